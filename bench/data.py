@@ -1,0 +1,375 @@
+"""Data sets → token ids → batches. One code path for the hub, an offline mirror of it, local files and the built-in world.
+
+Prompt and answer are tokenized apart and joined, so that no token straddles the border. The end-of-turn token belongs to
+the answer unless the answer was cut. Over-long prompts lose their left end, over-long answers their right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.errors import DataError
+from bench.methods import Objective
+from bench.suite import Data, DataSource, InstructionData, PreferenceData
+
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
+DATA_FILES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """Hold one preference pair as text."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class InstructionRow:
+    """Hold one instruction with its answer as text."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """Hold one tokenized prompt with its answers: one for SFT, (chosen, rejected) for DPO."""
+
+    prompt: tuple[int, ...]
+    answers: tuple[tuple[int, ...], ...]
+
+
+@dataclass
+class Split:
+    """Hold one tokenized split and what is on record about it."""
+
+    examples: list[Example]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Datasets:
+    """Hold the training and held-out rows of each objective, and the prompts to be judged as text."""
+
+    train: dict[Objective, Split]
+    held_out: dict[Objective, Split]
+    judged: list[PreferenceRow]
+    stop: tuple[str, ...]
+
+    def sample(self, split: str, objective: Objective) -> list[Example]:
+        """Return the evaluation rows: all held-out rows, or as many from the head of the training rows."""
+        held_out = self.held_out[objective].examples
+        return held_out if split == "held_out" else self.train[objective].examples[: len(held_out)]
+
+    def facts(self) -> dict[str, Any]:
+        """Return rows used, rows cut and sha256 of every split."""
+        return {
+            f"{objective}/{name}": split.facts
+            for name, splits in (("train", self.train), ("held_out", self.held_out))
+            for objective, split in splits.items()
+        }
+
+
+def locate(source: DataSource, mirror: Path | None) -> Path | None:
+    """Find a data set's folder or file on this machine; None means it must come from the hub."""
+    if source.source == "local":
+        path = Path(source.path or "").expanduser()
+        if not path.exists():
+            raise DataError(f"{path}: no such data file or folder")
+        return path
+    if source.source == "hub" and mirror is not None:
+        folder = mirror / "datasets" / str(source.path)
+        if not folder.is_dir():
+            raise DataError(f"{source.path}: not in the mirror (no folder {folder}); add it or run without --mirror")
+        return folder
+    return None
+
+
+def identity(source: DataSource, mirror: Path | None) -> str:
+    """Name the content of a data set: sha256 of its files, or hub id and revision, or the world's version."""
+    if source.source == "world":
+        from bench.world import VERSION
+
+        return f"world:{VERSION}"
+    path = locate(source, mirror)
+    if path is None:
+        return f"hub:{source.path}@{source.revision or 'main'}"
+    return f"sha256:{files_hash(path)}"
+
+
+def files_hash(path: Path) -> str:
+    """Hash a file, or every data file below a folder with its relative name."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.suffix in DATA_FILES)
+    if not files:
+        raise DataError(f"{path}: holds no data file ({', '.join(DATA_FILES)})")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() if file == path else str(file.relative_to(path)).encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def read_split(source: DataSource, split: str, mirror: Path | None) -> list[dict[str, Any]]:
+    """Read all rows of a split through `datasets`.
+
+    Raises:
+        DataError: the set cannot be reached, or lacks the split.
+    """
+    import datasets
+
+    path = locate(source, mirror)
+    datasets.disable_progress_bars()
+    try:
+        if path is None:
+            loaded = datasets.load_dataset(str(source.path), revision=source.revision, split=split)
+        elif path.is_file():
+            kind = {".jsonl": "json"}.get(path.suffix, path.suffix.removeprefix("."))
+            loaded = datasets.load_dataset(kind, data_files={split: str(path)}, split=split)
+        else:
+            loaded = datasets.load_dataset(str(path), split=split)
+    except (OSError, ConnectionError) as error:
+        if path is not None:
+            raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
+        raise DataError(
+            f"{source.path}: the hub cannot be reached and no mirror was given; go online, or pass --mirror DIR "
+            f"(or BENCH_MIRROR) with DIR/datasets/{source.path} ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # datasets raises many classes of its own for a broken file or an unknown split
+        raise DataError(f"{path or source.path}: split {split!r} cannot be read: {_first_line(error)}") from error
+    return list(loaded)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def load_text(
+    source: PreferenceData | InstructionData, split: str, count: int, tokenizer: Any, mirror: Path | None
+) -> list[Any]:
+    """Load `count` rows of the `train` or `held_out` split as PreferenceRow or InstructionRow.
+
+    Raises:
+        DataError: too few rows, a missing column, a row that does not fit the format.
+    """
+    if source.source == "world":
+        from bench import world
+
+        make = world.preference_rows if isinstance(source, PreferenceData) else world.instruction_rows
+        return list(make("train" if split == "train" else "test", count))
+    tail = split == "held_out" and source.test_split is None
+    name = source.test_split if split == "held_out" and source.test_split else source.train_split
+    rows = read_split(source, name, mirror)
+    first = source.rows if tail else 0
+    if len(rows) < first + count:
+        after = f" after the {first} training rows" if first else ""
+        raise DataError(f"{source.path}: {count} rows wanted{after}, but split {name!r} has {len(rows)}; lower rows or evaluation_rows")
+    convert = _preference_row if isinstance(source, PreferenceData) else _instruction_row
+    return [
+        convert(row, source, tokenizer, f"{source.path} {name!r} row {first + index}")  # type: ignore[arg-type]
+        for index, row in enumerate(rows[first : first + count])
+    ]
+
+
+def _column(row: Mapping[str, Any], column: str, where: str) -> Any:
+    if column not in row:
+        raise DataError(f"{where}: no column {column!r}; it has: {', '.join(row)}; map them under 'columns'")
+    return row[column]
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    value = _column(row, column, where)
+    if not isinstance(value, str):
+        raise DataError(f"{where}: column {column!r} holds {type(value).__name__}, not text; for chat messages use format: messages")
+    return value
+
+
+def _preference_row(row: Mapping[str, Any], source: PreferenceData, tokenizer: Any, where: str) -> PreferenceRow:
+    columns = source.columns
+    if source.format == "messages":
+        parts = {"chosen": _column(row, columns.chosen, where), "rejected": _column(row, columns.rejected, where)}
+        if columns.prompt:
+            parts["prompt"] = _column(row, columns.prompt, where)
+        made = _apply_chat_template(parts, tokenizer, where)
+        return PreferenceRow(made["prompt"], made["chosen"], made["rejected"])
+    chosen, rejected = _text(row, columns.chosen, where), _text(row, columns.rejected, where)
+    if columns.prompt:
+        prompt = _text(row, columns.prompt, where)
+    else:
+        from trl.data_utils import extract_prompt
+
+        made = extract_prompt({"chosen": chosen, "rejected": rejected})
+        prompt, chosen, rejected = made["prompt"], made["chosen"], made["rejected"]
+    if source.format == "hh_dialogue" and not (prompt.startswith(HUMAN) and prompt.endswith(ASSISTANT)):
+        raise DataError(f"{where}: not an hh_dialogue prompt, which starts with {HUMAN!r} and ends with {ASSISTANT!r}")
+    return PreferenceRow(prompt, chosen, rejected)
+
+
+def _instruction_row(row: Mapping[str, Any], source: InstructionData, tokenizer: Any, where: str) -> InstructionRow:
+    columns = source.columns
+    if source.format == "messages" and "messages" in row:
+        *before, last = row["messages"]
+        made = _apply_chat_template({"prompt": before, "completion": [last]}, tokenizer, where)
+        return InstructionRow(made["prompt"], made["completion"])
+    prompt = _text(row, columns.instruction, where)
+    extra = _text(row, columns.input, where) if columns.input and columns.input in row else ""
+    prompt = f"{prompt}\n{extra}" if extra else prompt
+    answer = source.answer_prefix + _text(row, columns.output, where)
+    if source.format == "messages":
+        turns = {
+            "prompt": [{"role": "user", "content": prompt}],
+            "completion": [{"role": "assistant", "content": answer}],
+        }
+        made = _apply_chat_template(turns, tokenizer, where)
+        return InstructionRow(made["prompt"], made["completion"])
+    if source.format == "alpaca":
+        prompt = (source.template or ALPACA).replace("{prompt}", prompt)
+    return InstructionRow(prompt, answer)
+
+
+def _apply_chat_template(parts: dict[str, Any], tokenizer: Any, where: str) -> dict[str, str]:
+    """Let TRL turn chat messages into text with the model's own template; plain strings are refused, never templated."""
+    from trl.data_utils import extract_prompt, is_conversational, maybe_apply_chat_template
+
+    if not is_conversational(parts):
+        raise DataError(f"{where}: format messages needs lists of {{role, content}}; this row holds plain text")
+    if tokenizer.chat_template is None:
+        raise DataError(f"{where}: format messages needs a tokenizer with a chat template; this model has none")
+    if "prompt" not in parts:
+        parts = extract_prompt(parts)
+    made: dict[str, str] = maybe_apply_chat_template(parts, tokenizer)
+    return made
+
+
+@dataclass
+class Tokenizing:
+    """Tokenize rows under the length limits and count what was cut."""
+
+    tokenizer: Any
+    max_prompt_tokens: int
+    max_answer_tokens: int
+    cut_prompts: int = 0
+    cut_answers: int = 0
+
+    def __post_init__(self) -> None:
+        bos = self.tokenizer.bos_token_id
+        self._bos = (bos,) if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else ()
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def prompt(self, text: str) -> tuple[int, ...]:
+        """Tokenize a prompt; a beginning-of-sequence token the model expects survives the cut."""
+        ids = self._ids(text)
+        bos = () if ids[:1] == self._bos else self._bos
+        room = self.max_prompt_tokens - len(bos)
+        self.cut_prompts += len(ids) > room
+        return bos + ids[max(0, len(ids) - room) :]
+
+    def answer(self, text: str) -> tuple[int, ...]:
+        """Tokenize an answer and end its turn, unless it is cut."""
+        eos = self.tokenizer.eos_token_id
+        ids = self._ids(text)
+        if eos in ids:  # a chat template has ended the turn already; what follows it is not the model's to say
+            ids = ids[: ids.index(eos)]
+        ids = (*ids, eos)
+        self.cut_answers += len(ids) > self.max_answer_tokens
+        return ids[: self.max_answer_tokens]
+
+    def example(self, row: PreferenceRow | InstructionRow) -> Example:
+        answers = (row.answer,) if isinstance(row, InstructionRow) else (row.chosen, row.rejected)
+        return Example(self.prompt(row.prompt), tuple(self.answer(answer) for answer in answers))
+
+
+def tokenize(rows: Sequence[PreferenceRow | InstructionRow], tokenizer: Any, settings: Data) -> Split:
+    """Tokenize a split and put rows, cuts and sha256 of the text on record."""
+    tokenizing = Tokenizing(tokenizer, settings.max_prompt_tokens, settings.max_answer_tokens)
+    examples = [tokenizing.example(row) for row in rows]
+    text = json.dumps([vars(row) for row in rows], ensure_ascii=False, sort_keys=True)
+    return Split(
+        examples,
+        {
+            "rows": len(rows),
+            "cut_prompts": tokenizing.cut_prompts,
+            "cut_answers": tokenizing.cut_answers,
+            "tokens": sum(len(one.prompt) + sum(map(len, one.answers)) for one in examples),
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        },
+    )
+
+
+def load(settings: Data, tokenizer: Any, mirror: Path | None, *, sft_on_chosen: bool = False, judged: int = 0) -> Datasets:
+    """Load and tokenize both data sets.
+
+    Args:
+        settings: the suite's data settings.
+        tokenizer: the model's tokenizer.
+        mirror: folder of an offline mirror, or None.
+        sft_on_chosen: make the SFT rows from the preference pairs' prompts and chosen answers (a reference policy).
+        judged: how many held-out prompts are wanted as text for the win rate.
+    """
+    preference, instruction = settings.preference, settings.instruction
+    held_out_count = max(preference.evaluation_rows, judged)
+    pairs = {
+        "train": load_text(preference, "train", preference.rows, tokenizer, mirror),
+        "held_out": load_text(preference, "held_out", held_out_count, tokenizer, mirror),
+    }
+    rows = {
+        "train": load_text(instruction, "train", instruction.rows, tokenizer, mirror),
+        "held_out": load_text(instruction, "held_out", instruction.evaluation_rows, tokenizer, mirror),
+    }
+    if sft_on_chosen:
+        rows["train"] = [InstructionRow(pair.prompt, pair.chosen) for pair in pairs["train"]]
+    counts = {"train": None, "held_out": preference.evaluation_rows}
+    splits = {
+        name: {
+            Objective.DPO: tokenize(pairs[name][: counts[name]], tokenizer, settings),
+            Objective.SFT: tokenize(rows[name], tokenizer, settings),
+        }
+        for name in ("train", "held_out")
+    }
+    stop = (HUMAN,) if preference.format == "hh_dialogue" else ()
+    return Datasets(splits["train"], splits["held_out"], pairs["held_out"][:judged], stop)
+
+
+class Cursor:
+    """Deal out batches of row numbers, epoch by epoch, in an order fixed by seed and objective.
+
+    It moves only when a batch is drawn. The rows that do not fill a batch sit an epoch out.
+    """
+
+    def __init__(self, objective: Objective, rows: int, batch_size: int, seed: int) -> None:
+        self._key = f"{objective} {seed}"
+        self._rows, self._batch_size = rows, batch_size
+        self._order: list[int] = []
+        self._epoch, self._batch = 0, 0
+
+    def draw(self) -> list[int]:
+        """Draw the next batch of row numbers."""
+        if (self._batch + 1) * self._batch_size > self._rows:
+            self._epoch, self._batch, self._order = self._epoch + 1, 0, []
+        if not self._order:
+            self._order = list(range(self._rows))
+            random.Random(f"{self._key} {self._epoch}").shuffle(self._order)
+        start = self._batch * self._batch_size
+        self._batch += 1
+        return self._order[start : start + self._batch_size]
+
+    def state(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "batch": self._batch}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        self._epoch, self._batch, self._order = state["epoch"], state["batch"], []
+
+
+def in_parts(rows: Sequence[int], size: int) -> Iterable[Sequence[int]]:
+    """Cut a batch into micro-batches."""
+    return (rows[start : start + size] for start in range(0, len(rows), size))

@@ -1,0 +1,73 @@
+"""Every error a user can meet.
+
+::
+
+    BenchError                    exit code 70 unless a subclass says otherwise
+    ├── InputError                exit code 2: what the user gave is wrong
+    │   ├── SuiteError            a suite file: file, line, key, value, what is allowed
+    │   ├── DataError             a data set: missing, unreadable, wrong columns
+    │   └── ModelError            a model: missing, unknown, does not fit the settings
+    ├── JobError                  exit code 1: one job failed, the others go on
+    │   ├── OutOfMemory           names the key to lower
+    │   └── JudgeError            a judge that cannot answer; what was judged is kept
+    └── Interrupted               exit code 130: stopped by the user, checkpoint kept
+
+A message is one line that says what is wrong, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Be the root of all errors raised on purpose."""
+
+    exit_code = 70
+
+
+class InputError(BenchError):
+    """Report something wrong in what the user gave."""
+
+    exit_code = 2
+
+
+class SuiteError(InputError):
+    """Report a wrong suite file."""
+
+
+class DataError(InputError):
+    """Report a data set that is missing, unreadable or of the wrong shape."""
+
+
+class ModelError(InputError):
+    """Report a model that is missing, unknown or does not fit the settings."""
+
+
+class JobError(BenchError):
+    """Report one failed job; the jobs that do not need it go on."""
+
+    exit_code = 1
+
+
+class OutOfMemory(JobError):
+    """Report that memory ran out, naming the key to lower."""
+
+
+class JudgeError(JobError):
+    """Report a judge that cannot go on; every answer it gave is kept."""
+
+
+class Interrupted(BenchError):
+    """Report that the user stopped the run; its checkpoint is kept."""
+
+    exit_code = 130
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """Word the error for a name that is not in a table, with the nearest known one."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"

@@ -1,0 +1,48 @@
+"""Mix: descend the weighted sum of both objectives at every step (the objective of Eq. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.methods import Choice, Objective, Probe, Setup
+
+
+class MixOptions(BaseModel):
+    """Choose whether both graphs are alive at once (`joint`, the paper's baseline) or one after the other."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backward: Literal["joint", "accumulate"] = "joint"
+
+
+class Mix:
+    """Descend λ f_DPO + (1 − λ) f_SFT, one batch of each a step."""
+
+    Options = MixOptions
+    needs_optima = False
+
+    def __init__(self, setup: Setup, options: MixOptions) -> None:
+        weights = {Objective.DPO: setup.lambda_dpo, Objective.SFT: 1 - setup.lambda_dpo}
+        self._choice = Choice(
+            {objective: weight for objective, weight in weights.items() if weight > 0},
+            joint_backward=options.backward == "joint",
+        )
+
+    @staticmethod
+    def batches_per_step(lambda_dpo: float, options: MixOptions) -> dict[Objective, float]:
+        return {Objective.DPO: float(lambda_dpo > 0), Objective.SFT: float(lambda_dpo < 1)}
+
+    def choose(self, step: int, probe: Probe) -> Choice:
+        return self._choice
+
+    def observe(self, losses: Mapping[Objective, float]) -> None:
+        """Learn nothing: the weights are fixed."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on: there is no state."""

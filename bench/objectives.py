@@ -1,0 +1,163 @@
+"""The two objectives, f_DPO (Eq. 1) and f_SFT (Eq. 4), and the log-probabilities they are made of.
+
+Only answer tokens get logits: the decoder runs over whole rows, the vocabulary projection over the positions that
+predict an answer token. A row is padded on the right, where a causal model cannot look, so plain rows need no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.data import Example
+
+Layout = Literal["plain", "shared_prompt"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hold rows ready for a forward pass.
+
+    Shapes: input_ids [rows, length]; position_ids and attention_mask None for plain rows, else [rows, length] and
+    [rows, 1, length, length] (True = may look); predictors, targets, sequences [answer tokens]: the flat position whose
+    hidden state predicts the token, the token, and which answer (of `answers`) it belongs to.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor | None
+    attention_mask: Tensor | None
+    predictors: Tensor
+    targets: Tensor
+    sequences: Tensor
+    answers: int
+    tokens: int
+
+    @property
+    def padding_share(self) -> float:
+        return 1 - self.tokens / self.input_ids.numel()
+
+
+def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -> Batch:
+    """Lay examples out as rows; answer k of example i is sequence i · answers per example + k.
+
+    `plain` makes a row per answer. `shared_prompt` makes one row per example, prompt then every answer, so that the
+    prompt is forwarded once: positions restart after the prompt for each answer and a mask hides the answers from each
+    other.
+    """
+    if layout == "shared_prompt" and any(len(example.answers) > 1 for example in examples):
+        return _shared(examples, device)
+    rows = [(example.prompt, answer) for example in examples for answer in example.answers]
+    length = max(len(prompt) + len(answer) for prompt, answer in rows)
+    ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer in rows]
+    predictors, targets, sequences = [], [], []
+    for number, (prompt, answer) in enumerate(rows):
+        start = number * length + len(prompt) - 1
+        predictors += range(start, start + len(answer))
+        targets += answer
+        sequences += [number] * len(answer)
+    return Batch(
+        torch.tensor(ids, device=device),
+        None,
+        None,
+        *(torch.tensor(values, device=device) for values in (predictors, targets, sequences)),
+        answers=len(rows),
+        tokens=sum(len(prompt) + len(answer) for prompt, answer in rows),
+    )
+
+
+def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
+    lengths = [len(example.prompt) + sum(map(len, example.answers)) for example in examples]
+    rows, length = len(examples), max(lengths)
+    ids = torch.zeros(rows, length, dtype=torch.long)
+    positions = torch.zeros(rows, length, dtype=torch.long)
+    # Every position may look at itself, padding included: a row of the mask without a True would give NaN.
+    mask = torch.eye(length, dtype=torch.bool).repeat(rows, 1, 1)
+    predictors: list[int] = []
+    targets: list[int] = []
+    sequences: list[int] = []
+    number = 0
+    for row, example in enumerate(examples):
+        prompt = len(example.prompt)
+        ids[row, :prompt] = torch.tensor(example.prompt)
+        positions[row, :prompt] = torch.arange(prompt)
+        mask[row, :prompt, :prompt] = torch.ones(prompt, prompt, dtype=torch.bool).tril()
+        start = prompt
+        for answer in example.answers:
+            end = start + len(answer)
+            ids[row, start:end] = torch.tensor(answer)
+            positions[row, start:end] = torch.arange(prompt, prompt + len(answer))
+            mask[row, start:end, :prompt] = True
+            mask[row, start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
+            base = row * length
+            predictors += [base + prompt - 1, *range(base + start, base + end - 1)]
+            targets += answer
+            sequences += [number] * len(answer)
+            start, number = end, number + 1
+    return Batch(
+        ids.to(device),
+        positions.to(device),
+        mask.unsqueeze(1).to(device),
+        *(torch.tensor(values, device=device) for values in (predictors, targets, sequences)),
+        answers=number,
+        tokens=sum(lengths),
+    )
+
+
+def answer_token_logps(model: Any, batch: Batch) -> Tensor:
+    """Return log π_θ of every answer token, in nats and float32. Shape: [answer tokens]."""
+    arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+    if batch.attention_mask is not None:
+        arguments |= {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if getattr(causal, "bench_full_logits", False):
+        logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
+    else:
+        hidden = causal.get_decoder()(**arguments).last_hidden_state
+        logits = causal.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, batch.predictors))
+    return -F.cross_entropy(logits.float(), batch.targets, reduction="none")
+
+
+def sequence_logps(model: Any, batch: Batch) -> Tensor:
+    """Return log π_θ(y | x) of every answer, summed over its tokens, in nats. Shape: [answers]."""
+    token_logps = answer_token_logps(model, batch)
+    return token_logps.new_zeros(batch.answers).index_add(0, batch.sequences, token_logps)
+
+
+def dpo_losses(
+    policy_chosen_logps: Tensor,
+    policy_rejected_logps: Tensor,
+    reference_chosen_logps: Tensor,
+    reference_rejected_logps: Tensor,
+    beta: float,
+) -> Tensor:
+    """Return −log σ(h_β) for each pair, the summand of f_DPO (Eq. 1). Shapes: all [pairs]; nats.
+
+    At θ = π_ref every loss is log 2.
+    """
+    # Eq. 3: h_β = β log(π_θ(y_w|x) / π_ref(y_w|x)) − β log(π_θ(y_l|x) / π_ref(y_l|x))
+    margin = (policy_chosen_logps - reference_chosen_logps) - (policy_rejected_logps - reference_rejected_logps)
+    return -F.logsigmoid(beta * margin)
+
+
+def dpo_sum(model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float) -> Tensor:
+    """Return the sum over a batch's pairs of Eq. 1's summand. Divide by the pairs of the whole batch for f_DPO."""
+    logps = sequence_logps(model, batch).view(-1, 2)
+    return dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta).sum()
+
+
+def sft_sum(model: Any, batch: Batch) -> Tensor:
+    """Return −Σ log π_θ(y | x) over a batch's answer tokens (Eq. 4 before its division).
+
+    Divide by the answer tokens of the whole batch for `token_mean`, by its rows for `sequence_sum`.
+    """
+    return -answer_token_logps(model, batch).sum()
+
+
+def sft_divisor(examples: Sequence[Example], reduction: str) -> int:
+    """Count what f_SFT divides by: answer tokens or rows of the whole batch."""
+    return sum(len(example.answers[0]) for example in examples) if reduction == "token_mean" else len(examples)

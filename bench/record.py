@@ -1,0 +1,228 @@
+"""A job's folder: its files, their schema, how they are written and read. Standard library only.
+
+::
+
+    RESULTS/<suite>/suite.json             the resolved suite and the ids of the jobs of its plan
+    RESULTS/<suite>/jobs/<job id>/
+        spec.json          kind, labels, resolved settings, inputs by job id, data, environment
+        steps.jsonl        one line per optimizer step (append-only)
+        trajectory.jsonl   objective values along training, with step, seconds and tokens so far
+        samples.jsonl      what an evaluator saw: one line per question, answer or judged pair
+        usage.jsonl        raw samples of the collectors: seconds since start, name, value
+        measurements.json  name -> {value, unit} or {value: null, unit, reason}
+        scores.json        name -> {value, n, standard_error} or {value: null, reason}
+        status.json        schema, outcome; written last, atomically
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+
+SCHEMA = 1
+
+COMPLETE, FAILED, STOPPED = "complete", "failed", "stopped"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Describe one measured figure: its unit and which direction is better (None: neither)."""
+
+    unit: str
+    better: str | None
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "f_dpo/held_out": Metric("nats", "lower", "DPO objective (Eq. 1) on held-out pairs"),
+    "f_sft/held_out": Metric("nats", "lower", "SFT objective (Eq. 4) on held-out rows"),
+    "f_dpo/train": Metric("nats", "lower", "DPO objective on a fixed sample of training pairs"),
+    "f_sft/train": Metric("nats", "lower", "SFT objective on a fixed sample of training rows"),
+    "training_seconds": Metric("s", "lower", "time in optimizer steps, probes included"),
+    "probe_seconds": Metric("s", "lower", "time in forward passes made only to choose an objective"),
+    "tokens": Metric("tokens", None, "non-padding tokens that took part in a gradient"),
+    "probe_tokens": Metric("tokens", None, "non-padding tokens forwarded for probes"),
+    "peak_memory_bytes": Metric("B", "lower", "peak memory of the training process or device"),
+    "gpu_utilization_percent": Metric("%", None, "median NVML utilization over the run"),
+    "gpu_memory_used_bytes": Metric("B", "lower", "median NVML memory in use over the run"),
+    "cpu_utilization_percent": Metric("%", None, "median CPU use of the process; 100 = one core"),
+    "energy_joules": Metric("J", "lower", "energy drawn by the device during training"),
+    "mmlu/acc": Metric("share", "higher", "accuracy over all questions"),
+    "win_rate": Metric("%", "higher", "share of pairs in which a judge prefers our answer"),
+}
+
+
+def metric(name: str) -> Metric:
+    """Look a metric up; `mmlu/acc/<subject>` and `win_rate/<judge>` share their family's entry."""
+    parts = name.split("/")
+    for end in range(len(parts), 0, -1):
+        found = METRICS.get("/".join(parts[:end]))
+        if found:
+            return found
+    return Metric("", "higher" if name.endswith("/acc") else None, name)
+
+
+def measured(value: float, unit: str, **extra: Any) -> dict[str, Any]:
+    """Word a measurement."""
+    return {"value": value, "unit": unit, **extra}
+
+
+def not_measured(unit: str, reason: str) -> dict[str, Any]:
+    """Word a figure that could not be measured: null and why, never 0."""
+    return {"value": None, "unit": unit, "reason": reason}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a broken file is an error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); delete its folder to make it again") from error
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append rows, one line each."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file; a missing file has none, a cut last line is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            yield json.loads(line)
+
+
+def cut_jsonl(path: Path, *, last_step: int) -> None:
+    """Drop the rows after `last_step`, as a resumed run will write them again."""
+    kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
+    if path.exists():
+        temporary = path.with_suffix(".cut")
+        temporary.write_text("", encoding="utf-8")
+        append_jsonl(temporary, kept)
+        os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Read one job's folder. Files are read when they are asked for."""
+
+    path: Path
+    spec: dict[str, Any] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        return str(self.spec["id"])
+
+    @property
+    def kind(self) -> str:
+        return str(self.spec["kind"])
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        return dict(self.spec["labels"])
+
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        path = self.path / "status.json"
+        return dict(read_json(path)) if path.exists() else {"outcome": None}
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.status["outcome"] == COMPLETE)
+
+    @cached_property
+    def measurements(self) -> dict[str, dict[str, Any]]:
+        path = self.path / "measurements.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        path = self.path / "scores.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Read an append-only file by its stem: steps, trajectory, samples, usage."""
+        return list(read_jsonl(self.path / f"{name}.jsonl"))
+
+
+def read_job(path: Path) -> Job:
+    """Read a job's folder.
+
+    Raises:
+        InputError: no readable spec, or a schema newer than this version knows.
+    """
+    spec = read_json(path / "spec.json")
+    if spec.get("schema", 0) > SCHEMA:
+        raise InputError(f"{path}: schema {spec['schema']} is newer than {SCHEMA}, which this version reads; upgrade bench")
+    return Job(path, spec)
+
+
+@dataclass(frozen=True)
+class SuiteRecord:
+    """Read one suite's folder of results."""
+
+    path: Path
+    info: dict[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return str(self.info["name"])
+
+    @cached_property
+    def jobs(self) -> dict[str, Job]:
+        """Every job of the suite's current plan that has a folder, by id, in the plan's order."""
+        folders = (self.path / "jobs" / job_id for job_id in self.info["jobs"])
+        return {folder.name: read_job(folder) for folder in folders if (folder / "spec.json").exists()}
+
+
+def find_suites(results: Path) -> list[SuiteRecord]:
+    """Find the suites in a results folder, which may be a root or one suite.
+
+    Raises:
+        InputError: the folder is missing or holds no suite.
+    """
+    if not results.is_dir():
+        raise InputError(f"{results}: no such folder; 'bench run SUITE --results {results}' makes one")
+    paths = [results / "suite.json", *sorted(results.glob("*/suite.json"))]
+    found = [SuiteRecord(path.parent, read_json(path)) for path in paths if path.exists()]
+    if not found:
+        raise InputError(f"{results}: holds no suite (no suite.json in it or one level below); 'bench run' makes one")
+    return found
+
+
+def clear(folder: Path) -> None:
+    """Empty a job's folder, as before it is run anew."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)

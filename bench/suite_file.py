@@ -1,0 +1,187 @@
+"""Read a suite's YAML with line numbers, apply `--set`, and turn every mistake into one line that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bench.errors import SuiteError, unknown_name
+from bench.suite import Suite, suite_folder
+
+Path_ = tuple[str | int, ...]
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Suite:
+    """Load a suite from a path, or from the shipped suites by name.
+
+    Args:
+        name: a path to a YAML file, or the name of a shipped suite.
+        overrides: `KEY=VALUE` with a dotted key (`training.steps=20`, `methods.3.max_eval_every=5`) and a YAML value.
+
+    Raises:
+        SuiteError: with file, line, key, value and what is allowed.
+    """
+    path = find(name)
+    document = _Document(path)
+    for override in overrides:
+        document.set(override)
+    return document.suite()
+
+
+def find(name: str) -> Path:
+    """Resolve a suite's path or shipped name."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(suite_folder().glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in (".yaml", ".yml") or "/" in name:
+        raise SuiteError(f"{name}: no such file; shipped suites: {', '.join(shipped)}")
+    raise SuiteError(f"{unknown_name('suite', name, shipped)} (or give a path to a YAML file; 'bench init' writes one)")
+
+
+class _Document:
+    """A YAML document as plain values plus the line each key stands on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[Path_, int | str] = {(): 1}
+        try:
+            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise SuiteError(f"{path}: cannot be read: {error}") from None
+        self.value = self._construct(node, ()) if node else {}
+        if not isinstance(self.value, dict):
+            raise SuiteError(f"{path}:1: a suite is a mapping of keys such as name, model, data; found {self.value!r}")
+
+    def _construct(self, node: yaml.Node, at: Path_) -> Any:
+        self.lines.setdefault(at, node.start_mark.line + 1)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._construct(child, (*at, index)) for index, child in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, at)
+        constructor = yaml.SafeLoader("")
+        try:
+            return constructor.construct_object(node)
+        except yaml.YAMLError as error:
+            raise SuiteError(f"{self.path}:{node.start_mark.line + 1}: {_dotted(at)}: {error}") from None
+
+    def _mapping(self, node: yaml.MappingNode, at: Path_) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in result:
+                first = self.lines[(*at, key)]
+                raise SuiteError(f"{self.path}:{line}: {_dotted((*at, key))}: duplicate key (first on line {first}); keep one")
+            self.lines[(*at, key)] = line
+            result[key] = self._construct(value_node, (*at, key))
+        return result
+
+    def set(self, override: str) -> None:
+        """Apply one KEY=VALUE."""
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise SuiteError(f"--set {override}: write KEY=VALUE, such as --set training.steps=20")
+        parts: Path_ = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        target = self.value
+        for index, part in enumerate(parts[:-1]):
+            if isinstance(target, dict) and target.get(str(part)) is None:
+                target[str(part)] = {}
+            target = self._step(target, part, parts[: index + 1], override)
+        self._assign(target, parts[-1], self._parse(text, override), override)
+        self.lines[parts] = f"--set {override}"
+
+    def _parse(self, text: str, override: str) -> Any:
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SuiteError(f"--set {override}: the value is not valid YAML: {error}") from None
+
+    def _step(self, target: Any, part: str | int, path: Path_, override: str) -> Any:
+        try:
+            return target[part if isinstance(target, list) else str(part)]
+        except (KeyError, IndexError, TypeError):
+            raise SuiteError(f"--set {override}: there is no {_dotted(path)} in {self.path}") from None
+
+    def _assign(self, target: Any, part: str | int, value: Any, override: str) -> None:
+        try:
+            target[part if isinstance(target, list) else str(part)] = value
+        except (IndexError, TypeError):
+            raise SuiteError(f"--set {override}: cannot be set in {self.path}") from None
+
+    def suite(self) -> Suite:
+        try:
+            return Suite.model_validate(self.value)
+        except ValidationError as error:
+            raise SuiteError(self._explain(error)) from None
+
+    def _explain(self, error: ValidationError) -> str:
+        """Word the most telling of the errors: an unknown key first, since a typo also makes the right key missing."""
+        errors = error.errors()
+        details = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        inner = details.get("ctx", {}).get("error")
+        at: Path_ = tuple(part for part in details["loc"] if isinstance(part, int) or self._in_document(part, details["loc"]))
+        if isinstance(inner, ValidationError):
+            details = inner.errors()[0]
+            at = (*at, *details["loc"])
+        where = self._where(at)
+        if details["type"] == "extra_forbidden":
+            known = _known_keys(at[:-1])
+            return f"{where}: {unknown_name('key', str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
+        message = details["msg"].removeprefix("Value error, ")
+        if details["type"] == "missing":
+            return f"{where}: {_dotted(at)}: this key is missing"
+        if details["type"] == "value_error" and isinstance(details["input"], (dict, BaseModel)):
+            return f"{where}: {_dotted(at)}: {message}" if at else f"{where}: {message}"
+        return f"{where}: {_dotted(at)} = {details['input']!r}: {message[0].lower()}{message[1:]}"
+
+    def _in_document(self, part: str | int, loc: tuple[str | int, ...]) -> bool:
+        """Tell a key of the document from the union tags that pydantic puts into a location."""
+        return not (isinstance(part, str) and part.startswith(("function-", "literal[", "constrained-")))
+
+    def _where(self, at: Path_) -> str:
+        """Find the nearest place that exists: file:line, or the --set it came from."""
+        while at not in self.lines:
+            at = at[:-1]
+        line = self.lines[at]
+        return line if isinstance(line, str) else f"{self.path}:{line}"
+
+
+def _dotted(at: Path_) -> str:
+    """Word a location: methods[2].max_eval_every."""
+    text = ""
+    for part in at:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text or "the suite"
+
+
+def _known_keys(at: Path_) -> list[str]:
+    """List the keys allowed at a place, by walking the models' annotations."""
+    model: Any = Suite
+    for part in at:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        model = _model_in(field.annotation) if field else None
+        if model is None:
+            return []
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _model_in(annotation: Any) -> Any:
+    """Find the settings class inside an annotation such as `Training | None` or `tuple[Method, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
