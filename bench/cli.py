@@ -1,0 +1,203 @@
+"""The commands. Few flags: every experiment setting lives in the suite. Nothing heavy is imported at the top."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import BenchError, InputError
+
+if TYPE_CHECKING:
+    from bench.execute import Summary
+    from bench.plan import Plan
+    from bench.suite import Suite
+
+app = typer.Typer(
+    name="bench",
+    help="Choose a post-training recipe by measuring what each one gains, forgets and costs.",
+    epilog="Start with: bench run quickstart --results out && bench report out",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")]
+Results = Annotated[Path, typer.Option(help="Where records go: RESULTS/<suite>/jobs/<job id>/.")]
+Mirror = Annotated[
+    Path | None,
+    typer.Option(envvar="BENCH_MIRROR", help="An offline mirror of the hub: DIR/datasets/ORG/NAME."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the suite, such as training.steps=20. Repeatable."),
+]
+Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only the jobs whose id matches, and what they need.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="A tiny random model and a handful of steps: see that the suite runs. No network.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def run(
+    suite: SuiteName = "quickstart",
+    results: Results = Path("results"),
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    only: Only = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: one a GPU, or one]")] = None,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate everything a suite names; skip what is complete, go on from checkpoints.
+
+    Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out.
+    """
+    from rich.console import Console
+
+    from bench import execute
+    from bench.progress import Progress
+
+    plan = _plan(suite, overrides, mirror, smoke)
+    folder = results / plan.suite.name
+    selected = execute.select(plan, only)
+    console = Console(stderr=as_json)
+    pending = execute.to_do(plan, folder, selected)
+    count = workers or execute.default_workers()
+    console.print(
+        f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
+        f"{len(pending)} to do on {count} {'worker' if count == 1 else 'workers'}",
+        highlight=False,
+    )
+    with Progress(plan, pending, count, console) as progress:
+        summary = execute.Execution(plan, folder, progress, mirror, workers).run(selected)
+    if as_json:
+        print(json.dumps(_run_json(summary, folder), indent=1))
+    console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(execute.exit_code(summary))
+
+
+def _last_line(summary: Summary, folder: Path, results: Path) -> str:
+    parts = [f"{len(summary.made)} made", f"{len(summary.skipped)} already complete"]
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} FAILED ({', '.join(list(summary.failed)[:3])})")
+    if summary.blocked:
+        parts.append(f"{len(summary.blocked)} not run because a job they need failed")
+    return f"{folder}: {', '.join(parts)}. Next: bench report {results}"
+
+
+def _run_json(summary: Summary, folder: Path) -> dict[str, Any]:
+    return {"schema": 1, "folder": str(folder), **vars(summary)}
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "quickstart",
+    results: Results = Path("results"),
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    only: Only = None,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
+    from bench import execute
+    from bench.plan_view import as_dict, as_text
+
+    made = _plan(suite, overrides, mirror, smoke)
+    states = execute.state_of(made, results / made.suite.name)
+    selected = execute.select(made, only)
+    if as_json:
+        print(json.dumps(as_dict(made, states, selected), indent=1))
+    else:
+        print(as_text(made, states, selected))
+
+
+@app.command()
+def validate(suite: SuiteName, overrides: Overrides = None) -> None:
+    """Check a suite without running it: every key, value and name."""
+    from bench import suite_file
+
+    checked = suite_file.load(suite, overrides or [])
+    methods = ", ".join(method.shown for method in checked.methods)
+    print(f"{checked.name}: valid; {methods}; {len(checked.lambdas)} λ; seeds {list(checked.seeds)}; {checked.steps} steps a run")
+
+
+@app.command()
+def status(results: Annotated[Path, typer.Argument(help="A results folder.")], as_json: AsJson = False) -> None:
+    """Say what is complete, stopped, failed or still to do in a results folder."""
+    from bench import record
+
+    found = []
+    for suite in record.find_suites(results):
+        outcomes: dict[str, list[str]] = {}
+        for job_id in suite.info["jobs"]:
+            job = suite.jobs.get(job_id)
+            outcomes.setdefault((job.status["outcome"] if job else None) or "not complete", []).append(job_id)
+        found.append({"suite": suite.name, "folder": str(suite.path), "jobs": outcomes})
+        if not as_json:
+            print(f"{suite.path}: {len(suite.info['jobs'])} jobs: {', '.join(f'{len(ids)} {name}' for name, ids in outcomes.items())}")
+            for job_id in outcomes.get(record.FAILED, []):
+                print(f"  failed: {job_id}: {suite.jobs[job_id].status['message']}")
+    if as_json:
+        print(json.dumps(found, indent=1))
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="A results folder: a root, or one suite.")] = Path("results"),
+    out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
+) -> None:
+    """Write report.html, report.md and report.json for every suite, and index.html over all."""
+    from report import build
+
+    print(f"report: {build.build(results, out)}")
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
+) -> None:
+    """Write a commented suite for your own model and JSONL data, to be edited."""
+    from bench import init as writer
+
+    writer.write(path)
+    print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+
+
+def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
+    from bench import plan as planner
+    from bench import suite_file
+
+    if mirror is not None and not mirror.is_dir():
+        raise InputError(f"--mirror {mirror}: no such folder; it must hold datasets/ORG/NAME")
+    loaded: Suite = suite_file.load(suite, overrides or [])
+    if smoke:
+        from bench.smoke import shrink
+
+        loaded = shrink(loaded)
+    return planner.make(loaded, mirror.resolve() if mirror else None)
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and an exit code (0 good, 1 failed, 2 bad input, 70, 130)."""
+    try:
+        app(standalone_mode=True)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # a bug of ours: say so, with the traceback on demand
+        if os.environ.get("BENCH_TRACEBACK"):
+            raise
+        print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+        sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,313 @@
+"""Suite → Plan: the jobs, keyed by a content hash, with shared work found. Pure, printable, no torch.
+
+::
+
+    pretrain ──► everything (source `world` only)
+    train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
+              └── checkpoint at the phase change ──────────► Sequential runs of the same seed
+    base, reference, optima, runs ─► lm_eval
+                                  └► generate ─► judge
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench import data, identity
+from bench.methods import METHODS, Objective
+from bench.suite import Judge, Method, Suite
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Say whose checkpoint a run may start from instead of training its first phase again."""
+
+    job: str
+    step: int
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """Describe one job: everything a worker needs to run it."""
+
+    id: str
+    kind: str
+    labels: dict[str, Any]
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    data: dict[str, str]
+    roles: tuple[str, ...] = ()
+    prefix: Prefix | None = None
+    keep_steps: tuple[int, ...] = ()
+    steps: int = 0
+    tokens: int = 0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The jobs that must be complete before this one starts."""
+        return (*self.inputs.values(), *((self.prefix.job,) if self.prefix else ()))
+
+    @property
+    def needs_weights_of(self) -> tuple[str, ...]:
+        """The jobs whose weights this one loads."""
+        return tuple(job for name, job in self.inputs.items() if name in ("policy", "pretrained"))
+
+    @property
+    def steps_to_run(self) -> int:
+        return self.steps - (self.prefix.step if self.prefix else 0)
+
+
+@dataclass
+class Plan:
+    """Hold the jobs of a suite in an order in which they can run."""
+
+    suite: Suite
+    jobs: dict[str, PlannedJob] = field(default_factory=dict)
+
+    @property
+    def optimizer_steps(self) -> int:
+        """Steps the plan takes."""
+        return sum(job.steps_to_run for job in self.jobs.values())
+
+    @property
+    def unshared_steps(self) -> int:
+        """Steps of the same jobs if each role were trained for itself: a shared job counts once per role."""
+        return sum(job.steps * max(1, len(job.roles)) for job in self.jobs.values())
+
+    def with_role(self, role: str, seed: int | None = None) -> PlannedJob | None:
+        for job in self.jobs.values():
+            if role in job.roles and (seed is None or job.labels["seed"] == seed):
+                return job
+        return None
+
+    def add(self, job: PlannedJob) -> PlannedJob:
+        """Add a job, or the roles of an equal one."""
+        known = self.jobs.get(job.id)
+        if known:
+            job = replace(known, roles=tuple(dict.fromkeys((*known.roles, *job.roles))))
+        self.jobs[job.id] = job
+        return job
+
+    def keep(self, job_id: str, step: int) -> None:
+        """Ask a job to keep its checkpoint at a step."""
+        job = self.jobs[job_id]
+        self.jobs[job_id] = replace(job, keep_steps=tuple(sorted({*job.keep_steps, step})))
+
+
+def make(suite: Suite, mirror: Path | None = None) -> Plan:
+    """Plan a suite.
+
+    Raises:
+        InputError: data or a model that cannot be found.
+    """
+    return _Planner(suite, mirror).plan
+
+
+class _Planner:
+    def __init__(self, suite: Suite, mirror: Path | None) -> None:
+        self.suite = suite
+        self.plan = Plan(suite)
+        self.identities = {
+            "preference": data.identity(suite.data.preference, mirror),
+            "instruction": data.identity(suite.data.instruction, mirror),
+        }
+        self.model = identity.model_settings(suite.model)
+        self.pretrained = self._pretrain()
+        self.reference_logps = self._reference()
+        for seed in suite.seeds:
+            self._optimum(Objective.SFT, seed)
+            self._optimum(Objective.DPO, seed)
+        for method in suite.methods:
+            for lambda_dpo in method.lambdas or suite.lambdas:
+                for seed in suite.seeds:
+                    self._run(method, lambda_dpo, seed)
+        self._evaluations()
+
+    def _job(self, kind: str, slug: str, **parts: Any) -> PlannedJob:
+        inputs = {name: job for name, job in parts.pop("inputs").items() if job}
+        uses = {name: self.identities[name] for name in parts.pop("data", ())}
+        hashed = [kind, parts["settings"], inputs, uses, identity.SEMANTICS]
+        job_id = f"{slug}-{identity.content_hash(hashed)}"
+        return self.plan.add(PlannedJob(job_id, kind, inputs=inputs, data=uses, **parts))
+
+    def _pretrain(self) -> str | None:
+        if self.suite.model.source != "world":
+            return None
+        settings = {"model": self.model, "world": self.identities["preference"]}
+        steps = self.suite.model.pretraining_steps
+        return self._job("pretrain", "pretrain", labels={}, settings=settings, inputs={}, steps=steps).id
+
+    # ---- training ---------------------------------------------------------------------------------------------------
+
+    def _train(self, slug: str, role: str, labels: dict[str, Any], own: dict[str, Any], **parts: Any) -> PlannedJob:
+        """Add a training job; `own` is what sets it apart from the suite's other ones."""
+        suite = self.suite
+        settings = {
+            "model": self.model,
+            "lora": suite.lora.model_dump(mode="json"),
+            "data": _data_settings(suite),
+            "training": suite.training.model_dump(mode="json", exclude={"epochs", "steps", "checkpoint_every"}),
+            "reduction": suite.objectives.reduction,
+            **own,
+        }
+        inputs = {"pretrained": self.pretrained, **parts.pop("inputs", {})}
+        return self._job(
+            "train", slug, roles=(role,), labels=labels, settings=settings, inputs=inputs, data=tuple(self.identities), **parts
+        )
+
+    def _first_phase_alone(self, objective: Objective, seed: int, role: str, slug: str, steps: int, **own: Any) -> PlannedJob:
+        """Add a Sequential run whose second phase is empty: an optimum, or a reference policy."""
+        uses_dpo = objective is Objective.DPO
+        inputs = {"reference_logps": self.reference_logps} if uses_dpo else {}
+        beta = {"beta": self.suite.objectives.beta} if uses_dpo else {}
+        phases = {str(one): steps if one is objective else 0 for one in Objective}
+        labels = {
+            "method": "sequential",
+            "base_method": "sequential",
+            "lambda_dpo": None,
+            "seed": seed,
+            "order": "dpo_sft" if uses_dpo else "sft_dpo",
+            "phase_steps": phases,
+            "options": {},
+        }
+        settings = {"method": "sequential", "options": {}, "phases": [[str(objective), steps]], "seed": seed, **beta, **own}
+        return self._train(slug, role, labels, settings, inputs=inputs, steps=steps, tokens=self._tokens(labels, steps))
+
+    def _optimum(self, objective: Objective, seed: int) -> PlannedJob:
+        role = f"optimum_{objective}"
+        return self._first_phase_alone(objective, seed, role, f"{objective}-optimum-s{seed}", self.suite.steps)
+
+    def _reference(self) -> str:
+        """Add the reference policy and its log-probabilities on the preference data."""
+        suite, reference = self.suite, self.suite.reference
+        policy: str | None = None
+        if reference.policy != "base":
+            rows = reference.rows or (
+                suite.data.preference.rows if reference.policy == "preference_chosen" else suite.data.instruction.rows
+            )
+            batch_size = reference.batch_size or suite.training.batch_size.sft
+            own = {}
+            if reference.policy == "preference_chosen":
+                own["sft_on_chosen"] = {"rows": rows, "batch_size": batch_size}
+            elif reference.rows or reference.batch_size:
+                own["sft_rows"] = {"rows": rows, "batch_size": batch_size}
+            epochs = reference.epochs or suite.training.epochs
+            steps = rows // batch_size * epochs if own or reference.epochs else suite.steps
+            slug = f"sft-optimum-s{suite.seeds[0]}" if not own and steps == suite.steps else "reference"
+            policy = self._first_phase_alone(Objective.SFT, suite.seeds[0], "reference", slug, steps, **own).id
+        settings = {"model": self.model, "data": _preference_settings(suite)}
+        inputs = {"pretrained": self.pretrained, "policy": policy}
+        labels = {"of": policy or "base"}
+        return self._job("reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)).id
+
+    def _run(self, method: Method, lambda_dpo: float, seed: int) -> None:
+        suite = self.suite
+        kind = METHODS[method.name]
+        options = kind.Options.model_validate(method.options).model_dump(mode="json")
+        order = [Objective(name) for name in suite.order.split("_")]
+        phase_steps = suite.phase_steps(lambda_dpo)
+        optima = {objective: self._optimum(objective, seed) for objective in Objective}
+        inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
+        if kind.needs_optima:
+            inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
+        own: dict[str, Any] = {"method": method.name, "options": options, "seed": seed, "beta": suite.objectives.beta, "lambda_dpo": lambda_dpo}
+        prefix = None
+        if method.name == "sequential":
+            own["phases"] = [[str(objective), phase_steps[objective]] for objective in order]
+            first = optima[order[0]]
+            # A schedule that looks at the run's length makes the optimum's first steps differ from this run's.
+            if suite.training.schedule == "constant" and 0 < phase_steps[order[0]] < suite.steps:
+                prefix = Prefix(first.id, phase_steps[order[0]])
+                self.plan.keep(prefix.job, prefix.step)
+        else:
+            own["steps"] = suite.steps
+        labels = {
+            "method": method.shown,
+            "base_method": method.name,
+            "lambda_dpo": lambda_dpo,
+            "seed": seed,
+            "order": suite.order,
+            "phase_steps": phase_steps,
+            "options": options,
+        }
+        slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
+        tokens = self._tokens(labels, suite.steps)
+        self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
+
+    def _tokens(self, labels: dict[str, Any], steps: int) -> int:
+        """Bound the tokens of a run: every row at its full length."""
+        limits, batch = self.suite.data, self.suite.training.batch_size
+        row = {
+            Objective.DPO: batch.dpo * (limits.max_prompt_tokens + 2 * limits.max_answer_tokens),
+            Objective.SFT: batch.sft * (limits.max_prompt_tokens + limits.max_answer_tokens),
+        }
+        if labels["base_method"] == "sequential":
+            return sum(row[Objective(name)] * count for name, count in labels["phase_steps"].items())
+        kind = METHODS[labels["base_method"]]
+        per_step = kind.batches_per_step(labels["lambda_dpo"], kind.Options.model_validate(labels["options"]))
+        return round(steps * sum(row[objective] * share for objective, share in per_step.items()))
+
+    # ---- evaluation -------------------------------------------------------------------------------------------------
+
+    def _evaluations(self) -> None:
+        policies: list[PlannedJob | None] = [None, *(job for job in self.plan.jobs.values() if job.kind == "train")]
+        for policy in policies:
+            self._evaluate(policy)
+
+    def _evaluate(self, policy: PlannedJob | None) -> None:
+        """Add the evaluations of one policy; None is the base model."""
+        suite, of = self.suite, policy.id if policy else "base"
+        name = policy.id.rsplit("-", 1)[0] if policy else "base"
+        inputs = {"pretrained": self.pretrained, "policy": policy.id if policy else None}
+        if suite.evaluation.lm_eval:
+            settings = {"model": self.model, "lm_eval": suite.evaluation.lm_eval.model_dump(mode="json", exclude={"batch_size"})}
+            self._job("lm_eval", f"questions-{name}", labels={"of": of}, settings=settings, inputs=inputs)
+        win_rate = suite.evaluation.win_rate
+        if win_rate:
+            settings = {
+                "model": self.model,
+                "prompts": win_rate.prompts,
+                "generation": win_rate.generation.model_dump(mode="json"),
+                "data": _preference_settings(suite),
+            }
+            answers = self._job(
+                "generate", f"answers-{name}", labels={"of": of}, settings=settings, inputs=inputs, data=("preference",)
+            )
+            judge = win_rate.judge
+            labels = {"of": of, "judge": _judge_name(judge)}
+            uses = {"pretrained": self.pretrained, "answers": answers.id}
+            self._job("judge", f"judged-{name}", labels=labels, settings=_judge_settings(judge), inputs=uses, data=("preference",))
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
+
+
+def _data_settings(suite: Suite) -> dict[str, Any]:
+    """Return the data settings that decide numbers; the content stands in the job's data identities instead of paths."""
+    settings = suite.data.model_dump(mode="json")
+    for source in ("preference", "instruction"):
+        for name in ("source", "path", "revision"):
+            settings[source].pop(name)
+    return settings
+
+
+def _preference_settings(suite: Suite) -> dict[str, Any]:
+    settings = _data_settings(suite)
+    return {name: settings[name] for name in ("preference", "max_prompt_tokens", "max_answer_tokens")}
+
+
+def _judge_name(judge: Judge) -> str:
+    from bench.evaluators.win_rate import judge_name
+
+    return judge_name(judge)
+
+
+def _judge_settings(judge: Judge) -> dict[str, Any]:
+    """Return what decides a judge's replies: not the key, the speed or the patience with which it is asked."""
+    settings = judge.model_dump(mode="json", exclude={"key_variable", "concurrency", "timeout_seconds", "local_model"})
+    if judge.local_model:
+        settings["local_model"] = identity.model_settings(judge.local_model)
+    return settings

@@ -1,0 +1,89 @@
+"""Show a plan to people and machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from bench.plan import Plan, PlannedJob
+
+KINDS = {
+    "pretrain": "pre-training",
+    "train": "training",
+    "reference_logps": "reference log-probabilities",
+    "lm_eval": "questions (lm-eval)",
+    "generate": "answers",
+    "judge": "judged answers",
+}
+
+
+def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any]:
+    """Return a plan as JSON values."""
+    jobs = [
+        {
+            "id": job.id,
+            "kind": job.kind,
+            "state": states[job.id],
+            "roles": list(job.roles),
+            "labels": job.labels,
+            "inputs": job.inputs,
+            "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
+            "optimizer_steps": job.steps_to_run,
+            "tokens_at_most": _tokens(job),
+        }
+        for job in plan.jobs.values()
+        if job.id in selected
+    ]
+    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **totals(plan, states, selected)}
+
+
+def totals(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, int]:
+    """Add up steps and tokens: of the selected jobs, of those not complete, and what sharing saves in the whole plan."""
+    chosen = [job for job in plan.jobs.values() if job.id in selected]
+    to_do = [job for job in chosen if states[job.id] != "complete"]
+    return {
+        "optimizer_steps": sum(job.steps_to_run for job in chosen),
+        "optimizer_steps_to_do": sum(job.steps_to_run for job in to_do),
+        "optimizer_steps_without_sharing": plan.unshared_steps,
+        "optimizer_steps_saved": plan.unshared_steps - plan.optimizer_steps,
+        "tokens_at_most": sum(_tokens(job) for job in chosen),
+        "tokens_at_most_to_do": sum(_tokens(job) for job in to_do),
+    }
+
+
+def _tokens(job: PlannedJob) -> int:
+    return round(job.tokens * job.steps_to_run / job.steps) if job.steps else 0
+
+
+def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
+    """Word a plan: a line a training job, evaluations counted, totals last."""
+    suite = plan.suite
+    lines = [f"{suite.name}: {len(suite.methods)} methods × {len(suite.lambdas)} λ × {len(suite.seeds)} seeds, {suite.steps} steps a run", ""]
+    for job in plan.jobs.values():
+        if job.id in selected and job.kind in ("pretrain", "train", "reference_logps"):
+            lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
+    counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
+    lines.append("")
+    for kind, name in KINDS.items():
+        found = {state: count for (one, state), count in counts.items() if one == kind}
+        if found:
+            lines.append(f"  {sum(found.values()):>4} × {name}: {', '.join(f'{count} {state}' for state, count in found.items())}")
+    sums = totals(plan, states, selected)
+    lines += [
+        "",
+        f"  optimizer steps: {sums['optimizer_steps']:,} ({sums['optimizer_steps_to_do']:,} to do); without sharing "
+        f"{sums['optimizer_steps_without_sharing']:,}: {sums['optimizer_steps_saved']:,} saved",
+        f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), every row at full length",
+    ]
+    return "\n".join(lines)
+
+
+def _remark(job: PlannedJob) -> str:
+    parts = []
+    if len(job.roles) > 1 or (job.roles and job.roles[0] != "run"):
+        parts.append(" and ".join(role.replace("_", " ") for role in job.roles))
+    if job.steps:
+        parts.append(f"{job.steps_to_run} steps")
+    if job.prefix:
+        parts.append(f"after {job.prefix.step} shared ones of {job.prefix.job}")
+    return ", ".join(parts)

@@ -1,0 +1,368 @@
+"""The main path: one training loop for all methods, beside Algorithms 1 to 4 of arXiv 2410.15483.
+
+A method says which objectives a step descends; everything else (batches, loss, optimizer, clock, records) is the same
+code for all of them, so that a difference between two methods is a difference between the methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from bench import checkpoint, objectives, record
+from bench.collectors import collect, summarize
+from bench.data import Cursor, Datasets, Example, in_parts
+from bench.errors import Interrupted, JobError, OutOfMemory
+from bench.evaluators import held_out
+from bench.methods import METHODS, Choice, Objective, Setup
+from bench.plan import PlannedJob
+from bench.policy import Policy
+from bench.suite import PerObjective, Suite
+
+OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
+
+
+@dataclass
+class Run:
+    """Hold what one training job works with.
+
+    Attributes:
+        reference: π_ref's log-probabilities, {"train" | "held_out": {"chosen" | "rejected": [nats]}}; None before they
+            exist, which only a run without DPO can do without.
+        optimum: f*_DPO and f*_SFT on training rows, for the methods that need them.
+        prefix: the folder of the job whose checkpoint this run may start from.
+        tell: called with {"step", "steps", "losses"} after every step.
+        stopping: asked after every step whether the user wants to stop.
+    """
+
+    job: PlannedJob
+    suite: Suite
+    folder: Path
+    policy: Policy
+    datasets: Datasets
+    batch_size: PerObjective
+    reference: Mapping[str, Any] | None = None
+    optimum: Mapping[Objective, float] = field(default_factory=dict)
+    prefix: Path | None = None
+    tell: Callable[[dict[str, Any]], None] = lambda message: None
+    stopping: Callable[[], bool] = lambda: False
+
+
+def train(run: Run) -> None:
+    """Train one adapter and leave its records in the job's folder.
+
+    Raises:
+        Interrupted: the user stopped it; the checkpoint is kept.
+        OutOfMemory, JobError: it cannot go on.
+    """
+    trainer = Trainer(run)
+    try:
+        with collect(str(run.policy.device)) as trainer.collecting:
+            trainer.start()
+            while trainer.step < run.job.steps:
+                trainer.take_step()
+                trainer.note_step()
+                if run.stopping():
+                    trainer.save_checkpoint()
+                    raise Interrupted(f"stopped at step {trainer.step}")
+        trainer.finish()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"out of memory at step {trainer.step + 1}: lower training.micro_batch_size "
+            f"(now {run.suite.training.micro_batch_size or run.batch_size}), data.max_answer_tokens or turn on "
+            "model.gradient_checkpointing"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+class Trainer:
+    """Hold a run's state between steps."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.policy, self.settings = run, run.policy, run.suite.training
+        self.accelerator = Accelerator(cpu=run.policy.device.type == "cpu")
+        labels, seed = run.job.labels, run.job.labels["seed"]
+        phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
+        first, second = (Objective(name) for name in labels["order"].split("_"))
+        kind = METHODS[labels["base_method"]]
+        setup = Setup(labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum)
+        self.method = kind(setup, kind.Options.model_validate(labels["options"]))
+        self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
+        self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
+        self.cursors = {
+            objective: Cursor(objective, len(run.datasets.train[objective].examples), getattr(run.batch_size, objective), seed)
+            for objective in Objective
+        }
+        self.step, self.phase = 0, -1
+        self.probed: dict[Objective, list[int]] = {}
+        self.discarded_rows = {objective: 0 for objective in Objective}
+        self.row: dict[str, Any] = {}
+        self.collecting: Any = None
+        self.reference = {
+            name: torch.tensor(values, device=self.policy.device)
+            for name, values in (run.reference or {}).get("train", {}).items()
+        }
+        self.policy.attach(run.suite.lora, seed)
+        self.parameters = list(self.policy.trainable().values())
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
+
+    def take_step(self) -> None:
+        """Take one optimizer step (θ_t → θ_{t+1}); only this is inside the measured training time."""
+        self.collecting.resume()
+        self.row = {"step": self.step + 1, "probe_seconds": 0.0, "probe_tokens": 0, "tokens": 0}
+        started = self._now()
+        choice = self.method.choose(self.step + 1, self.probe)
+        if choice.phase != self.phase:
+            self.start_phase(choice.phase)
+        losses = self.descend(choice)
+        if self.settings.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.observe(losses)
+        seconds = self._now() - started
+        self.collecting.pause()
+        self.step += 1
+        self.row |= {
+            "phase": choice.phase,
+            "weights": {str(objective): weight for objective, weight in choice.weights.items()},
+            "losses": {str(objective): loss for objective, loss in losses.items()},
+            "learning_rate": learning_rate,
+            "seconds": seconds,
+        }
+        self._discard_unused()
+
+    def start_phase(self, phase: int) -> None:
+        """Go on with the same weights, a new optimizer and a new schedule."""
+        from transformers import get_scheduler
+
+        settings = self.settings
+        self.phase = phase
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
+        )
+        name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+        self.schedule = get_scheduler(name, self.optimizer, settings.warmup_steps, self.phase_lengths[phase])
+
+    @torch.no_grad()
+    def probe(self, objective: Objective) -> float:
+        """Evaluate an objective on its next batch, without a graph; a step on it then descends that very batch."""
+        started = self._now()
+        rows = self.cursors[objective].draw()
+        self.probed[objective] = rows
+        self.policy.model.eval()
+        loss = 0.0
+        for part, divisor in self.parts(objective, rows):
+            value, tokens = self.loss(objective, part, divisor)
+            loss += float(value)
+            self.row["probe_tokens"] += tokens
+        self.row["probe_seconds"] += self._now() - started
+        self.row.setdefault("probes", {})[str(objective)] = loss
+        return loss
+
+    def descend(self, choice: Choice) -> dict[Objective, float]:
+        """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
+        self.policy.model.train()
+        terms: dict[Objective, list[Tensor]] = {}
+        graphs: list[Tensor] = []
+        for objective, weight in choice.weights.items():
+            rows = self.probed.pop(objective, None) or self.cursors[objective].draw()
+            terms[objective] = []
+            for part, divisor in self.parts(objective, rows):
+                value, tokens = self.loss(objective, part, divisor)
+                self.row["tokens"] += tokens
+                terms[objective].append(value.detach())
+                if choice.joint_backward:
+                    graphs.append(weight * value)
+                else:
+                    self.accelerator.backward(weight * value)
+        if graphs:
+            self.accelerator.backward(torch.stack(graphs).sum())
+        return self._gather(terms)
+
+    def parts(self, objective: Objective, rows: Sequence[int]) -> list[tuple[list[int], int]]:
+        """Cut this process's share of a batch into micro-batches, each with the divisor of the *whole* batch.
+
+        So the micro-batches' (and processes') losses and gradients add up to those of the batch in one piece.
+        """
+        examples = self.run.datasets.train[objective].examples
+        batch = [examples[row] for row in rows]
+        divisor = objectives.sft_divisor(batch, self.run.suite.objectives.reduction) if objective is Objective.SFT else len(rows)
+        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        micro = getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
+        return [(list(part), divisor) for part in in_parts(mine, micro)]
+
+    def loss(self, objective: Objective, rows: Sequence[int], divisor: int) -> tuple[Tensor, int]:
+        """Return a micro-batch's share of the objective, and its tokens."""
+        examples: list[Example] = [self.run.datasets.train[objective].examples[row] for row in rows]
+        batch = objectives.collate(examples, self.policy.layout, self.policy.device)
+        if objective is Objective.SFT:
+            return objectives.sft_sum(self.policy.model, batch) / divisor, batch.tokens
+        reference = {name: values[list(rows)] for name, values in self.reference.items()}
+        return objectives.dpo_sum(self.policy.model, batch, reference, self.run.suite.objectives.beta) / divisor, batch.tokens
+
+    def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
+        """Add up over processes: gradients on the adapter, and the losses."""
+        sums = torch.stack([torch.stack(values).sum() for values in terms.values()])
+        if self.accelerator.num_processes > 1:
+            for parameter in self.parameters:
+                parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
+            sums = self.accelerator.reduce(sums, "sum")
+        losses = dict(zip(terms, sums.tolist(), strict=True))
+        if not torch.isfinite(sums).all():
+            raise JobError(f"the loss is not finite at step {self.step + 1} ({losses}); lower training.learning_rate")
+        return losses
+
+    def _discard_unused(self) -> None:
+        """Drop the batches that were drawn for a probe only; they are on record."""
+        for objective, rows in self.probed.items():
+            self.discarded_rows[objective] += len(rows)
+        self.probed.clear()
+
+    def _now(self) -> float:
+        if self.policy.device.type == "cuda":
+            torch.cuda.synchronize(self.policy.device)
+        return time.perf_counter()
+
+    # ---- around the steps -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start where this run's own checkpoint, or the shared first phase, ends; at the base otherwise."""
+        self.collecting.pause()
+        found = checkpoint.latest(self.run.folder)
+        if found is None and self.run.prefix is not None and self.run.job.prefix is not None:
+            step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
+            found = checkpoint.copy_prefix(self.run.prefix, self.run.folder, step, self.run.reference, beta)
+        if found is None:
+            record.clear_rows(self.run.folder)
+            self.evaluate(both_splits=True)
+            return
+        self.restore(checkpoint.load(found))
+        record.cut_rows(self.run.folder, last_step=self.step)
+
+    def note_step(self) -> None:
+        """Write down the step just taken; evaluate and keep a checkpoint where they are due."""
+        folder, step, last = self.run.folder, self.step, self.run.job.steps
+        record.append_jsonl(folder / "steps.jsonl", [self.row])
+        self.run.tell({"step": step, "steps": last, "losses": self.row["losses"]})
+        if step == last:
+            return
+        kept = step in self.run.job.keep_steps
+        if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
+            self.evaluate(both_splits=False)
+        if kept or step % self.settings.checkpoint_every == 0:
+            self.save_checkpoint()
+
+    def evaluate(self, both_splits: bool) -> dict[str, dict[str, Any]]:
+        """Add the objective values on the evaluation rows to the trajectory; return them with their errors."""
+        primary = "train" if self.run.suite.data.evaluation_split == "train_head" else "held_out"
+        scores: dict[str, dict[str, Any]] = {}
+        for split in (primary, OTHER_SPLIT[primary]) if both_splits else (primary,):
+            scores |= self.scores(split)
+        row = {"step": self.step, "phase": max(self.phase, 0)}
+        row |= {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+        self._write_usage()
+        steps = self.run.folder / "steps.jsonl"
+        totals = record.totals(record.read_jsonl(steps), ("seconds", "tokens"))
+        row |= {"training_seconds": totals["seconds"], "tokens": totals["tokens"]}
+        record.append_jsonl(self.run.folder / "trajectory.jsonl", [row])
+        return scores
+
+    def scores(self, split: str) -> dict[str, dict[str, Any]]:
+        """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
+        suite, datasets = self.run.suite, self.run.datasets
+        examples = {objective: datasets.sample(split, objective) for objective in Objective}
+        sizes = {objective: 2 * getattr(self.settings.micro_batch_size or self.run.batch_size, objective) for objective in Objective}
+        logps = {
+            objective: held_out.answer_logps(self.policy, examples[objective], sizes[objective]) for objective in Objective
+        }
+        sft = held_out.sft_score(logps[Objective.SFT], examples[Objective.SFT], suite.objectives.reduction)
+        if self.run.reference is not None:
+            dpo = held_out.dpo_score(logps[Objective.DPO], self.run.reference[split], suite.objectives.beta)
+        else:
+            chosen, rejected = logps[Objective.DPO].T.tolist()
+            rows = [{"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}]
+            record.append_jsonl(self.run.folder / "evaluation_logps.jsonl", rows)
+            dpo = {"value": None, "reason": "trained before the reference's log-probabilities existed; see trajectory"}
+        return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}
+
+    def _write_usage(self) -> None:
+        rows = [{"step": self.step, **sample} for sample in self.collecting.drain()]
+        record.append_jsonl(self.run.folder / "usage.jsonl", rows)
+
+    def finish(self) -> None:
+        """Save the adapter, see that it reloads, and write what was measured."""
+        folder, datasets = self.run.folder, self.run.datasets
+        scores = self.evaluate(both_splits=True)
+        self.policy.save(folder)
+        example = datasets.train[Objective.SFT].examples[0]
+        ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=self.policy.device)
+        difference = self.policy.check_reload(folder, ids)
+        totals = record.totals(
+            record.read_jsonl(folder / "steps.jsonl"), ("seconds", "probe_seconds", "tokens", "probe_tokens")
+        )
+        drawn = self._rows_drawn()
+        measurements = {
+            "training_seconds": record.measured(totals["seconds"], "s"),
+            "probe_seconds": record.measured(totals["probe_seconds"], "s"),
+            "tokens": record.measured(totals["tokens"], "tokens"),
+            "probe_tokens": record.measured(totals["probe_tokens"], "tokens"),
+            **summarize(list(record.read_jsonl(folder / "usage.jsonl"))),
+            **{f"rows_drawn/{name}": record.measured(count, "rows") for name, count in drawn.items()},
+            **{f"rows_probed_only/{name}": record.measured(count, "rows") for name, count in self.discarded_rows.items()},
+            "reload_difference": record.measured(difference, "largest absolute difference of logits"),
+        }
+        record.write_json(folder / "measurements.json", measurements)
+        record.write_json(folder / "scores.json", scores)
+        record.write_json(folder / "data.json", datasets.facts())
+        checkpoint.prune(folder, keep=self.run.job.keep_steps)
+
+    def _rows_drawn(self) -> dict[str, int]:
+        return {str(objective): cursor.rows_drawn for objective, cursor in self.cursors.items()}
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Keep everything a resumed run needs to take the same steps."""
+        self._write_usage()
+        checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "phase": self.phase,
+            "adapter": self.policy.adapter_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "method": self.method.state(),
+            "cursors": {str(objective): cursor.state() for objective, cursor in self.cursors.items()},
+            "discarded_rows": {str(objective): count for objective, count in self.discarded_rows.items()},
+            "random": checkpoint.random_state(self.policy.device),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.step = state["step"]
+        self.policy.restore_adapter(state["adapter"])
+        self.start_phase(state["phase"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.method.restore(state["method"])
+        for objective, cursor in self.cursors.items():
+            cursor.restore(state["cursors"][objective])
+            self.discarded_rows[objective] = state["discarded_rows"][objective]
+        checkpoint.restore_random_state(state["random"], self.policy.device)

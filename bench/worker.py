@@ -1,0 +1,75 @@
+"""A worker: one process per device that keeps the base model loaded and runs one job after another.
+
+It talks to the parent over a pipe: jobs come in, progress and outcomes go out. It ignores Ctrl-C (the parent asks it to
+stop through an event, so that it can keep a checkpoint) and ends when its parent is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import warnings
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+from bench.suite import Suite
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Say where a worker sits: its device, its threads, and what it works for."""
+
+    suite: Suite
+    folder: Path
+    mirror: Path | None
+    visible_gpu: str | None
+    threads: int
+    workers: int
+
+
+def main(pipe: Connection, stop: Event, seat: Seat) -> None:
+    """Run jobs until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    # Before torch is imported: it reads these once.
+    os.environ["CUDA_VISIBLE_DEVICES"] = seat.visible_gpu or ""
+    os.environ.setdefault("OMP_NUM_THREADS", str(seat.threads))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.simplefilter("ignore")
+
+    import torch
+
+    from bench import environment, jobs
+
+    torch.set_num_threads(seat.threads)
+    device = "cuda:0" if seat.visible_gpu is not None else "cpu"
+
+    def tell(message: dict[str, Any]) -> None:
+        pipe.send(("progress", message))
+
+    desk = jobs.Desk(
+        suite=seat.suite,
+        folder=seat.folder,
+        mirror=seat.mirror,
+        device=device,
+        environment=environment.facts(device, seat.workers),
+        tell=tell,
+        stopping=stop.is_set,
+    )
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(("done", jobs.run(job, desk)))
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when its parent is killed, so that nothing trains on unseen."""
+    while os.getppid() == parent:
+        threading.Event().wait(1.0)
+    os._exit(1)
