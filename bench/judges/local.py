@@ -1,0 +1,79 @@
+"""The local judge: a Hugging Face model on this machine, asked for the log-probabilities of the two labels."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.data import Example
+from bench.evaluators.held_out import answer_logps
+from bench.judges import Message, Part, Receive, Reply, Request, label_completion, local_name
+
+if TYPE_CHECKING:
+    from bench.evaluators.alpaca import Configuration
+    from bench.policy import Policy
+    from bench.suite import Judge as Settings
+    from bench.suite import Model
+
+# Private-use characters, which no template contains, mark where filled-in text goes
+_MARK = "\ue000{}\ue001"
+_MARKS = re.compile("\ue000(\\d+)\ue001")
+
+
+class LocalJudge:
+    """Score both labels as the next words of the judge's turn, under the same template a paid judge gets."""
+
+    host = "local"
+    journaled = True
+
+    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None:
+        from bench.identity import model_settings
+
+        assert settings.local_model is not None  # the suite's schema sees to it
+        self._labels = configuration.labels()
+        self._policy = load_local(settings.local_model)
+        self.model = local_name(settings.local_model)
+        self.parameters: dict[str, Any] = {"model": model_settings(settings.local_model), "labels": list(self._labels)}
+
+    def ask(self, requests: Sequence[Request], receive: Receive) -> None:
+        """Answer every request; one that does not fit the model's context has no reply."""
+        tokenizer = self._policy.tokenizer
+        labels = tuple(tuple(tokenizer(label, add_special_tokens=False)["input_ids"]) for label in self._labels)
+        room = getattr(self._policy.model.config, "max_position_embeddings", None)
+        for request in requests:
+            started = time.monotonic()
+            prompt = prompt_ids(tokenizer, request.messages)
+            if room is not None and len(prompt) + max(map(len, labels)) > room:
+                receive(request, Reply(None, f"a prompt of {len(prompt)} tokens exceeds the judge's context of {room}"))
+                continue
+            logps = answer_logps(self._policy, [Example(prompt, labels)], 1)[0].tolist()
+            completion = label_completion(dict(zip(self._labels, logps, strict=True)))
+            receive(request, Reply(completion, None, {"prompt": len(prompt)}, time.monotonic() - started))
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> tuple[int, ...]:
+    """Tokenize a chat up to where the judge speaks.
+
+    Only the templates' own text may yield special tokens: filled-in text is tokenized apart, with none recognised.
+    """
+    filled: list[str] = []
+
+    def marked(part: Part) -> str:
+        if not part.filled:
+            return part.text
+        filled.append(part.text)
+        return _MARK.format(len(filled) - 1)
+
+    turns = [{"role": message.role, "content": "".join(map(marked, message.parts))} for message in messages]
+    if tokenizer.chat_template is None:
+        text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
+    else:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = []
+    for place, piece in enumerate(_MARKS.split(text)):
+        is_filled = place % 2 == 1
+        piece = filled[int(piece)] if is_filled else piece
+        ids += tokenizer(piece, add_special_tokens=False, split_special_tokens=is_filled)["input_ids"]
+    return tuple(ids)

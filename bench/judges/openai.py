@@ -1,0 +1,195 @@
+"""The paid judge: any OpenAI-compatible endpoint, many requests at a time, errors told apart.
+
+========================================  =============================================================
+time-out, cut connection, 408, 409, 5xx   tried again with growing pauses
+429                                       the same, waiting as long as Retry-After says
+429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
+400 for one prompt (too long, filtered)   that comparison stays unjudged
+another 400, 422                          fatal: every prompt would be refused
+an answer without a usable label          asked again a few times, then unjudged
+========================================  =============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import JudgeError
+from bench.judges import Receive, Reply, Request
+
+if TYPE_CHECKING:
+    from bench.evaluators.alpaca import Configuration
+    from bench.policy import Policy
+    from bench.suite import Judge as Settings
+    from bench.suite import Model
+
+CONNECTION_ATTEMPTS = 6
+REPLY_ATTEMPTS = 3
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 60.0
+_REFUSED_ALONE = ("context_length_exceeded", "content_filter", "content_policy_violation")
+
+
+class OpenaiJudge:
+    """Ask an endpoint through OpenAI's SDK. The key is read from the environment and written nowhere."""
+
+    journaled = True
+
+    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None:
+        from openai import OpenAI
+
+        self.model = settings.model or configuration.model
+        self.parameters = configuration.parameters
+        self._key_variable, self._concurrency = settings.key_variable, settings.concurrency
+        self._key = os.environ.get(settings.key_variable, "").strip()
+        if not self._key:
+            raise JudgeError(
+                f"the judge {self.model} needs a key: set the environment variable {settings.key_variable} "
+                "(to any value where the endpoint asks for none)"
+            )
+        self._client = OpenAI(
+            api_key=self._key, base_url=settings.base_url, timeout=settings.timeout_seconds, max_retries=0
+        )
+        self.host = str(self._client.base_url.host)
+
+    def ask(self, requests: Sequence[Request], receive: Receive) -> None:
+        """Answer every request.
+
+        Raises:
+            JudgeError: the endpoint refuses all requests, or the journal cannot be written.
+        """
+        stop = threading.Event()
+
+        def work(request: Request) -> None:
+            for _ in range(REPLY_ATTEMPTS):
+                if stop.is_set():
+                    return
+                try:
+                    if receive(request, self._reply(request, stop)):
+                        return
+                except BaseException:
+                    stop.set()
+                    raise
+
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="judge")
+        try:
+            for future in [pool.submit(work, request) for request in requests]:
+                future.result()
+        finally:
+            stop.set()
+            # replies already on their way are paid for: wait for them, so that they reach the journal
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _reply(self, request: Request, stop: threading.Event) -> Reply:
+        """Get one reply, trying again where that may help."""
+        import openai
+        import tenacity
+
+        started = time.monotonic()
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(CONNECTION_ATTEMPTS) | tenacity.stop_when_event_set(stop),
+            wait=_pause,
+            retry=tenacity.retry_if_exception(_may_pass),
+            sleep=tenacity.sleep_using_event(stop),
+            reraise=True,
+        )
+        try:
+            raw = attempts(
+                self._client.chat.completions.with_raw_response.create,
+                model=self.model,
+                messages=messages,
+                **self.parameters,
+            )
+        except openai.APIError as error:
+            if not _may_pass(error) and not _concerns_one_prompt(error):
+                raise JudgeError(self._explain(error)) from None  # its chain may quote the key
+            return Reply(None, self._clean(f"{_status(error)}{error.message}"), None, time.monotonic() - started)
+        completion, problem, tokens = _completion(raw.text)
+        return Reply(completion, self._clean(problem) if problem else None, tokens, time.monotonic() - started)
+
+    def _explain(self, error: Any) -> str:
+        """Say what to change; 401's own text is left out, as endpoints quote part of the key in it."""
+        status, where = getattr(error, "status_code", None), f"the judge {self.model} at {self.host}"
+        if status == 401:
+            return f"{where} does not accept the key in {self._key_variable}; set it to a valid key and run again"
+        if status == 404:
+            return f"{where} was not found (404): the model is retired or unknown there; set judge.model or judge.base_url"
+        if status == 429 or status == 402:
+            return f"{where}: the quota is exhausted; add credit or set another {self._key_variable}, then run again: replies are kept"
+        return self._clean(f"{where} refuses the request ({_status(error)}{error.message}); change the judge's settings")
+
+    def _clean(self, text: str) -> str:
+        """Take the key out of a text from outside, make it one line and shorten it."""
+        return " ".join(text.replace(self._key, "[key]").split())[:300]
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell whether the same request may succeed later."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        quota = _code(error) in ("insufficient_quota", "billing_hard_limit_reached")
+        return not quota and (error.status_code in (408, 409, 425, 429) or error.status_code >= 500)
+    return isinstance(error, openai.APIConnectionError)
+
+
+def _concerns_one_prompt(error: Any) -> bool:
+    return getattr(error, "status_code", None) == 400 and _code(error) in _REFUSED_ALONE
+
+
+def _code(error: Any) -> str:
+    return str(getattr(error, "code", None) or getattr(error, "type", None) or "")
+
+
+def _status(error: Any) -> str:
+    status = getattr(error, "status_code", None)
+    return f"{status}: " if status else ""
+
+
+def _pause(state: Any) -> float:
+    """Wait as long as the endpoint says, or twice as long each time."""
+    error = state.outcome.exception()
+    response = getattr(error, "response", None)
+    said = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
+    growing: float = FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1)
+    return min(LONGEST_PAUSE_SECONDS, growing if said is None else said)
+
+
+def _retry_after(value: str) -> float | None:
+    """Read a Retry-After header: seconds or a date."""
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
+
+
+def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str, int] | None]:
+    """Read a response's body: (the choice in the form alpaca-eval stores, the problem if there is none, token counts)."""
+    try:
+        body = json.loads(text)
+        choice = dict(body["choices"][0])
+        message = choice["message"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None, f"not a chat completion: {text[:200]}", None
+    usage = body.get("usage") or {}
+    tokens = {name: usage[f"{name}_tokens"] for name in ("prompt", "completion") if isinstance(usage.get(f"{name}_tokens"), int)}
+    return {**choice, "text": _text(message)}, None, tokens or None
+
+
+def _text(message: Any) -> str:
+    """Return what was said; where a function was called, its arguments."""
+    calls = message.get("tool_calls") or []
+    called = calls[0]["function"] if calls else message.get("function_call")
+    return str((called or {}).get("arguments") or "") if called else str(message.get("content") or "")

@@ -1,0 +1,44 @@
+"""The rule judge: knows the built-in world and prefers the answer that is right and courteous."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench import world
+from bench.judges import Receive, Reply, Request, label_completion
+
+if TYPE_CHECKING:
+    from bench.evaluators.alpaca import Configuration
+    from bench.policy import Policy
+    from bench.suite import Judge as Settings
+    from bench.suite import Model
+
+# Log-odds so large that the preference is 0 or 1 in float64
+_CERTAIN = 100.0
+
+
+class RuleJudge:
+    """Prefer the answer of higher quality by the world's own rule; equal qualities are a draw."""
+
+    model = "rule"
+    host = "built-in"
+    journaled = False
+
+    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None:
+        self._labels = configuration.labels()
+        self.parameters: dict[str, Any] = {"world": world.VERSION}
+
+    def ask(self, requests: Sequence[Request], receive: Receive) -> None:
+        """Answer every request.
+
+        Raises:
+            DataError: a prompt is not about the built-in world.
+        """
+        for request in requests:
+            first, second = (world.quality(request.instruction, answer) for answer in (request.first, request.second))
+            odds = _CERTAIN * ((first > second) - (first < second))
+            # log σ(±odds), without overflow
+            logprobs = [-math.log1p(math.exp(-odds)), -math.log1p(math.exp(odds))]
+            receive(request, Reply(label_completion(dict(zip(self._labels, logprobs, strict=True)))))

@@ -1,0 +1,146 @@
+"""What a report is made of: sections of blocks that the HTML and the Markdown writer both render."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Show one value; `link` is an anchor in the page (or a path beside it), `note` says more in small print."""
+
+    text: str
+    link: str = ""
+    note: str = ""
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """Head a column; `meaning` explains it in one line, `group` spans neighbours of the same name."""
+
+    title: str
+    numeric: bool = True
+    meaning: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Hold one row; `kind` is "" | "best" | "context" (not ranked: base, reference, optima); `anchor` is its id."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Show rows under columns; the first column heads the row."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Text:
+    """Say one paragraph in plain words; `kind` is "" | "note" | "warning"."""
+
+    text: str
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Code:
+    """Show text as it is, in a fixed-width block."""
+
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Hold one drawn panel as inline SVG."""
+
+    title: str
+    svg: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Show panels: one main column and a grid beside it, in the layout of the paper's Figures 3, 6 and 7.
+
+    Attributes:
+        legend: (name, colour) per method, in the order of the bars.
+        image: the same figure as PNG, relative to the report's folder, for Markdown.
+        data: the numbers behind it.
+    """
+
+    title: str
+    main: tuple[Panel, ...]
+    side: tuple[Panel, ...]
+    legend: tuple[tuple[str, str], ...]
+    image: Path
+    alt: str
+    data: tuple[Table, ...]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Fold blocks away under a title."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Put blocks under a small heading that cells can link to."""
+
+    title: str
+    anchor: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """Show one number of the verdict large, with its name and what it is measured against."""
+
+    value: str
+    name: str
+    note: str = ""
+
+
+Block: TypeAlias = "Text | Table | Code | Figure | Details | Group"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Hold one part of the report."""
+
+    anchor: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Hold a suite's whole report, ready to be rendered."""
+
+    name: str
+    description: str
+    smoke: bool
+    banners: tuple[Text, ...]
+    headline: str
+    sentences: tuple[str, ...]
+    key_figures: tuple[KeyFigure, ...]
+    sections: tuple[Section, ...]
+    footer: str
+    summary: str = ""
+    links: tuple[tuple[str, str], ...] = field(default=())

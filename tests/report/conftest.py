@@ -1,0 +1,177 @@
+"""Write small suites of records whose figures can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.record import append_jsonl, write_json
+
+METHODS = ("sequential", "mix", "alright", "maxright")
+# Distance to the ideal point at λ = 0.5 in the middle seed; the gaps are 3/5 and 4/5 of it.
+DISTANCE = {"sequential": 0.5, "mix": 0.15, "alright": 0.1, "maxright": 0.05}
+SECONDS = {"sequential": 10.0, "mix": 15.0, "alright": 10.2, "maxright": 11.0}
+AT_LAMBDA = {0.25: 2.0, 0.5: 1.0, 0.75: 3.0}
+START = {"dpo": 0.7, "sft": 3.0}
+STEPS = 100
+
+
+def optimum(objective: str, seed: int) -> float:
+    """f*: 0.2 + 0.01 seed for DPO, 1.0 + 0.02 seed for SFT."""
+    return {"dpo": 0.2 + 0.01 * seed, "sft": 1.0 + 0.02 * seed}[objective]
+
+
+def distance(method: str, lambda_dpo: float, seed: int) -> float:
+    """The ideal distance that the records are made to give: 10 % less in seed 0 and more in seed 2 than in seed 1."""
+    return DISTANCE.get(method, 0.2) * AT_LAMBDA.get(lambda_dpo, 1.5) * (1 + 0.1 * (seed - 1))
+
+
+class Writer:
+    """Write one suite's folder by the records contract."""
+
+    def __init__(self, root: Path, name: str, **suite: Any) -> None:
+        self.folder, self.name, self.jobs = root / name, name, list[str]()
+        self.smoke = bool(suite.pop("smoke", False))
+        self.suite = {
+            "name": name,
+            "description": "A made-up suite.",
+            "notes": [],
+            "data": {"evaluation_split": "held_out"},
+            "objectives": {"beta": 0.1, "reduction": "token_mean"},
+            "methods": [{"name": method, "label": None} for method in METHODS],
+            "lambdas": sorted(AT_LAMBDA),
+            "phases": None,
+            "seeds": [0],
+        } | suite
+
+    def job(self, job_id: str, kind: str, labels: dict[str, Any], **parts: Any) -> Path:
+        """Write a job's spec and status; `outcome` None leaves it without a status."""
+        outcome = parts.pop("outcome", "complete")
+        folder = self.folder / "jobs" / job_id
+        self.jobs.append(job_id)
+        spec = {"schema": 1, "id": job_id, "kind": kind, "suite": self.name, "smoke": self.smoke, "roles": [], "labels": labels}
+        spec |= {"settings": {"kind": kind, "learning_rate": 1e-3}, "inputs": {}, "prefix": None, "data": {"preference": "sha256:aa"}}
+        hardware = {"cpu": "a processor", "cores": 2, "memory_bytes": 1, "gpus": []}
+        environment = {"packages": {"torch": "2"}, "python": "3.11", "commit": "abc", "hardware": hardware}
+        spec |= {"semantics": 1, "environment": environment | {"workers": 1, "threads": 2, "device": "cpu", "started": "2026-01-01"}}
+        write_json(folder / "spec.json", spec | parts)
+        if outcome:
+            message = {} if outcome == "complete" else {"error": "JobError", "message": "the loss is not finite at step 7"}
+            write_json(folder / "status.json", {"schema": 1, "outcome": outcome, "seconds": 1.0, "finished": "2026-01-01"} | message)
+        return folder
+
+    def train(self, job_id: str, roles: Sequence[str], labels: dict[str, Any], final: dict[str, float], seconds: float, **parts: Any) -> None:
+        """Write a training job that moves in a straight line from the start; Sequential gets a corner at the phase change."""
+        base = {"options": {}, "order": "sft_dpo", "phase_steps": None, "base_method": labels["method"]}
+        labels = base | labels
+        folder = self.job(job_id, "train", labels, roles=list(roles), **parts)
+        corner = (labels["phase_steps"] or {}).get("sft", STEPS // 2)
+        middle = {name: (START[name] + final[name]) / 2 for name in final}
+        if labels["method"] == "sequential" and "run" in roles:
+            # SFT first: at the change f_SFT is 0.3 below where it ends, DPO where it began.
+            middle = {"dpo": START["dpo"], "sft": final["sft"] - 0.3}
+        rows = []
+        for step, values in ((0, START), (corner, middle), (STEPS, final)):
+            row: dict[str, Any] = {"step": step, "phase": int(step > corner), "training_seconds": seconds * step / STEPS, "tokens": step * 10}
+            rows.append(row | {f"f_{name}/held_out": value for name, value in values.items()})
+        append_jsonl(folder / "trajectory.jsonl", rows)
+        scores = {f"f_{name}/held_out": {"value": value, "n": 64, "standard_error": 0.01} for name, value in final.items()}
+        scores |= {f"f_{name}/train": {"value": value - 0.05, "n": 64, "standard_error": 0.01} for name, value in final.items()}
+        write_json(folder / "scores.json", scores)
+        no_gpu = {"value": None, "unit": "%", "reason": "no GPU in this machine"}
+        write_json(
+            folder / "measurements.json",
+            {
+                "training_seconds": {"value": seconds, "unit": "s"},
+                "probe_seconds": {"value": seconds / 10, "unit": "s"},
+                "tokens": {"value": 1000, "unit": "tokens"},
+                "probe_tokens": {"value": 0, "unit": "tokens"},
+                "peak_memory_bytes": {"value": 512 * 2**20, "unit": "B"},
+                "gpu_utilization_percent": no_gpu,
+                "gpu_memory_used_bytes": no_gpu | {"unit": "B"},
+                "cpu_utilization_percent": {"value": 150.0, "unit": "%"},
+                "energy_joules": {"value": None, "unit": "J", "reason": "no energy counter"},
+            },
+        )
+
+    def evaluate(self, of: str, accuracy: float, win_rate: float, judge: str = "rule") -> None:
+        """Write the question and judge jobs of a policy."""
+        folder = self.job(f"questions-{of}", "lm_eval", {"of": of})
+        write_json(folder / "scores.json", {"mmlu/acc": {"value": accuracy, "n": 400, "standard_error": 0.02}, "mmlu/acc/logic": {"value": 1.0, "n": 4, "standard_error": 0.0}})
+        folder = self.job(f"judged-{of}", "judge", {"of": of, "judge": judge})
+        write_json(folder / "scores.json", {f"win_rate/{judge}": {"value": win_rate, "n": 50, "standard_error": 5.0, "unjudged": 0}})
+
+    def behind(self, seeds: Sequence[int]) -> None:
+        """Write the optima, the reference (seed 0's SFT optimum), its log-probabilities and the base's evaluations."""
+        for seed in seeds:
+            for name, other in (("sft", "dpo"), ("dpo", "sft")):
+                final = {name: optimum(name, seed), other: START[other] + 0.1}
+                roles = [f"optimum_{name}", *(["reference"] if (name, seed) == ("sft", 0) else [])]
+                labels = {"method": "sequential", "lambda_dpo": None, "seed": seed, "phase_steps": {name: STEPS, other: 0}}
+                self.train(f"{name}-optimum-s{seed}", roles, labels, final, 8.0)
+        folder = self.job("reference-logps", "reference_logps", {"of": "sft-optimum-s0"}, inputs={"policy": "sft-optimum-s0"})
+        write_json(folder / "reference_logps.json", {})
+        self.evaluate("base", 0.5, 40.0)
+        self.evaluate("sft-optimum-s0", 0.52, 45.0)
+
+    def run(self, method: str, lambda_dpo: float, seed: int, **parts: Any) -> str:
+        """Write one run and its evaluations; return its id."""
+        job_id = f"{method}-l{lambda_dpo:g}-s{seed}"
+        far = distance(method, lambda_dpo, seed)
+        final = {"dpo": optimum("dpo", seed) + 0.6 * far, "sft": optimum("sft", seed) + 0.8 * far}
+        phase_steps = {"dpo": round(lambda_dpo * STEPS), "sft": STEPS - round(lambda_dpo * STEPS)}
+        labels = {"method": method, "lambda_dpo": lambda_dpo, "seed": seed, "phase_steps": phase_steps}
+        inputs = {"reference_logps": "reference-logps"}
+        if method == "maxright":
+            inputs |= {f"optimum_{name}": f"{name}-optimum-s{seed}" for name in ("dpo", "sft")}
+        self.train(job_id, ["run"], labels, final, SECONDS.get(method, 12.0) * (1 + 0.01 * seed), inputs=inputs, **parts)
+        if parts.get("outcome", "complete") == "complete":
+            place = METHODS.index(method) if method in METHODS else 0
+            self.evaluate(job_id, 0.5 + 0.02 * place + 0.001 * seed, 50.0 + 5 * place + seed)
+        return job_id
+
+    def finish(self, missing: Sequence[str] = ()) -> Path:
+        """Write suite.json, which may plan jobs that have no folder; return the suite's folder."""
+        produced = {"version": "0.1", "commit": "abc", "time": "2026-01-01T00:00:00Z"}
+        info = {"schema": 1, "name": self.name, "smoke": self.smoke, "suite": self.suite, "jobs": [*self.jobs, *missing], "produced": produced}
+        write_json(self.folder / "suite.json", info)
+        return self.folder
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Callable[..., Writer]:
+    """Make writers of suites below the test's folder `results`."""
+    return lambda name="made", **suite: Writer(tmp_path / "results", name, **suite)
+
+
+def fill(writer: Writer, methods: Sequence[str] = METHODS, seeds: Sequence[int] = (0, 1, 2), lambdas: Sequence[float] = tuple(AT_LAMBDA)) -> Path:
+    """Write a whole suite; return its folder."""
+    writer.suite["seeds"], writer.suite["lambdas"] = list(seeds), sorted(lambdas)
+    writer.behind(seeds)
+    for method in methods:
+        for lambda_dpo in sorted(lambdas):
+            for seed in seeds:
+                writer.run(method, lambda_dpo, seed)
+    return writer.finish()
+
+
+@pytest.fixture
+def fill_suite() -> Callable[..., Path]:
+    """Hand `fill` to tests, which cannot import this file."""
+    return fill
+
+
+@pytest.fixture
+def full(writer: Callable[..., Writer]) -> Path:
+    """Write four methods × three λ × three seeds; return the suite's folder."""
+    return fill(writer())
+
+
+@pytest.fixture
+def exact() -> Callable[[float], Any]:
+    """Compare floats that were added up in another order."""
+    return lambda value: pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=math.isnan(value))
