@@ -240,8 +240,11 @@ class SuiteRecord:
         )
 
 
-def dpo_value(policy: Mapping[str, list[float]], reference: Mapping[str, list[float]], beta: float) -> float:
-    """Return f_DPO (Eq. 1 to 3) from summed log-probabilities of chosen and rejected answers, in nats."""
+def dpo_losses(policy: Mapping[str, list[float]], reference: Mapping[str, list[float]], beta: float) -> list[float]:
+    """Return −log σ(h_β) of each pair (Eq. 1 to 3) from summed log-probabilities of chosen and rejected answers, in nats.
+
+    Double precision and no torch, so that a value filled in later equals one computed in the run, bit for bit.
+    """
     losses = []
     for chosen, rejected, reference_chosen, reference_rejected in zip(
         policy["chosen"], policy["rejected"], reference["chosen"], reference["rejected"], strict=True
@@ -249,7 +252,7 @@ def dpo_value(policy: Mapping[str, list[float]], reference: Mapping[str, list[fl
         margin = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
         # -log sigmoid(m), without overflow on either side
         losses.append(max(-margin, 0.0) + math.log1p(math.exp(-abs(margin))))
-    return math.fsum(losses) / len(losses)
+    return losses
 
 
 def complete_trajectory(
@@ -265,7 +268,8 @@ def complete_trajectory(
         if reference:
             rows = len(row["chosen"])
             of_split = {answer: reference[answer][:rows] for answer in ("chosen", "rejected")}
-            values[row["step"], f"f_dpo/{row['split']}"] = dpo_value(row, of_split, beta)
+            losses = dpo_losses(row, of_split, beta)
+            values[row["step"], f"f_dpo/{row['split']}"] = math.fsum(losses) / len(losses)
     return [
         {**row, **{name: value for (step, name), value in values.items() if step == row["step"]}} for row in trajectory
     ]

@@ -240,11 +240,14 @@ class _Drawer:
             start = frame.loc[frame["step"].idxmin()]
             axes.plot(start[self.x], start[self.y], "o", color=INK, fillstyle="none", markersize=8, zorder=5)
             axes.annotate("start", (start[self.x], start[self.y]), (-7, -11), textcoords="offset points", ha="right")
-        self._front(axes)
+        front = self._front(axes)
+        for words, point in zip(("SFT alone", "DPO alone"), (front[0], front[-1]) if front else (), strict=False):
+            axes.annotate(words, point, (0, 4), textcoords="offset points", ha="center", va="bottom", alpha=0.8)
         for recipe in self.tables.recipes:
             point = (recipe.estimate(self.x).mean, recipe.estimate(self.y).mean)
             self._final(axes, recipe, point, size=5.5)
         self._ideal(axes)
+        axes.margins(0.1)
         self._axes(axes, "Trajectories")
         self._keys(axes)
 
@@ -265,7 +268,7 @@ class _Drawer:
         for setter, values in ((axes.set_xlim, [(p[0], p[2]) for p in points]), (axes.set_ylim, [(p[1], p[3]) for p in points])):
             low, high = min((a - s for a, s in values), default=0.0), max((a + s for a, s in values), default=1.0)
             margin = 0.08 * (high - low) or 0.1
-            setter(low - margin, high + margin)
+            setter(low - 2 * margin, high + margin)
         self._axes(axes, "Where the runs end (mean ± sd over seeds)" if self._several_seeds else "Where the runs end")
 
     @property
@@ -291,7 +294,7 @@ class _Drawer:
         if math.isnan(x) or math.isnan(y):
             return None
         axes.plot(x, y, "*", color=INK, markersize=13, zorder=6)
-        axes.annotate("ideal", (x, y), (9, -2), textcoords="offset points", fontsize=8.5)
+        axes.annotate("ideal", (x, y), (-8, -3), textcoords="offset points", ha="right")
         return float(x), float(y)
 
     @cached_property
@@ -304,10 +307,13 @@ class _Drawer:
         points = [(one.estimate(self.x).mean, one.estimate(self.y).mean) for one in ordered if one is not None]
         return [point for point in points if not any(map(math.isnan, point))]
 
-    def _front(self, axes: Axes) -> None:
+    def _front(self, axes: Axes) -> list[tuple[float, float]]:
+        """Draw the reference front; return its points."""
         if len(self.front) > 1:
             x, y = zip(*self.front, strict=True)
             axes.plot(x, y, linestyle=(0, (4, 3)), color=INK, linewidth=0.9, alpha=0.55, zorder=2)
+            return self.front
+        return []
 
     def _axes(self, axes: Axes, title: str) -> None:
         axes.set(title=title, xlabel=f"f_DPO on {self.split} (nats)", ylabel=f"f_SFT on {self.split} (nats)")

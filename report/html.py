@@ -23,6 +23,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 def environment() -> Environment:
     """Return the template environment: autoescape on, a missing name is an error."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["unbroken"] = _unbroken
     made.filters["kind"] = _kind
     made.filters["drawn"] = _drawn
     made.filters["consecutive"] = _consecutive
@@ -38,6 +39,11 @@ def _kind(block: Block) -> str:
 def _consecutive(columns: Sequence[Column]) -> list[tuple[str, int]]:
     """Return the groups of neighbouring columns with their widths."""
     return [(name, len(list(members))) for name, members in groupby(column.group for column in columns)]
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its sign on one line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%").replace("λ = ", "λ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
 
 
 def _drawn(svg: str) -> Markup:

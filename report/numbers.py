@@ -10,11 +10,11 @@ _BYTES = 1024.0
 
 
 def series_digits(values: Iterable[float], significant: int = 3) -> int:
-    """Return the decimals that give a column's largest value `significant` figures: 0 to 6."""
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    if largest == 0:
+    """Return the decimals that give a column's median size `significant` figures: 0 to 5."""
+    sizes = sorted(abs(value) for value in values if math.isfinite(value) and value != 0)
+    if not sizes:
         return significant - 1
-    return min(6, max(0, significant - 1 - math.floor(math.log10(largest))))
+    return min(5, max(0, significant - 1 - math.floor(math.log10(sizes[len(sizes) // 2]))))
 
 
 def number(value: float, digits: int, sign: bool = False) -> str:

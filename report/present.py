@@ -87,7 +87,9 @@ class Sheet:
         shown = spec(name, self.tables)
         estimates = [recipe.estimate(name) for recipe in self.recipes]
         factor, unit = scaled(shown.unit, [one.mean for one in estimates])
-        digits = 1 if unit == "%" else series_digits([one.mean * factor for one in estimates])
+        # What is only there for context (a distance of DPO alone, say) must not make the ranked figures coarse.
+        ranked = [one.mean * factor for recipe, one in zip(self.recipes, estimates, strict=True) if recipe.lambda_dpo is not None]
+        digits = 1 if unit == "%" else series_digits(ranked)
         title = f"{shown.title} ({unit})" if unit else shown.title
         self.columns.append(Column(title, meaning=shown.meaning, group=group))
         for recipe, cells, one in zip(self.recipes, self.cells, estimates, strict=True):

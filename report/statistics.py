@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 LEVEL = 0.95
 SEEDS_FOR_AN_INTERVAL = 3
@@ -66,11 +67,12 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(mean, sd, mean - half, mean + half, n)
 
 
+@cache
 def t_quantile(probability: float, degrees: int) -> float:
     """Return Student's t quantile."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(probability, degrees))
+    return float(stdtrit(degrees, probability))
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Estimate:

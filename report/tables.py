@@ -129,8 +129,9 @@ class Tables:
         made |= {name: self.results.score(run.id, name) for name in self.scores}
         made |= {name: run.measurement(name) for name in MEASUREMENTS}
         made["all_in_seconds"] = self._all_in(run)
-        made["runtime_increase_percent"] = self._increase(run, "training_seconds")
-        made["utilization_increase_percent"] = self._increase(run, self.utilization)
+        if "run" in run.roles:
+            made["runtime_increase_percent"] = self._increase(run, "training_seconds")
+            made["utilization_increase_percent"] = self._increase(run, self.utilization)
         return made
 
     def matching_sequential(self, run: Run) -> Run | None:
@@ -142,8 +143,6 @@ class Tables:
         return None
 
     def _increase(self, run: Run, name: str) -> Measured:
-        if "run" not in run.roles:
-            return missing("has no matching Sequential run")
         baseline = self.matching_sequential(run)
         if baseline is None:
             return missing(f"no complete Sequential run at λ = {run.lambda_dpo:g}, seed {run.seed}")
@@ -192,7 +191,7 @@ class Tables:
             found += self._recipes(alone, f"{objective.upper()} alone (f*)")
         reference = self.results.reference
         if reference is not None:
-            found.append(self._scores_only("reference π_ref", reference.id, reference.seed))
+            found.append(self._scores_only("reference (π_ref)", reference.id, reference.seed))
         found.append(self._scores_only("base model", "base", 0))
         return tuple(found)
 

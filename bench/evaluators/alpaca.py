@@ -38,6 +38,7 @@ class Configuration:
 
     @property
     def model(self) -> str:
+        """The model it names, unless a suite names another."""
         return str(self.settings["completions_kwargs"]["model_name"])
 
     @property
@@ -54,8 +55,8 @@ class Configuration:
         """
         if self.settings.get("fn_completion_parser") != "logprob_parser":
             raise SuiteError(
-                f"evaluation.win_rate.judge.configuration = {self.name!r}: reads written replies, but judges of kind local and "
-                "rule give log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
+                f"evaluation.win_rate.judge.configuration = {self.name!r}: reads written replies, but judges of "
+                "kind local and rule give log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
             )
         reads = self.settings["completion_parser_kwargs"]
         (other,) = (token for token in reads["denominator_tokens"] if token != reads["numerator_token"])
@@ -84,7 +85,8 @@ def configuration(name: str) -> Configuration:
     file = folder / name / "configs.yaml"
     key = "evaluation.win_rate.judge.configuration"
     if not file.is_file():
-        raise SuiteError(f"{key}: {unknown_name('configuration', name, (path.parent.name for path in folder.glob('*/configs.yaml')))}")
+        known = (path.parent.name for path in folder.glob("*/configs.yaml"))
+        raise SuiteError(f"{key}: {unknown_name('configuration', name, known)}")
     ((_, settings), *others) = yaml.safe_load(file.read_text(encoding="utf-8")).items()
     template_file = folder / str(settings["prompt_template"])
     template = template_file.read_text(encoding="utf-8") if template_file.is_file() else ""
@@ -100,7 +102,9 @@ def configuration(name: str) -> Configuration:
     }
     for reason, applies in unfit.items():
         if applies:
-            raise SuiteError(f"{key} = {name!r}: cannot be used, {reason}; shipped suites use weighted_alpaca_eval_gpt4_turbo")
+            raise SuiteError(
+                f"{key} = {name!r}: cannot be used, {reason}; shipped suites use weighted_alpaca_eval_gpt4_turbo"
+            )
     return Configuration(name, template, settings)
 
 
@@ -132,7 +136,9 @@ def parser(settings: Configuration) -> Callable[[Mapping[str, Any]], float | Non
 Complete = Callable[[Sequence[Request]], list[Mapping[str, Any] | None]]
 
 
-def annotate(settings: Configuration, comparisons: Sequence[Mapping[str, Any]], complete: Complete) -> list[float | None]:
+def annotate(
+    settings: Configuration, comparisons: Sequence[Mapping[str, Any]], complete: Complete
+) -> list[float | None]:
     """Run alpaca-eval's pairwise annotator.
 
     Args:
@@ -163,9 +169,11 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
     class Single(SinglePairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         """Make prompts that no answer can break out of, and let `complete` answer them."""
 
-        def _make_prompts(self, df_to_annotate: Any, prompt_template: str | None = None) -> tuple[list[Request], Any]:
+        def _make_prompts(self, df_to_annotate: Any, *_: Any) -> tuple[list[Request], Any]:
             rows = df_to_annotate[["instruction", "output_1", "output_2"]].to_dict("records")
-            made = [Request(row["instruction"], row["output_1"], row["output_2"], settings.messages(row)) for row in rows]
+            made = [
+                Request(row["instruction"], row["output_1"], row["output_2"], settings.messages(row)) for row in rows
+            ]
             return made, df_to_annotate.copy()
 
     class Pairwise(PairwiseAnnotator):  # type: ignore[misc, unused-ignore]

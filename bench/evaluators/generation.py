@@ -31,7 +31,7 @@ def answer(
     Args:
         policy: the model, with or without an adapter.
         prompts: as text; over-long ones lose their left end, as in training.
-        settings: how tokens are sampled; the same seed, prompts and settings give the same answers, whatever ran before.
+        settings: how tokens are sampled; equal settings and prompts give equal answers, whatever ran before.
         stop: strings that end an answer (the next human turn); they are cut off.
         max_prompt_tokens: the length limit of a prompt.
         tell: takes a line of progress.
@@ -53,13 +53,17 @@ def answer(
         for start in range(0, len(order), settings.batch_size):
             batch = order[start : start + settings.batch_size]
             tell(f"answering prompts {start + 1} to {start + len(batch)} of {len(prompts)}")
-            for index, generated in zip(batch, _generate(policy, [ids[row] for row in batch], settings, stop), strict=True):
+            for index, generated in zip(
+                batch, _generate(policy, [ids[row] for row in batch], settings, stop), strict=True
+            ):
                 rows[index] = {"id": index, **_row(policy, generated, stop)}
     return [rows[index] for index in range(len(prompts))]
 
 
 @torch.no_grad()
-def _generate(policy: Policy, prompts: Sequence[tuple[int, ...]], settings: Generation, stop: tuple[str, ...]) -> list[list[int]]:
+def _generate(
+    policy: Policy, prompts: Sequence[tuple[int, ...]], settings: Generation, stop: tuple[str, ...]
+) -> list[list[int]]:
     """Return the token ids generated after each prompt, padding included."""
     from transformers import GenerationConfig, StoppingCriteriaList
 
@@ -120,7 +124,7 @@ def _stops(tokenizer: Any, stop: tuple[str, ...], prompt_length: int) -> Callabl
     """Make a criterion that ends each row whose answer has just said a stop string."""
     tail = max(len(text.encode()) for text in stop) + _TAIL_MARGIN
 
-    def said(input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+    def said(input_ids: Tensor, *_: Any, **__: Any) -> Tensor:
         texts = tokenizer.batch_decode(input_ids[:, max(prompt_length, input_ids.shape[1] - tail) :].tolist())
         return torch.tensor([any(end in text for end in stop) for text in texts], device=input_ids.device)
 

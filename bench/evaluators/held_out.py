@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import objectives
+from bench import objectives, record
 from bench.data import Example
 from bench.policy import Policy
 
@@ -34,10 +34,11 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
 
 def dpo_score(logps: Tensor, reference: Mapping[str, Sequence[float]], beta: float) -> dict[str, Any]:
     """Return f_DPO, its number of pairs and standard error, from log-probabilities of shape [pairs, 2]."""
-    count = len(logps)
-    chosen, rejected = (torch.tensor(reference[name][:count]) for name in ("chosen", "rejected"))
-    losses = objectives.dpo_losses(logps[:, 0], logps[:, 1], chosen, rejected, beta).double()
-    return _score(float(losses.mean()), (losses - losses.mean()).tolist(), count)
+    chosen, rejected = logps.T.tolist()
+    of_rows = {name: list(values[: len(chosen)]) for name, values in reference.items()}
+    losses = record.dpo_losses({"chosen": chosen, "rejected": rejected}, of_rows, beta)
+    value = math.fsum(losses) / len(losses)
+    return _score(value, [loss - value for loss in losses], len(losses))
 
 
 def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dict[str, Any]:

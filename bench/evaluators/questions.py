@@ -1,8 +1,8 @@
 """Multiple-choice questions by lm-eval, asked of the model already in memory.
 
 MMLU goes through lm-eval's own task files with one key overridden: where the data is (the hub, or an offline mirror).
-The built-in world's questions are one more task of the same kind. Every other task comes from lm-eval's index. lm-eval's
-answer cache is never used: its key does not name the model.
+The built-in world's questions are one more task of the same kind. Every other task comes from lm-eval's index.
+lm-eval's answer cache is never used: its key does not name the model.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def ask(policy: Policy, settings: LmEval, mirror: Path | None, tell: Callable[[s
         OutOfMemory: `batch_size` is too large.
     """
     if settings.chat_template and policy.tokenizer.chat_template is None:
-        raise ModelError("evaluation.lm_eval.chat_template = true: this model's tokenizer has no chat template; set it to false")
+        raise ModelError(
+            "evaluation.lm_eval.chat_template = true: this model's tokenizer has no chat template; set it to false"
+        )
     scores: Scores = {}
     rows: Rows = []
     for name in settings.tasks:
@@ -93,13 +95,15 @@ def _evaluate(policy: Policy, settings: LmEval, loaded: Any, limit: int | None) 
                 fewshot_as_multiturn=settings.chat_template,
             )
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"out of memory asking questions; lower evaluation.lm_eval.batch_size ({settings.batch_size})") from error
+        raise OutOfMemory(
+            f"out of memory asking questions; lower evaluation.lm_eval.batch_size ({settings.batch_size})"
+        ) from error
     finally:
         # lm-eval gives a tokenizer without a padding token one; the policy's tokenizer stays as it was
         tokenizer.pad_token = padding
 
 
-# ---- tasks ------------------------------------------------------------------------------------------------------------
+# ---- tasks -----------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=32)
@@ -137,8 +141,8 @@ def _load_from(folder: Path, name: str, mirror: Path | None) -> Any:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         data = f" with DIR/datasets/{MMLU_DATA}" if name.startswith("mmlu") else ""
         raise DataError(
-            f"the questions of {name!r} cannot be reached: the hub is offline and no mirror holds them; go online, or pass "
-            f"--mirror DIR (or BENCH_MIRROR){data} ({first})"
+            f"the questions of {name!r} cannot be reached: the hub is offline and no mirror holds them; go online, or "
+            f"pass --mirror DIR (or BENCH_MIRROR){data} ({first})"
         ) from error
 
 
@@ -192,7 +196,7 @@ def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
-# ---- results ----------------------------------------------------------------------------------------------------------
+# ---- results ---------------------------------------------------------------------------------------------------------
 
 
 def _scores(name: str, loaded: Any, results: Any) -> Scores:
@@ -214,7 +218,8 @@ def _clustered(key: str, samples: Mapping[str, Rows]) -> float | None:
     """Cluster a metric's values by subject; with one subject there is nothing to cluster by."""
     metric, _, kind = key.split("/")[-1].partition(",")
     chosen = {
-        task: [float(row[metric]) for row in rows if row["filter"] == (kind or "none")] for task, rows in samples.items()
+        task: [float(row[metric]) for row in rows if row["filter"] == (kind or "none")]
+        for task, rows in samples.items()
     }
     return clustered_standard_error(chosen) if len(chosen) > 1 else None
 
@@ -254,7 +259,11 @@ def _row(task: Any, subject: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     row = {"subject": given if isinstance(given, str) else subject, "id": sample["doc_id"]}
     if task.OUTPUT_TYPE != "multiple_choice":
         kind = {} if sample["filter"] == "none" else {"filter": sample["filter"]}
-        return row | kind | {metric: sample[metric] for metric in sample["metrics"] if isinstance(sample[metric], int | float)}
+        return (
+            row
+            | kind
+            | {metric: sample[metric] for metric in sample["metrics"] if isinstance(sample[metric], int | float)}
+        )
     choices, answer = task.doc_to_choice(sample["doc"]), sample["target"]
     logps = [float(reply[0]) for reply in sample["filtered_resps"]][: len(choices)]
     return row | {

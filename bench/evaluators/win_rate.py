@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from bench.judges import JUDGES, Reply, Request, local_name
+from bench.judges import JUDGES, Reply, Request, Setup, local_name
 from bench.suite import Judge, Model
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ORDERS = ("ours_first", "theirs_first")
 JOURNAL = "journal.jsonl"
+_TELL_EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,11 @@ def judge_name(settings: Judge) -> str:
     if settings.kind == "openai":
         return (settings.model or configuration.model).replace("/", "-")
     configuration.labels()
-    return f"local:{local_name(settings.local_model)}" if settings.local_model and settings.kind == "local" else settings.kind
+    return (
+        f"local:{local_name(settings.local_model)}"
+        if settings.local_model and settings.kind == "local"
+        else settings.kind
+    )
 
 
 def judge(
@@ -68,7 +73,8 @@ def judge(
         tell: takes a line of progress.
 
     Returns:
-        The score `win_rate/<judge>` in percent, and one row per pair: preference 0 (theirs) to 1 (ours) or None, and by order.
+        The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
+        or None, as the mean over its orders, and by order.
 
     Raises:
         JudgeError: the judge cannot go on; replies so far are in the journal.
@@ -76,7 +82,7 @@ def judge(
     from bench.evaluators import alpaca
 
     configuration = alpaca.configuration(settings.configuration)
-    judging = JUDGES[settings.kind](settings, configuration, load_local)
+    judging = JUDGES[settings.kind](Setup(settings, configuration, load_local))
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
     asked = [
         (pair, order)
@@ -93,7 +99,7 @@ def judge(
 
 
 def score(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Sum judged pairs up: win rate and standard error in percent (by pair), wins, position bias, lengths in characters.
+    """Sum judged pairs up: win rate and its standard error by pair in percent, wins, lengths in characters.
 
     `position_bias` is how much more than half of the preference falls to the answer shown first: −0.5 to 0.5.
     """
@@ -170,17 +176,18 @@ class _Asking:
         if missing:
             kept = f", {len(known)} replies are in the journal" if known else ""
             self._tell(f"asking {self._judging.model} for {len(missing)} comparisons{kept}")
-        step = max(1, len(missing) // 10)
+        told = time.monotonic()
 
         def receive(request: Request, reply: Reply) -> bool:
+            nonlocal told
             usable = reply.completion is not None and self._read(reply.completion) is not None
             if self._journal:
                 self._journal.add(self._row(keys[request], request, reply, usable))
             if usable and reply.completion is not None:
                 with self._counting:
                     known[request] = reply.completion
-                    done = len(requests) - len(missing)
-                    if (len(known) - done) % step == 0:
+                    if time.monotonic() - told > _TELL_EVERY_SECONDS:
+                        told = time.monotonic()
                         self._tell(f"{len(known)} of {len(requests)} comparisons judged")
             return usable
 

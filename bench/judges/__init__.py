@@ -1,4 +1,4 @@
-"""Who compares two answers. A judge sees prompts made by an alpaca-eval configuration and gives replies its parser reads.
+"""Who compares two answers. An alpaca-eval configuration makes the prompts and reads the replies.
 
 To add one: a file beside this one and a line in `JUDGES`, or an entry point in the group `bench.judges` of another
 package.
@@ -37,6 +37,7 @@ class Message:
 
     @property
     def content(self) -> str:
+        """The whole text."""
         return "".join(part.text for part in self.parts)
 
 
@@ -60,25 +61,38 @@ class Reply:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Give a judge what it may need: the suite's settings, the configuration, and a way to load a model here."""
+
+    settings: Settings
+    configuration: Configuration
+    load_local: Callable[[Model], Policy]
+
+
 Receive = Callable[[Request, Reply], bool]
 
 
 class Judge(Protocol):
-    """Compare answers.
+    """Compare answers."""
 
-    Attributes:
-        model: what is asked, by name.
-        host: where it is asked.
-        parameters: everything else that decides a reply.
-        journaled: whether replies are worth keeping one by one; not so where they cost nothing to make again.
-    """
+    def __init__(self, setup: Setup) -> None: ...
 
-    model: str
-    host: str
-    parameters: Mapping[str, Any]
-    journaled: bool
+    @property
+    def model(self) -> str:
+        """What is asked, by name."""
 
-    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None: ...
+    @property
+    def host(self) -> str:
+        """Where it is asked."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Everything else that decides a reply."""
+
+    @property
+    def journaled(self) -> bool:
+        """Whether replies are kept one by one; not so where they cost nothing to make again."""
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request, handing over each reply as soon as it is there, from any thread.

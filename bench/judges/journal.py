@@ -1,4 +1,4 @@
-"""Every reply of a judge, kept: one line each, on the disk before it is used. What was paid for is never asked again."""
+"""Every reply of a judge, one line each, on the disk before it is used: what was paid for is never asked again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ class Journal:
         self._usable = {row["key"]: row for row in self._read() if row["usable"]}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._lock.release()
 
     def find(self, reply_key: str) -> dict[str, Any] | None:
@@ -72,7 +74,9 @@ class Journal:
             except OSError as error:
                 if self._path.exists():
                     os.truncate(self._path, whole)
-                raise JudgeError(f"{self._path}: a judge's reply cannot be written ({error.strerror}); free the disk and run again") from error
+                raise JudgeError(
+                    f"{self._path}: a judge's reply cannot be written ({error.strerror}); free the disk and run again"
+                ) from error
             if row["usable"]:
                 self._usable[row["key"]] = dict(row)
 

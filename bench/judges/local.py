@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from bench.data import Example
 from bench.evaluators.held_out import answer_logps
-from bench.judges import Message, Part, Receive, Reply, Request, label_completion, local_name
-
-if TYPE_CHECKING:
-    from bench.evaluators.alpaca import Configuration
-    from bench.policy import Policy
-    from bench.suite import Judge as Settings
-    from bench.suite import Model
+from bench.judges import Message, Part, Receive, Reply, Request, Setup, label_completion, local_name
 
 # Private-use characters, which no template contains, mark where filled-in text goes
 _MARK = "\ue000{}\ue001"
@@ -28,14 +22,15 @@ class LocalJudge:
     host = "local"
     journaled = True
 
-    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None:
+    def __init__(self, setup: Setup) -> None:
         from bench.identity import model_settings
 
-        assert settings.local_model is not None  # the suite's schema sees to it
-        self._labels = configuration.labels()
-        self._policy = load_local(settings.local_model)
-        self.model = local_name(settings.local_model)
-        self.parameters: dict[str, Any] = {"model": model_settings(settings.local_model), "labels": list(self._labels)}
+        model = setup.settings.local_model
+        assert model is not None  # the suite's schema sees to it
+        self._labels = setup.configuration.labels()
+        self._policy = setup.load_local(model)
+        self.model = local_name(model)
+        self.parameters: dict[str, Any] = {"model": model_settings(model), "labels": list(self._labels)}
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request; one that does not fit the model's context has no reply."""

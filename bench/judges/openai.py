@@ -14,26 +14,23 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.errors import JudgeError
-from bench.judges import Receive, Reply, Request
-
-if TYPE_CHECKING:
-    from bench.evaluators.alpaca import Configuration
-    from bench.policy import Policy
-    from bench.suite import Judge as Settings
-    from bench.suite import Model
+from bench.judges import Receive, Reply, Request, Setup
 
 CONNECTION_ATTEMPTS = 6
 REPLY_ATTEMPTS = 3
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 60.0
+LONGEST_RETRY_AFTER_SECONDS = 600.0
+_SHORTEST_KEY = 8
 _REFUSED_ALONE = ("context_length_exceeded", "content_filter", "content_policy_violation")
 
 
@@ -42,11 +39,12 @@ class OpenaiJudge:
 
     journaled = True
 
-    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None:
+    def __init__(self, setup: Setup) -> None:
         from openai import OpenAI
 
-        self.model = settings.model or configuration.model
-        self.parameters = configuration.parameters
+        settings = setup.settings
+        self.model = settings.model or setup.configuration.model
+        self.parameters = setup.configuration.parameters
         self._key_variable, self._concurrency = settings.key_variable, settings.concurrency
         self._key = os.environ.get(settings.key_variable, "").strip()
         if not self._key:
@@ -72,7 +70,8 @@ class OpenaiJudge:
                 if stop.is_set():
                     return
                 try:
-                    if receive(request, self._reply(request, stop)):
+                    reply, may_differ = self._reply(request, stop)
+                    if receive(request, reply) or not may_differ:
                         return
                 except BaseException:
                     stop.set()
@@ -87,8 +86,8 @@ class OpenaiJudge:
             # replies already on their way are paid for: wait for them, so that they reach the journal
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reply(self, request: Request, stop: threading.Event) -> Reply:
-        """Get one reply, trying again where that may help."""
+    def _reply(self, request: Request, stop: threading.Event) -> tuple[Reply, bool]:
+        """Get one reply, trying again where that may help, and say whether asking once more may give another one."""
         import openai
         import tenacity
 
@@ -111,9 +110,9 @@ class OpenaiJudge:
         except openai.APIError as error:
             if not _may_pass(error) and not _concerns_one_prompt(error):
                 raise JudgeError(self._explain(error)) from None  # its chain may quote the key
-            return Reply(None, self._clean(f"{_status(error)}{error.message}"), None, time.monotonic() - started)
-        completion, problem, tokens = _completion(raw.text)
-        return Reply(completion, self._clean(problem) if problem else None, tokens, time.monotonic() - started)
+            return Reply(None, self._clean(f"{_status(error)}{error.message}"), None, time.monotonic() - started), False
+        completion, problem, tokens = _completion(self._without_key(raw.text))
+        return Reply(completion, self._clean(problem) if problem else None, tokens, time.monotonic() - started), True
 
     def _explain(self, error: Any) -> str:
         """Say what to change; 401's own text is left out, as endpoints quote part of the key in it."""
@@ -121,14 +120,25 @@ class OpenaiJudge:
         if status == 401:
             return f"{where} does not accept the key in {self._key_variable}; set it to a valid key and run again"
         if status == 404:
-            return f"{where} was not found (404): the model is retired or unknown there; set judge.model or judge.base_url"
+            return (
+                f"{where} was not found (404): the model is retired or unknown there; set judge.model or judge.base_url"
+            )
         if status == 429 or status == 402:
-            return f"{where}: the quota is exhausted; add credit or set another {self._key_variable}, then run again: replies are kept"
-        return self._clean(f"{where} refuses the request ({_status(error)}{error.message}); change the judge's settings")
+            return (
+                f"{where}: the quota is exhausted; add credit or set another {self._key_variable}, then run again: "
+                "what was judged is kept"
+            )
+        return self._clean(
+            f"{where} refuses the request ({_status(error)}{error.message}); change the judge's settings"
+        )
 
     def _clean(self, text: str) -> str:
         """Take the key out of a text from outside, make it one line and shorten it."""
-        return " ".join(text.replace(self._key, "[key]").split())[:300]
+        return " ".join(self._without_key(text).split())[:300]
+
+    def _without_key(self, text: str) -> str:
+        # a short "key" is the any-value-will-do of an endpoint without keys; it may be a part of any word
+        return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -155,12 +165,14 @@ def _status(error: Any) -> str:
 
 
 def _pause(state: Any) -> float:
-    """Wait as long as the endpoint says, or twice as long each time."""
+    """Wait as long as the endpoint says, or about twice as long each time."""
     error = state.outcome.exception()
     response = getattr(error, "response", None)
     said = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
-    growing: float = FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1)
-    return min(LONGEST_PAUSE_SECONDS, growing if said is None else said)
+    if said is not None:
+        return min(LONGEST_RETRY_AFTER_SECONDS, said)
+    growing: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1))
+    return growing * random.uniform(0.5, 1)  # apart from others that failed at the same time
 
 
 def _retry_after(value: str) -> float | None:
@@ -176,7 +188,7 @@ def _retry_after(value: str) -> float | None:
 
 
 def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str, int] | None]:
-    """Read a response's body: (the choice in the form alpaca-eval stores, the problem if there is none, token counts)."""
+    """Read a response's body: the choice in the form alpaca-eval stores, or the problem with it; and token counts."""
     try:
         body = json.loads(text)
         choice = dict(body["choices"][0])
@@ -184,7 +196,11 @@ def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str,
     except (ValueError, KeyError, IndexError, TypeError):
         return None, f"not a chat completion: {text[:200]}", None
     usage = body.get("usage") or {}
-    tokens = {name: usage[f"{name}_tokens"] for name in ("prompt", "completion") if isinstance(usage.get(f"{name}_tokens"), int)}
+    tokens = {
+        name: usage[f"{name}_tokens"]
+        for name in ("prompt", "completion")
+        if isinstance(usage.get(f"{name}_tokens"), int)
+    }
     return {**choice, "text": _text(message)}, None, tokens or None
 
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from bench import world
-from bench.judges import Receive, Reply, Request, label_completion
-
-if TYPE_CHECKING:
-    from bench.evaluators.alpaca import Configuration
-    from bench.policy import Policy
-    from bench.suite import Judge as Settings
-    from bench.suite import Model
+from bench.judges import Receive, Reply, Request, Setup, label_completion
 
 # Log-odds so large that the preference is 0 or 1 in float64
 _CERTAIN = 100.0
@@ -26,8 +20,8 @@ class RuleJudge:
     host = "built-in"
     journaled = False
 
-    def __init__(self, settings: Settings, configuration: Configuration, load_local: Callable[[Model], Policy]) -> None:
-        self._labels = configuration.labels()
+    def __init__(self, setup: Setup) -> None:
+        self._labels = setup.configuration.labels()
         self.parameters: dict[str, Any] = {"world": world.VERSION}
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:

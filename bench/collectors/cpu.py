@@ -1,0 +1,44 @@
+"""CPU utilization of the training process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import ClassVar
+
+from bench.collectors import Collector, Combine, Watched
+
+
+class Cpu(Collector):
+    """Measure how many cores the process keeps busy: 100 = one core, all threads and the kernel's work for them.
+
+    A sample covers the training since the last one and nothing else. It reads the process's own CPU clock, as steps may
+    be shorter than the clock ticks (10 ms) in which /proc, and so psutil, counts.
+    """
+
+    name: ClassVar[str] = "cpu_utilization_percent"
+    combine: ClassVar[Combine] = statistics.median
+
+    def __init__(self, watched: Watched) -> None:
+        self._busy, self._resumed = 0.0, 0.0
+        self._training = False
+        self._last = (0.0, 0.0)  # seconds busy and seconds of training at the last sample
+
+    def resume(self) -> None:
+        """Begin a stretch of training."""
+        self._training, self._resumed = True, time.process_time()
+
+    def pause(self) -> None:
+        """End a stretch of training."""
+        self._busy, self._training = self._busy_seconds(), False
+
+    def sample(self, seconds: float) -> float | None:
+        """Read the utilization since the last sample."""
+        busy = self._busy_seconds()
+        (busy_before, seconds_before), self._last = self._last, (busy, seconds)
+        if seconds <= seconds_before:
+            return None
+        return 100 * (busy - busy_before) / (seconds - seconds_before)
+
+    def _busy_seconds(self) -> float:
+        return self._busy + (time.process_time() - self._resumed if self._training else 0.0)
