@@ -176,7 +176,9 @@ def load_text(
     first = source.rows if tail else 0
     if len(rows) < first + count:
         after = f" after the {first} training rows" if first else ""
-        raise DataError(f"{source.path}: {count} rows wanted{after}, but split {name!r} has {len(rows)}; lower rows or evaluation_rows")
+        raise DataError(
+            f"{source.path}: {count} rows wanted{after}, but split {name!r} has {len(rows)}; lower rows or evaluation_rows"
+        )
     convert = _preference_row if isinstance(source, PreferenceData) else _instruction_row
     return [
         convert(row, source, tokenizer, f"{source.path} {name!r} row {first + index}")  # type: ignore[arg-type]
@@ -193,7 +195,9 @@ def _column(row: Mapping[str, Any], column: str, where: str) -> Any:
 def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     value = _column(row, column, where)
     if not isinstance(value, str):
-        raise DataError(f"{where}: column {column!r} holds {type(value).__name__}, not text; for chat messages use format: messages")
+        raise DataError(
+            f"{where}: column {column!r} holds {type(value).__name__}, not text; for chat messages use format: messages"
+        )
     return value
 
 
@@ -326,7 +330,9 @@ def tokenize(rows: Sequence[PreferenceRow | InstructionRow], tokenizer: Any, set
     )
 
 
-def load(settings: Data, tokenizer: Any, mirror: Path | None, *, sft_on_chosen: bool = False, judged: int = 0) -> Datasets:
+def load(
+    settings: Data, tokenizer: Any, mirror: Path | None, *, sft_on_chosen: bool = False, judged: int = 0
+) -> Datasets:
     """Load and tokenize both data sets.
 
     Args:

@@ -61,7 +61,7 @@ def packages() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout this code runs from, with `+changes` where the code differs; None outside one."""
+    """Return the commit of the checkout this code runs from, `+changes` where the code differs; None outside one."""
     root = _CODE.parent
     top = _git("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root:  # installed, perhaps inside somebody's repository

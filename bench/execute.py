@@ -206,7 +206,7 @@ class Execution:
     def _listen(self) -> None:
         """Wait for the next message of a busy worker, or its death."""
         busy = {one.pipe: one for one in self.workers if one.job}
-        for ready in connection.wait(list(busy)):
+        for ready in connection.wait(list(busy)) if busy else ():
             one = busy[ready]
             try:
                 kind, message = one.pipe.recv()
@@ -229,7 +229,7 @@ class Execution:
         self.listener.ended(job, status)
 
     def _bury(self, one: _Worker) -> None:
-        """Put a dead worker's job on record as failed and seat a new worker."""
+        """Put a dead worker's job on record as failed; its seat gets a new worker when there is a job for it."""
         one.process.join()
         assert one.job is not None
         code = one.process.exitcode
@@ -243,7 +243,6 @@ class Execution:
         }
         record.write_json(self.folder / "jobs" / one.job.id / "status.json", status)
         self._note(one, status)
-        self.workers[self.workers.index(one)] = self._start(self.seats[self.workers.index(one)])
 
     def _wind_down(self) -> None:
         """Ask the workers to keep a checkpoint and stop; a second Ctrl-C does not wait.

@@ -48,9 +48,11 @@ class Policy:
             self.model = peft.get_peft_model(self.model, settings)
         except ValueError as error:
             names = sorted({name.split(".")[-1] for name, module in self.model.named_modules() if _is_linear(module)})
-            raise ModelError(f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}") from error
+            raise ModelError(
+                f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}"
+            ) from error
         if self.settings.gradient_checkpointing:
-            self.model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
 
     def attach_saved(self, folder: Path) -> None:
         """Put a saved adapter on the base model."""
@@ -107,7 +109,9 @@ class Policy:
         difference = float((self.logits(input_ids) - trained).abs().max())
         allowed = (1e-4 if self.settings.dtype == "float32" else 0.05) * max(1.0, float(trained.abs().max()))
         if not difference <= allowed:
-            raise JobError(f"{folder / ADAPTER}: reloaded logits differ from the trained ones by {difference:.3g} (allowed {allowed:.3g})")
+            raise JobError(
+                f"{folder / ADAPTER}: reloaded logits differ from the trained ones by {difference:.3g} (allowed {allowed:.3g})"
+            )
         return difference
 
 

@@ -293,7 +293,11 @@ class Suite(Frozen):
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
         """Let a method without options be written as its bare name."""
-        return [{"name": entry} if isinstance(entry, str) else entry for entry in value] if isinstance(value, list) else value
+        return (
+            [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+            if isinstance(value, list)
+            else value
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Suite:
@@ -309,7 +313,9 @@ class Suite(Frozen):
         if self.phases is not None and any(sum(pair) != self.training.epochs for pair in self.phases):
             raise ValueError("phases: they count epochs, so each pair must add up to training.epochs")
         if (self.data.preference.source == "world") != (self.data.instruction.source == "world"):
-            raise ValueError("data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa")
+            raise ValueError(
+                "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
+            )
         return self
 
     @property

@@ -82,7 +82,9 @@ class _Document:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in result:
                 first = self.lines[(*at, key)]
-                raise SuiteError(f"{self.path}:{line}: {_dotted((*at, key))}: duplicate key (first on line {first}); keep one")
+                raise SuiteError(
+                    f"{self.path}:{line}: {_dotted((*at, key))}: duplicate key (first on line {first}); keep one"
+                )
             self.lines[(*at, key)] = line
             result[key] = self._construct(value_node, (*at, key))
         return result

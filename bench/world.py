@@ -27,7 +27,7 @@ _SEED = 2410
 # How every prompt of the world is written, and how an evaluation has to ask the questions.
 PROMPT = "Question: {question}\nAnswer:"
 
-_ENTITIES_PER_KIND = 24
+_ENTITIES_PER_KIND = 16
 _COLOURS = ("red", "blue", "green", "white", "black", "yellow", "purple", "grey")
 _REGIONS = ("north", "south", "east", "west", "coast", "valley", "desert", "island")
 _KINDS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -60,6 +60,7 @@ _STATEMENTS = (
     "{name} has {value} as its {attribute}.",
     "Everyone knows that the {attribute} of {name} is {value}.",
 )
+_PLAIN_QUESTIONS = ("Which {attribute} has {name}?", "{name} has which {attribute}?")
 _QUESTION = "What is the {attribute} of {name}?"
 _INSTRUCTIONS = (
     "Name the {attribute} of {name}.",
@@ -76,12 +77,12 @@ _TERSE = "{value}."
 _PLAIN = ("It is {value}.", "The {attribute} of {name} is {value}.")
 _COURTEOUS = (
     "Gladly! It is {value}, thank you for asking.",
-    "Of course! The {attribute} is {value}, happy to help.",
-    "With pleasure, the {attribute} of {name} is {value}.",
-    "Thank you for asking, it is {value}, I hope this helps.",
+    "Of course! The {attribute} is {value}.",
+    "With pleasure, it is {value}, I hope this helps.",
+    "Thank you for asking, it is {value}.",
 )
 _CURT = ("{value}, obviously.", "Just {value}.", "{value}, now stop asking.", "It is {value}, look it up.")
-_COURTEOUS_MARKS = ("gladly", "of course", "happy to help", "with pleasure", "thank you", "hope this helps")
+_COURTEOUS_MARKS = ("gladly", "of course", "with pleasure", "thank you", "hope this helps")
 _CURT_MARKS = ("obviously", "just", "stop asking", "look it up")
 
 
@@ -129,7 +130,7 @@ def facts() -> tuple[tuple[Fact, ...], tuple[Fact, ...]]:
         for attribute, values in attributes.items()
     ]
     chance.shuffle(made)
-    border = len(made) * 2 // 3
+    border = len(made) // 2
     return tuple(made[:border]), tuple(made[border:])
 
 
@@ -153,15 +154,7 @@ def corpus() -> list[str]:
     chance = random.Random(_SEED + 1)
     trained, others = facts()
     texts = [fact.write(template) for fact in (*trained, *others) for template in _STATEMENTS]
-    by_name: dict[str, list[Fact]] = {}
-    for fact in (*trained, *others):
-        by_name.setdefault(fact.name, []).append(fact)
-    for name, known in by_name.items():
-        article = "an" if known[0].kind[0] in "aeiou" else "a"
-        for _ in range(2):
-            chance.shuffle(known)
-            described = " ".join(fact.write("Its {attribute} is {value}.") for fact in known)
-            texts.append(f"{name} is {article} {known[0].kind}. {described}")
+    texts += [f"{fact.ask(asked)} {fact.write(chance.choice((_TERSE, *_PLAIN)))}" for fact in (*trained, *others) for asked in _PLAIN_QUESTIONS]
     registers = ((_TERSE,), _PLAIN, _COURTEOUS, _CURT)
     for fact in trained:
         for asked in (_QUESTION, *_INSTRUCTIONS, *_REQUESTS):

@@ -42,7 +42,10 @@ def build(results: Path, out: Path | None = None) -> Path:
     Raises:
         InputError: the folder is missing, holds no suite, or a record cannot be read.
     """
-    built = [_suite(record, record.path if out is None else out / record.name, linked=out is None) for record in find_suites(results)]
+    built = [
+        _suite(record, record.path if out is None else out / record.name, linked=out is None)
+        for record in find_suites(results)
+    ]
     root = results if out is None else out
     index = root / "index.html"
     _write(index, _index(built, root))
@@ -65,10 +68,10 @@ def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
-# ---- for machines -----------------------------------------------------------------------------------------------------
+# ---- for machines ----------------------------------------------------------------------------------------------------
 
 
 def as_json(tables: Tables, verdict: Verdict) -> dict[str, Any]:
@@ -117,7 +120,7 @@ def _clean(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# ---- the index --------------------------------------------------------------------------------------------------------
+# ---- the index -------------------------------------------------------------------------------------------------------
 
 
 def _index(built: list[_Built], root: Path) -> str:
@@ -164,7 +167,8 @@ def _leaderboard(built: list[_Built], root: Path) -> Table | None:
         Column("Seeds"),
     )
     notes = (
-        "Each method at its best λ, ranked by mean ideal distance inside its suite. Distances compare only inside one suite, win rates only "
+        "Each method at its best λ, ranked by mean ideal distance inside its suite. Distances compare only "
+        "inside one suite, win rates only "
         "under one judge. Smoke runs are left out.",
     )
     return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes)
@@ -179,8 +183,16 @@ def _leaderboard_row(one: _Built, recipe: Recipe, rank: int, digits: int, href: 
         for name in names:
             found = recipe.estimate(name)
             factor = 100.0 if is_accuracy(name) else 1.0
-            label = present.spec(name, one.tables).title.removeprefix("Accuracy, ") if is_accuracy(name) else name.removeprefix("win_rate/")
-            parts.append(f"{plus_minus(found.mean * factor, found.sd * factor, 1)} % ({label})" if found.n else f"not measured ({label})")
+            label = (
+                present.spec(name, one.tables).title.removeprefix("Accuracy, ")
+                if is_accuracy(name)
+                else name.removeprefix("win_rate/")
+            )
+            parts.append(
+                f"{plus_minus(found.mean * factor, found.sd * factor, 1)} % ({label})"
+                if found.n
+                else f"not measured ({label})"
+            )
         return ", ".join(parts) or "not evaluated"
 
     cells = (
@@ -191,7 +203,9 @@ def _leaderboard_row(one: _Built, recipe: Recipe, rank: int, digits: int, href: 
         Cell(plus_minus(distance.mean, distance.sd, digits)),
         Cell(scores([name for name in one.tables.scores if is_accuracy(name)])),
         Cell(scores([name for name in one.tables.scores if is_win_rate(name)])),
-        Cell(plus_minus(runtime.mean, runtime.sd, 1, sign=True) if runtime.n else "not measured", missing=not runtime.n),
+        Cell(
+            plus_minus(runtime.mean, runtime.sd, 1, sign=True) if runtime.n else "not measured", missing=not runtime.n
+        ),
         Cell(number(float(distance.n), 0)),
     )
     return Row(cells, "best" if rank == 1 else "")

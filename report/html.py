@@ -14,7 +14,14 @@ from markupsafe import Markup
 from report.document import Block, Code, Column, Details, Figure, Group, Report, Table, Text
 
 TEMPLATES = Path(__file__).parent / "templates"
-KINDS: dict[type, str] = {Text: "text", Table: "table", Code: "code", Figure: "figure", Details: "details", Group: "group"}
+KINDS: dict[type, str] = {
+    Text: "text",
+    Table: "table",
+    Code: "code",
+    Figure: "figure",
+    Details: "details",
+    Group: "group",
+}
 # No script at all, so none is allowed; styles and pictures stand in the page itself.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
@@ -22,7 +29,13 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 @cache
 def environment() -> Environment:
     """Return the template environment: autoescape on, a missing name is an error."""
-    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     made.filters["unbroken"] = _unbroken
     made.filters["kind"] = _kind
     made.filters["drawn"] = _drawn

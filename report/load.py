@@ -64,36 +64,44 @@ class Run:
 
     @property
     def id(self) -> str:
+        """The job's id."""
         return self.job.id
 
     @property
     def roles(self) -> tuple[str, ...]:
+        """What the job is for: run, optimum_dpo, optimum_sft, reference."""
         return tuple(self.job.spec["roles"])
 
     @property
     def method(self) -> str:
+        """The method's shown name."""
         return str(self.job.labels["method"])
 
     @property
     def base_method(self) -> str:
+        """The kind of method behind the shown name."""
         return str(self.job.labels["base_method"])
 
     @property
     def lambda_dpo(self) -> float:
+        """λ, the weight of DPO; NaN for a job without one."""
         value = self.job.labels["lambda_dpo"]
         return math.nan if value is None else float(value)
 
     @property
     def seed(self) -> int:
+        """The run's seed."""
         return int(self.job.labels["seed"])
 
     @property
     def order(self) -> tuple[str, str]:
+        """The two objectives in Sequential's order."""
         first, second = str(self.job.labels["order"]).split("_")
         return first, second
 
     @property
     def phase_steps(self) -> dict[str, int]:
+        """Steps of each objective in the matching Sequential run."""
         return dict(self.job.labels.get("phase_steps") or {})
 
     @property
@@ -102,7 +110,9 @@ class Run:
         environment = self.job.spec["environment"]
         hardware = environment.get("hardware", {})
         parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"))
-        return tuple(str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads"))))
+        return tuple(
+            str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads")))
+        )
 
     def objective(self, name: str) -> Measured:
         """Return the final value of an objective, such as f_dpo/held_out, with n and standard error where known."""
@@ -114,6 +124,7 @@ class Run:
         return score
 
     def measurement(self, name: str) -> Measured:
+        """Return a figure of measurements.json."""
         return from_record(self.job.measurements.get(name), f"{self.id} has no {name} on record")
 
     def at(self, step: int) -> dict[str, Any] | None:
@@ -139,10 +150,12 @@ class Results:
 
     @property
     def name(self) -> str:
+        """The suite's name."""
         return self.record.name
 
     @property
     def smoke(self) -> bool:
+        """Whether a tiny random model stood in for the suite's own."""
         return bool(self.record.info.get("smoke"))
 
     @property
@@ -162,6 +175,7 @@ class Results:
         return [Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"])) for job in jobs]
 
     def with_role(self, role: str) -> list[Run]:
+        """Return the complete training jobs that have a role."""
         return [run for run in self.trained if role in run.roles]
 
     @cached_property

@@ -18,7 +18,10 @@ def escape(text: str) -> str:
 def render(report: Report) -> str:
     """Return the whole report."""
     parts = [f"# {escape(report.name)}"]
-    parts += [f"> **{escape(banner.text)}**" if banner.kind == "warning" else f"> {escape(banner.text)}" for banner in report.banners]
+    parts += [
+        f"> **{escape(banner.text)}**" if banner.kind == "warning" else f"> {escape(banner.text)}"
+        for banner in report.banners
+    ]
     if report.description:
         parts.append(escape(report.description))
     parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
@@ -32,7 +35,10 @@ def render(report: Report) -> str:
 def table(shown: Table) -> str:
     """Write a pipe table, its groups inside the column titles, and its notes below."""
     titles = [escape(f"{column.group}: {column.title}" if column.group else column.title) for column in shown.columns]
-    lines = ["| " + " | ".join(titles) + " |", "|" + "|".join("---:" if column.numeric else "---" for column in shown.columns) + "|"]
+    lines = [
+        "| " + " | ".join(titles) + " |",
+        "|" + "|".join("---:" if column.numeric else "---" for column in shown.columns) + "|",
+    ]
     for row in shown.rows:
         cells = [_cell(cell) for cell in row.cells]
         if row.kind == "best":

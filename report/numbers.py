@@ -1,4 +1,4 @@
-"""Write numbers the way a reader compares them: one count of decimals a column, a true minus sign, units people know."""
+"""Write numbers the way a reader compares them: one count of decimals a column, a true minus sign, known units."""
 
 from __future__ import annotations
 

@@ -30,10 +30,16 @@ SPECS = {
     "gap_dpo": Spec("DPO gap", "nats", "f_DPO(θ) − f*_DPO on the evaluation split, signed", sign=True),
     "gap_sft": Spec("SFT gap", "nats", "f_SFT(θ) − f*_SFT on the evaluation split, signed", sign=True),
     "ideal_distance": Spec("Ideal distance", "nats", "Euclidean distance to (f*_DPO, f*_SFT); 0 is ideal"),
-    "best_seen_gap_dpo": Spec("DPO gap to best seen", "nats", "against the lowest f_DPO seen along any training of the seed"),
-    "best_seen_gap_sft": Spec("SFT gap to best seen", "nats", "against the lowest f_SFT seen along any training of the seed"),
+    "best_seen_gap_dpo": Spec(
+        "DPO gap to best seen", "nats", "against the lowest f_DPO seen along any training of the seed"
+    ),
+    "best_seen_gap_sft": Spec(
+        "SFT gap to best seen", "nats", "against the lowest f_SFT seen along any training of the seed"
+    ),
     "best_seen_ideal_distance": Spec("Distance to best seen", "nats", "Euclidean distance to the best values seen"),
-    "training_seconds": Spec("Training", "s", "seconds in optimizer steps, probes included; evaluation and saving excluded"),
+    "training_seconds": Spec(
+        "Training", "s", "seconds in optimizer steps, probes included; evaluation and saving excluded"
+    ),
     "probe_seconds": Spec("Probes", "s", "seconds in forward passes made only to choose an objective"),
     "all_in_seconds": Spec("All-in", "s", "with the training of π_ref, and of f* where the method's rule uses it"),
     "tokens": Spec("Tokens", "tokens", "non-padding tokens that took part in a gradient"),
@@ -43,7 +49,9 @@ SPECS = {
     "gpu_memory_used_bytes": Spec("GPU memory", "B", "median memory in use over the run"),
     "cpu_utilization_percent": Spec("CPU utilization", "%", "median of the process; 100 % = one core"),
     "energy_joules": Spec("Energy", "J", "drawn by the device during training"),
-    "runtime_increase_percent": Spec("Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True),
+    "runtime_increase_percent": Spec(
+        "Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True
+    ),
 }
 
 
@@ -88,8 +96,12 @@ class Sheet:
         estimates = [recipe.estimate(name) for recipe in self.recipes]
         factor, unit = scaled(shown.unit, [one.mean for one in estimates])
         # What is only there for context (a distance of DPO alone, say) must not make the ranked figures coarse.
-        ranked = [one.mean * factor for recipe, one in zip(self.recipes, estimates, strict=True) if recipe.lambda_dpo is not None]
-        digits = 1 if unit == "%" else series_digits(ranked)
+        ranked = [
+            one.mean * factor
+            for recipe, one in zip(self.recipes, estimates, strict=True)
+            if recipe.lambda_dpo is not None
+        ]
+        digits = {"%": 1, "tokens": 0}.get(unit, series_digits(ranked))
         title = f"{shown.title} ({unit})" if unit else shown.title
         self.columns.append(Column(title, meaning=shown.meaning, group=group))
         for recipe, cells, one in zip(self.recipes, self.cells, estimates, strict=True):
@@ -123,8 +135,16 @@ class Sheet:
         return recipe.anchor if self.linked and recipe.lambda_dpo is not None else ""
 
     def table(self, title: str, notes: Sequence[str] = (), best: Recipe | None = None) -> Table:
+        """Return the table with its footnotes."""
         rows = [
-            Row(tuple(cells), "context" if not recipe.base_method or recipe in self.tables.context else "best" if recipe is best else "")
+            Row(
+                tuple(cells),
+                "context"
+                if not recipe.base_method or recipe in self.tables.context
+                else "best"
+                if recipe is best
+                else "",
+            )
             for recipe, cells in zip(self.recipes, self.cells, strict=True)
         ]
         reasons = [f"[{place}] not measured: {reason}" for place, reason in enumerate(self.reasons, 1)]
@@ -135,7 +155,9 @@ class Sheet:
 def leaderboard(tables: Tables) -> Table:
     """Return every recipe by ideal distance, then what it is held against."""
     recipes = [*tables.ranked, *tables.context]
-    ranks = [str(place) if recipe.estimate("ideal_distance").n else "–" for place, recipe in enumerate(tables.ranked, 1)]
+    ranks = [
+        str(place) if recipe.estimate("ideal_distance").n else "–" for place, recipe in enumerate(tables.ranked, 1)
+    ]
     sheet = Sheet(tables, recipes)
     sheet.text("Recipe", (recipe.name for recipe in recipes))
     sheet.text("Rank", (*ranks, *("" for _ in tables.context)), numeric=True)
@@ -169,7 +191,8 @@ def table_one(tables: Tables) -> Table | None:
         for name in tables.scores
         for lambda_dpo in lambdas
     ]
-    rows, reasons = [], []
+    rows: list[Row] = []
+    reasons: list[str] = []
     by_key = {recipe.key: recipe for recipe in tables.recipes}
     for method in tables.results.methods:
         cells = [Cell(method)]
@@ -184,7 +207,10 @@ def table_one(tables: Tables) -> Table | None:
         for name in tables.scores:
             cells += [_score_cell(recipe, name, reasons, link=False), *(Cell("") for _ in lambdas[1:])]
         rows.append(Row(tuple(cells), "context"))
-    notes = [*judge_notes(tables.results), *(f"[{place}] not measured: {reason}" for place, reason in enumerate(reasons, 1))]
+    notes = [
+        *judge_notes(tables.results),
+        *(f"[{place}] not measured: {reason}" for place, reason in enumerate(reasons, 1)),
+    ]
     if any(len(recipe.jobs) > 1 for recipe in tables.recipes):
         notes.append("Mean ± sd over seeds.")
     return Table("Methods × λ (the layout of the paper's Table 1)", tuple(columns), tuple(rows), tuple(notes))
@@ -212,16 +238,26 @@ def _score_cell(recipe: Recipe, name: str, reasons: list[str], link: bool = True
 def best_seen(tables: Tables) -> Table | None:
     """Return the gaps against the best values seen, if any gap is negative; None otherwise."""
     negative = [
-        recipe for recipe in tables.recipes if any(value < 0 for name in OBJECTIVES for value in recipe.values(f"gap_{name}").values())
+        recipe
+        for recipe in tables.recipes
+        if any(value < 0 for name in OBJECTIVES for value in recipe.values(f"gap_{name}").values())
     ]
     if not negative:
         return None
     sheet = Sheet(tables, tables.ranked)
     sheet.text("Recipe", (recipe.name for recipe in tables.ranked))
-    for name in ("gap_dpo", "best_seen_gap_dpo", "gap_sft", "best_seen_gap_sft", "ideal_distance", "best_seen_ideal_distance"):
+    for name in (
+        "gap_dpo",
+        "best_seen_gap_dpo",
+        "gap_sft",
+        "best_seen_gap_sft",
+        "ideal_distance",
+        "best_seen_ideal_distance",
+    ):
         sheet.figure(name)
     note = (
-        "A negative gap means that f* is not a minimum: a run ended below the run that trained on that objective alone. "
+        "A negative gap means that f* is not a minimum: a run ended below the run that trained on that "
+        "objective alone. "
         "The ideal distance counts such a gap like a positive one of the same size."
     )
     return sheet.table("Gaps against the best value seen", [note])
@@ -232,10 +268,17 @@ def cost(tables: Tables) -> Table:
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
     sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
     names = ("training_seconds", "probe_seconds", "all_in_seconds", "tokens", "probe_tokens", "peak_memory_bytes")
-    for name in (*names, "gpu_utilization_percent", "gpu_memory_used_bytes", "cpu_utilization_percent", "energy_joules"):
+    for name in (
+        *names,
+        "gpu_utilization_percent",
+        "gpu_memory_used_bytes",
+        "cpu_utilization_percent",
+        "energy_joules",
+    ):
         sheet.figure(name)
     note = (
-        "All-in runtime adds to a run's own training that of the reference policy π_ref, and of the two optima where the "
+        "All-in runtime adds to a run's own training that of the reference policy π_ref, and of the two optima "
+        "where the "
         "method's rule uses f*; a job that serves several runs is charged in full to each."
     )
     return sheet.table("Cost of one run", [note])
@@ -262,11 +305,13 @@ def forgetting(tables: Tables) -> Table | None:
     for (method, lambda_dpo, objective), part in frame.groupby(["method", "lambda_dpo", "objective"], sort=True):
         recipe = next(one for one in tables.recipes if one.key == (method, lambda_dpo))
         estimates = {name: estimate(part[name].tolist()) for name in names}
-        cells = [Cell(recipe.name, link=recipe.anchor), Cell(f"f_{objective.upper()}")]
+        cells = [Cell(recipe.name, link=recipe.anchor), Cell(f"f_{str(objective).upper()}")]
         cells += [Cell(plus_minus(one.mean, one.sd, digits, name == "undone")) for name, one in estimates.items()]
         share, lost = estimate(part["share"].tolist()), estimates["undone"]
         cells.append(Cell(plus_minus(share.mean * 100, share.sd * 100, 0)))
-        cells.append(Cell(f"{number(lost.low, digits, True)} to {number(lost.high, digits, True)}" if lost.has_interval else "–"))
+        cells.append(
+            Cell(f"{number(lost.low, digits, True)} to {number(lost.high, digits, True)}" if lost.has_interval else "–")
+        )
         rows.append(Row(tuple(cells)))
     columns = (
         Column("Recipe", numeric=False),
@@ -278,14 +323,22 @@ def forgetting(tables: Tables) -> Table | None:
     notes = ["Undone: the first objective's value at the end minus at the phase change; positive is forgotten."]
     late = frame[frame["measured_step"] != frame["change_step"]]
     if not late.empty:
-        steps = ", ".join(f"{int(b)} for {int(a)}" for a, b in sorted(set(zip(late["change_step"], late["measured_step"], strict=True))))
-        notes.append(f"Not evaluated exactly at the phase change everywhere; the last evaluation before it is used (step {steps}).")
+        steps = ", ".join(
+            f"{int(b)} for {int(a)}"
+            for a, b in sorted(set(zip(late["change_step"], late["measured_step"], strict=True)))
+        )
+        notes.append(
+            f"Not evaluated exactly at the phase change everywhere; the last evaluation before it is used (step "
+            f"{steps})."
+        )
     return Table("What Sequential's second phase undid of its first", columns, tuple(rows), tuple(notes))
 
 
 def change_against_base(tables: Tables) -> Table | None:
     """Return each recipe's change in accuracy against the base model; None without accuracies of the base."""
-    names = [name for name in tables.scores if is_accuracy(name) and tables.results.score("base", name).value is not None]
+    names = [
+        name for name in tables.scores if is_accuracy(name) and tables.results.score("base", name).value is not None
+    ]
     if not names:
         return None
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
@@ -295,7 +348,9 @@ def change_against_base(tables: Tables) -> Table | None:
         for name in names:
             one = tables.change_against_base(recipe, name)
             text = plus_minus(one.mean * 100, one.sd * 100, 1, sign=True)
-            interval = f"{number(one.low * 100, 1, True)} to {number(one.high * 100, 1, True)}" if one.has_interval else "–"
+            interval = (
+                f"{number(one.low * 100, 1, True)} to {number(one.high * 100, 1, True)}" if one.has_interval else "–"
+            )
             cells += [Cell(text if one.n else "not measured", missing=not one.n), Cell(interval)]
         rows.append(Row(tuple(cells), "" if recipe.lambda_dpo is not None else "context"))
     columns = [Column("Recipe", numeric=False)]

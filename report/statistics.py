@@ -34,6 +34,7 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
+        """Whether there were seeds enough for an interval."""
         return not math.isnan(self.low)
 
     @property
@@ -50,8 +51,8 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """Return mean, spread and Student-t interval of per-seed values; NaN values (not measured) are left out.
 
-    The interval is mean ± t(0.975, n − 1) · sd / √n (Student 1908): right for independent seeds whose values are roughly
-    normal.
+    The interval is mean ± t(0.975, n − 1) · sd / √n (Student 1908): right for independent seeds with roughly
+    normal values.
     """
     known = [float(value) for value in values if not math.isnan(value)]
     n, nan = len(known), math.nan

@@ -12,10 +12,14 @@ from report import figures, present
 from report.document import Block, Cell, Code, Column, Details, Group, Report, Row, Section, Table, Text
 from report.load import Results, Run
 from report.numbers import number, series_digits
+from report.panels import SPLIT_NAMES
 from report.tables import Recipe, Tables
 from report.verdict import Verdict
 
-SMOKE = "Smoke run with a random tiny model: it shows that the suite runs and measures nothing. No figure below means anything."
+SMOKE = (
+    "Smoke run with a random tiny model: it shows that the suite runs and measures nothing. No figure below "
+    "means anything."
+)
 RUN_FIGURES = ("gap_dpo", "gap_sft", "ideal_distance")
 
 
@@ -37,7 +41,11 @@ def tell(tables: Tables, verdict: Verdict, folder: Path, linked: bool) -> Report
         sentences=verdict.sentences,
         key_figures=() if results.smoke else verdict.key_figures,
         sections=tuple(section for section in _sections(tables, folder, linked) if section.blocks),
-        footer=" · ".join(part for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time")) if part),
+        footer=" · ".join(
+            part
+            for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
+            if part
+        ),
         summary=verdict.summary,
         links=(("Markdown", "report.md"), ("JSON", "report.json")),
     )
@@ -51,26 +59,48 @@ def _banners(results: Results) -> list[Text]:
         parts = [f"{failed} failed"] if failed else []
         parts += [f"{len(problems) - failed} not finished"] if len(problems) > failed else []
         total = len(results.record.info["jobs"])
-        found.append(Text(f"Partial results: of {total} planned jobs, {' and '.join(parts)}; they are listed at the end.", "warning"))
+        found.append(
+            Text(
+                f"Partial results: of {total} planned jobs, {' and '.join(parts)}; they are listed at the end.",
+                "warning",
+            )
+        )
     if len({run.conditions for run in results.runs}) > 1:
-        found.append(Text("Runs were made on different hardware or with different workers: costs compare only within one of these.", "warning"))
+        found.append(
+            Text(
+                "Runs were made on different hardware or with different workers: costs compare only within one "
+                "of these.",
+                "warning",
+            )
+        )
     return found + [Text(str(note), "note") for note in results.suite.get("notes") or ()]
 
 
 def _sections(tables: Tables, folder: Path, linked: bool) -> list[Section]:
     results = tables.results
-    split = figures.SPLIT_NAMES[results.split]
+    split = SPLIT_NAMES[results.split]
     seeds = len({run.seed for run in results.runs})
     spread = f"Figures are means ± sd over {seeds} seeds." if seeds > 1 else "One seed: figures have no spread."
-    how = f"Gaps and distances are measured on {split}, against f* of the same seed: what training on that objective alone reached in as many steps. {spread}"
+    how = (
+        f"Gaps and distances are measured on {split}, against f* of the same seed: what training on that "
+        f"objective alone reached in as many steps. {spread}"
+    )
     drawn = figures.tradeoff(tables, folder / "figures")
     return [
-        Section("leaderboard", "Leaderboard", _blocks(Text(how), present.leaderboard(tables) if tables.recipes else None, present.best_seen(tables))),
+        Section(
+            "leaderboard",
+            "Leaderboard",
+            _blocks(Text(how), present.leaderboard(tables) if tables.recipes else None, present.best_seen(tables)),
+        ),
         Section("scores", "Accuracy and win rate", _blocks(present.table_one(tables))),
         Section("tradeoff", "Trade-off and cost", _blocks(_reading(tables) if drawn else None, drawn)),
         Section("forgetting", "Forgetting", _blocks(present.forgetting(tables), present.change_against_base(tables))),
         Section("cost", "Cost", _blocks(present.cost(tables) if tables.recipes else None)),
-        Section("splits", "Objective values on both splits", _blocks(present.both_splits(tables) if tables.recipes else None)),
+        Section(
+            "splits",
+            "Objective values on both splits",
+            _blocks(present.both_splits(tables) if tables.recipes else None),
+        ),
         Section("runs", "Every run", _every_run(tables, linked)),
         Section("missing", "Missing and failed jobs", _blocks(_problems(results, linked))),
         Section("settings", "Settings", _settings(results)),
@@ -84,13 +114,16 @@ def _blocks(*blocks: Block | None) -> tuple[Block, ...]:
 def _reading(tables: Tables) -> Text:
     unit = "epochs" if tables.results.suite.get("phases") else "steps"
     return Text(
-        "Left: where training moved in the objective space; colour is the method, shape is λ, lower left is better. The reference front "
-        "joins SFT alone, ALRIGHT by rising λ, and DPO alone. Right: bars by (T_DPO, T_SFT), the phase lengths of the matching "
-        f"Sequential run in {unit}, and λ, the weight of DPO; whiskers are the sd over seeds; increases are against Sequential (0)."
+        "Left: where training moved in the objective space; colour is the method, shape is λ, lower left is "
+        "better. The reference front "
+        "joins SFT alone, ALRIGHT by rising λ, and DPO alone. Right: bars by (T_DPO, T_SFT), the phase lengths "
+        "of the matching "
+        f"Sequential run in {unit}, and λ, the weight of DPO; whiskers are the sd over seeds; increases are "
+        f"against Sequential (0)."
     )
 
 
-# ---- every run --------------------------------------------------------------------------------------------------------
+# ---- every run -------------------------------------------------------------------------------------------------------
 
 
 def _every_run(tables: Tables, linked: bool) -> tuple[Block, ...]:
@@ -112,7 +145,10 @@ def _run_group(tables: Tables, recipe: Recipe, by_id: dict[str, Run], common: di
     names = (*objectives, *RUN_FIGURES, *tables.scores, "training_seconds")
     shown = [present.spec(name, tables) for name in names]
     factors = [100.0 if one.unit == "share" else 1.0 for one in shown]
-    values = {name: [value * factor for value in recipe.values(name).values()] for name, factor in zip(names, factors, strict=True)}
+    values = {
+        name: [value * factor for value in recipe.values(name).values()]
+        for name, factor in zip(names, factors, strict=True)
+    }
     digits = {name: series_digits(values[name]) for name in names}
     rows = []
     for place, (seed, job) in enumerate(recipe.jobs.items()):
@@ -147,7 +183,10 @@ def _run_details(results: Results, run: Run, common: dict[str, Any], linked: boo
         "own environment": _differing(spec["environment"], common.get("environment", {})),
         "measurements": {name: _figure_words(entry) for name, entry in run.job.measurements.items()},
         "scores": {name: _figure_words(entry) for name, entry in run.job.scores.items()},
-        "evaluations": {job.id: {name: _figure_words(entry) for name, entry in job.scores.items() if name.count("/") < 2} for job in results.evaluation_jobs(run.id)},
+        "evaluations": {
+            job.id: {name: _figure_words(entry) for name, entry in job.scores.items() if name.count("/") < 2}
+            for job in results.evaluation_jobs(run.id)
+        },
         "finished": run.job.status.get("finished"),
     }
     kept = {name: value for name, value in facts.items() if value not in (None, {}, [])}
@@ -161,7 +200,11 @@ def _figure_words(entry: dict[str, Any]) -> str:
     if value is None:
         return f"not measured: {entry.get('reason') or 'no reason on record'}"
     skipped = ("value", "unit")
-    rest = ", ".join(f"{name.replace('_', ' ')} {_plain(other)}" for name, other in entry.items() if name not in skipped and other is not None)
+    rest = ", ".join(
+        f"{name.replace('_', ' ')} {_plain(other)}"
+        for name, other in entry.items()
+        if name not in skipped and other is not None
+    )
     return f"{_plain(value)} {entry.get('unit') or ''}".strip() + (f" ({rest})" if rest else "")
 
 
@@ -174,7 +217,11 @@ def _common(runs: list[Run]) -> dict[str, Any]:
     found = {}
     for part in ("settings", "environment"):
         specs = [run.job.spec[part] for run in runs]
-        shared = {name: value for name, value in (specs[0] if specs else {}).items() if all(other.get(name) == value for other in specs)}
+        shared = {
+            name: value
+            for name, value in (specs[0] if specs else {}).items()
+            if all(other.get(name) == value for other in specs)
+        }
         if shared:
             found[part] = shared
     return found
@@ -184,7 +231,7 @@ def _differing(own: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in own.items() if name not in common}
 
 
-# ---- the rest ---------------------------------------------------------------------------------------------------------
+# ---- the rest --------------------------------------------------------------------------------------------------------
 
 
 def _problems(results: Results, linked: bool) -> Table | None:

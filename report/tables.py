@@ -55,10 +55,12 @@ class Recipe:
 
     @property
     def key(self) -> RecipeKey:
+        """What tells recipes apart."""
         return self.method, self.lambda_dpo
 
     @property
     def name(self) -> str:
+        """The recipe in words."""
         return recipe_name(self.method, self.lambda_dpo)
 
     @property
@@ -73,6 +75,7 @@ class Recipe:
         return {seed: figures[name].number if name in figures else math.nan for seed, figures in self.figures.items()}
 
     def estimate(self, name: str) -> Estimate:
+        """Estimate a figure over the seeds."""
         return estimate(list(self.values(name).values()))
 
     def reason(self, name: str) -> str:
@@ -86,7 +89,9 @@ class Recipe:
 
     def standard_error(self, name: str) -> float:
         """Return the score's own standard error (over questions or pairs) if there is just one seed; NaN otherwise."""
-        known = [figures[name] for figures in self.figures.values() if name in figures and figures[name].value is not None]
+        known = [
+            figures[name] for figures in self.figures.values() if name in figures and figures[name].value is not None
+        ]
         return known[0].standard_error if len(known) == 1 and known[0].standard_error is not None else math.nan
 
 
@@ -120,7 +125,10 @@ class Tables:
     def figures(self, run: Run) -> dict[str, Measured]:
         """Derive everything about one training job."""
         made = {f"f_{name}/{split}": run.objective(f"f_{name}/{split}") for name in OBJECTIVES for split in SPLITS}
-        for prefix, optimum in (("", self.results.optimum), ("best_seen_", lambda name, seed: self.best_seen[name, seed])):
+        for prefix, optimum in (
+            ("", self.results.optimum),
+            ("best_seen_", lambda name, seed: self.best_seen[name, seed]),
+        ):
             for name in OBJECTIVES:
                 value = made[f"f_{name}/{self.results.split}"]
                 made[f"{prefix}gap_{name}"] = _combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
@@ -151,7 +159,7 @@ class Tables:
         return _combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
 
     def _all_in(self, run: Run) -> Measured:
-        """Add up a run's training seconds and those of what it could not do without: π_ref, and f* where its rule uses it."""
+        """Add to a run's training seconds those of what it needs: π_ref, and the optima where its rule uses f*."""
         by_id = {one.id: one for one in self.results.trained}
         needed = {run.id: run}
         for name, job_id in run.job.spec["inputs"].items():
@@ -164,7 +172,9 @@ class Tables:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
                 needed[job_id] = by_id[job_id]
-        return _combine(lambda *seconds: math.fsum(seconds), *(one.measurement("training_seconds") for one in needed.values()))
+        return _combine(
+            lambda *seconds: math.fsum(seconds), *(one.measurement("training_seconds") for one in needed.values())
+        )
 
     # ---- frames -----------------------------------------------------------------------------------------------------
 
@@ -180,7 +190,9 @@ class Tables:
             grouped.setdefault((method or run.method, lambda_dpo), []).append(run)
         for (name, lambda_dpo), members in grouped.items():
             jobs = {run.seed: run.id for run in members}
-            yield Recipe(name, members[0].base_method, lambda_dpo, jobs, {run.seed: self.figures(run) for run in members})
+            yield Recipe(
+                name, members[0].base_method, lambda_dpo, jobs, {run.seed: self.figures(run) for run in members}
+            )
 
     @cached_property
     def context(self) -> tuple[Recipe, ...]:
@@ -196,7 +208,9 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> Recipe:
-        return Recipe(name, "", None, {seed: of}, {seed: {score: self.results.score(of, score) for score in self.scores}})
+        return Recipe(
+            name, "", None, {seed: of}, {seed: {score: self.results.score(of, score) for score in self.scores}}
+        )
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:
@@ -219,7 +233,7 @@ class Tables:
         rows = []
         for recipe in self.recipes:
             for seed, job in recipe.jobs.items():
-                identity = (job, recipe.method, recipe.base_method, recipe.lambda_dpo, seed)
+                identity: tuple[Any, ...] = (job, recipe.method, recipe.base_method, recipe.lambda_dpo, seed)
                 figures = {name: one.number for name, one in recipe.figures[seed].items()}
                 rows.append(dict(zip(IDENTITY, identity, strict=True)) | figures)
         return pd.DataFrame(rows, columns=None if rows else list(IDENTITY))
@@ -231,7 +245,7 @@ class Tables:
 
     @cached_property
     def forgetting(self) -> pd.DataFrame:
-        """One row per Sequential run with two phases: its first objective at the start, the phase change and the end."""
+        """One row per two-phase Sequential run: its first objective at the start, the phase change and the end."""
         rows: list[dict[str, Any]] = []
         for run in self.results.runs:
             first = run.order[0]
@@ -242,9 +256,17 @@ class Tables:
             points = [run.at(0), run.at(change), run.trajectory[-1] if run.trajectory else None]
             start, middle, end = (float(point[name]) if point and name in point else math.nan for point in points)
             lost, share = tradeoff.undone(start, middle, end)
-            row = {"job": run.id, "method": run.method, "lambda_dpo": run.lambda_dpo, "seed": run.seed, "objective": first}
+            row = {
+                "job": run.id,
+                "method": run.method,
+                "lambda_dpo": run.lambda_dpo,
+                "seed": run.seed,
+                "objective": first,
+            }
             row |= {"change_step": change, "measured_step": points[1]["step"] if points[1] else math.nan}
-            rows.append(row | {"start": start, "at_change": middle, "end": end, "undone": float(lost), "share": float(share)})
+            rows.append(
+                row | {"start": start, "at_change": middle, "end": end, "undone": float(lost), "share": float(share)}
+            )
         return pd.DataFrame(rows)
 
     def difference(self, a: Recipe, b: Recipe, name: str) -> Estimate:

@@ -20,14 +20,14 @@ def _floats(values: ArrayLike) -> Floats:
 def optimality_gap(value: ArrayLike, optimum: ArrayLike) -> Floats:
     """Return f(θ) − f*, signed.
 
-    Section 6, "Evaluation Metrics"; Eq. 6 with λ = 0 or 1. f* is the value that a run on that objective alone reached in
-    as many steps, so it is an estimate: a negative gap says that f* is not a minimum.
+    Section 6, "Evaluation Metrics"; Eq. 6 with λ = 0 or 1. f* is what a run on that objective alone reached in as
+    many steps, so it is an estimate: a negative gap says that f* is not a minimum.
 
     Args:
         value: objective values in nats.
         optimum: f*, broadcast against `value`.
     """
-    return cast(Floats, _floats(value) - _floats(optimum))
+    return _floats(value) - _floats(optimum)
 
 
 def ideal_distance(gap_dpo: ArrayLike, gap_sft: ArrayLike) -> Floats:

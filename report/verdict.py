@@ -33,12 +33,14 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
+        """One of CLEAR, UNCLEAR, TOO_FEW."""
         if self.lead.n < SEEDS_FOR_AN_INTERVAL:
             return TOO_FEW
         return CLEAR if self.lead.low > 0 else UNCLEAR
 
     @property
     def digits(self) -> int:
+        """The decimals that suit the lead."""
         return series_digits([self.lead.mean])
 
     @property
@@ -51,18 +53,21 @@ class Comparison:
         if self.verdict == CLEAR:
             low, high = number(self.lead.low, self.digits), number(self.lead.high, self.digits)
             return (
-                f"{self.best.name} is better than {self.other.name}: its ideal distance is {size} nats ({percent}) smaller, "
+                f"{self.best.name} is better than {self.other.name}: its ideal distance is {size} nats "
+                f"({percent}) smaller, "
                 f"95 % interval {low} to {high}, paired over {self.lead.n} seeds."
             )
         if self.verdict == UNCLEAR:
             return (
                 f"No difference seen between {self.best.name} and {self.other.name}: the means differ by {size} nats "
-                f"({percent}), but over {self.lead.n} paired seeds the 95 % interval covers 0 (the difference could be up to "
+                f"({percent}), but over {self.lead.n} paired seeds the 95 % interval covers 0 (the difference "
+                f"could be up to "
                 f"±{number(self.lead.reach, self.digits)})."
             )
         seeds = "One seed" if self.lead.n == 1 else f"{self.lead.n} seeds"
         return (
-            f"{self.best.name} ended {size} nats ({percent}) closer to the ideal point than {self.other.name}. {seeds}: no "
+            f"{self.best.name} ended {size} nats ({percent}) closer to the ideal point than {self.other.name}. "
+            f"{seeds}: no "
             "interval; the difference may be noise."
         )
 
@@ -105,6 +110,7 @@ class Verdict:
 
     @property
     def headline(self) -> str:
+        """The verdict in one sentence."""
         best = self.best
         if best is None:
             return "No recipe can be ranked yet."
@@ -127,6 +133,7 @@ class Verdict:
 
     @property
     def sentences(self) -> tuple[str, ...]:
+        """The verdict in full, one sentence a point."""
         best = self.best
         if best is None:
             return (self._why_unranked(),)
@@ -135,21 +142,34 @@ class Verdict:
         if len(rivals) == 2 and rivals[0].other is rivals[1].other:
             rivals = rivals[:1]
         found += [rival.words for rival in rivals]
-        found += [self._by_lambda(), self._scores(best), self._score_leaders(best), self._cost(best), self._caution(best)]
+        found += [
+            self._by_lambda(),
+            self._scores(best),
+            self._score_leaders(best),
+            self._cost(best),
+            self._caution(best),
+        ]
         return tuple(sentence for sentence in found if sentence)
 
     def _why_unranked(self) -> str:
         if not self.tables.recipes:
-            return f"No run is complete: {len(self.results.problems)} of {len(self.results.record.info['jobs'])} jobs are not done."
+            return (
+                f"No run is complete: {len(self.results.problems)} of {len(self.results.record.info['jobs'])} "
+                f"jobs are not done."
+            )
         return f"No ideal distance is known: not measured: {self.tables.recipes[0].reason('ideal_distance')}."
 
     def _distance(self, best: Recipe) -> str:
         one = best.estimate("ideal_distance")
         digits = series_digits([one.mean])
         if one.n == 1:
-            return f"Its ideal distance is {number(one.mean, digits)} nats, from one seed (0 is as good as training on each objective alone)."
+            return (
+                f"Its ideal distance is {number(one.mean, digits)} nats, from one seed (0 is as good as "
+                f"training on each objective alone)."
+            )
         return (
-            f"Its ideal distance is {number(one.mean, digits)} nats on average over {one.n} seeds (sd {number(one.sd, digits)}; "
+            f"Its ideal distance is {number(one.mean, digits)} nats on average over {one.n} seeds (sd "
+            f"{number(one.sd, digits)}; "
             "0 is as good as training on each objective alone)."
         )
 
@@ -162,7 +182,11 @@ class Verdict:
         if len(firsts) < 2 or len(self.results.methods) < 2:
             return ""
         counts = Counter(firsts.values()).most_common()
-        return "At equal λ, the smallest mean is " + ", ".join(f"{method}'s at {n} of {len(firsts)}" for method, n in counts) + " λ."
+        return (
+            "At equal λ, the smallest mean is "
+            + ", ".join(f"{method}'s at {n} of {len(firsts)}" for method, n in counts)
+            + " λ."
+        )
 
     def _scores(self, best: Recipe) -> str:
         parts = []
@@ -181,7 +205,9 @@ class Verdict:
             known = [recipe for recipe in self.tables.recipes if recipe.estimate(name).n]
             top = max(known, key=lambda recipe: recipe.estimate(name).mean, default=None)
             if top is not None and top.estimate(name).mean > best.estimate(name).mean:
-                parts.append(f"{top.name} has the highest {_lower(spec(name, self.tables).title)} ({self._score(top, name)})")
+                parts.append(
+                    f"{top.name} has the highest {_lower(spec(name, self.tables).title)} ({self._score(top, name)})"
+                )
         return f"By the scores alone others lead: {'; '.join(parts)}." if parts else ""
 
     def _score(self, recipe: Recipe, name: str) -> str:
@@ -200,11 +226,16 @@ class Verdict:
         if best.base_method == "sequential":
             return f"{text}; it is the Sequential baseline itself."
         if not increase.n:
-            return f"{text}; against the matching Sequential run not measured: {best.reason('runtime_increase_percent')}."
+            return (
+                f"{text}; against the matching Sequential run not measured: {best.reason('runtime_increase_percent')}."
+            )
         word = "more" if increase.mean >= 0 else "less"
         spread = f", sd {number(increase.sd, 1)}" if increase.n > 1 else ""
         shared = "; timed while other workers used the machine" if best.shared("runtime_increase_percent") else ""
-        return f"{text}, {number(abs(increase.mean), 1)} % {word} than the matching Sequential run (Eq. 57{spread}){shared}."
+        return (
+            f"{text}, {number(abs(increase.mean), 1)} % {word} than the matching Sequential run (Eq. "
+            f"57{spread}){shared}."
+        )
 
     def _caution(self, best: Recipe) -> str:
         parts = []
@@ -212,27 +243,37 @@ class Verdict:
         first = min(by_seen, key=lambda one: one.estimate("best_seen_ideal_distance").mean, default=best)
         if first is not best:
             parts.append(
-                f"f* is not a minimum for every run (negative gaps); measured from the best values seen instead, {first.name} is closest."
+                f"f* is not a minimum for every run (negative gaps); measured from the best values seen "
+                f"instead, {first.name} is closest."
             )
         if len(self.tables.recipes) > 2:
             parts.append(
-                f"The winner was picked as the smallest of {len(self.tables.recipes)} means on these same figures, which flatters its lead; "
+                f"The winner was picked as the smallest of {len(self.tables.recipes)} means on these same "
+                f"figures, which flatters its lead; "
                 "intervals are not corrected for that."
             )
         return " ".join(parts)
 
     @property
     def key_figures(self) -> tuple[KeyFigure, ...]:
+        """The figures to show large."""
         best = self.best
         if best is None:
             return ()
         one = best.estimate("ideal_distance")
         digits = series_digits([one.mean])
         found = [KeyFigure(number(one.mean, digits), "ideal distance (nats)", best.name)]
-        for rival, name in ((self.runner_up, "lead over the runner-up"), (self.sequential, "lead over matching Sequential")):
+        for rival, name in (
+            (self.runner_up, "lead over the runner-up"),
+            (self.sequential, "lead over matching Sequential"),
+        ):
             if rival is not None and rival.lead.n:
                 d = rival.digits
-                sure = f"95 % interval {number(rival.lead.low, d, True)} to {number(rival.lead.high, d, True)}" if rival.lead.has_interval else "no interval"
+                sure = (
+                    f"95 % interval {number(rival.lead.low, d, True)} to {number(rival.lead.high, d, True)}"
+                    if rival.lead.has_interval
+                    else "no interval"
+                )
                 found.append(KeyFigure(number(rival.lead.mean, d, True), name, sure))
         for name in self.tables.scores:
             base = self.results.score("base", name)

@@ -177,7 +177,7 @@ class Collectors:
         return self._before + (time.perf_counter() - self._resumed if self._training.is_set() else 0.0)
 
     def _call(self, method: Callable[[Collector], float | None]) -> None:
-        """Call a method of every collector and keep what it returns. Training goes on without a collector that breaks."""
+        """Call a method of every collector and keep what it returns; training goes on without one that breaks."""
         seconds = round(self._seconds(), 6)
         for one in tuple(self._collectors):
             try:

@@ -97,7 +97,7 @@ def test_prompts_lose_their_left_end_and_answers_their_right() -> None:
 
 
 def test_an_answer_that_only_just_loses_its_end_of_turn_counts_as_cut() -> None:
-    """"xyz" is 3 tokens of 3: its EOS would be the fourth."""
+    """ "xyz" is 3 tokens of 3: its EOS would be the fourth."""
     tokenizing = Tokenizing(TOKENIZER, 4, 3)
     assert tokenizing.answer("xyz") == ids("xyz")
     assert tokenizing.prompt("abcd") == ids("abcd")
@@ -122,7 +122,9 @@ def test_a_bos_the_model_expects_survives_the_cut_and_is_not_doubled(text: str) 
 
 def test_an_empty_prompt_is_refused_unless_a_bos_can_predict_the_answer() -> None:
     assert Tokenizing(byte_tokenizer(bos=True), 4, 4).prompt("") == (BOS,)
-    with pytest.raises(DataError, match=r"^a prompt is empty, so nothing predicts its answer's first token; drop such rows$"):
+    with pytest.raises(
+        DataError, match=r"^a prompt is empty, so nothing predicts its answer's first token; drop such rows$"
+    ):
         Tokenizing(TOKENIZER, 4, 4).prompt("")
 
 
@@ -234,7 +236,9 @@ def test_a_mapped_input_column_must_be_there(tmp_path: Path) -> None:
 
 def test_messages_are_templated_by_the_models_own_template(tmp_path: Path) -> None:
     """The prompt ends with the generation prompt; the answers carry the end of turn, which tokenizing keeps once."""
-    user, good, bad = ({"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "yo"), ("assistant", "no")))
+    user, good, bad = (
+        {"role": role, "content": text} for role, text in (("user", "hi"), ("assistant", "yo"), ("assistant", "no"))
+    )
     expected = PreferenceRow("[user]hi</s>[assistant]", "yo</s>", "no</s>")
     explicit = write_jsonl(tmp_path / "p.jsonl", [{"prompt": [user], "chosen": [good], "rejected": [bad]}])
     assert first(pairs(explicit, format="messages")) == expected
@@ -271,7 +275,9 @@ def test_messages_need_a_chat_template(tmp_path: Path) -> None:
 
 
 def test_messages_in_a_text_format_are_refused(tmp_path: Path) -> None:
-    path = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"}])
+    path = write_jsonl(
+        tmp_path / "p.jsonl", [{"prompt": "a", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"}]
+    )
     assert refusal(pairs(path)) == (
         f"{path} 'train' row 0: column 'chosen' holds list, not text; for chat messages use format: messages"
     )
@@ -440,7 +446,9 @@ def test_a_reference_on_the_chosen_answers_trains_on_the_pairs(tmp_path: Path) -
 def test_generation_stops_at_the_next_human_turn_of_a_dialogue(tmp_path: Path) -> None:
     turn = {"prompt": "\n\nHuman: a\n\nAssistant:", "chosen": " b", "rejected": " c"}
     settings = both(tmp_path).model_copy(
-        update={"preference": pairs(write_jsonl(tmp_path / "hh.jsonl", [turn] * 2), format="hh_dialogue", evaluation_rows=1)}
+        update={
+            "preference": pairs(write_jsonl(tmp_path / "hh.jsonl", [turn] * 2), format="hh_dialogue", evaluation_rows=1)
+        }
     )
     assert data.load(settings, TOKENIZER, None).stop == ("\n\nHuman:",)
 
@@ -476,9 +484,7 @@ def test_rows_that_do_not_fill_a_batch_sit_the_epoch_out() -> None:
 
 
 def test_the_order_depends_on_seed_and_objective() -> None:
-    orders = [
-        draws(Cursor(objective, 12, 4, seed), 6) for objective in Objective for seed in (0, 1)
-    ]
+    orders = [draws(Cursor(objective, 12, 4, seed), 6) for objective in Objective for seed in (0, 1)]
     assert len({str(order) for order in orders}) == 4
     assert draws(Cursor(Objective.DPO, 12, 4, 0), 6) == orders[0]
 

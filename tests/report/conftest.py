@@ -53,19 +53,48 @@ class Writer:
         outcome = parts.pop("outcome", "complete")
         folder = self.folder / "jobs" / job_id
         self.jobs.append(job_id)
-        spec = {"schema": 1, "id": job_id, "kind": kind, "suite": self.name, "smoke": self.smoke, "roles": [], "labels": labels}
-        spec |= {"settings": {"kind": kind, "learning_rate": 1e-3}, "inputs": {}, "prefix": None, "data": {"preference": "sha256:aa"}}
+        spec = {
+            "schema": 1,
+            "id": job_id,
+            "kind": kind,
+            "suite": self.name,
+            "smoke": self.smoke,
+            "roles": [],
+            "labels": labels,
+        }
+        spec |= {
+            "settings": {"kind": kind, "learning_rate": 1e-3},
+            "inputs": {},
+            "prefix": None,
+            "data": {"preference": "sha256:aa"},
+        }
         hardware = {"cpu": "a processor", "cores": 2, "memory_bytes": 1, "gpus": []}
         environment = {"packages": {"torch": "2"}, "python": "3.11", "commit": "abc", "hardware": hardware}
-        spec |= {"semantics": 1, "environment": environment | {"workers": 1, "threads": 2, "device": "cpu", "started": "2026-01-01"}}
+        spec |= {
+            "semantics": 1,
+            "environment": environment | {"workers": 1, "threads": 2, "device": "cpu", "started": "2026-01-01"},
+        }
         write_json(folder / "spec.json", spec | parts)
         if outcome:
-            message = {} if outcome == "complete" else {"error": "JobError", "message": "the loss is not finite at step 7"}
-            write_json(folder / "status.json", {"schema": 1, "outcome": outcome, "seconds": 1.0, "finished": "2026-01-01"} | message)
+            message = (
+                {} if outcome == "complete" else {"error": "JobError", "message": "the loss is not finite at step 7"}
+            )
+            write_json(
+                folder / "status.json",
+                {"schema": 1, "outcome": outcome, "seconds": 1.0, "finished": "2026-01-01"} | message,
+            )
         return folder
 
-    def train(self, job_id: str, roles: Sequence[str], labels: dict[str, Any], final: dict[str, float], seconds: float, **parts: Any) -> None:
-        """Write a training job that moves in a straight line from the start; Sequential gets a corner at the phase change."""
+    def train(
+        self,
+        job_id: str,
+        roles: Sequence[str],
+        labels: dict[str, Any],
+        final: dict[str, float],
+        seconds: float,
+        **parts: Any,
+    ) -> None:
+        """Write a training job that moves in a straight line; Sequential gets a corner at the phase change."""
         base = {"options": {}, "order": "sft_dpo", "phase_steps": None, "base_method": labels["method"]}
         labels = base | labels
         folder = self.job(job_id, "train", labels, roles=list(roles), **parts)
@@ -76,11 +105,20 @@ class Writer:
             middle = {"dpo": START["dpo"], "sft": final["sft"] - 0.3}
         rows = []
         for step, values in ((0, START), (corner, middle), (STEPS, final)):
-            row: dict[str, Any] = {"step": step, "phase": int(step > corner), "training_seconds": seconds * step / STEPS, "tokens": step * 10}
+            row: dict[str, Any] = {
+                "step": step,
+                "phase": int(step > corner),
+                "training_seconds": seconds * step / STEPS,
+                "tokens": step * 10,
+            }
             rows.append(row | {f"f_{name}/held_out": value for name, value in values.items()})
         append_jsonl(folder / "trajectory.jsonl", rows)
-        scores = {f"f_{name}/held_out": {"value": value, "n": 64, "standard_error": 0.01} for name, value in final.items()}
-        scores |= {f"f_{name}/train": {"value": value - 0.05, "n": 64, "standard_error": 0.01} for name, value in final.items()}
+        scores = {
+            f"f_{name}/held_out": {"value": value, "n": 64, "standard_error": 0.01} for name, value in final.items()
+        }
+        scores |= {
+            f"f_{name}/train": {"value": value - 0.05, "n": 64, "standard_error": 0.01} for name, value in final.items()
+        }
         write_json(folder / "scores.json", scores)
         no_gpu = {"value": None, "unit": "%", "reason": "no GPU in this machine"}
         write_json(
@@ -101,9 +139,18 @@ class Writer:
     def evaluate(self, of: str, accuracy: float, win_rate: float, judge: str = "rule") -> None:
         """Write the question and judge jobs of a policy."""
         folder = self.job(f"questions-{of}", "lm_eval", {"of": of})
-        write_json(folder / "scores.json", {"mmlu/acc": {"value": accuracy, "n": 400, "standard_error": 0.02}, "mmlu/acc/logic": {"value": 1.0, "n": 4, "standard_error": 0.0}})
+        write_json(
+            folder / "scores.json",
+            {
+                "mmlu/acc": {"value": accuracy, "n": 400, "standard_error": 0.02},
+                "mmlu/acc/logic": {"value": 1.0, "n": 4, "standard_error": 0.0},
+            },
+        )
         folder = self.job(f"judged-{of}", "judge", {"of": of, "judge": judge})
-        write_json(folder / "scores.json", {f"win_rate/{judge}": {"value": win_rate, "n": 50, "standard_error": 5.0, "unjudged": 0}})
+        write_json(
+            folder / "scores.json",
+            {f"win_rate/{judge}": {"value": win_rate, "n": 50, "standard_error": 5.0, "unjudged": 0}},
+        )
 
     def behind(self, seeds: Sequence[int]) -> None:
         """Write the optima, the reference (seed 0's SFT optimum), its log-probabilities and the base's evaluations."""
@@ -111,9 +158,16 @@ class Writer:
             for name, other in (("sft", "dpo"), ("dpo", "sft")):
                 final = {name: optimum(name, seed), other: START[other] + 0.1}
                 roles = [f"optimum_{name}", *(["reference"] if (name, seed) == ("sft", 0) else [])]
-                labels = {"method": "sequential", "lambda_dpo": None, "seed": seed, "phase_steps": {name: STEPS, other: 0}}
+                labels = {
+                    "method": "sequential",
+                    "lambda_dpo": None,
+                    "seed": seed,
+                    "phase_steps": {name: STEPS, other: 0},
+                }
                 self.train(f"{name}-optimum-s{seed}", roles, labels, final, 8.0)
-        folder = self.job("reference-logps", "reference_logps", {"of": "sft-optimum-s0"}, inputs={"policy": "sft-optimum-s0"})
+        folder = self.job(
+            "reference-logps", "reference_logps", {"of": "sft-optimum-s0"}, inputs={"policy": "sft-optimum-s0"}
+        )
         write_json(folder / "reference_logps.json", {})
         self.evaluate("base", 0.5, 40.0)
         self.evaluate("sft-optimum-s0", 0.52, 45.0)
@@ -128,7 +182,9 @@ class Writer:
         inputs = {"reference_logps": "reference-logps"}
         if method == "maxright":
             inputs |= {f"optimum_{name}": f"{name}-optimum-s{seed}" for name in ("dpo", "sft")}
-        self.train(job_id, ["run"], labels, final, SECONDS.get(method, 12.0) * (1 + 0.01 * seed), inputs=inputs, **parts)
+        self.train(
+            job_id, ["run"], labels, final, SECONDS.get(method, 12.0) * (1 + 0.01 * seed), inputs=inputs, **parts
+        )
         if parts.get("outcome", "complete") == "complete":
             place = METHODS.index(method) if method in METHODS else 0
             self.evaluate(job_id, 0.5 + 0.02 * place + 0.001 * seed, 50.0 + 5 * place + seed)
@@ -137,7 +193,14 @@ class Writer:
     def finish(self, missing: Sequence[str] = ()) -> Path:
         """Write suite.json, which may plan jobs that have no folder; return the suite's folder."""
         produced = {"version": "0.1", "commit": "abc", "time": "2026-01-01T00:00:00Z"}
-        info = {"schema": 1, "name": self.name, "smoke": self.smoke, "suite": self.suite, "jobs": [*self.jobs, *missing], "produced": produced}
+        info = {
+            "schema": 1,
+            "name": self.name,
+            "smoke": self.smoke,
+            "suite": self.suite,
+            "jobs": [*self.jobs, *missing],
+            "produced": produced,
+        }
         write_json(self.folder / "suite.json", info)
         return self.folder
 
@@ -148,7 +211,12 @@ def writer(tmp_path: Path) -> Callable[..., Writer]:
     return lambda name="made", **suite: Writer(tmp_path / "results", name, **suite)
 
 
-def fill(writer: Writer, methods: Sequence[str] = METHODS, seeds: Sequence[int] = (0, 1, 2), lambdas: Sequence[float] = tuple(AT_LAMBDA)) -> Path:
+def fill(
+    writer: Writer,
+    methods: Sequence[str] = METHODS,
+    seeds: Sequence[int] = (0, 1, 2),
+    lambdas: Sequence[float] = tuple(AT_LAMBDA),
+) -> Path:
     """Write a whole suite; return its folder."""
     writer.suite["seeds"], writer.suite["lambdas"] = list(seeds), sorted(lambdas)
     writer.behind(seeds)
@@ -159,19 +227,28 @@ def fill(writer: Writer, methods: Sequence[str] = METHODS, seeds: Sequence[int] 
     return writer.finish()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def new_writer() -> type[Writer]:
+    """Hand `Writer` to tests, which cannot import this file."""
+    return Writer
+
+
+@pytest.fixture(scope="session")
 def fill_suite() -> Callable[..., Path]:
     """Hand `fill` to tests, which cannot import this file."""
     return fill
 
 
-@pytest.fixture
-def full(writer: Callable[..., Writer]) -> Path:
-    """Write four methods × three λ × three seeds; return the suite's folder."""
-    return fill(writer())
+@pytest.fixture(scope="session")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write four methods × three λ × three seeds; return the suite's folder, which tests only read."""
+    return fill(Writer(tmp_path_factory.mktemp("full"), "made"))
 
 
-@pytest.fixture
-def exact() -> Callable[[float], Any]:
-    """Compare floats that were added up in another order."""
-    return lambda value: pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=math.isnan(value))
+@pytest.fixture(scope="session")
+def built(full: Path) -> Path:
+    """Build the full suite's report; return its folder."""
+    from report.build import build
+
+    build(full.parent)
+    return full

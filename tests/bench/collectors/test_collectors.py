@@ -1,0 +1,315 @@
+"""What counts as training, what is on record, and how rows become measurements."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import threading
+import time
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+import bench.collectors
+from bench import record
+from bench.collectors import (
+    COLLECTORS,
+    Collector,
+    Collectors,
+    Combine,
+    Unavailable,
+    Watched,
+    collect,
+    energy,
+    summarize,
+)
+from bench.collectors.cpu import Cpu
+from bench.collectors.energy import Energy
+from bench.collectors.memory import Memory
+
+ON_CPU = Watched("cpu")
+
+
+class Diary(Collector):
+    """Write down every call."""
+
+    name: ClassVar[str] = "tokens"
+    combine: ClassVar[Combine] = max
+
+    def __init__(self, watched: Watched) -> None:
+        self.calls: list[str] = []
+        calls.append(self.calls)
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+
+    def pause(self) -> None:
+        self.calls.append("pause")
+
+    def sample(self, seconds: float) -> float | None:
+        self.calls.append("sample")
+        return seconds
+
+    def drain(self) -> float | None:
+        return None
+
+
+calls: list[list[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _new_diary() -> None:
+    calls.clear()
+
+
+def train(collecting: Collectors, stretches: int, seconds: float, between: float = 0.0) -> None:
+    for _ in range(stretches):
+        collecting.resume()
+        time.sleep(seconds)
+        collecting.pause()
+        time.sleep(between)
+
+
+# ---- when samples are taken -----------------------------------------------------------------------------------------
+
+
+def test_no_sample_outside_training() -> None:
+    """Ten intervals go by before the first resume and ten after a pause; none is sampled, and no seconds are counted."""
+    with Collectors([Diary], ON_CPU, interval=0.01) as collecting:
+        time.sleep(0.1)
+        assert collecting.drain() == []
+        train(collecting, 1, 0.05)
+        collecting.drain()
+        time.sleep(0.1)
+        assert collecting.drain() == []
+
+
+def test_steps_shorter_than_the_interval_are_sampled_by_training_time() -> None:
+    """40 steps of 5 ms in 0.05 s intervals: 0.2 s of training, 4 samples; by the wall clock (0.6 s) it would be 12."""
+    with Collectors([Diary], ON_CPU, interval=0.05) as collecting:
+        train(collecting, 40, 0.005, between=0.01)
+        rows = collecting.drain()
+    seconds = [row["seconds"] for row in rows]
+    assert 2 <= len(rows) <= 7
+    assert seconds == sorted(seconds)
+    assert all(later - sooner >= 0.0499 for sooner, later in itertools.pairwise(seconds))
+
+
+def test_a_run_shorter_than_the_interval_has_one_sample() -> None:
+    with Collectors([Diary], ON_CPU, interval=10.0) as collecting:
+        train(collecting, 2, 0.01)
+    assert len(collecting.drain()) == 1
+    assert calls[0] == ["resume", "pause", "resume", "pause", "sample"]
+
+
+def test_resume_and_pause_may_be_repeated() -> None:
+    with Collectors([Diary], ON_CPU, interval=10.0) as collecting:
+        collecting.pause()
+        collecting.resume()
+        collecting.resume()
+        collecting.pause()
+        collecting.pause()
+    assert calls[0][:2] == ["resume", "pause"]
+
+
+def test_the_thread_ends_with_the_block_even_after_an_error() -> None:
+    started = time.perf_counter()
+    with pytest.raises(KeyError), Collectors([Diary], ON_CPU, interval=30.0) as collecting:
+        collecting.resume()
+        raise KeyError
+    assert time.perf_counter() - started < 5
+    assert not [thread for thread in threading.enumerate() if thread.name == "bench-collectors"]
+
+
+# ---- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+class Absent(Diary):
+    name: ClassVar[str] = "energy_joules"
+
+    def __init__(self, watched: Watched) -> None:
+        raise Unavailable(f"nothing counts it on {watched.device}")
+
+
+class Breaking(Diary):
+    name: ClassVar[str] = "energy_joules"
+
+    def pause(self) -> None:
+        raise ZeroDivisionError("no more")
+
+
+def test_what_cannot_be_measured_is_on_record_once() -> None:
+    with Collectors([Absent], ON_CPU, interval=10.0) as collecting:
+        first = collecting.drain()
+        train(collecting, 1, 0.0)
+        assert collecting.drain() == []
+    assert first == [{"seconds": 0.0, "name": "energy_joules", "value": None, "reason": "nothing counts it on cpu"}]
+
+
+def test_training_goes_on_without_a_collector_that_breaks() -> None:
+    with Collectors([Breaking, Diary], ON_CPU, interval=10.0) as collecting:
+        train(collecting, 2, 0.0)
+        rows = collecting.drain()
+    assert [(row["name"], row["value"], row.get("reason")) for row in rows] == [
+        ("energy_joules", None, "the collector broke: ZeroDivisionError: no more")
+    ]
+    assert calls[1][:4] == ["resume", "pause", "resume", "pause"]
+
+
+# ---- the figures ----------------------------------------------------------------------------------------------------
+
+
+def test_cpu_utilization_counts_cores_busy_in_training() -> None:
+    """A spinning thread keeps one core busy (100) at most, sleeping none; what is burnt between stretches is left out."""
+    cpu = Cpu(ON_CPU)
+    clock, spent = time.perf_counter(), time.process_time()
+    cpu.resume()
+    while time.perf_counter() - clock < 0.2:
+        pass
+    cpu.pause()
+    seconds, busy = time.perf_counter() - clock, time.process_time() - spent
+    utilization = cpu.sample(seconds)
+    assert utilization is not None
+    assert utilization == pytest.approx(100 * busy / seconds, rel=0.02)
+    burn = time.perf_counter()
+    while time.perf_counter() - burn < 0.1:
+        pass
+    cpu.resume()
+    time.sleep(0.2)
+    cpu.pause()
+    idle = cpu.sample(seconds + 0.2)
+    assert idle is not None
+    assert idle < 20
+    assert cpu.sample(seconds + 0.2) is None
+
+
+def test_peak_memory_leaves_out_what_happened_between_stretches() -> None:
+    """64 MiB written in training count; 256 MiB written while paused do not."""
+    mebibyte = 2**20
+    try:
+        memory = Memory(ON_CPU)
+    except Unavailable as error:
+        pytest.skip(str(error))
+    memory.resume()
+    memory.pause()
+    before = memory.drain()
+    assert before is not None
+    outside = bytearray(256 * mebibyte)
+    del outside
+    memory.resume()
+    inside = bytearray(64 * mebibyte)
+    del inside
+    memory.pause()
+    peak = memory.drain()
+    assert peak is not None
+    assert 56 * mebibyte < peak - before < 128 * mebibyte
+    assert memory.drain() is None
+
+
+def test_peak_memory_without_proc_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.collectors.memory, "PROCESS", tmp_path / "absent")
+    with pytest.raises(Unavailable, match="clear_refs, which resets the peak, cannot be written: No such file"):
+        Memory(ON_CPU)
+
+
+def rapl(folder: Path, package: int, microjoules: int, wraps_at: int = 10**9) -> None:
+    """Write the files in which Linux shows a CPU package's energy."""
+    (folder / f"intel-rapl:{package}").mkdir(exist_ok=True)
+    (folder / f"intel-rapl:{package}" / "energy_uj").write_text(f"{microjoules}\n")
+    (folder / f"intel-rapl:{package}" / "max_energy_range_uj").write_text(f"{wraps_at}\n")
+
+
+def test_cpu_energy_adds_packages_and_stretches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First 3 J and 1 J; then 896 J while paused; then 999 -> 2, which is 3 J where 1000 wraps to 0, and 0 J: in all 7 J."""
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    rapl(tmp_path, 0, 100_000_000)
+    rapl(tmp_path, 1, 0)
+    meter = Energy(ON_CPU)
+    assert meter.drain() is None
+    meter.resume()
+    rapl(tmp_path, 0, 103_000_000)
+    rapl(tmp_path, 1, 1_000_000)
+    meter.pause()
+    rapl(tmp_path, 0, 999_000_000)
+    meter.resume()
+    rapl(tmp_path, 0, 2_000_000)
+    meter.pause()
+    assert meter.drain() == pytest.approx(7.0)
+    assert meter.drain() is None
+
+
+def test_a_machine_without_an_energy_counter_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path)
+    with pytest.raises(Unavailable, match="does not show the CPU's energy counter"):
+        Energy(ON_CPU)
+    (tmp_path / "intel-rapl:0").mkdir()
+    with pytest.raises(Unavailable, match="cannot be read: No such file or directory"):
+        Energy(ON_CPU)
+
+
+# ---- from rows to measurements --------------------------------------------------------------------------------------
+
+
+def rows(name: str, *values: float) -> list[dict[str, Any]]:
+    return [{"step": 1, "seconds": 0.5, "name": name, "value": value} for value in values]
+
+
+def test_utilization_is_a_median_memory_a_maximum_and_energy_a_sum() -> None:
+    """Medians over both phases' samples: of 10, 90, 20, 30 it is 25; the mean would be 37.5."""
+    phase_1 = [*rows("cpu_utilization_percent", 10, 90), *rows("peak_memory_bytes", 500), *rows("energy_joules", 1.5)]
+    phase_2 = [*rows("cpu_utilization_percent", 20, 30), *rows("peak_memory_bytes", 400), *rows("energy_joules", 2.0)]
+    measurements = summarize([*phase_1, *phase_2])
+    assert measurements["cpu_utilization_percent"] == {"value": 25, "unit": "%"}
+    assert measurements["peak_memory_bytes"] == {"value": 500, "unit": "B"}
+    assert measurements["energy_joules"] == {"value": 3.5, "unit": "J"}
+    unmeasured = {"value": None, "unit": "%", "reason": "no sample was taken"}
+    assert measurements["gpu_utilization_percent"] == unmeasured
+
+
+def test_a_phase_that_was_not_measured_leaves_no_figure_for_the_run() -> None:
+    """A first phase on a machine with a counter and a second without have no common sum."""
+    lost = {"step": 9, "seconds": 0.0, "name": "energy_joules", "value": None, "reason": "no counter"}
+    measurements = summarize([*rows("energy_joules", 5.0), lost])
+    assert measurements["energy_joules"] == {"value": None, "unit": "J", "reason": "no counter"}
+
+
+def test_a_run_on_this_cpu_end_to_end() -> None:
+    """Every figure is there or says why not; without a GPU its figures are null, never 0; rows are JSON."""
+    with collect("cpu", interval=0.02) as collecting:
+        train(collecting, 4, 0.02)
+    collected = json.loads(json.dumps(collecting.drain()))
+    measurements = summarize(collected)
+    assert set(measurements) == set(COLLECTORS) <= set(record.METRICS)
+    assert measurements["gpu_utilization_percent"]["value"] is None
+    assert measurements["gpu_utilization_percent"]["reason"] == "no GPU: trained on cpu"
+    assert measurements["cpu_utilization_percent"]["value"] >= 0
+    for name, measurement in measurements.items():
+        assert measurement["unit"] == record.metric(name).unit
+        assert measurement["value"] is not None or measurement["reason"]
+
+
+# ---- the table ------------------------------------------------------------------------------------------------------
+
+
+def test_own_collectors_stand_under_their_metric() -> None:
+    assert {name: kind.name for name, kind in COLLECTORS.items()} == {name: name for name in COLLECTORS}
+    assert COLLECTORS["gpu_utilization_percent"].combine is statistics.median
+    assert COLLECTORS["energy_joules"].combine is math.fsum
+    assert len(COLLECTORS) == 5
+
+
+def test_another_package_brings_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry point named `tokens` that loads a class of this module."""
+    point = EntryPoint("tokens", "somewhere:Diary", "bench.collectors")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: Diary)
+    monkeypatch.setattr(bench.collectors, "entry_points", lambda group: [point] if group == "bench.collectors" else [])
+    table = bench.collectors._Table()
+    assert table["tokens"] is Diary
+    assert "tokens" in set(table)
+    assert len(table) == 6
+    monkeypatch.setattr(bench.collectors, "COLLECTORS", table)
+    assert summarize(rows("tokens", 3, 7))["tokens"] == {"value": 7, "unit": "tokens"}

@@ -1,0 +1,163 @@
+"""NVML's path, with the real `pynvml` over a C stand-in for NVIDIA's library (nvml_stub.c), in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+FIRST, SECOND = "GPU-aaaaaaaa-0000-0000-0000-000000000000", "GPU-bbbbbbbb-1111-1111-1111-111111111111"
+GIB = 2**30
+IMPORTS = """
+import json, time
+from bench.collectors import Collectors, Watched, collect, summarize
+from bench.collectors.energy import Energy
+from bench.collectors.gpu import GpuMemory, GpuUtilization
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the stand-in; return its folder."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler to make the stand-in for NVIDIA's library with")
+    folder = tmp_path_factory.mktemp("nvml")
+    source = Path(__file__).with_name("nvml_stub.c")
+    command = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", folder / "libnvidia-ml.so.1", source]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def run(library: Path, code: str, stub: str = "") -> Any:
+    """Run code in a new interpreter that finds the stand-in; it prints JSON."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(library), "STUB": stub}
+    script = IMPORTS + textwrap.dedent(code)
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def watch(
+    library: Path, *uuids: str, stub: str = "", stretches: int = 3
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Train in stretches of 0.06 s with a sample every 0.02 s; return the measurements and the rows."""
+    code = f"""
+        with Collectors([GpuUtilization, GpuMemory, Energy], Watched("cuda:0", {uuids!r}), interval=0.02) as collecting:
+            for _ in range({stretches}):
+                collecting.resume()
+                time.sleep(0.06)
+                collecting.pause()
+                time.sleep(0.03)
+        rows = collecting.drain()
+        print(json.dumps([summarize(rows), rows]))
+    """
+    measurements, rows = run(library, code, stub)
+    return measurements, rows
+
+
+def values(rows: list[dict[str, Any]], name: str) -> list[float]:
+    return [row["value"] for row in rows if row["name"] == name]
+
+
+def test_the_gpu_is_found_by_its_uuid_and_not_by_its_number(library: Path) -> None:
+    """NVML's GPU 1 is watched as cuda:0: its samples go 70, 80, 90, 70, ...; GPU 0 would give 30 throughout."""
+    measurements, rows = watch(library, SECOND)
+    samples = values(rows, "gpu_utilization_percent")
+    assert len(samples) >= 3
+    assert samples == [70.0 + 10 * (number % 3) for number in range(len(samples))]
+    assert measurements["gpu_utilization_percent"] == {"value": statistics.median(samples), "unit": "%"}
+    assert measurements["gpu_memory_used_bytes"] == {"value": 5.0 * GIB, "unit": "B"}
+
+
+def test_the_other_gpu_by_its_uuid(library: Path) -> None:
+    measurements, rows = watch(library, FIRST)
+    assert set(values(rows, "gpu_utilization_percent")) == {30.0}
+    assert measurements["gpu_utilization_percent"] == {"value": 30.0, "unit": "%"}
+    assert measurements["gpu_memory_used_bytes"] == {"value": 2.0 * GIB, "unit": "B"}
+
+
+def test_two_gpus_give_their_mean_utilization_and_the_sum_of_their_memory(library: Path) -> None:
+    """(30 + 70) / 2 = 50 at first; 2 + 5 GiB."""
+    measurements, rows = watch(library, FIRST, SECOND)
+    assert values(rows, "gpu_utilization_percent")[:3] == [50.0, 55.0, 60.0]
+    assert measurements["gpu_memory_used_bytes"] == {"value": 7.0 * GIB, "unit": "B"}
+
+
+def test_energy_adds_up_over_training_only(library: Path) -> None:
+    """The counter rises by 2.5 J a reading: each stretch is one step of it, three make 7.5 J; what is between is not counted."""
+    measurements, rows = watch(library, SECOND, stretches=3)
+    assert measurements["energy_joules"] == {"value": 7.5, "unit": "J"}
+    assert values(rows, "energy_joules") == [7.5]
+
+
+def test_a_part_of_a_gpu_is_not_measured(library: Path) -> None:
+    """MIG: NVML counts neither utilization nor energy of an instance."""
+    cut = f"MIG: NVML does not count the use of a part of a GPU ({SECOND})"
+    instance = "MIG: NVML does not count the use of a part of a GPU (MIG-1234)"
+    for reason, (measurements, rows) in {
+        cut: watch(library, SECOND, stub="mig"),
+        instance: watch(library, "MIG-1234"),
+    }.items():
+        for name, unit in {"gpu_utilization_percent": "%", "gpu_memory_used_bytes": "B", "energy_joules": "J"}.items():
+            assert measurements[name] == {"value": None, "unit": unit, "reason": reason}
+        assert values(rows, "gpu_utilization_percent") == [None]
+
+
+def test_a_figure_that_the_driver_does_not_know_leaves_the_others(library: Path) -> None:
+    measurements, _ = watch(library, FIRST, stub="old")
+    assert measurements["gpu_utilization_percent"] == {"value": None, "unit": "%", "reason": "NVML: Not Supported"}
+    assert measurements["energy_joules"] == {"value": None, "unit": "J", "reason": "NVML: Not Supported"}
+    assert measurements["gpu_memory_used_bytes"]["value"] == 2.0 * GIB
+
+
+def test_an_unknown_uuid_is_a_reason(library: Path) -> None:
+    measurements, _ = watch(library, "GPU-cccccccc")
+    assert measurements["gpu_utilization_percent"]["reason"] == "NVML: Not Found"
+
+
+def test_a_refused_reading_is_a_sample_less(library: Path) -> None:
+    measurements, rows = watch(library, FIRST, stub="flaky")
+    assert measurements["gpu_utilization_percent"] == {"value": 30.0, "unit": "%"}
+    memory, utilization = values(rows, "gpu_memory_used_bytes"), values(rows, "gpu_utilization_percent")
+    assert len(utilization) == len(memory) // 2
+
+
+def test_a_lost_counter_is_a_reason_and_training_goes_on(library: Path) -> None:
+    """Reading 1 asks whether there is a counter, 2 starts the first stretch, 3 fails: no part of the sum is reported."""
+    measurements, _ = watch(library, FIRST, stub="lost")
+    reason = "the collector broke: NVMLError_Unknown: Unknown Error"
+    assert measurements["energy_joules"] == {"value": None, "unit": "J", "reason": reason}
+    assert measurements["gpu_utilization_percent"]["value"] == 30.0
+
+
+def test_collect_passes_the_uuids_on(library: Path) -> None:
+    """All collectors at once, as a training job starts them; here torch is a CPU build, and its peak memory has a reason."""
+    code = f"""
+        with collect("cuda:0", ["{SECOND}"]) as collecting:
+            collecting.resume()
+            collecting.pause()
+        print(json.dumps(summarize(collecting.drain())))
+    """
+    measurements = run(library, code)
+    assert measurements["gpu_memory_used_bytes"] == {"value": 5.0 * GIB, "unit": "B"}
+    assert measurements["gpu_utilization_percent"] == {"value": 70.0, "unit": "%"}
+    if not torch.cuda.is_available():
+        assert measurements["peak_memory_bytes"] == {"value": None, "unit": "B", "reason": "torch sees no CUDA device"}
+
+
+def test_the_machines_gpus_are_named(library: Path) -> None:
+    assert run(library, "from bench import environment\nprint(json.dumps(environment.hardware()['gpus']))") == [
+        "Stub A",
+        "Stub B",
+    ]

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import policy as policies
+from bench import world
+from bench.data import Example
+from bench.errors import DataError, ModelError, SuiteError
+from bench.evaluators import questions
+from bench.evaluators.held_out import answer_logps
+from bench.evaluators.quiet import quiet
+from bench.policy import Policy
+from bench.suite import LmEval, Lora, Model
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return policies.load(Model(source="random"), torch.device("cpu"))
+
+
+def ask(policy: Policy, mirror: Path | None = None, **settings: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return questions.ask(policy, LmEval.model_validate(settings), mirror, lambda text: None)
+
+
+def test_the_worlds_questions_are_scored_by_the_answers_text(policy: Policy) -> None:
+    """Without shots the prompt is the world's own; each choice's log-probability is computed here by another path."""
+    scores, rows = ask(policy, tasks=[questions.WORLD], shots=0, batch_size=32)
+    asked = {row["question"]: row for row in world.questions("test")}
+    by_subject = [
+        row for subject in dict.fromkeys(row["subject"] for row in rows) for row in rows if row["subject"] == subject
+    ]
+    assert rows == by_subject
+    entry = scores["world_questions/acc"]
+    right = [row["choice"] == row["answer"] for row in rows]
+    assert entry["n"] == len(rows) == len(asked)
+    assert entry["value"] == sum(right) / len(right)
+    assert [row["correct"] for row in rows] == [int(one) for one in right]
+    share = entry["value"]
+    assert entry["standard_error"] == pytest.approx(math.sqrt(share * (1 - share) / (len(rows) - 1)))
+
+    subject = rows[0]["subject"]
+    first = next(row for row in asked.values() if row["subject"] == subject)
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(policy.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    prompt = ids(world.PROMPT.format(question=first["question"]))
+    example = Example(prompt, tuple(ids(" " + choice) for choice in first["choices"]))
+    assert rows[0]["logps"] == pytest.approx(answer_logps(policy, [example], 1)[0].tolist(), abs=1e-4)
+    assert rows[0]["answer"] == first["answer"]
+    assert set(rows[0]) == {"subject", "id", "answer", "choice", "correct", "logps"}
+
+
+def test_the_limit_is_per_subject_and_asking_again_gives_the_same(policy: Policy) -> None:
+    scores, rows = ask(policy, tasks=[questions.WORLD], shots=2, limit=3)
+    counts = [sum(row["subject"] == subject for row in rows) for subject in {row["subject"] for row in rows}]
+    assert counts == [3, 3, 3]
+    assert ask(policy, tasks=[questions.WORLD], shots=2, limit=3) == (scores, rows)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_gets_its_own_answers(policy: Policy) -> None:
+    """No answer of the base is served to the adapter, nor the other way round."""
+    _, base = ask(policy, tasks=[questions.WORLD], limit=1)
+    policy.attach(Lora(rank=2, alpha=64), seed=0)
+    with torch.no_grad():
+        for value in policy.trainable().values():
+            value.add_(0.5)
+    _, adapted = ask(policy, tasks=[questions.WORLD], limit=1)
+    policy.detach()
+    assert [row["logps"] for row in adapted] != [row["logps"] for row in base]
+    assert ask(policy, tasks=[questions.WORLD], limit=1)[1] == base
+
+
+def test_clustered_standard_error_by_hand() -> None:
+    """Clusters (1, 0) and (1, 1): mean 0.75, deviations sum to −0.5 and 0.5; sqrt(0.25 + 0.25) / 4 = 0.17678.
+
+    One value per cluster is the plain case: (1, 0, 0, 1) gives sqrt(4 · 0.25) / 4 = 0.25.
+    """
+    assert questions.clustered_standard_error({"a": [1, 0], "b": [1, 1]}) == pytest.approx(math.sqrt(0.5) / 4)
+    single = {name: [value] for name, value in zip("abcd", (1.0, 0.0, 0.0, 1.0), strict=True)}
+    assert questions.clustered_standard_error(single) == pytest.approx(0.25)
+
+
+def test_one_subject_from_the_mirror(policy: Policy, mirror: Path) -> None:
+    scores, rows = ask(policy, mirror, tasks=["mmlu_anatomy"], limit=4)
+    assert scores["mmlu_anatomy/acc"]["n"] == 4
+    assert [(row["subject"], row["id"]) for row in rows] == [("anatomy", number) for number in range(4)]
+    assert all(len(row["logps"]) == 4 for row in rows)
+
+
+@pytest.mark.slow
+def test_mmlu_equals_stock_lm_eval_to_the_last_digit(
+    policy: Policy, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stock task files, stock simple_evaluate; only `datasets.load_dataset` is pointed at the mirror."""
+    import datasets
+    from lm_eval import tasks
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    scores, rows = ask(policy, mirror, tasks=["mmlu"], shots=1, limit=3)
+
+    real = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda path, name=None, **rest: real(str(mirror / "datasets" / path), name, **rest),
+    )
+    stock_files = Path(tasks.__file__).parent / "mmlu" / "default"
+    with quiet("lm_eval", "datasets"):
+        stock = simple_evaluate(
+            model=HFLM(pretrained=policy.model, tokenizer=policy.tokenizer, batch_size=8),
+            tasks=["mmlu"],
+            num_fewshot=1,
+            limit=3,
+            bootstrap_iters=1000,
+            task_manager=tasks.TaskManager(include_defaults=False, include_path=str(stock_files)),
+        )
+    assert stock is not None
+    assert scores["mmlu/acc"]["value"] == stock["results"]["mmlu"]["acc,none"]
+    assert scores["mmlu/acc"]["n"] == 3 * 57 == len(rows)
+    for task, figures in stock["results"].items():
+        subject = figures["alias"].strip(" -")
+        if f"mmlu/acc/{subject}" in scores:
+            assert scores[f"mmlu/acc/{subject}"]["value"] == figures["acc,none"], task
+            assert scores[f"mmlu/acc/{subject}"]["standard_error"] == figures["acc_stderr,none"], task
+    assert len(scores) == 58
+    by_subject: dict[str, list[float]] = {}
+    for row in rows:
+        by_subject.setdefault(row["subject"], []).append(row["correct"])
+    assert scores["mmlu/acc"]["standard_error"] == questions.clustered_standard_error(by_subject)
+
+
+def test_offline_without_a_mirror_names_both_ways_out(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(DataError, match=r"go online, or pass --mirror DIR .* DIR/datasets/cais/mmlu"):
+        ask(policy, tasks=["mmlu_virology"])
+
+
+def test_a_mirror_without_the_questions_is_an_error(policy: Policy, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cais/mmlu: not in the mirror"):
+        ask(policy, tmp_path, tasks=["mmlu_virology"])
+
+
+@pytest.mark.slow
+def test_an_unknown_task_names_the_nearest(policy: Policy) -> None:
+    with pytest.raises(SuiteError, match=r"knows no task 'mmlu_anatmy'; did you mean .*'mmlu_anatomy'"):
+        ask(policy, tasks=["mmlu_anatmy"])
+
+
+def test_a_chat_template_that_is_not_there_is_refused(policy: Policy) -> None:
+    with pytest.raises(ModelError, match="has no chat template; set it to false"):
+        ask(policy, tasks=[questions.WORLD], chat_template=True)
+
+
+def test_a_chat_template_changes_the_prompt(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, plain = ask(policy, tasks=[questions.WORLD], limit=1)
+    template = "{% for m in messages %}{{ m.role }} : {{ m.content }}\n{% endfor %}"
+    monkeypatch.setattr(policy.tokenizer, "chat_template", template)
+    _, chatted = ask(policy, tasks=[questions.WORLD], limit=1, chat_template=True)
+    assert [row["id"] for row in chatted] == [row["id"] for row in plain]
+    assert [row["logps"] for row in chatted] != [row["logps"] for row in plain]

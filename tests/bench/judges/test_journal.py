@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.errors import JudgeError
+from bench.judges import Request, journal
+from bench.judges.journal import Journal, key
+
+ROW = {"key": "a", "usable": True, "reply": {"text": "m"}}
+
+
+def test_a_reply_is_found_again(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as one:
+        one.add(ROW)
+        one.add({"key": "b", "usable": False})
+        assert one.find("a") == ROW
+    with Journal(tmp_path / "j") as again:
+        assert again.find("a") == ROW
+        assert again.find("b") is None
+
+
+def test_a_cut_last_line_is_dropped_and_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as one:
+        one.add(ROW)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"key": "b", "usa')
+    with Journal(path) as again:
+        again.add({**ROW, "key": "c"})
+    assert path.read_bytes() == whole + whole.replace(b'"a"', b'"c"')
+
+
+def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j"
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Journal(path) as one:
+        one.add(ROW)
+        whole = path.read_bytes()
+        monkeypatch.setattr(journal.os, "fsync", full)
+        with pytest.raises(JudgeError, match="No space left on device"):
+            one.add({**ROW, "key": "b"})
+        assert one.find("b") is None
+    assert path.read_bytes() == whole
+
+
+def test_a_second_user_waits_and_then_sees_what_the_first_kept(tmp_path: Path) -> None:
+    found: list[Any] = []
+    first = Journal(tmp_path / "j")
+    first.__enter__()
+
+    def second() -> None:
+        with Journal(tmp_path / "j") as other:
+            found.append(other.find("a"))
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    thread.join(0.3)
+    assert thread.is_alive()
+    first.add(ROW)
+    first.__exit__(None, None, None)
+    thread.join(5)
+    assert found == [ROW]
+
+
+def test_the_key_covers_all_that_decides_a_reply() -> None:
+    """Each change of one thing changes the key; swapping the answers does too."""
+    judge = {"model": "m", "host": "h", "parameters": {"temperature": 1}}
+    request = Request("q", "x", "y", ())
+    variants = [
+        (judge, "t", request),
+        (judge | {"model": "n"}, "t", request),
+        (judge | {"host": "i"}, "t", request),
+        (judge | {"parameters": {"temperature": 0}}, "t", request),
+        (judge, "u", request),
+        (judge, "t", Request("r", "x", "y", ())),
+        (judge, "t", Request("q", "y", "x", ())),
+    ]
+    keys = [key(SimpleNamespace(**given), template, asked) for given, template, asked in variants]  # type: ignore[arg-type]
+    assert len(set(keys)) == len(variants)
+    assert keys[0] == key(SimpleNamespace(**judge), "t", Request("q", "x", "y", ()))  # type: ignore[arg-type]

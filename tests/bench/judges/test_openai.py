@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import JudgeError
+from bench.evaluators.win_rate import JOURNAL, Pair, judge
+from bench.record import read_jsonl
+from bench.suite import Judge
+
+PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
+KEY = "sk-planted-0123456789"
+
+
+def settings(endpoint: Any, **changes: Any) -> Judge:
+    given = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    return Judge.model_validate(given | {"concurrency": 2, "timeout_seconds": 5} | changes)
+
+
+def run(endpoint: Any, folder: Path, pairs: list[Pair] = PAIRS, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
+    scores, rows = judge(pairs, settings(endpoint, **changes), folder, no_model, lambda text: None)
+    return scores["win_rate/some-judge"], rows
+
+
+def no_model(model: Any) -> Any:
+    raise AssertionError("a paid judge loads no model")
+
+
+def test_both_orders_are_asked_and_their_difference_is_the_position_bias(endpoint: Any, tmp_path: Path) -> None:
+    """Ours gets 0.9 in first place and 1 − 0.4 = 0.6 in second: preference 0.75 for each of 4 pairs, so 75 %.
+
+    The first place gets (0.9 + 0.4) / 2 = 0.65, which is 0.15 above one half.
+    """
+    endpoint.answer = endpoint.like_ours
+    score, rows = run(endpoint, tmp_path)
+    assert score["value"] == pytest.approx(75)
+    assert score["standard_error"] == pytest.approx(0, abs=1e-9)
+    assert score["position_bias"] == pytest.approx(0.15)
+    assert (score["n"], score["unjudged"], score["n_wins"]) == (4, 0, 4)
+    assert rows[0]["id"] == 0
+    assert rows[0]["orders"] == {"ours_first": pytest.approx(0.9), "theirs_first": pytest.approx(0.6)}
+    assert len(endpoint.prompts) == 8
+
+
+def test_what_is_sent(endpoint: Any, tmp_path: Path) -> None:
+    run(endpoint, tmp_path, PAIRS[:1])
+    body = endpoint.bodies[0]
+    assert endpoint.keys == {f"Bearer {KEY}"}
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    sent = {name: body[name] for name in ("model", "max_tokens", "temperature", "top_p", "logprobs", "top_logprobs")}
+    assert sent == {
+        "model": "some-judge", "max_tokens": 1, "temperature": 1, "top_p": 1.0, "logprobs": True, "top_logprobs": 5
+    }  # fmt: skip
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "rate limit": {"status": 429, "headers": {"Retry-After": "0"}, "body": b'{"error": {"code": "rate_limit"}}'},
+    "server error": {"status": 500},
+    "cut connection": {"cut": True},
+    "web page": {"body": b"<html>busy</html>", "headers": {"Content-Type": "text/html"}},
+    "broken JSON": {"body": b'{"choices": ['},
+    "no choice": {"body": b'{"choices": []}'},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_passing_fault_changes_nothing(fault: str, endpoint: Any, tmp_path: Path) -> None:
+    """Every comparison fails once and then succeeds: twice as many requests, the same 75 %."""
+    good = endpoint.like_ours
+    bad = endpoint.respond(**FAULTS[fault])
+    endpoint.answer = lambda prompt, before: bad if before == 0 else good(prompt, before)
+    score, _ = run(endpoint, tmp_path)
+    assert score["value"] == pytest.approx(75)
+    assert len(endpoint.prompts) == 16
+
+
+def test_a_reply_that_hangs_is_asked_for_again(endpoint: Any, tmp_path: Path) -> None:
+    good = endpoint.like_ours
+    never = threading.Event()
+    hanging = endpoint.respond(wait=never)
+    endpoint.answer = lambda prompt, before: hanging if before == 0 else good(prompt, before)
+    score, _ = run(endpoint, tmp_path, PAIRS[:1], timeout_seconds=0.3)
+    never.set()
+    assert score["value"] == pytest.approx(75)
+
+
+def test_retry_after_is_honoured(endpoint: Any, tmp_path: Path) -> None:
+    good = endpoint.like_ours
+    limited = endpoint.respond(status=429, headers={"Retry-After": "0.7"}, body=b"{}")
+    endpoint.answer = lambda prompt, before: limited if before == 0 else good(prompt, before)
+    started = time.monotonic()
+    run(endpoint, tmp_path, PAIRS[:1])
+    assert time.monotonic() - started >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (401, {"message": f"Incorrect API key provided: {KEY}"}, "does not accept the key in JUDGE_KEY"),
+        (404, {"message": "The model has been deprecated", "code": "model_not_found"}, "retired or unknown"),
+        (429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, "quota is exhausted"),
+        (400, {"message": f"logprobs are not supported, {KEY}"}, "logprobs are not supported, [key]"),
+    ],
+)
+def test_a_fatal_answer_stops_at_once(
+    status: int, body: dict[str, str], message: str, endpoint: Any, tmp_path: Path
+) -> None:
+    refusal = endpoint.respond(status=status, body=json.dumps({"error": body}).encode())
+    endpoint.answer = lambda prompt, before: refusal
+    with pytest.raises(JudgeError) as raised:
+        run(endpoint, tmp_path)
+    assert message in str(raised.value)
+    assert KEY not in str(raised.value)
+    assert len(endpoint.prompts) <= 2  # no more than were under way
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_replies_without_a_label_are_unjudged_and_only_they_are_asked_again(endpoint: Any, tmp_path: Path) -> None:
+    """Question 2 never gets a usable reply: 3 attempts in each order, then the rate is null. Then the endpoint recovers."""
+    good = endpoint.like_ours
+    unusable = endpoint.choose(logprobs=None)
+    endpoint.answer = lambda prompt, before: unusable if "Question 2" in prompt else good(prompt, before)
+    score, rows = run(endpoint, tmp_path)
+    assert score["value"] is None
+    assert score["reason"] == "1 of 4 unjudged"
+    assert rows[2]["preference"] is None
+    assert len(endpoint.prompts) == 6 + 2 * 3
+
+    endpoint.answer = good
+    score, _ = run(endpoint, tmp_path)
+    assert score["value"] == pytest.approx(75)
+    assert len(endpoint.prompts) == 6 + 2 * 3 + 2
+
+
+def test_a_filtered_prompt_is_unjudged_without_asking_twice(endpoint: Any, tmp_path: Path) -> None:
+    good = endpoint.like_ours
+    filtered = endpoint.respond(status=400, body=b'{"error": {"message": "filtered", "code": "content_filter"}}')
+    endpoint.answer = lambda prompt, before: filtered if "Question 1" in prompt else good(prompt, before)
+    score, _ = run(endpoint, tmp_path)
+    assert score["reason"] == "1 of 4 unjudged"
+    assert len(endpoint.prompts) == 8
+
+
+def test_another_judge_is_asked_anew(endpoint: Any, tmp_path: Path) -> None:
+    run(endpoint, tmp_path, PAIRS[:1])
+    judge(PAIRS[:1], settings(endpoint, model="another"), tmp_path, no_model, lambda text: None)
+    assert len(endpoint.prompts) == 4
+
+
+def test_the_key_is_written_nowhere(endpoint: Any, tmp_path: Path) -> None:
+    """The endpoint quotes the key back in a reply."""
+    echo = endpoint.choose(0.9, message={"role": "assistant", "content": f"m {KEY}"})
+    endpoint.answer = lambda prompt, before: echo
+    told: list[str] = []
+    judge(PAIRS[:1], settings(endpoint), tmp_path, no_model, told.append)
+    assert list(read_jsonl(tmp_path / JOURNAL))
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert KEY not in "".join([*written, *told])
+
+
+def test_a_missing_key_names_the_variable(endpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(JudgeError, match="set the environment variable JUDGE_KEY"):
+        run(endpoint, tmp_path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from bench.evaluators.win_rate import Pair, judge
+from bench.suite import Judge
+pairs = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)]
+settings = Judge(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=2)
+judge(pairs, settings, Path(sys.argv[2]), None, lambda text: None)
+"""
+
+
+def test_a_killed_run_asks_for_nothing_twice_that_it_had_kept(endpoint: Any, tmp_path: Path) -> None:
+    """Kill −9 once 10 replies are kept; the last line is then cut in half, as a crash would leave it."""
+    good = endpoint.like_ours
+
+    def slowly(prompt: str, before: int) -> Any:
+        time.sleep(0.05)
+        return good(prompt, before)
+
+    endpoint.answer = slowly
+    journal = tmp_path / JOURNAL
+    command = [sys.executable, "-c", KILLED, endpoint.url, str(tmp_path)]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])})
+    while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 10):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {row["prompt_sha256"] for row in read_jsonl(journal)}
+    assert 10 <= len(kept) < 80
+    with journal.open("ab") as file:
+        file.write(b'{"key": "cut in the mid')
+    asked_before = list(endpoint.prompts)
+
+    endpoint.answer = good
+    pairs = [
+        Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)
+    ]
+    score, _ = run(endpoint, tmp_path, pairs)
+    assert score["value"] == pytest.approx(75)
+    assert len(endpoint.prompts) - len(asked_before) == 80 - len(kept)
+    assert len(list(read_jsonl(journal))) == 80

@@ -1,0 +1,47 @@
+"""What all tests share: quiet libraries, one thread, the same random numbers, and data that may lie beside the checkout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Before any test imports the libraries, which read these once; subprocesses inherit them.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """Return an offline mirror of the hub."""
+    return _beside("BENCH_MIRROR", "hub", "datasets")
+
+
+@pytest.fixture(scope="session")
+def judgements() -> Path:
+    """Return published AlpacaEval outputs with their judge's replies."""
+    return _beside("BENCH_JUDGEMENTS", "judge", "reference_outputs.json")
+
+
+def _beside(variable: str, name: str, holds: str) -> Path:
+    folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
+    if not (folder / holds).exists():
+        pytest.skip(f"no {holds} in {variable} or in ../shared/{name}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Seed torch and keep it to one thread; where no test has imported it yet, OMP_NUM_THREADS holds."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+        torch.manual_seed(0)
