@@ -26,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")]
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")
+]
 Results = Annotated[Path, typer.Option(help="Where records go: RESULTS/<suite>/jobs/<job id>/.")]
 Mirror = Annotated[
     Path | None,
@@ -34,10 +36,15 @@ Mirror = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the suite, such as training.steps=20. Repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key of the suite, such as training.steps=20. Repeatable."
+    ),
 ]
 Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only the jobs whose id matches, and what they need.")]
-Smoke = Annotated[bool, typer.Option("--smoke", help="A tiny random model and a handful of steps: see that the suite runs. No network.")]
+Smoke = Annotated[
+    bool,
+    typer.Option("--smoke", help="A tiny random model and a handful of steps: see that the suite runs. No network."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -123,7 +130,9 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
 
     checked = suite_file.load(suite, overrides or [])
     methods = ", ".join(method.shown for method in checked.methods)
-    print(f"{checked.name}: valid; {methods}; {len(checked.lambdas)} λ; seeds {list(checked.seeds)}; {checked.steps} steps a run")
+    print(
+        f"{checked.name}: valid; {methods}; {len(checked.lambdas)} λ; seeds {list(checked.seeds)}; {checked.steps} steps a run"
+    )
 
 
 @app.command()
@@ -139,7 +148,8 @@ def status(results: Annotated[Path, typer.Argument(help="A results folder.")], a
             outcomes.setdefault((job.status["outcome"] if job else None) or "not complete", []).append(job_id)
         found.append({"suite": suite.name, "folder": str(suite.path), "jobs": outcomes})
         if not as_json:
-            print(f"{suite.path}: {len(suite.info['jobs'])} jobs: {', '.join(f'{len(ids)} {name}' for name, ids in outcomes.items())}")
+            counts = ", ".join(f"{len(ids)} {name}" for name, ids in outcomes.items())
+            print(f"{suite.path}: {len(suite.info['jobs'])} jobs: {counts}")
             for job_id in outcomes.get(record.FAILED, []):
                 print(f"  failed: {job_id}: {suite.jobs[job_id].status['message']}")
     if as_json:
@@ -195,7 +205,9 @@ def main() -> None:
     except Exception as error:  # a bug of ours: say so, with the traceback on demand
         if os.environ.get("BENCH_TRACEBACK"):
             raise
-        print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+        print(
+            f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr
+        )
         sys.exit(70)
 
 

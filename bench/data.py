@@ -231,7 +231,7 @@ def _instruction_row(row: Mapping[str, Any], source: InstructionData, tokenizer:
         made = _apply_chat_template({"prompt": before, "completion": [last]}, tokenizer, where)
         return InstructionRow(made["prompt"], made["completion"])
     prompt = _text(row, columns.instruction, where)
-    extra = _text(row, columns.input, where) if _has_input(row, columns) else ""
+    extra = _input(row, columns, where)
     prompt = f"{prompt}\n{extra}" if extra else prompt
     answer = source.answer_prefix + _text(row, columns.output, where)
     if source.format == "messages":
@@ -246,11 +246,11 @@ def _instruction_row(row: Mapping[str, Any], source: InstructionData, tokenizer:
     return InstructionRow(prompt, answer)
 
 
-def _has_input(row: Mapping[str, Any], columns: InstructionColumns) -> bool:
-    """Tell whether a row has an input: the default column may be absent, a mapped one may not; null means none."""
+def _input(row: Mapping[str, Any], columns: InstructionColumns, where: str) -> str:
+    """Return a row's input: the default column may be absent, a mapped one may not; null means none."""
     if columns.input is None or ("input" not in columns.model_fields_set and columns.input not in row):
-        return False
-    return row.get(columns.input, "") is not None
+        return ""
+    return "" if row.get(columns.input, "") is None else _text(row, columns.input, where)
 
 
 def _apply_chat_template(parts: dict[str, Any], tokenizer: Any, where: str) -> dict[str, str]:

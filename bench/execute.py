@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import multiprocessing
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection
@@ -142,7 +141,9 @@ class Execution:
             with FileLock(self.folder / ".lock", timeout=0):
                 return self._run(selected)
         except Timeout:
-            raise InputError(f"{self.folder}: another bench run is at work in this folder; wait for it or use --results") from None
+            raise InputError(
+                f"{self.folder}: another bench run is at work in this folder; wait for it or use --results"
+            ) from None
 
     def _run(self, selected: set[str]) -> Summary:
         write_suite(self.plan, self.folder)
@@ -277,7 +278,11 @@ def write_suite(plan: Plan, folder: Path) -> None:
     """Write suite.json: the resolved suite and the jobs of its plan."""
     from bench import __version__, environment
 
-    produced = {"version": __version__, "commit": environment.commit(), "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    produced = {
+        "version": __version__,
+        "commit": environment.commit(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     value = {
         "schema": record.SCHEMA,
         "name": plan.suite.name,
@@ -290,4 +295,5 @@ def write_suite(plan: Plan, folder: Path) -> None:
 
 
 def exit_code(summary: Summary) -> int:
+    """Return 0 when all that was selected is complete, 1 when a job failed."""
     return 1 if summary.failed or summary.blocked else 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import record
-from bench.errors import BenchError, Interrupted
+from bench.errors import BenchError, Interrupted, JudgeError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
@@ -79,7 +79,9 @@ class Desk:
             if sft_rows:
                 instruction = settings.instruction.model_copy(update={"rows": sft_rows["rows"]})
                 settings = settings.model_copy(update={"instruction": instruction})
-            self._datasets[key] = data.load(settings, tokenizer, self.mirror, sft_on_chosen=bool(on_chosen), judged=judged)
+            self._datasets[key] = data.load(
+                settings, tokenizer, self.mirror, sft_on_chosen=bool(on_chosen), judged=judged
+            )
         return self._datasets[key]
 
     def say(self, text: str) -> None:
@@ -113,7 +115,10 @@ def run(job: PlannedJob, desk: Desk) -> dict[str, Any]:
             first = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
             message = f"internal error: {type(error).__name__}: {first} (traceback in {job.id}/log.txt)"
             status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": message}
-    status |= {"seconds": round(time.monotonic() - started, 3), "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    status |= {
+        "seconds": round(time.monotonic() - started, 3),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     record.write_json(folder / "status.json", status)
     return status
 
@@ -166,7 +171,7 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
     from bench.train import Run, train
 
     policy = desk.base(desk.suite.model, job.inputs.get("pretrained"))
-    own = {name: job.settings[name] for name in ("sft_on_chosen", "sft_rows") if name in job.settings}
+    own: dict[str, Any] = {name: job.settings[name] for name in ("sft_on_chosen", "sft_rows") if name in job.settings}
     datasets = desk.datasets(policy.tokenizer, own)
     batch_size = desk.suite.training.batch_size
     if own:
@@ -263,6 +268,10 @@ def _judge(job: PlannedJob, desk: Desk, folder: Path) -> None:
     scores, rows = win_rate.judge(pairs, settings.judge, folder, lambda model: desk.base(model, pretrained), desk.say)
     _write_rows(folder, rows)
     record.write_json(folder / "scores.json", scores)
+    for name, score in scores.items():
+        if score["value"] is None:
+            # Failed, not complete: the next run asks only for the pairs that are missing.
+            raise JudgeError(f"{name}: {score['reason']}; the same command asks again, only for the missing ones")
 
 
 def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:

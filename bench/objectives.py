@@ -54,17 +54,21 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
     rows = [(example.prompt, answer) for example in examples for answer in example.answers]
     length = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer in rows]
-    predictors, targets, sequences = [], [], []
+    predictors: list[int] = []
+    targets: list[int] = []
+    sequences: list[int] = []
     for number, (prompt, answer) in enumerate(rows):
         start = number * length + len(prompt) - 1
         predictors += range(start, start + len(answer))
         targets += answer
         sequences += [number] * len(answer)
     return Batch(
-        torch.tensor(ids, device=device),
-        None,
-        None,
-        *(torch.tensor(values, device=device) for values in (predictors, targets, sequences)),
+        input_ids=torch.tensor(ids, device=device),
+        position_ids=None,
+        attention_mask=None,
+        predictors=torch.tensor(predictors, device=device),
+        targets=torch.tensor(targets, device=device),
+        sequences=torch.tensor(sequences, device=device),
         answers=len(rows),
         tokens=sum(len(prompt) + len(answer) for prompt, answer in rows),
     )
@@ -99,10 +103,12 @@ def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
             sequences += [number] * len(answer)
             start, number = end, number + 1
     return Batch(
-        ids.to(device),
-        positions.to(device),
-        mask.unsqueeze(1).to(device),
-        *(torch.tensor(values, device=device) for values in (predictors, targets, sequences)),
+        input_ids=ids.to(device),
+        position_ids=positions.to(device),
+        attention_mask=mask.unsqueeze(1).to(device),
+        predictors=torch.tensor(predictors, device=device),
+        targets=torch.tensor(targets, device=device),
+        sequences=torch.tensor(sequences, device=device),
         answers=number,
         tokens=sum(lengths),
     )

@@ -154,10 +154,19 @@ class _Planner:
         }
         inputs = {"pretrained": self.pretrained, **parts.pop("inputs", {})}
         return self._job(
-            "train", slug, roles=(role,), labels=labels, settings=settings, inputs=inputs, data=tuple(self.identities), **parts
+            "train",
+            slug,
+            roles=(role,),
+            labels=labels,
+            settings=settings,
+            inputs=inputs,
+            data=tuple(self.identities),
+            **parts,
         )
 
-    def _first_phase_alone(self, objective: Objective, seed: int, role: str, slug: str, steps: int, **own: Any) -> PlannedJob:
+    def _first_phase_alone(
+        self, objective: Objective, seed: int, role: str, slug: str, steps: int, **own: Any
+    ) -> PlannedJob:
         """Add a Sequential run whose second phase is empty: an optimum, or a reference policy."""
         uses_dpo = objective is Objective.DPO
         inputs = {"reference_logps": self.reference_logps} if uses_dpo else {}
@@ -172,7 +181,14 @@ class _Planner:
             "phase_steps": phases,
             "options": {},
         }
-        settings = {"method": "sequential", "options": {}, "phases": [[str(objective), steps]], "seed": seed, **beta, **own}
+        settings = {
+            "method": "sequential",
+            "options": {},
+            "phases": [[str(objective), steps]],
+            "seed": seed,
+            **beta,
+            **own,
+        }
         return self._train(slug, role, labels, settings, inputs=inputs, steps=steps, tokens=self._tokens(labels, steps))
 
     def _optimum(self, objective: Objective, seed: int) -> PlannedJob:
@@ -188,19 +204,21 @@ class _Planner:
                 suite.data.preference.rows if reference.policy == "preference_chosen" else suite.data.instruction.rows
             )
             batch_size = reference.batch_size or suite.training.batch_size.sft
-            own = {}
+            own: dict[str, Any] = {}
             if reference.policy == "preference_chosen":
                 own["sft_on_chosen"] = {"rows": rows, "batch_size": batch_size}
             elif reference.rows or reference.batch_size:
                 own["sft_rows"] = {"rows": rows, "batch_size": batch_size}
-            epochs = reference.epochs or suite.training.epochs
-            steps = rows // batch_size * epochs if own or reference.epochs else suite.steps
+            epochs = reference.epochs or (suite.training.epochs if own else None)
+            steps = rows // batch_size * epochs if epochs else suite.steps
             slug = f"sft-optimum-s{suite.seeds[0]}" if not own and steps == suite.steps else "reference"
             policy = self._first_phase_alone(Objective.SFT, suite.seeds[0], "reference", slug, steps, **own).id
         settings = {"model": self.model, "data": _preference_settings(suite)}
         inputs = {"pretrained": self.pretrained, "policy": policy}
         labels = {"of": policy or "base"}
-        return self._job("reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)).id
+        return self._job(
+            "reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)
+        ).id
 
     def _run(self, method: Method, lambda_dpo: float, seed: int) -> None:
         suite = self.suite
@@ -212,7 +230,13 @@ class _Planner:
         inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
         if kind.needs_optima:
             inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
-        own: dict[str, Any] = {"method": method.name, "options": options, "seed": seed, "beta": suite.objectives.beta, "lambda_dpo": lambda_dpo}
+        own: dict[str, Any] = {
+            "method": method.name,
+            "options": options,
+            "seed": seed,
+            "beta": suite.objectives.beta,
+            "lambda_dpo": lambda_dpo,
+        }
         prefix = None
         if method.name == "sequential":
             own["phases"] = [[str(objective), phase_steps[objective]] for objective in order]
@@ -262,7 +286,10 @@ class _Planner:
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
         inputs = {"pretrained": self.pretrained, "policy": policy.id if policy else None}
         if suite.evaluation.lm_eval:
-            settings = {"model": self.model, "lm_eval": suite.evaluation.lm_eval.model_dump(mode="json", exclude={"batch_size"})}
+            settings: dict[str, Any] = {
+                "model": self.model,
+                "lm_eval": suite.evaluation.lm_eval.model_dump(mode="json", exclude={"batch_size"}),
+            }
             self._job("lm_eval", f"questions-{name}", labels={"of": of}, settings=settings, inputs=inputs)
         win_rate = suite.evaluation.win_rate
         if win_rate:
@@ -278,7 +305,14 @@ class _Planner:
             judge = win_rate.judge
             labels = {"of": of, "judge": _judge_name(judge)}
             uses = {"pretrained": self.pretrained, "answers": answers.id}
-            self._job("judge", f"judged-{name}", labels=labels, settings=_judge_settings(judge), inputs=uses, data=("preference",))
+            self._job(
+                "judge",
+                f"judged-{name}",
+                labels=labels,
+                settings=_judge_settings(judge),
+                inputs=uses,
+                data=("preference",),
+            )
 
 
 def _slug(text: str) -> str:

@@ -58,7 +58,11 @@ def _tokens(job: PlannedJob) -> int:
 def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
     """Word a plan: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
-    lines = [f"{suite.name}: {len(suite.methods)} methods × {len(suite.lambdas)} λ × {len(suite.seeds)} seeds, {suite.steps} steps a run", ""]
+    lines = [
+        f"{suite.name}: {len(suite.methods)} methods × {len(suite.lambdas)} λ × {len(suite.seeds)} seeds, "
+        f"{suite.steps} steps a run",
+        "",
+    ]
     for job in plan.jobs.values():
         if job.id in selected and job.kind in ("pretrain", "train", "reference_logps"):
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
@@ -67,13 +71,16 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
     for kind, name in KINDS.items():
         found = {state: count for (one, state), count in counts.items() if one == kind}
         if found:
-            lines.append(f"  {sum(found.values()):>4} × {name}: {', '.join(f'{count} {state}' for state, count in found.items())}")
+            lines.append(
+                f"  {sum(found.values()):>4} × {name}: {', '.join(f'{count} {state}' for state, count in found.items())}"
+            )
     sums = totals(plan, states, selected)
     lines += [
         "",
         f"  optimizer steps: {sums['optimizer_steps']:,} ({sums['optimizer_steps_to_do']:,} to do); without sharing "
         f"{sums['optimizer_steps_without_sharing']:,}: {sums['optimizer_steps_saved']:,} saved",
-        f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), every row at full length",
+        f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
+        "every row at full length",
     ]
     return "\n".join(lines)
 

@@ -154,7 +154,8 @@ def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple
 
         torch.manual_seed(0)
         config = world_model.config(settings.architecture, "tiny")
-        return AutoModelForCausalLM.from_config(config, dtype=dtype), world_model.tokenizer()
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        return model, world_model.tokenizer()
     place = {
         "hub": lambda: settings.path,
         "local": lambda: str(Path(settings.path or "").expanduser()),

@@ -52,14 +52,18 @@ class Progress:
         self._running: dict[str, dict[str, Any]] = {}
         self._began = time.monotonic()
         self._spoke: dict[str, float] = {}
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4) if console.is_terminal else None
+        self._live = (
+            Live(console=console, get_renderable=self._render, refresh_per_second=4) if console.is_terminal else None
+        )
 
     def __enter__(self) -> Progress:
         if self._live:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
 
@@ -71,7 +75,9 @@ class Progress:
         self._running[job.id] |= message
         if not self._live and time.monotonic() - self._spoke[job.id] > PLAIN_LINE_SECONDS:
             self._spoke[job.id] = time.monotonic()
-            self._console.print(f"  {job.id}: {_activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False)
+            self._console.print(
+                f"  {job.id}: {_activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False
+            )
 
     def ended(self, job: PlannedJob, status: dict[str, Any]) -> None:
         self._running.pop(job.id, None)
@@ -82,7 +88,9 @@ class Progress:
             line += f" in {status['seconds']:.1f} s"
         if status["outcome"] != record.COMPLETE:
             line += f": {status['message']}"
-        self._console.print(line + ("" if self._live else self._time_left()), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(
+            line + ("" if self._live else self._time_left()), markup=False, highlight=False, soft_wrap=True
+        )
 
     def _time_left(self) -> str:
         left = self._estimate.seconds_left()

@@ -210,7 +210,9 @@ def read_job(path: Path) -> Job:
     """
     spec = read_json(path / "spec.json")
     if spec.get("schema", 0) > SCHEMA:
-        raise InputError(f"{path}: schema {spec['schema']} is newer than {SCHEMA}, which this version reads; upgrade bench")
+        raise InputError(
+            f"{path}: schema {spec['schema']} is newer than {SCHEMA}, which this version reads; upgrade bench"
+        )
     return Job(path, spec)
 
 

@@ -64,12 +64,20 @@ class Lora(Frozen):
 
 
 class PreferenceColumns(Frozen):
+    """Map the columns of preference pairs; without a prompt column it is what chosen and rejected share."""
+
+    """Map the columns of preference pairs; without a prompt column it is what both texts begin with."""
+
     prompt: str | None = "prompt"
     chosen: str = "chosen"
     rejected: str = "rejected"
 
 
 class InstructionColumns(Frozen):
+    """Map the columns of instruction rows."""
+
+    """Map the columns of instruction rows."""
+
     instruction: str = "instruction"
     input: str | None = "input"
     output: str = "output"
@@ -335,8 +343,8 @@ class Suite(Frozen):
             return training.steps
         if per_epoch["dpo"] != per_epoch["sft"]:
             raise ValueError(
-                f"training.epochs: an epoch is {per_epoch['dpo']} steps of preference pairs but {per_epoch['sft']} of instruction rows; "
-                "make them equal or give training.steps instead of training.epochs"
+                f"training.epochs: an epoch is {per_epoch['dpo']} steps of preference pairs but {per_epoch['sft']} "
+                "of instruction rows; make them equal or give training.steps instead of training.epochs"
             )
         assert training.epochs is not None
         return training.epochs * per_epoch["dpo"]

@@ -126,7 +126,7 @@ class _Document:
             target[part if isinstance(target, list) else str(part)] = value
         except (IndexError, TypeError):
             has = f"holds {len(target)} entries" if isinstance(target, list) else f"is {target!r}, which has no keys"
-            raise SuiteError(f"--set {override}: cannot be set: {_dotted(path)} in {self.path} {has}") from None
+            raise SuiteError(f"--set {override}: cannot be set: {_dotted(tuple(path))} in {self.path} {has}") from None
 
     def suite(self) -> Suite:
         try:

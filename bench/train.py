@@ -102,12 +102,14 @@ class Trainer:
         self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
         self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
         self.cursors = {
-            objective: Cursor(objective, len(run.datasets.train[objective].examples), getattr(run.batch_size, objective), seed)
+            objective: Cursor(
+                objective, len(run.datasets.train[objective].examples), getattr(run.batch_size, objective), seed
+            )
             for objective in Objective
         }
         self.step, self.phase = 0, -1
         self.probed: dict[Objective, list[int]] = {}
-        self.discarded_rows = {objective: 0 for objective in Objective}
+        self.discarded_rows = dict.fromkeys(Objective, 0)
         self.row: dict[str, Any] = {}
         self.collecting: Any = None
         self.reference = {
@@ -166,11 +168,12 @@ class Trainer:
         rows = self.cursors[objective].draw()
         self.probed[objective] = rows
         self.policy.model.eval()
-        loss = 0.0
+        terms = []
         for part, divisor in self.parts(objective, rows):
             value, tokens = self.loss(objective, part, divisor)
-            loss += float(value)
+            terms.append(value)
             self.row["probe_tokens"] += tokens
+        (loss,) = self._sums([terms])
         self.row["probe_seconds"] += self._now() - started
         self.row.setdefault("probes", {})[str(objective)] = loss
         return loss
@@ -202,7 +205,11 @@ class Trainer:
         """
         examples = self.run.datasets.train[objective].examples
         batch = [examples[row] for row in rows]
-        divisor = objectives.sft_divisor(batch, self.run.suite.objectives.reduction) if objective is Objective.SFT else len(rows)
+        divisor = (
+            objectives.sft_divisor(batch, self.run.suite.objectives.reduction)
+            if objective is Objective.SFT
+            else len(rows)
+        )
         mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         micro = getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
         return [(list(part), divisor) for part in in_parts(mine, micro)]
@@ -214,19 +221,29 @@ class Trainer:
         if objective is Objective.SFT:
             return objectives.sft_sum(self.policy.model, batch) / divisor, batch.tokens
         reference = {name: values[list(rows)] for name, values in self.reference.items()}
-        return objectives.dpo_sum(self.policy.model, batch, reference, self.run.suite.objectives.beta) / divisor, batch.tokens
+        return objectives.dpo_sum(
+            self.policy.model, batch, reference, self.run.suite.objectives.beta
+        ) / divisor, batch.tokens
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
         """Add up over processes: gradients on the adapter, and the losses."""
-        sums = torch.stack([torch.stack(values).sum() for values in terms.values()])
         if self.accelerator.num_processes > 1:
             for parameter in self.parameters:
                 parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
+        return dict(zip(terms, self._sums(list(terms.values())), strict=True))
+
+    def _sums(self, terms: Sequence[Sequence[Tensor]]) -> list[float]:
+        """Add up each objective's micro-batches over all processes, so that every process chooses alike."""
+        zero = torch.zeros((), device=self.policy.device)
+        sums = torch.stack([sum(values, zero) for values in terms])
+        if self.accelerator.num_processes > 1:
             sums = self.accelerator.reduce(sums, "sum")
-        losses = dict(zip(terms, sums.tolist(), strict=True))
         if not torch.isfinite(sums).all():
-            raise JobError(f"the loss is not finite at step {self.step + 1} ({losses}); lower training.learning_rate")
-        return losses
+            raise JobError(
+                f"the loss is not finite at step {self.step + 1} ({sums.tolist()}); lower training.learning_rate"
+            )
+        values: list[float] = sums.tolist()
+        return values
 
     def _discard_unused(self) -> None:
         """Drop the batches that were drawn for a probe only; they are on record."""
@@ -287,9 +304,13 @@ class Trainer:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
         suite, datasets = self.run.suite, self.run.datasets
         examples = {objective: datasets.sample(split, objective) for objective in Objective}
-        sizes = {objective: 2 * getattr(self.settings.micro_batch_size or self.run.batch_size, objective) for objective in Objective}
+        sizes = {
+            objective: 2 * getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
+            for objective in Objective
+        }
         logps = {
-            objective: held_out.answer_logps(self.policy, examples[objective], sizes[objective]) for objective in Objective
+            objective: held_out.answer_logps(self.policy, examples[objective], sizes[objective])
+            for objective in Objective
         }
         sft = held_out.sft_score(logps[Objective.SFT], examples[Objective.SFT], suite.objectives.reduction)
         if self.run.reference is not None:
@@ -324,7 +345,10 @@ class Trainer:
             "probe_tokens": record.measured(totals["probe_tokens"], "tokens"),
             **summarize(list(record.read_jsonl(folder / "usage.jsonl"))),
             **{f"rows_drawn/{name}": record.measured(count, "rows") for name, count in drawn.items()},
-            **{f"rows_probed_only/{name}": record.measured(count, "rows") for name, count in self.discarded_rows.items()},
+            **{
+                f"rows_probed_only/{name}": record.measured(count, "rows")
+                for name, count in self.discarded_rows.items()
+            },
             "reload_difference": record.measured(difference, "largest absolute difference of logits"),
         }
         record.write_json(folder / "measurements.json", measurements)

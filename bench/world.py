@@ -139,7 +139,11 @@ def _names(chance: random.Random) -> Iterator[str]:
     seen = set()
     while True:
         first = chance.choice(("Br", "Kr", "Dr", "Fl", "Gr", "Pl", "Sk", "Tr", "Vl", "Zw")) + chance.choice("aeiou")
-        name = first + chance.choice(("lm", "nd", "rv", "sk", "x", "zz", "bb", "gn")) + chance.choice(("o", "a", "ex", "ith", "un"))
+        name = (
+            first
+            + chance.choice(("lm", "nd", "rv", "sk", "x", "zz", "bb", "gn"))
+            + chance.choice(("o", "a", "ex", "ith", "un"))
+        )
         if name not in seen:
             seen.add(name)
             yield name
@@ -154,7 +158,11 @@ def corpus() -> list[str]:
     chance = random.Random(_SEED + 1)
     trained, others = facts()
     texts = [fact.write(template) for fact in (*trained, *others) for template in _STATEMENTS]
-    texts += [f"{fact.ask(asked)} {fact.write(chance.choice((_TERSE, *_PLAIN)))}" for fact in (*trained, *others) for asked in _PLAIN_QUESTIONS]
+    texts += [
+        f"{fact.ask(asked)} {fact.write(chance.choice((_TERSE, *_PLAIN)))}"
+        for fact in (*trained, *others)
+        for asked in _PLAIN_QUESTIONS
+    ]
     registers = ((_TERSE,), _PLAIN, _COURTEOUS, _CURT)
     for fact in trained:
         for asked in (_QUESTION, *_INSTRUCTIONS, *_REQUESTS):
@@ -235,7 +243,9 @@ def quality(prompt: str, answer: str) -> float:
     asked = set(words(prompt))
     fact = next((fact for known in facts() for fact in known if {fact.name, fact.attribute} <= asked), None)
     if fact is None:
-        raise DataError(f"the rule judge knows only the built-in world, not this prompt: {prompt[:80]!r}; choose another judge")
+        raise DataError(
+            f"the rule judge knows only the built-in world, not this prompt: {prompt[:80]!r}; choose another judge"
+        )
     spoken = words(answer.lower())
     text = f" {' '.join(spoken)} "
     right = {value for value in _KINDS[fact.kind][fact.attribute] if value in spoken} == {fact.value}

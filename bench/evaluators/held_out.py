@@ -22,7 +22,9 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
     """
     was_training = policy.model.training
     policy.model.eval()
-    order = sorted(range(len(examples)), key=lambda row: len(examples[row].prompt) + sum(map(len, examples[row].answers)))
+    order = sorted(
+        range(len(examples)), key=lambda row: len(examples[row].prompt) + sum(map(len, examples[row].answers))
+    )
     result = torch.empty(len(examples), len(examples[0].answers))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
@@ -47,7 +49,9 @@ def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dic
     `token_mean` is a ratio of sums; its error comes from each row's departure from the mean of its own tokens.
     """
     sums = -logps[:, 0].double()
-    sizes = torch.tensor([len(one.answers[0]) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double)
+    sizes = torch.tensor(
+        [len(one.answers[0]) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double
+    )
     value = float(sums.sum() / sizes.sum())
     return _score(value, ((sums - value * sizes) / sizes.mean()).tolist(), len(examples))
 

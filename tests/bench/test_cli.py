@@ -83,7 +83,11 @@ def test_run_status_and_report_work_on_one_folder(folder: Path) -> None:
 def test_only_runs_what_matches_and_what_it_needs(folder: Path) -> None:
     code, out, _ = bench("run", "tiny.yaml", "--only", "dpo-optimum-*", "--json", folder=folder)
     assert code == 0
-    assert [job.rsplit("-", 1)[0] for job in json.loads(out)["made"]] == ["sft-optimum-s0", "reference-logps", "dpo-optimum-s0"]
+    assert [job.rsplit("-", 1)[0] for job in json.loads(out)["made"]] == [
+        "sft-optimum-s0",
+        "reference-logps",
+        "dpo-optimum-s0",
+    ]
     code, _, err = bench("run", "tiny.yaml", "--only", "nothing*", folder=folder)
     assert (code, err) == (2, "bench: --only nothing*: matches no job; 'bench plan' lists them\n")
 

@@ -22,7 +22,10 @@ from bench.suite import Data, DataSource, InstructionData, PreferenceData
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPECIAL = ["<pad>", "<s>", "</s>"]
 BOS, EOS = 1, 2
-CHAT = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+CHAT = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 
 def byte_tokenizer(*, bos: bool = False, eos: bool = True, merges: Sequence[tuple[str, str]] = ()) -> Any:

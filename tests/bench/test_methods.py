@@ -96,7 +96,7 @@ def test_maxright_every_step_probes_both_at_every_step() -> None:
 
 
 def test_maxright_every_third_step_follows_algorithm_4() -> None:
-    """k = 3, λ = 0.5, f* = 0, so that gaps are half the losses; step by step:
+    """k = 3, λ = 0.5, f* = 0, so that gaps are half the losses.
 
     - t = 1 (first step: probe): gaps (0.5, 0.4) → DPO; its loss before the update, 1.0, leaves its gap at 0.5.
     - t = 2 (no probe): (0.5, 0.4) → DPO again, whose loss is now 0.6 → gap 0.3.

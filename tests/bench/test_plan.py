@@ -105,7 +105,12 @@ def test_beta_changes_every_job_but_the_sft_optimum_and_the_reference_log_probab
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "other"}, {"description": "words"}, {"training": {"checkpoint_every": 1}}, {"training": {"epochs": None, "steps": 10}}],
+    [
+        {"name": "other"},
+        {"description": "words"},
+        {"training": {"checkpoint_every": 1}},
+        {"training": {"epochs": None, "steps": 10}},
+    ],
 )
 def test_what_changes_no_number_changes_no_id(change: dict[str, Any]) -> None:
     if "training" in change:

@@ -95,7 +95,7 @@ MISTAKES = {
     ),
     "a typo in a method's option": (
         ("max_eval_every", "max_eval_evry"),
-        f"x.yaml:19: unknown key 'max_eval_evry'; did you mean 'max_eval_every'? known: label, lambdas, max_eval_every, name",
+        "x.yaml:19: unknown key 'max_eval_evry'; did you mean 'max_eval_every'? known: label, lambdas, max_eval_every, name",
     ),
     "an option of another method": (
         ("  - mix", "  - {name: sequential, label: other, backward: joint}"),

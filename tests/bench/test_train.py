@@ -82,7 +82,15 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         reference = record.read_json(self.desk.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
         made = Trainer(
-            Run(job, self.plan.suite, folder, base, self.desk.datasets(base.tokenizer, {}), self.plan.suite.training.batch_size, reference)
+            Run(
+                job,
+                self.plan.suite,
+                folder,
+                base,
+                self.desk.datasets(base.tokenizer, {}),
+                self.plan.suite.training.batch_size,
+                reference,
+            )
         )
         made.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0}
         return made
@@ -103,7 +111,10 @@ def assert_same_run(one: record.Job, other: record.Job) -> None:
     """Two runs took the same steps and ended at the same weights, bit for bit; times apart."""
     timing = {"seconds", "probe_seconds", "training_seconds"}
     for name in ("steps", "trajectory"):
-        rows = [[{key: value for key, value in row.items() if key not in timing} for row in job.rows(name)] for job in (one, other)]
+        rows = [
+            [{key: value for key, value in row.items() if key not in timing} for row in job.rows(name)]
+            for job in (one, other)
+        ]
         assert rows[0] == rows[1]
     assert one.scores == other.scores
     first, second = adapter(one), adapter(other)
