@@ -47,7 +47,10 @@ def gguf_file(package: str) -> Path:
     Raises:
         ModelError: the package is not installed or carries none.
     """
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ModuleNotFoundError, ValueError):  # a dotted name without its parent, or an empty one
+        spec = None
     folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     found = sorted(file for folder in folders for file in folder.glob("*.gguf"))
     if not found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,14 +155,14 @@ def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple
 
         torch.manual_seed(0)
         config = world_model.config(settings.architecture, "tiny")
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
-        return model, world_model.tokenizer()
-    place = {
+        return AutoModelForCausalLM.from_config(config, dtype=dtype), world_model.tokenizer()
+    places: dict[str, Callable[[], str | None]] = {
         "hub": lambda: settings.path,
         "local": lambda: str(Path(settings.path or "").expanduser()),
         "world": lambda: str(_required(pretrained) / "model"),
         "gguf_package": lambda: str(_plain_copy_of_gguf(str(settings.path))),
-    }[settings.source]()
+    }
+    place = places[settings.source]()
     tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
     model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
     return model, tokenizer

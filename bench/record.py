@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -208,12 +207,14 @@ def read_job(path: Path) -> Job:
     Raises:
         InputError: no readable spec, or a schema newer than this version knows.
     """
-    spec = read_json(path / "spec.json")
-    if spec.get("schema", 0) > SCHEMA:
-        raise InputError(
-            f"{path}: schema {spec['schema']} is newer than {SCHEMA}, which this version reads; upgrade bench"
-        )
-    return Job(path, spec)
+    return Job(path, _known_schema(path / "spec.json"))
+
+
+def _known_schema(path: Path) -> dict[str, Any]:
+    value: dict[str, Any] = read_json(path)
+    if value.get("schema", 0) > SCHEMA:
+        raise InputError(f"{path}: schema {value['schema']} is newer than {SCHEMA}, the last this version reads; upgrade bench")
+    return value
 
 
 @dataclass(frozen=True)
@@ -286,14 +287,7 @@ def find_suites(results: Path) -> list[SuiteRecord]:
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; 'bench run SUITE --results {results}' makes one")
     paths = [results / "suite.json", *sorted(results.glob("*/suite.json"))]
-    found = [SuiteRecord(path.parent, read_json(path)) for path in paths if path.exists()]
+    found = [SuiteRecord(path.parent, _known_schema(path)) for path in paths if path.exists()]
     if not found:
         raise InputError(f"{results}: holds no suite (no suite.json in it or one level below); 'bench run' makes one")
     return found
-
-
-def clear(folder: Path) -> None:
-    """Empty a job's folder, as before it is run anew."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import SuiteRecord, find_suites, write_json
-from report import html, markdown, present, story
+from report import html, markdown, story
 from report.document import Cell, Column, Row, Table
 from report.load import Results, is_accuracy, is_win_rate
 from report.numbers import number, plus_minus, series_digits
@@ -183,11 +183,7 @@ def _leaderboard_row(one: _Built, recipe: Recipe, rank: int, digits: int, href: 
         for name in names:
             found = recipe.estimate(name)
             factor = 100.0 if is_accuracy(name) else 1.0
-            label = (
-                present.spec(name, one.tables).title.removeprefix("Accuracy, ")
-                if is_accuracy(name)
-                else name.removeprefix("win_rate/")
-            )
+            label = name.removesuffix("/acc").removeprefix("win_rate/")
             parts.append(
                 f"{plus_minus(found.mean * factor, found.sd * factor, 1)} % ({label})"
                 if found.n
@@ -203,9 +199,9 @@ def _leaderboard_row(one: _Built, recipe: Recipe, rank: int, digits: int, href: 
         Cell(plus_minus(distance.mean, distance.sd, digits)),
         Cell(scores([name for name in one.tables.scores if is_accuracy(name)])),
         Cell(scores([name for name in one.tables.scores if is_win_rate(name)])),
-        Cell(
-            plus_minus(runtime.mean, runtime.sd, 1, sign=True) if runtime.n else "not measured", missing=not runtime.n
-        ),
+        Cell(plus_minus(runtime.mean, runtime.sd, 1, sign=True))
+        if runtime.n
+        else Cell("not measured", note=recipe.reason("runtime_increase_percent"), missing=True),
         Cell(number(float(distance.n), 0)),
     )
     return Row(cells, "best" if rank == 1 else "")

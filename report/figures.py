@@ -53,7 +53,7 @@ def tradeoff(tables: Tables, folder: Path) -> document.Figure | None:
         return None
     drawer = Drawer(tables)
     with _style():
-        main = tuple(_panel(sketch, (5.3, height)) for sketch, height in zip(drawer.main, (4.9, 4.0), strict=True))
+        main = tuple(_panel(sketch, (4.7, height)) for sketch, height in zip(drawer.main, (4.6, 3.7), strict=True))
         side = tuple(_panel(sketch, (3.5, 2.7)) for sketch in drawer.side)
         folder.mkdir(parents=True, exist_ok=True)
         _sheet(drawer, folder / "tradeoff.png")
@@ -123,6 +123,6 @@ def inline(svg: str, name: str, alt: str) -> str:
     width = box.group().split()[2]
     text = alt.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return (
-        f'<svg {box.group()} role="img" aria-label="{text}" style="max-width:{float(width) * 1.45:.0f}px" '
+        f'<svg {box.group()} role="img" aria-label="{text}" style="max-width:{float(width) * 1.6:.0f}px" '
         f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{svg[opening.end() :]}'
     )

@@ -62,7 +62,7 @@ def spec(name: str, tables: Tables) -> Spec:
         return Spec(f"{device} utilization", "%", "increase against the matching Sequential run (Eq. 58)", sign=True)
     if is_accuracy(name):
         task = name.removesuffix("/acc")
-        return Spec("MMLU" if task == "mmlu" else f"Accuracy, {task}", "share", "share of questions answered right")
+        return Spec("MMLU" if task == "mmlu" else f"Accuracy ({task})", "share", "share of questions answered right")
     if is_win_rate(name):
         judge = name.removeprefix("win_rate/")
         return Spec("Win rate", "%", f"against the chosen answers, judged by {judge}")
@@ -101,7 +101,7 @@ class Sheet:
             for recipe, one in zip(self.recipes, estimates, strict=True)
             if recipe.lambda_dpo is not None
         ]
-        digits = {"%": 1, "tokens": 0}.get(unit, series_digits(ranked))
+        digits = {"%": 1, "tokens": 0, "nats": max(3, series_digits(ranked))}.get(unit, series_digits(ranked))
         title = f"{shown.title} ({unit})" if unit else shown.title
         self.columns.append(Column(title, meaning=shown.meaning, group=group))
         for recipe, cells, one in zip(self.recipes, self.cells, estimates, strict=True):
@@ -300,7 +300,7 @@ def forgetting(tables: Tables) -> Table | None:
     if frame.empty:
         return None
     names = ("start", "at_change", "end", "undone")
-    digits = series_digits(frame[["start", "at_change", "end"]].to_numpy().ravel())
+    digits = max(3, series_digits(frame["undone"].tolist()))
     rows = []
     for (method, lambda_dpo, objective), part in frame.groupby(["method", "lambda_dpo", "objective"], sort=True):
         recipe = next(one for one in tables.recipes if one.key == (method, lambda_dpo))

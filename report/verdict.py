@@ -111,6 +111,8 @@ class Verdict:
     @property
     def headline(self) -> str:
         """The verdict in one sentence."""
+        if self.results.smoke:
+            return "Smoke run: it shows that the suite runs and measures nothing."
         best = self.best
         if best is None:
             return "No recipe can be ranked yet."
@@ -127,8 +129,6 @@ class Verdict:
     @property
     def summary(self) -> str:
         """One line for a list of suites."""
-        if self.results.smoke:
-            return "Smoke run: shows that the suite runs, measures nothing."
         return self.headline
 
     @property

@@ -224,7 +224,7 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     folder = make_job(tmp_path / "job", schema=record.SCHEMA + 1)
     with pytest.raises(InputError) as caught:
         record.read_job(folder)
-    assert str(caught.value) == f"{folder}: schema 2 is newer than 1, which this version reads; upgrade bench"
+    assert str(caught.value) == f"{folder / 'spec.json'}: schema 2 is newer than 1, the last this version reads; upgrade bench"
     assert caught.value.exit_code == 2
 
 
@@ -264,14 +264,6 @@ def test_a_suite_lists_the_jobs_of_its_plan_in_order(tmp_path: Path) -> None:
     assert list(found.jobs) == ["second", "first"]
 
 
-def test_clearing_empties_a_folder_or_makes_it(tmp_path: Path) -> None:
-    folder = make_job(tmp_path / "job")
-    record.clear(folder)
-    assert list(folder.iterdir()) == []
-    record.clear(tmp_path / "new")
-    assert (tmp_path / "new").is_dir()
-
-
 def test_rows_are_plain_json_lines(tmp_path: Path) -> None:
     """Other tools read them: one object a line, UTF-8, no NaN."""
     path = tmp_path / "samples.jsonl"
@@ -279,3 +271,19 @@ def test_rows_are_plain_json_lines(tmp_path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8")) == {"answer": "Zwölf\nZeilen"}
     with pytest.raises(ValueError, match="JSON compliant"):
         record.append_jsonl(path, [{"value": math.inf}])
+
+
+def test_f_dpo_is_filled_in_where_the_reference_came_later() -> None:
+    """Margin 0.5 · ((−1 − −2) − (−4 − −3)) = 1: −log σ(1) = log(1 + e⁻¹) = 0.313262; the other pair's margin is 0: log 2."""
+    trajectory = [{"step": 0, "f_sft/held_out": 2.0}, {"step": 5, "f_sft/held_out": 1.0}]
+    logps = [{"step": 5, "split": "held_out", "chosen": [-1.0, -2.0], "rejected": [-4.0, -3.0]}]
+    reference = {"held_out": {"chosen": [-2.0, -2.0, -9.0], "rejected": [-3.0, -3.0, -9.0]}}
+    made = record.complete_trajectory(trajectory, logps, reference, beta=0.5)
+    assert made[0] == {"step": 0, "f_sft/held_out": 2.0}
+    assert made[1]["f_dpo/held_out"] == pytest.approx((0.313262 + 0.693147) / 2, abs=1e-6)
+
+
+def test_f_dpo_stays_finite_at_any_margin() -> None:
+    """−log σ(−2000) = 2000 and −log σ(2000) = 0 in double precision."""
+    far = {"chosen": [-2000.0, 0.0], "rejected": [0.0, -2000.0]}
+    assert record.dpo_losses(far, {"chosen": [0.0, 0.0], "rejected": [0.0, 0.0]}, 1.0) == [2000.0, 0.0]

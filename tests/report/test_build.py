@@ -126,7 +126,7 @@ def test_index_of_several_suites(writer: Callable[..., Any], fill_suite: Callabl
     fill_suite(writer("second--smoke", smoke=True), methods=("mix",), seeds=(0,), lambdas=(0.5,))
     page = shown(build(tmp_path / "results"))
     assert "mix at λ = 0.5 came closest to the ideal point, over one seed" in page
-    assert "Smoke run: shows that the suite runs, measures nothing." in page
+    assert "Smoke run: it shows that the suite runs and measures nothing." in page
     assert 'href="first/report.html#runs-mix-0_5"' in page
     assert "second--smoke/report.html#" not in page
 
@@ -137,7 +137,9 @@ def test_smoke_and_notes_are_on_top(writer: Callable[..., Any], fill_suite: Call
     build(folder)
     for name in ("report.html", "report.md"):
         text = (folder / name).read_text(encoding="utf-8")
-        assert text.index("measures nothing") < text.index("not a measure of quality") < text.index("came closest")
+        assert (
+            text.index("measures nothing") < text.index("not a measure of quality") < text.index("Its ideal distance")
+        )
 
 
 def test_partial_results_say_what_is_missing(writer: Callable[..., Any]) -> None:

@@ -23,7 +23,8 @@ TEXT_OUTSIDE = """() => [...document.querySelectorAll('.panel svg')].flatMap(svg
 LABELS_OVERLAP = """() => [...document.querySelectorAll('.bars svg')].flatMap(svg => {
   const boxes = [...svg.querySelectorAll('[id*="xtick"] text')].map(text => [text.textContent, text.getBoundingClientRect()]);
   return boxes.flatMap(([name, a], place) => boxes.slice(place + 1).filter(([, b]) =>
-    a.left < b.right - 0.5 && b.left < a.right - 0.5 && a.top < b.bottom - 2 && b.top < a.bottom - 2).map(([other]) => [name, other]));
+    a.left < b.right - 0.5 && b.left < a.right - 0.5 && a.top < b.bottom - 2 && b.top < a.bottom - 2
+  ).map(([other]) => [name, other]));
 })"""
 
 

@@ -39,7 +39,7 @@ def test_nothing_measured_is_nan_and_not_zero() -> None:
 
 
 def test_pairing_takes_out_what_a_seed_does_to_both() -> None:
-    """Seeds shift both sides by 10, 20, 30: differences are 1, 1, 1 (sd 0), though each side's sd is 10; seed 4 has no partner."""
+    """Seeds shift both sides by 10, 20, 30: differences are 1, 1, 1 (sd 0), though each side's sd is 10; seed 4 is alone."""
     made = paired({1: 11.0, 2: 21.0, 3: 31.0, 4: 99.0}, {1: 10.0, 2: 20.0, 3: 30.0})
     assert (made.mean, made.sd, made.n) == (1.0, 0.0, 3)
     assert made.excludes_zero
