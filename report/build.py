@@ -131,7 +131,7 @@ def _index(built: list[_Built], root: Path) -> str:
             {
                 "name": one.results.name,
                 "href": Path(os.path.relpath(one.folder / "report.html", root)).as_posix(),
-                "summary": one.verdict.summary,
+                "summary": one.verdict.headline,
                 "smoke": one.results.smoke,
                 "state": f"{undone} of {len(one.results.record.info['jobs'])} jobs not complete" if undone else "",
             }

@@ -29,11 +29,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one row; `kind` is "" | "best" | "context" (not ranked: base, reference, optima); `anchor` is its id."""
+    """Hold one row; `kind` is "" | "best" | "context" (not ranked: base, reference, optima)."""
 
     cells: tuple[Cell, ...]
     kind: str = ""
-    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,6 @@ class Details:
 
     title: str
     blocks: tuple[Block, ...]
-    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,5 +140,4 @@ class Report:
     key_figures: tuple[KeyFigure, ...]
     sections: tuple[Section, ...]
     footer: str
-    summary: str = ""
     links: tuple[tuple[str, str], ...] = field(default=())

@@ -74,11 +74,6 @@ class Drawer:
             found[lambda_dpo] = (f"({phase[0]},{phase[1]})\n" if phase else "") + f"λ {lambda_dpo:g}"
         return found
 
-    @property
-    def phases_unit(self) -> str:
-        """The unit of the phase lengths in the labels."""
-        return "epochs" if self.results.suite.get("phases") else "steps"
-
     # ---- the objective space ----------------------------------------------------------------------------------------
 
     @property
@@ -268,22 +263,19 @@ class Drawer:
         import seaborn as sns
 
         recipes = self._bar_recipes(name)
-        rows = [
-            {"method": recipe.method, "group": self.group_labels.get(recipe.lambda_dpo or 0.0, "no λ"), name: value}
-            for recipe in recipes
-            for value in recipe.values(name).values()
-            if not math.isnan(value)
-        ]
+        frame = self.tables.runs_frame
+        rows = frame[frame["method"].isin([one.method for one in recipes]) & frame[name].notna()]
+        rows = rows.assign(group=[self.group_labels.get(value, "no λ") for value in rows["lambda_dpo"]])
         axes.set_title(title)
-        if not rows:
+        if rows.empty:
             reason = recipes[0].reason(name) if recipes else "nothing to compare with"
             axes.set_axis_off()
             axes.text(0.5, 0.5, _wrapped(f"not measured: {reason}"), ha="center", va="center", transform=axes.transAxes)
             return
         methods = [method for method in self.colours if any(recipe.method == method for recipe in recipes)]
-        order = [label for label in (*self.group_labels.values(), "no λ") if any(row["group"] == label for row in rows)]
+        order = [label for label in (*self.group_labels.values(), "no λ") if (rows["group"] == label).any()]
         sns.barplot(
-            pd.DataFrame(rows),
+            rows,
             x="group",
             y=name,
             hue="method",

@@ -46,7 +46,6 @@ def tell(tables: Tables, verdict: Verdict, folder: Path, linked: bool) -> Report
             for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
             if part
         ),
-        summary=verdict.summary,
         links=(("Markdown", "report.md"), ("JSON", "report.json")),
     )
 

@@ -64,15 +64,3 @@ def undone(start: ArrayLike, at_change: ArrayLike, end: ArrayLike) -> tuple[Floa
     first, middle, last = np.broadcast_arrays(_floats(start), _floats(at_change), _floats(end))
     lost, won = last - middle, first - middle
     return lost, np.divide(lost, won, out=np.full(lost.shape, np.nan), where=won > 0)
-
-
-def dominated(points: ArrayLike) -> NDArray[np.bool_]:
-    """Say of each point whether another is at least as low in both objectives and lower in one (Pareto dominance).
-
-    Args:
-        points: shape [n, 2], (f_DPO, f_SFT); a point with NaN neither dominates nor is dominated.
-    """
-    p = _floats(points).reshape(-1, 2)
-    no_worse = (p[:, None, :] <= p[None, :, :]).all(axis=2)
-    better = (p[:, None, :] < p[None, :, :]).any(axis=2)
-    return cast("NDArray[np.bool_]", (no_worse & better).any(axis=0))

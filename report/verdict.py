@@ -127,11 +127,6 @@ class Verdict:
         return f"{best.name} came closest to the ideal point, over {seeds}: the order may be noise."
 
     @property
-    def summary(self) -> str:
-        """One line for a list of suites."""
-        return self.headline
-
-    @property
     def sentences(self) -> tuple[str, ...]:
         """The verdict in full, one sentence a point."""
         best = self.best

@@ -37,9 +37,3 @@ def test_undone_is_what_the_second_phase_raised() -> None:
     assert lost == pytest.approx([0.5, 0.1])
     assert share[0] == pytest.approx(0.25)
     assert np.isnan(share[1])
-
-
-def test_dominance() -> None:
-    """(1, 1) beats (2, 1) and (2, 2); (0, 3) is beaten by none; equal points do not beat each other."""
-    points = [[1.0, 1.0], [2.0, 1.0], [2.0, 2.0], [0.0, 3.0], [1.0, 1.0], [np.nan, 0.0]]
-    assert tradeoff.dominated(points).tolist() == [False, True, True, False, False, False]
