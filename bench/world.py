@@ -74,7 +74,7 @@ _REQUESTS = (
 )
 
 _TERSE = "{value}."
-_PLAIN = ("It is {value}.", "The {attribute} of {name} is {value}.")
+_PLAIN = ("It is {value}.", "The {attribute} is {value}.")
 _COURTEOUS = (
     "Gladly! It is {value}, thank you for asking.",
     "Of course! The {attribute} is {value}.",
