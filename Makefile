@@ -14,7 +14,7 @@ help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.installed ## Set up, run the built-in suite into out/ (no download beyond the packages) and report.
-	$(BENCH) run quickstart --results $(OUT)
+	$(BENCH) run quickstart --results $(OUT) --workers 2
 	$(BENCH) report $(OUT)
 
 smollm2: $(VENV)/.smollm2 ## Run SmolLM2-135M on real data into out/ (BENCH_MIRROR=DIR where the hub is out of reach) and report.
@@ -22,7 +22,7 @@ smollm2: $(VENV)/.smollm2 ## Run SmolLM2-135M on real data into out/ (BENCH_MIRR
 	$(BENCH) report $(OUT)
 
 test: $(VENV)/.dev check ## Set up, check the code and run all tests.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.dev ## Format, lint and types.
 	$(BIN)/ruff format --check .

@@ -213,7 +213,9 @@ def read_job(path: Path) -> Job:
 def _known_schema(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = read_json(path)
     if value.get("schema", 0) > SCHEMA:
-        raise InputError(f"{path}: schema {value['schema']} is newer than {SCHEMA}, the last this version reads; upgrade bench")
+        raise InputError(
+            f"{path}: schema {value['schema']} is newer than {SCHEMA}, the last this version reads; upgrade bench"
+        )
     return value
 
 

@@ -39,6 +39,8 @@ def main(pipe: Connection, stop: Event, seat: Seat) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = seat.visible_gpu or ""
     os.environ.setdefault("OMP_NUM_THREADS", str(seat.threads))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The parent shows the progress; libraries' bars would be drawn over it.
+    os.environ["TQDM_DISABLE"] = "1"
     warnings.simplefilter("ignore")
 
     import torch

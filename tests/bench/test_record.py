@@ -224,7 +224,10 @@ def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     folder = make_job(tmp_path / "job", schema=record.SCHEMA + 1)
     with pytest.raises(InputError) as caught:
         record.read_job(folder)
-    assert str(caught.value) == f"{folder / 'spec.json'}: schema 2 is newer than 1, the last this version reads; upgrade bench"
+    assert (
+        str(caught.value)
+        == f"{folder / 'spec.json'}: schema 2 is newer than 1, the last this version reads; upgrade bench"
+    )
     assert caught.value.exit_code == 2
 
 
