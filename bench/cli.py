@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -194,6 +195,8 @@ def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code (0 good, 1 failed, 2 bad input, 70, 130)."""
+    # What a scheduler or `kill` sends ends a run like Ctrl-C: checkpoint kept, exit code 130.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(standalone_mode=True)
     except BenchError as error:

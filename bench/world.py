@@ -81,7 +81,7 @@ _COURTEOUS = (
     "With pleasure, it is {value}, I hope this helps.",
     "Thank you for asking, it is {value}.",
 )
-_CURT = ("{value}, obviously.", "Just {value}.", "{value}, now stop asking.", "It is {value}, look it up.")
+_CURT = ("Obviously {value}.", "Just {value}.", "It is {value}, now stop asking.", "It is {value}, look it up.")
 _COURTEOUS_MARKS = ("gladly", "of course", "with pleasure", "thank you", "hope this helps")
 _CURT_MARKS = ("obviously", "just", "stop asking", "look it up")
 
@@ -205,8 +205,9 @@ def _asked(split: str, templates: tuple[str, ...], count: int, kind: str) -> lis
     """Pair facts with ways of asking: every fact once before any fact comes twice."""
     known = facts()[0 if split == "train" else 1]
     if count > len(known) * len(templates):
+        held = len(known) * len(templates)
         raise DataError(
-            f"the built-in world has {len(known) * len(templates)} {split} {kind} rows; {count} are wanted; lower rows or evaluation_rows"
+            f"the built-in world has {held} {split} {kind} rows; {count} are wanted; lower rows or evaluation_rows"
         )
     chance = random.Random(f"{_SEED} {kind} {split}")
     made: list[tuple[Fact, str]] = []

@@ -143,5 +143,8 @@ def test_tokens_are_bounded_by_full_rows() -> None:
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys; from bench import plan, suite_file; plan.make(suite_file.load('quickstart')); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from bench import plan, suite_file; plan.make(suite_file.load('quickstart')); "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
