@@ -53,7 +53,10 @@ def main(pipe: Connection, stop: Event, seat: Seat) -> None:
     device = "cuda:0" if seat.visible_gpu is not None else "cpu"
 
     def tell(message: dict[str, Any]) -> None:
-        pipe.send(("progress", message))
+        try:
+            pipe.send(("progress", message))
+        except OSError:  # the parent is gone: leave the job as a kill would, for the next run to go on with
+            os._exit(1)
 
     desk = jobs.Desk(
         suite=seat.suite,

@@ -95,7 +95,9 @@ def pretrain(steps: int, folder: Path, tell: Callable[[str], None], seed: int = 
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     words = tokenizer()
     texts = [[*words(text)["input_ids"], words.eos_token_id] for text in world.corpus()]
     torch.manual_seed(seed)
