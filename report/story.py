@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from report import figures, present
+from report import figures, present, published
 from report.document import Block, Cell, Code, Column, Details, Group, Report, Row, Section, Table, Text
 from report.load import Results, Run
 from report.numbers import number, series_digits
@@ -100,6 +100,7 @@ def _sections(tables: Tables, folder: Path, linked: bool) -> list[Section]:
             "Objective values on both splits",
             _blocks(present.both_splits(tables) if tables.recipes else None),
         ),
+        Section("published", "Beside the published figures", published.blocks(tables)),
         Section("runs", "Every run", _every_run(tables, linked)),
         Section("missing", "Missing and failed jobs", _blocks(_problems(results, linked))),
         Section("settings", "Settings", _settings(results)),
