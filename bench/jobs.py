@@ -17,6 +17,7 @@ from bench.errors import BenchError, Interrupted, JudgeError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
+from bench.stopping import Rule, uses_front, uses_optima
 from bench.suite import Model, PerObjective, Suite
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
             prefix=desk.job_folder(job.prefix.job) if job.prefix else None,
             tell=desk.tell,
             stopping=desk.stopping,
+            rule=_rule(job, desk),
         )
     )
     policy.detach()
@@ -213,6 +215,33 @@ def _optimum(job: PlannedJob, desk: Desk) -> dict[Objective, float]:
             scores = record.read_json(desk.job_folder(source) / "scores.json")
             found[objective] = float(scores[f"f_{objective}/train"]["value"])
     return found
+
+
+def _rule(job: PlannedJob, desk: Desk) -> Rule | None:
+    """Put a run's stopping rule together from numbers in the suite, or from the ends of the runs it is compared with."""
+    settings = job.settings.get("stopping")
+    if settings is None:
+        return None
+    compared = {name: one for name, one in job.inputs.items() if name.startswith(("optimum_", "front_"))}
+    reference = _reference_logps(job, desk)
+    ends = {name: _end(desk.job_folder(one), desk.suite, reference) for name, one in compared.items()}
+    optimum, front = {}, {}
+    if uses_optima(settings["rule"], job.labels["base_method"]):
+        optimum = {objective: ends[f"optimum_{objective}"][objective] for objective in Objective}
+    if settings["front"]:
+        points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
+        front = {f"point {place}": point for place, point in enumerate(points, 1)}
+    elif uses_front(settings["rule"], job.labels["base_method"]):
+        front = {job.inputs[name]: ends[name] for name in sorted(ends)}
+    return Rule(settings["threshold"], optimum, front)
+
+
+def _end(folder: Path, suite: Suite, reference: Any) -> dict[Objective, float]:
+    """Read the objective values a run ended at, on the evaluation split."""
+    rows = list(record.read_jsonl(folder / "trajectory.jsonl"))[-1:]
+    logps = [row for row in record.read_jsonl(folder / "evaluation_logps.jsonl") if row["step"] == rows[0]["step"]]
+    (last,) = record.complete_trajectory(rows, logps, reference, suite.objectives.beta)
+    return {objective: float(last[f"f_{objective}/{suite.primary_split}"]) for objective in Objective}
 
 
 def _compute_reference_logps(job: PlannedJob, desk: Desk, folder: Path) -> None:

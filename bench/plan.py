@@ -17,6 +17,7 @@ from typing import Any
 
 from bench import data, identity
 from bench.methods import METHODS, Objective
+from bench.stopping import uses_front, uses_optima
 from bench.suite import Judge, Method, Suite
 
 
@@ -148,7 +149,9 @@ class _Planner:
             "model": self.model,
             "lora": suite.lora.model_dump(mode="json"),
             "data": _data_settings(suite),
-            "training": suite.training.model_dump(mode="json", exclude={"epochs", "steps", "checkpoint_every"}),
+            "training": suite.training.model_dump(
+                mode="json", exclude={"epochs", "steps", "checkpoint_every", "stopping"}
+            ),
             "reduction": suite.objectives.reduction,
             **own,
         }
@@ -220,7 +223,31 @@ class _Planner:
             "reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)
         ).id
 
-    def _run(self, method: Method, lambda_dpo: float, seed: int) -> None:
+    def _front(self, seed: int) -> list[PlannedJob]:
+        """Return the ALRIGHT runs of a seed, which with the optima are the reference front that joint runs may stop at."""
+        suite = self.suite
+        makers = [method for method in suite.methods if method.name == "alright"]
+        return [self._run(method, one, seed) for method in makers for one in method.lambdas or suite.lambdas]
+
+    def _stopping(self, method: Method, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return what the stopping rule adds to a run's settings and inputs; nothing where it does not apply."""
+        stopping = self.suite.training.stopping
+        with_front = uses_front(stopping.rule, method.name)
+        if not with_front and not uses_optima(stopping.rule, method.name):
+            return {}, {}
+        front = stopping.front if with_front else None
+        settings = {
+            "rule": stopping.rule,
+            "threshold": stopping.threshold,
+            "front": front and [list(one) for one in front],
+        }
+        from_runs = with_front and front is None
+        inputs = {f"front_{place}": job.id for place, job in enumerate(self._front(seed), 1)} if from_runs else {}
+        if from_runs or uses_optima(stopping.rule, method.name):
+            inputs |= {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
+        return {"stopping": settings}, inputs
+
+    def _run(self, method: Method, lambda_dpo: float, seed: int) -> PlannedJob:
         suite = self.suite
         kind = METHODS[method.name]
         options = kind.Options.model_validate(method.options).model_dump(mode="json")
@@ -230,12 +257,15 @@ class _Planner:
         inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
         if kind.needs_optima:
             inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
+        stopping, compared_with = self._stopping(method, seed)
+        inputs |= compared_with
         own: dict[str, Any] = {
             "method": method.name,
             "options": options,
             "seed": seed,
             "beta": suite.objectives.beta,
             "lambda_dpo": lambda_dpo,
+            **stopping,
         }
         prefix = None
         if method.name == "sequential":
@@ -258,7 +288,7 @@ class _Planner:
         }
         slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
         tokens = self._tokens(labels, suite.steps)
-        self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
+        return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
 
     def _tokens(self, labels: dict[str, Any], steps: int) -> int:
         """Bound the tokens of a run: every row at its full length."""

@@ -66,6 +66,8 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
     for job in plan.jobs.values():
         if job.id in selected and job.kind in ("pretrain", "train", "reference_logps"):
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
+    if suite.training.stopping.rule != "none":
+        lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]
     counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
     lines.append("")
     for kind, name in KINDS.items():

@@ -8,6 +8,7 @@
         steps.jsonl        one line per optimizer step (append-only)
         trajectory.jsonl   objective values along training, with step, seconds and tokens so far
         evaluation_logps.jsonl  answers' log-probabilities where the reference's did not exist yet
+        stopping.json      where a run with a stopping rule ended, and why: {step, reason, early}
         samples.jsonl      what an evaluator saw: one line per question, answer or judged pair
         usage.jsonl        raw samples of the collectors: seconds since start, name, value
         measurements.json  name -> {value, unit} or {value: null, unit, reason}
@@ -48,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "f_sft/held_out": Metric("nats", "lower", "SFT objective (Eq. 4) on held-out rows"),
     "f_dpo/train": Metric("nats", "lower", "DPO objective on a fixed sample of training pairs"),
     "f_sft/train": Metric("nats", "lower", "SFT objective on a fixed sample of training rows"),
+    "steps": Metric("steps", None, "optimizer steps taken"),
     "training_seconds": Metric("s", "lower", "time in optimizer steps, probes included"),
     "probe_seconds": Metric("s", "lower", "time in forward passes made only to choose an objective"),
     "tokens": Metric("tokens", None, "non-padding tokens that took part in a gradient"),
@@ -194,6 +196,12 @@ class Job:
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
         path = self.path / "scores.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
+    def stopping(self) -> dict[str, Any]:
+        """Where a run with a stopping rule ended, and why; empty for a run without one."""
+        path = self.path / "stopping.json"
         return dict(read_json(path)) if path.exists() else {}
 
     def rows(self, name: str) -> list[dict[str, Any]]:

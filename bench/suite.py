@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.errors import unknown_name
+from bench.stopping import uses_front
 
 Positive = Annotated[int, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -147,6 +148,14 @@ class PerObjective(Frozen):
     sft: Positive
 
 
+class Stopping(Frozen):
+    """Say when a joint run ends early, and what front it is held against: [f_DPO, f_SFT] points, or the ALRIGHT runs."""
+
+    rule: Literal["none", "authors", "dominates"] = "none"
+    threshold: Annotated[float, Field(gt=0)] = 1.0e-4
+    front: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=1)
+
+
 class Training(Frozen):
     """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both."""
 
@@ -162,6 +171,7 @@ class Training(Frozen):
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     evaluate_every: Positive = 100
     checkpoint_every: Positive = 200
+    stopping: Stopping = Stopping()
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:
@@ -324,11 +334,22 @@ class Suite(Frozen):
             raise ValueError(
                 "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
             )
+        self._has_a_front()
         return self
+
+    def _has_a_front(self) -> None:
+        """Refuse a stopping rule whose reference front comes from ALRIGHT runs that the suite does not make."""
+        stopping, names = self.training.stopping, [method.name for method in self.methods]
+        needs = any(uses_front(stopping.rule, name) for name in names)
+        if needs and stopping.front is None and "alright" not in names:
+            raise ValueError(
+                "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
+                "training.stopping.front as a list of [f_DPO, f_SFT]"
+            )
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of every run, the optima included."""
+        """Optimizer steps of every run, the optima included; a stopping rule may end joint runs earlier."""
         training = self.training
         per_epoch = {
             "dpo": self.data.preference.rows // training.batch_size.dpo,
@@ -348,6 +369,11 @@ class Suite(Frozen):
             )
         assert training.epochs is not None
         return training.epochs * per_epoch["dpo"]
+
+    @property
+    def primary_split(self) -> str:
+        """The split on which objective values are followed and compared: held_out or train."""
+        return "train" if self.data.evaluation_split == "train_head" else "held_out"
 
     def phase_steps(self, lambda_dpo: float) -> dict[str, int]:
         """Split the steps of the Sequential run that is matched with λ: {"dpo": T_DPO, "sft": T_SFT}."""

@@ -24,6 +24,7 @@ from bench.evaluators import held_out
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
+from bench.stopping import Rule
 from bench.suite import PerObjective, Suite
 
 OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
@@ -40,6 +41,7 @@ class Run:
         prefix: the folder of the job whose checkpoint this run may start from.
         tell: called with {"step", "steps", "losses"} after every step.
         stopping: asked after every step whether the user wants to stop.
+        rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
     """
 
     job: PlannedJob
@@ -53,6 +55,7 @@ class Run:
     prefix: Path | None = None
     tell: Callable[[dict[str, Any]], None] = lambda message: None
     stopping: Callable[[], bool] = lambda: False
+    rule: Rule | None = None
 
 
 def train(run: Run) -> None:
@@ -66,7 +69,7 @@ def train(run: Run) -> None:
     try:
         with collect(str(run.policy.device)) as trainer.collecting:
             trainer.start()
-            while trainer.step < run.job.steps:
+            while trainer.step < run.job.steps and trainer.stopped is None:
                 trainer.take_step()
                 trainer.note_step()
                 if run.stopping():
@@ -107,7 +110,9 @@ class Trainer:
             )
             for objective in Objective
         }
+        self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
+        self.stopped: str | None = None
         self.probed: dict[Objective, list[int]] = {}
         self.discarded_rows = dict.fromkeys(Objective, 0)
         self.row: dict[str, Any] = {}
@@ -281,15 +286,21 @@ class Trainer:
             return
         kept = step in self.run.job.keep_steps
         if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
-            self.evaluate(both_splits=False)
+            self._ask_rule(self.evaluate(both_splits=False))
         if kept or step % self.settings.checkpoint_every == 0:
             self.save_checkpoint()
 
+    def _ask_rule(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """End the run early where its suite's stopping rule says so; the reason is kept."""
+        if self.run.rule is None:
+            return
+        values = {objective: scores[f"f_{objective}/{self.primary}"]["value"] for objective in Objective}
+        self.stopped = self.run.rule.reason(values)
+
     def evaluate(self, both_splits: bool) -> dict[str, dict[str, Any]]:
         """Add the objective values on the evaluation rows to the trajectory; return them with their errors."""
-        primary = "train" if self.run.suite.data.evaluation_split == "train_head" else "held_out"
         scores: dict[str, dict[str, Any]] = {}
-        for split in (primary, OTHER_SPLIT[primary]) if both_splits else (primary,):
+        for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
             scores |= self.scores(split)
         row = {"step": self.step, "phase": max(self.phase, 0)}
         row |= {name: score["value"] for name, score in scores.items() if score["value"] is not None}
@@ -329,6 +340,8 @@ class Trainer:
     def finish(self) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
+        # An early end was found by an evaluation of this very step, on one split: the row with both takes its place.
+        record.cut_jsonl(folder / "trajectory.jsonl", last_step=self.step - 1)
         scores = self.evaluate(both_splits=True)
         self.policy.save(folder)
         example = datasets.train[Objective.SFT].examples[0]
@@ -339,6 +352,7 @@ class Trainer:
         )
         drawn = self._rows_drawn()
         measurements = {
+            "steps": record.measured(self.step, "steps"),
             "training_seconds": record.measured(totals["seconds"], "s"),
             "probe_seconds": record.measured(totals["probe_seconds"], "s"),
             "tokens": record.measured(totals["tokens"], "tokens"),
@@ -353,6 +367,10 @@ class Trainer:
         }
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
+        if self.run.rule is not None:
+            reason = self.stopped or "all steps taken; the rule never applied"
+            stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
+            record.write_json(folder / "stopping.json", stopping)
         record.write_json(folder / "data.json", datasets.facts())
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
 
@@ -370,6 +388,7 @@ class Trainer:
         return {
             "step": self.step,
             "phase": self.phase,
+            "stopped": self.stopped,
             "adapter": self.policy.adapter_state(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -381,6 +400,7 @@ class Trainer:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
+        self.stopped = state.get("stopped")  # absent in checkpoints of runs without a rule, made by older versions
         self.policy.restore_adapter(state["adapter"])
         self.start_phase(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import SuiteRecord, find_suites, write_json
-from report import html, markdown, story
+from report import html, markdown, published, story
 from report.document import Cell, Column, Row, Table
 from report.load import Results, is_accuracy, is_win_rate
 from report.numbers import number, plus_minus, series_digits
@@ -88,6 +88,7 @@ def as_json(tables: Tables, verdict: Verdict) -> dict[str, Any]:
         "recipes": [_recipe_json(recipe) for recipe in tables.ranked],
         "context": [_recipe_json(recipe) for recipe in tables.context],
         "forgetting": tables.forgetting.to_dict("records"),
+        "published": published.as_json(tables),
         "problems": [vars(problem) for problem in results.problems],
     }
     cleaned: dict[str, Any] = _clean(content)

@@ -127,6 +127,24 @@ class Run:
         """Return a figure of measurements.json."""
         return from_record(self.job.measurements.get(name), f"{self.id} has no {name} on record")
 
+    @property
+    def steps(self) -> Measured:
+        """Return the optimizer steps taken; runs made before they were measured tell them by their last evaluation."""
+        found = self.measurement("steps")
+        if found.value is None and self.trajectory:
+            return Measured(float(self.trajectory[-1]["step"]))
+        return found
+
+    @property
+    def ending(self) -> str:
+        """Say where and why a run with a stopping rule ended; "" for a run without one."""
+        stopping = self.job.stopping
+        if not stopping:
+            return ""
+        if not stopping["early"]:
+            return f"took all {stopping['step']} steps; its stopping rule never applied"
+        return f"stopped at step {stopping['step']}: {stopping['reason']}"
+
     def at(self, step: int) -> dict[str, Any] | None:
         """Return the trajectory's last point that is not later than `step`."""
         points = [point for point in self.trajectory if point["step"] <= step]

@@ -37,6 +37,7 @@ SPECS = {
         "SFT gap to best seen", "nats", "against the lowest f_SFT seen along any training of the seed"
     ),
     "best_seen_ideal_distance": Spec("Distance to best seen", "nats", "Euclidean distance to the best values seen"),
+    "steps": Spec("Length", "steps", "optimizer steps taken; a stopping rule may end a joint run early"),
     "training_seconds": Spec(
         "Training", "s", "seconds in optimizer steps, probes included; evaluation and saving excluded"
     ),
@@ -101,7 +102,9 @@ class Sheet:
             for recipe, one in zip(self.recipes, estimates, strict=True)
             if recipe.lambda_dpo is not None
         ]
-        digits = {"%": 1, "tokens": 0, "nats": max(3, series_digits(ranked))}.get(unit, series_digits(ranked))
+        digits = {"%": 1, "tokens": 0, "steps": 0, "nats": max(3, series_digits(ranked))}.get(
+            unit, series_digits(ranked)
+        )
         title = f"{shown.title} ({unit})" if unit else shown.title
         self.columns.append(Column(title, meaning=shown.meaning, group=group))
         for recipe, cells, one in zip(self.recipes, self.cells, estimates, strict=True):
@@ -267,7 +270,15 @@ def cost(tables: Tables) -> Table:
     """Return what each recipe cost."""
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
     sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
-    names = ("training_seconds", "probe_seconds", "all_in_seconds", "tokens", "probe_tokens", "peak_memory_bytes")
+    names = (
+        "steps",
+        "training_seconds",
+        "probe_seconds",
+        "all_in_seconds",
+        "tokens",
+        "probe_tokens",
+        "peak_memory_bytes",
+    )
     for name in (
         *names,
         "gpu_utilization_percent",
@@ -277,9 +288,9 @@ def cost(tables: Tables) -> Table:
     ):
         sheet.figure(name)
     note = (
-        "All-in runtime adds to a run's own training that of the reference policy π_ref, and of the two optima "
-        "where the "
-        "method's rule uses f*; a job that serves several runs is charged in full to each."
+        "All-in runtime adds to a run's own training that of the reference policy π_ref, of the two optima where the "
+        "method's or the stopping rule uses f*, and of the reference front where a run is held against it; a job that "
+        "serves several runs is charged in full to each."
     )
     return sheet.table("Cost of one run", [note])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from report import figures, present
+from report import figures, present, published
 from report.document import Block, Cell, Code, Column, Details, Group, Report, Row, Section, Table, Text
 from report.load import Results, Run
 from report.numbers import number, series_digits
@@ -82,7 +82,7 @@ def _sections(tables: Tables, folder: Path, linked: bool) -> list[Section]:
     spread = f"Figures are means ± sd over {seeds} seeds." if seeds > 1 else "One seed: figures have no spread."
     how = (
         f"Gaps and distances are measured on {split}, against f* of the same seed: what training on that "
-        f"objective alone reached in as many steps. {spread}"
+        f"objective alone reached in as many steps. {spread}{_early(results)}"
     )
     drawn = figures.tradeoff(tables, folder / "figures")
     return [
@@ -100,10 +100,21 @@ def _sections(tables: Tables, folder: Path, linked: bool) -> list[Section]:
             "Objective values on both splits",
             _blocks(present.both_splits(tables) if tables.recipes else None),
         ),
+        Section("published", "Beside the published figures", published.blocks(tables)),
         Section("runs", "Every run", _every_run(tables, linked)),
         Section("missing", "Missing and failed jobs", _blocks(_problems(results, linked))),
         Section("settings", "Settings", _settings(results)),
     ]
+
+
+def _early(results: Results) -> str:
+    """Say how many runs ended early under the suite's stopping rule; "" without one."""
+    ruled = [run for run in results.runs if run.job.stopping]
+    if not ruled:
+        return ""
+    early = sum(run.job.stopping["early"] for run in ruled)
+    rule = results.suite["training"]["stopping"]["rule"]
+    return f" {early} of {len(ruled)} joint runs ended early by the stopping rule '{rule}'; where and why stands beside each."
 
 
 def _blocks(*blocks: Block | None) -> tuple[Block, ...]:
@@ -166,7 +177,8 @@ def _run_group(tables: Tables, recipe: Recipe, by_id: dict[str, Run], common: di
         *(Column(f"{one.title} ({unit})" if unit else one.title) for one, unit in zip(shown, units, strict=True)),
     )
     details = tuple(_run_details(tables.results, by_id[job], common, linked) for job in recipe.jobs.values())
-    return Group(recipe.name, recipe.anchor, (Table("", columns, tuple(rows)), *details))
+    ends = (Text(f"{job} {by_id[job].ending}.", "note") for job in recipe.jobs.values() if by_id[job].ending)
+    return Group(recipe.name, recipe.anchor, (Table("", columns, tuple(rows)), *ends, *details))
 
 
 def _run_details(results: Results, run: Run, common: dict[str, Any], linked: bool) -> Details:
@@ -177,6 +189,7 @@ def _run_details(results: Results, run: Run, common: dict[str, Any], linked: boo
         "labels": spec["labels"],
         "inputs": spec["inputs"],
         "first phase from": spec.get("prefix"),
+        "end": run.ending or None,
         "data": spec.get("data"),
         "own settings": _differing(spec["settings"], common.get("settings", {})),
         "own environment": _differing(spec["environment"], common.get("environment", {})),

@@ -136,6 +136,7 @@ class Tables:
             made[f"{prefix}ideal_distance"] = _combine(tradeoff.ideal_distance, *gaps)
         made |= {name: self.results.score(run.id, name) for name in self.scores}
         made |= {name: run.measurement(name) for name in MEASUREMENTS}
+        made["steps"] = run.steps
         made["all_in_seconds"] = self._all_in(run)
         if "run" in run.roles:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
@@ -159,7 +160,7 @@ class Tables:
         return _combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
 
     def _all_in(self, run: Run) -> Measured:
-        """Add to a run's training seconds those of what it needs: π_ref, and the optima where its rule uses f*."""
+        """Add to a run's training seconds those of what it needs: π_ref, the optima where a rule uses f*, and the front."""
         by_id = {one.id: one for one in self.results.trained}
         needed = {run.id: run}
         for name, job_id in run.job.spec["inputs"].items():
@@ -168,7 +169,8 @@ class Tables:
                 if logps is None:
                     return missing(f"{job_id} is missing")
                 job_id = logps.spec["inputs"].get("policy")
-            if name in ("reference_logps", "optimum_dpo", "optimum_sft") and job_id is not None:
+            needs = name in ("reference_logps", "optimum_dpo", "optimum_sft") or name.startswith("front_")
+            if needs and job_id is not None:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
                 needed[job_id] = by_id[job_id]

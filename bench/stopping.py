@@ -1,0 +1,61 @@
+"""When a joint run may end before its last step: the rules of the suite key `training.stopping`. Pure, no torch.
+
+`authors` is the rule in the authors' published code, which the paper's text only mentions: at each evaluation, stop when either
+objective has come to its optimum or any point of the reference front is matched in both. `dominates` asks for the second
+alone, so that a run cannot end for being good at one objective. "Come to" is f − f* ≤ threshold, signed: below counts too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bench.methods import Objective
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Hold what a run is compared with; all values are of the suite's evaluation split, in nats.
+
+    Attributes:
+        threshold: how far above a target still counts as having reached it.
+        optimum: f* of each objective, of which one is enough; empty where the rule does not ask for it.
+        front: points of the reference front by name; both values of one are needed.
+    """
+
+    threshold: float
+    optimum: Mapping[Objective, float] = field(default_factory=dict)
+    front: Mapping[str, Mapping[Objective, float]] = field(default_factory=dict)
+
+    def reason(self, values: Mapping[Objective, float]) -> str | None:
+        """Say why a run with these objective values should stop; None where it should go on."""
+        for objective, optimum in self.optimum.items():
+            if self._reached(values[objective], optimum):
+                return (
+                    f"{_name(objective)} = {values[objective]:.5f} is within {self.threshold:g} of its optimum "
+                    f"{optimum:.5f} or below"
+                )
+        for name, point in self.front.items():
+            if all(self._reached(values[objective], point[objective]) for objective in Objective):
+                ours, theirs = (
+                    ", ".join(f"{one[objective]:.5f}" for objective in Objective) for one in (values, point)
+                )
+                return f"(f_DPO, f_SFT) = ({ours}) matches {name} ({theirs}) of the reference front in both"
+        return None
+
+    def _reached(self, value: float, target: float) -> bool:
+        return value - target <= self.threshold
+
+
+def _name(objective: Objective) -> str:
+    return f"f_{objective.upper()}"
+
+
+def uses_front(rule: str, base_method: str) -> bool:
+    """Say whether a method's runs are compared with the front: not ALRIGHT's, which make it, and never Sequential's."""
+    return rule != "none" and base_method not in ("sequential", "alright")
+
+
+def uses_optima(rule: str, base_method: str) -> bool:
+    """Say whether a method's runs stop at the optimum of one objective."""
+    return rule == "authors" and base_method != "sequential"
