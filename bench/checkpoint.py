@@ -52,15 +52,14 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def copy_prefix(source: Path, folder: Path, step: int, reference: Mapping[str, Any] | None, beta: float) -> Path | None:
-    """Let a run start as another job was at `step`: its rows so far, charged in full, and its checkpoint.
+def find(folder: Path, step: int) -> Path | None:
+    """Find a job's checkpoint at a step; None where it was deleted."""
+    path = _path(folder, step)
+    return path if path.exists() else None
 
-    Returns:
-        The checkpoint to load, or None where the other job's was deleted: the run then trains the phase itself.
-    """
-    path = _path(source, step)
-    if not path.exists():
-        return None
+
+def copy_rows(source: Path, folder: Path, step: int, reference: Mapping[str, Any] | None, beta: float) -> None:
+    """Charge a run that starts as another job was at `step` in full for that job's rows so far."""
     record.clear_rows(folder)
     for name in ("steps", "usage"):
         rows = (row for row in record.read_jsonl(source / f"{name}.jsonl") if row["step"] <= step)
@@ -72,7 +71,6 @@ def copy_prefix(source: Path, folder: Path, step: int, reference: Mapping[str, A
         beta,
     )
     record.append_jsonl(folder / "trajectory.jsonl", trajectory)
-    return path
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def train(run: Run) -> None:
             while trainer.step < run.job.steps and trainer.stopped is None:
                 trainer.take_step()
                 trainer.note_step()
-                if run.stopping():
+                if trainer.told_to_stop():
                     trainer.save_checkpoint()
                     raise Interrupted(f"stopped at step {trainer.step}")
         trainer.finish()
@@ -91,7 +91,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
 
 
 class Trainer:
-    """Hold a run's state between steps."""
+    """Hold a run's state between steps.
+
+    Under `torchrun` every process holds one; they share each batch's rows, take the same steps and evaluate alike, and
+    only the main one writes.
+    """
 
     def __init__(self, run: Run) -> None:
         self.run, self.policy, self.settings = run, run.policy, run.suite.training
@@ -152,6 +156,7 @@ class Trainer:
             "learning_rate": learning_rate,
             "seconds": seconds,
         }
+        self._add_up_tokens()
         self._discard_unused()
 
     def start_phase(self, phase: int) -> None:
@@ -234,7 +239,9 @@ class Trainer:
         """Add up over processes: gradients on the adapter, and the losses."""
         if self.accelerator.num_processes > 1:
             for parameter in self.parameters:
-                parameter.grad = self.accelerator.reduce(parameter.grad, "sum")
+                # A process that got none of a batch smaller than the number of processes has no gradient.
+                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(own, "sum")
         return dict(zip(terms, self._sums(list(terms.values())), strict=True))
 
     def _sums(self, terms: Sequence[Sequence[Tensor]]) -> list[float]:
@@ -250,6 +257,13 @@ class Trainer:
         values: list[float] = sums.tolist()
         return values
 
+    def _add_up_tokens(self) -> None:
+        """Put the tokens of all processes on record, as one process would count them."""
+        if self.accelerator.num_processes > 1:
+            names = ("tokens", "probe_tokens")
+            own = torch.tensor([self.row[name] for name in names], device=self.policy.device)
+            self.row |= dict(zip(names, self.accelerator.reduce(own, "sum").tolist(), strict=True))
+
     def _discard_unused(self) -> None:
         """Drop the batches that were drawn for a probe only; they are on record."""
         for objective, rows in self.probed.items():
@@ -261,26 +275,38 @@ class Trainer:
             torch.cuda.synchronize(self.policy.device)
         return time.perf_counter()
 
+    def told_to_stop(self) -> bool:
+        """Ask whether the user wants to stop; one process that is told stops all of them at the same step."""
+        told = self.run.stopping()
+        if self.accelerator.num_processes > 1:
+            told = bool(self.accelerator.reduce(torch.tensor(int(told), device=self.policy.device), "sum"))
+        return told
+
     # ---- around the steps -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start where this run's own checkpoint, or the shared first phase, ends; at the base otherwise."""
         self.collecting.pause()
-        found = checkpoint.latest(self.run.folder)
+        folder, writes = self.run.folder, self.accelerator.is_main_process
+        found = checkpoint.latest(folder)
         if found is None and self.run.prefix is not None and self.run.job.prefix is not None:
             step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
-            found = checkpoint.copy_prefix(self.run.prefix, self.run.folder, step, self.run.reference, beta)
+            found = checkpoint.find(self.run.prefix, step)
+            if found is not None and writes:
+                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta)
         if found is None:
-            record.clear_rows(self.run.folder)
+            if writes:
+                record.clear_rows(folder)
             self.evaluate(both_splits=True)
             return
         self.restore(checkpoint.load(found))
-        record.cut_rows(self.run.folder, last_step=self.step)
+        if writes:
+            record.cut_rows(folder, last_step=self.step)
 
     def note_step(self) -> None:
         """Write down the step just taken; evaluate and keep a checkpoint where they are due."""
-        folder, step, last = self.run.folder, self.step, self.run.job.steps
-        record.append_jsonl(folder / "steps.jsonl", [self.row])
+        step, last = self.step, self.run.job.steps
+        self._append("steps", [self.row])
         self.run.tell({"step": step, "steps": last, "losses": self.row["losses"]})
         if step == last:
             return
@@ -308,7 +334,7 @@ class Trainer:
         steps = self.run.folder / "steps.jsonl"
         totals = record.totals(record.read_jsonl(steps), ("seconds", "tokens"))
         row |= {"training_seconds": totals["seconds"], "tokens": totals["tokens"]}
-        record.append_jsonl(self.run.folder / "trajectory.jsonl", [row])
+        self._append("trajectory", [row])
         return scores
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
@@ -329,20 +355,31 @@ class Trainer:
         else:
             chosen, rejected = logps[Objective.DPO].T.tolist()
             rows = [{"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}]
-            record.append_jsonl(self.run.folder / "evaluation_logps.jsonl", rows)
+            self._append("evaluation_logps", rows)
             dpo = {"value": None, "reason": "trained before the reference's log-probabilities existed; see trajectory"}
         return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}
 
     def _write_usage(self) -> None:
-        rows = [{"step": self.step, **sample} for sample in self.collecting.drain()]
-        record.append_jsonl(self.run.folder / "usage.jsonl", rows)
+        self._append("usage", [{"step": self.step, **sample} for sample in self.collecting.drain()])
+
+    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Append rows to a file of the job's folder, which only the main process writes."""
+        if self.accelerator.is_main_process:
+            record.append_jsonl(self.run.folder / f"{name}.jsonl", rows)
 
     def finish(self) -> None:
+        """Evaluate a last time and write everything down."""
+        if self.accelerator.is_main_process:
+            # An early end was found by an evaluation of this very step, on one split: the row with both replaces it.
+            record.cut_jsonl(self.run.folder / "trajectory.jsonl", last_step=self.step - 1)
+        scores = self.evaluate(both_splits=True)
+        if self.accelerator.is_main_process:
+            self.write_results(scores)
+        self.accelerator.wait_for_everyone()
+
+    def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
-        # An early end was found by an evaluation of this very step, on one split: the row with both takes its place.
-        record.cut_jsonl(folder / "trajectory.jsonl", last_step=self.step - 1)
-        scores = self.evaluate(both_splits=True)
         self.policy.save(folder)
         example = datasets.train[Objective.SFT].examples[0]
         ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=self.policy.device)
@@ -382,7 +419,8 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Keep everything a resumed run needs to take the same steps."""
         self._write_usage()
-        checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
 
     def state(self) -> dict[str, Any]:
         return {

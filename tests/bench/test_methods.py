@@ -95,7 +95,8 @@ def test_maxright_every_step_probes_both_at_every_step() -> None:
         method.observe({DPO: 0.0})  # Algorithm 4 would turn to SFT now
 
 
-def test_maxright_every_third_step_follows_algorithm_4() -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_maxright_every_third_step_follows_algorithm_4(resumed: bool) -> None:
     """k = 3, λ = 0.5, f* = 0, so that gaps are half the losses.
 
     - t = 1 (first step: probe): gaps (0.5, 0.4) → DPO; its loss before the update, 1.0, leaves its gap at 0.5.
@@ -104,6 +105,8 @@ def test_maxright_every_third_step_follows_algorithm_4() -> None:
     - t = 4: (0.1, 0.2) → SFT, loss 0.1 → 0.05.
     - t = 5: (0.1, 0.05) → DPO: its gap is the stale one of t = 3; its loss 0.02 → 0.01.
     - t = 6 (probe): (0.5, 0.0) → DPO.
+
+    A run resumed after every step, its state carried through JSON, makes the same choices: stale gaps and all.
     """
     method = make("maxright", setup(0.5), max_eval_every=3)
     script = [
@@ -117,6 +120,10 @@ def test_maxright_every_third_step_follows_algorithm_4() -> None:
     for step, probe, expected, loss in script:
         assert chosen(method.choose(step, probe)) is expected, step
         method.observe({expected: loss})
+        if resumed:
+            state = json.loads(json.dumps(method.state()))
+            method = make("maxright", setup(0.5), max_eval_every=3)
+            method.restore(state)
 
 
 @pytest.mark.parametrize(("lambda_dpo", "expected"), [(0.0, SFT), (1.0, DPO)])

@@ -21,7 +21,9 @@ def test_no_training_row_asks_a_held_out_fact() -> None:
     for make in (world.instruction_rows, world.preference_rows):
         prompts = {split: [row.prompt for row in make(split, 360)] for split in ("train", "test")}
         for split, known in (("train", trained), ("test", others)):
-            asked = {(name, word) for p in prompts[split] for name, word in known if {name, word} <= set(world.words(p))}
+            asked = {
+                (name, word) for p in prompts[split] for name, word in known if {name, word} <= set(world.words(p))
+            }
             assert asked == known
             assert len(set(prompts[split])) == 360
         assert not set(prompts["train"]) & set(prompts["test"])
@@ -137,9 +139,18 @@ def test_the_world_is_always_the_same() -> None:
     )
     hashes = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     }
-    texts = [*world.corpus(), *map(str, world.questions("test")), *map(str, world.preference_rows("train", 360)), *world.vocabulary()]
+    texts = [
+        *world.corpus(),
+        *map(str, world.questions("test")),
+        *map(str, world.preference_rows("train", 360)),
+        *world.vocabulary(),
+    ]
     assert hashes == {hashlib.sha256("|".join(texts).encode()).hexdigest() + "\n"}

@@ -14,7 +14,11 @@ def test_world_texts_come_back_from_the_tokenizer() -> None:
     """Every word of the world is one token, and decoding puts spaces back where English has them."""
     tokenizer = world_model.tokenizer()
     rows = world.preference_rows("test", 60)
-    texts = [*world.corpus()[:200], *(row.prompt + row.chosen for row in rows), *(row.prompt + row.rejected for row in rows)]
+    texts = [
+        *world.corpus()[:200],
+        *(row.prompt + row.chosen for row in rows),
+        *(row.prompt + row.rejected for row in rows),
+    ]
     texts += [row.prompt + row.answer for row in world.instruction_rows("test", 60)]
     texts += [world.PROMPT.format(question=row["question"]) for row in world.questions("test")]
     texts.append("\n\nQuestion: Name the colour of it.\n\nAnswer: Gladly! It is red.")
@@ -39,7 +43,10 @@ def test_special_tokens() -> None:
     assert tokenizer.bos_token_id is None
     assert {tokenizer.pad_token, tokenizer.eos_token, tokenizer.unk_token} == {"<pad>", "<eos>", "<unk>"}
     assert tokenizer.convert_ids_to_tokens(tokenizer("red quark.")["input_ids"]) == ["red", "<unk>", "."]
-    assert tokenizer.decode([*tokenizer("It is red.")["input_ids"], tokenizer.eos_token_id], skip_special_tokens=True) == "It is red."
+    assert (
+        tokenizer.decode([*tokenizer("It is red.")["input_ids"], tokenizer.eos_token_id], skip_special_tokens=True)
+        == "It is red."
+    )
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])

@@ -1,0 +1,260 @@
+"""Proofs on the language-model loop: what the paper's equations say of whole runs, and what TRL's own trainers do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from bench import data, policy, record
+from bench.methods import METHODS, Choice, Objective, Setup
+from bench.suite import Suite
+from bench.train import Run, Trainer
+
+CPU = torch.device("cpu")
+LAMBDA_DPO = 0.25
+TinySuite = Callable[..., Suite]
+
+
+def adapter(job: record.Job) -> dict[str, Tensor]:
+    return dict(load_file(job.path / "adapter" / "adapter_model.safetensors"))
+
+
+# ---- Eq. 11: ALRIGHT is Mix in expectation ---------------------------------------------------------------------------
+
+
+class Gradients:
+    """Compute gradients of a run at its first step, θ_1, where no optimizer moves it on."""
+
+    def __init__(self, runner: Any, method: str) -> None:
+        job = runner.job(method)
+        runner.needs(method)
+        base = runner.desk.base(runner.suite.model, None)
+        logps = record.read_json(runner.desk.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+        rows = runner.desk.datasets(base.tokenizer, {})
+        batch_size = runner.suite.training.batch_size
+        self.make = lambda: Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps))
+        self.restart()
+
+    def restart(self) -> None:
+        """Start again at the first batches."""
+        self.trainer = self.make()
+        self.trainer.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0}
+        # B starts at 0, where A's gradient vanishes; move off that point so that both factors take part.
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in self.trainer.parameters:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+    def of(self, choice: Choice) -> Tensor:
+        """Return the gradient of the next batches under a choice, as one vector."""
+        self.trainer.descend(choice)
+        made = torch.cat([parameter.grad.flatten() for parameter in self.trainer.parameters])  # type: ignore[union-attr]
+        for parameter in self.trainer.parameters:
+            parameter.grad = None
+        return made.double()
+
+
+def method(name: str, lambda_dpo: float = LAMBDA_DPO) -> Any:
+    half = dict.fromkeys(Objective, 1)
+    setup = Setup(lambda_dpo, 2, 0, half, (Objective.SFT, Objective.DPO), {})
+    return METHODS[name](setup, METHODS[name].Options.model_validate({}))
+
+
+def no_probe(objective: Objective) -> float:
+    raise AssertionError(f"{objective} was probed")
+
+
+@pytest.fixture
+def gradients(tiny: TinySuite, run_plan: Any) -> Gradients:
+    return Gradients(run_plan(tiny(methods=["mix"], lambdas=[LAMBDA_DPO])), "mix")
+
+
+def test_alrights_expected_gradient_is_mixs(gradients: Gradients) -> None:
+    """Eq. 11: E over i_t ~ Bernoulli(λ) of ALRIGHT's gradient on given batches = λ ∇f_DPO + (1 − λ) ∇f_SFT = Mix's.
+
+    The two outcomes are the two choices that ALRIGHT itself makes; each is weighted with its probability.
+    """
+    alright = method("alright")
+    outcomes = {tuple(choice.weights): choice for choice in (alright.choose(step, no_probe) for step in range(1, 101))}
+    assert set(outcomes) == {(Objective.DPO,), (Objective.SFT,)}
+    expected: Any = 0.0
+    for (objective,), choice in outcomes.items():
+        probability = LAMBDA_DPO if objective is Objective.DPO else 1 - LAMBDA_DPO
+        gradients.restart()  # either outcome meets the batch that Mix meets
+        expected = expected + probability * gradients.of(choice)
+    gradients.restart()
+    mix = gradients.of(method("mix").choose(1, no_probe))
+    assert mix.norm() > 0.01
+    torch.testing.assert_close(expected, mix, rtol=1e-5, atol=1e-6 * float(mix.norm()))
+
+
+def test_alrights_mean_gradient_over_many_draws_is_mixs(gradients: Gradients) -> None:
+    """The mean of N = 600 draws of (i_t, batch) lies at Mix's gradient over all rows, within sampling error.
+
+    The squared distance of the mean has expectation s² / N at most, s² the spread of single draws; 6 s² / N is far in
+    its tail. Mix with the weights exchanged lies farther away than that, so the check can fail.
+    """
+    epoch = 3  # batches of either objective in an epoch of 6 pairs or 12 rows
+    of_mix = {}
+    for lambda_dpo in (LAMBDA_DPO, 1 - LAMBDA_DPO):
+        gradients.restart()
+        choice = method("mix", lambda_dpo).choose(1, no_probe)
+        of_mix[lambda_dpo] = torch.stack([gradients.of(choice) for _ in range(epoch)]).mean(0)
+    gradients.restart()
+    alright = method("alright")
+    draws = torch.stack([gradients.of(alright.choose(step, no_probe)) for step in range(1, 601)])
+    mean = draws.mean(0)
+    allowed = 6 * float((draws - mean).square().sum(1).mean()) / len(draws)
+    assert float((mean - of_mix[LAMBDA_DPO]).square().sum()) < allowed
+    assert float((mean - of_mix[1 - LAMBDA_DPO]).square().sum()) > allowed
+
+
+# ---- the ends of λ ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("lambda_dpo", "objective"), [(0.0, Objective.SFT), (1.0, Objective.DPO)])
+def test_at_the_ends_of_lambda_every_method_is_the_objective_alone(
+    tiny: TinySuite, run_plan: Any, lambda_dpo: float, objective: Objective
+) -> None:
+    """λ = 0 is SFT alone and λ = 1 DPO alone: steps, final values and adapter equal the optimum's, bit for bit.
+
+    With dropout, so that a forward pass too many would be seen in the random numbers, and two micro-batches a batch.
+    """
+    settings = tiny(
+        lora={"rank": 2, "alpha": 4, "dropout": 0.2, "targets": ["q_proj", "v_proj"]},
+        training=tiny().training.model_dump() | {"micro_batch_size": {"dpo": 1, "sft": 2}},
+        methods=[
+            "sequential",
+            "mix",
+            "alright",
+            "maxright",
+            {"name": "mix", "backward": "accumulate", "label": "mix2"},
+        ],
+        lambdas=[lambda_dpo],
+    )
+    runner = run_plan(settings)
+    alone = runner.run(f"{objective}-optimum")
+    losses = [row["losses"] for row in alone.rows("steps")]
+    assert len(losses) == 6
+    assert len({loss[str(objective)] for loss in losses}) == 6
+    weights = adapter(alone)
+    for shown in ("sequential", "mix-", "alright", "maxright", "mix2"):
+        made = runner.run(shown)
+        assert [row["losses"] for row in made.rows("steps")] == losses, shown
+        assert not any("probes" in row for row in made.rows("steps"))
+        own = adapter(made)
+        assert own.keys() == weights.keys()
+        assert all(torch.equal(own[name], weights[name]) for name in weights), shown
+        for name in (f"f_{objective}/held_out", f"f_{objective}/train"):
+            assert made.scores[name] == alone.scores[name]
+
+
+# ---- TRL -------------------------------------------------------------------------------------------------------------
+
+
+# TRL asks transformers 5 for activation checkpointing by its old names
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
+def test_trls_two_trainers_give_sequentials_loss_curve(tiny: TinySuite, run_plan: Any, tmp_path: Path) -> None:
+    """Stock SFTTrainer, then DPOTrainer on the adapter it left, 10 steps each, against our Sequential of 10 and 10.
+
+    Same rows in the same order, same LoRA start, AdamW and clipping. DPOTrainer's reference is a copy of the adapter it
+    is given: the policy at the end of phase 1, which the suite makes its reference by training that for one epoch.
+    TRL only gets token ids instead of text, because it would cut a prompt elsewhere.
+    """
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    class OrderedDpo(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
+            return dataset
+
+    settings = tiny(
+        data={
+            "preference": {"source": "world", "rows": 20, "evaluation_rows": 2},
+            "instruction": {"source": "world", "rows": 40, "evaluation_rows": 2},
+        },
+        methods=["sequential"],
+        reference={"policy": "sft", "epochs": 1},
+    )
+    runner = run_plan(settings)
+    ours = [row["losses"] for row in runner.run("sequential").rows("steps")]
+    assert [next(iter(losses)) for losses in ours] == ["sft"] * 10 + ["dpo"] * 10
+
+    plain = policy.load(settings.model, CPU)
+    rows = data.load(settings.data, plain.tokenizer, None).train
+    plain.attach(settings.lora, 0)
+    common: dict[str, Any] = {
+        "output_dir": str(tmp_path / "trl"),
+        "max_steps": 10,
+        "learning_rate": settings.training.learning_rate,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "train_sampling_strategy": "sequential",
+        "max_length": None,
+        "use_cpu": True,
+        "bf16": False,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+    }
+    sft = SFTTrainer(
+        plain.model,
+        SFTConfig(per_device_train_batch_size=4, dataset_kwargs={"skip_prepare_dataset": True}, **common),
+        train_dataset=as_dataset(sft_rows(rows[Objective.SFT].examples)),
+        processing_class=plain.tokenizer,
+    )
+    sft.train()
+    dpo = OrderedDpo(
+        sft.accelerator.unwrap_model(sft.model),
+        args=DPOConfig(per_device_train_batch_size=2, beta=settings.objectives.beta, **common),
+        train_dataset=as_dataset(dpo_rows(rows[Objective.DPO].examples)),
+        processing_class=plain.tokenizer,
+    )
+    dpo.train()
+    theirs = [{name: loss} for name, made in (("sft", sft), ("dpo", dpo)) for loss in logged(made)]
+    assert len(theirs) == 20
+    for step, (one, other) in enumerate(zip(ours, theirs, strict=True), 1):
+        assert one == pytest.approx(other, rel=1e-4), step
+    assert math.isclose(ours[10]["dpo"], math.log(2), rel_tol=1e-5)
+    # The curves move by far more than the tolerance, in either phase.
+    assert ours[0]["sft"] - ours[9]["sft"] > 0.01
+    assert abs(ours[10]["dpo"] - ours[19]["dpo"]) > 0.01
+
+
+def logged(trainer: Any) -> list[float]:
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def as_dataset(rows: Iterator[dict[str, Any]]) -> Any:
+    import datasets
+
+    return datasets.Dataset.from_list(list(rows))
+
+
+def in_order(objective: Objective, examples: list[data.Example], batch_size: int) -> Iterator[data.Example]:
+    """Yield ten batches' rows in the order of our cursor."""
+    cursor = data.Cursor(objective, len(examples), batch_size, 0)
+    for _ in range(10):
+        yield from (examples[row] for row in cursor.draw())
+
+
+def sft_rows(examples: list[data.Example]) -> Iterator[dict[str, Any]]:
+    for one in in_order(Objective.SFT, examples, 4):
+        (answer,) = one.answers
+        yield {"input_ids": [*one.prompt, *answer], "labels": [-100] * len(one.prompt) + list(answer)}
+
+
+def dpo_rows(examples: list[data.Example]) -> Iterator[dict[str, Any]]:
+    for one in in_order(Objective.DPO, examples, 2):
+        chosen, rejected = one.answers
+        yield {"prompt_ids": list(one.prompt), "chosen_ids": list(chosen), "rejected_ids": list(rejected)}
