@@ -201,6 +201,41 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
         record.write_json(folder / "measurements.json", measurements)
 
 
+def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Make an adapter of other jobs' adapters, check that it reloads, and write what a training job writes of it."""
+    import torch
+
+    from bench.evaluators import held_out
+    from bench.recipes import RECIPES, Making
+
+    kind = RECIPES[job.settings["recipe"]]
+    policy = desk.base(desk.suite.model, job.inputs.get("pretrained"))
+    adapters = {name: desk.job_folder(job.inputs[name]) for name in kind.needs}
+    started = time.perf_counter()
+    recipe = kind(kind.Options.model_validate(job.settings["options"]))
+    recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters))
+    seconds = time.perf_counter() - started
+    datasets = desk.datasets(policy.tokenizer, {})
+    micro = desk.suite.training.micro_batch_size or desk.suite.training.batch_size
+    sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
+    scores: dict[str, Any] = {}
+    for split in ("held_out", "train"):
+        desk.say(f"objective values on {split} rows")
+        reference = _reference_logps(job, desk)
+        scores |= held_out.both_scores(policy, datasets, split, desk.suite.objectives, sizes, reference)[0]
+    policy.save(folder)
+    example = datasets.train[Objective.SFT].examples[0]
+    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
+    difference = policy.check_reload(folder, ids)
+    policy.detach()
+    measurements = {name: record.not_measured(record.metric(name).unit, kind.untrained) for name in record.OF_TRAINING}
+    measurements["recipe_seconds"] = record.measured(seconds, "s")
+    measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
+    record.write_json(folder / "measurements.json", measurements)
+    record.write_json(folder / "scores.json", scores)
+    record.write_json(folder / "data.json", datasets.facts())
+
+
 def _reference_logps(job: PlannedJob, desk: Desk) -> Any:
     source = job.inputs.get("reference_logps")
     return record.read_json(desk.job_folder(source) / "reference_logps.json") if source else None
@@ -311,6 +346,7 @@ def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
 KINDS: dict[str, Callable[[PlannedJob, Desk, Path], None]] = {
     "pretrain": _pretrain,
     "train": _train,
+    "recipe": _recipe,
     "reference_logps": _compute_reference_logps,
     "lm_eval": _lm_eval,
     "generate": _generate,

@@ -5,6 +5,7 @@
     pretrain ──► everything (source `world` only)
     train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
               └── checkpoint at the phase change ──────────► Sequential runs of the same seed
+    both optima of a seed ─► recipe                               an adapter made without steps
     base, reference, optima, runs ─► lm_eval
                                   └► generate ─► judge
 """
@@ -17,8 +18,11 @@ from typing import Any
 
 from bench import data, identity
 from bench.methods import METHODS, Objective
+from bench.recipes import RECIPES
 from bench.stopping import uses_front, uses_optima
 from bench.suite import Judge, Method, Suite
+
+WITH_ADAPTER = ("train", "recipe")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class PlannedJob:
     @property
     def needs_weights_of(self) -> tuple[str, ...]:
         """The jobs whose weights this one loads."""
-        return tuple(job for name, job in self.inputs.items() if name in ("policy", "pretrained"))
+        names = ("policy", "pretrained", *(("optimum_dpo", "optimum_sft") if self.kind == "recipe" else ()))
+        return tuple(job for name, job in self.inputs.items() if name in names)
 
     @property
     def steps_to_run(self) -> int:
@@ -123,7 +128,8 @@ class _Planner:
         for method in suite.methods:
             for lambda_dpo in method.lambdas or suite.lambdas:
                 for seed in suite.seeds:
-                    self._run(method, lambda_dpo, seed)
+                    add = self._recipe if method.name in RECIPES else self._run
+                    add(method, lambda_dpo, seed)
         self._evaluations()
 
     def _job(self, kind: str, slug: str, **parts: Any) -> PlannedJob:
@@ -290,6 +296,42 @@ class _Planner:
         tokens = self._tokens(labels, suite.steps)
         return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
 
+    def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
+        """Add a run that is made of other jobs' adapters instead of steps."""
+        suite, kind = self.suite, RECIPES[method.name]
+        options = kind.Options.model_validate(method.options).model_dump(mode="json")
+        optima = {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
+        self._job(
+            "recipe",
+            f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}",
+            roles=("run",),
+            labels={
+                "method": method.shown,
+                "base_method": method.name,
+                "lambda_dpo": lambda_dpo,
+                "seed": seed,
+                "order": suite.order,
+                "phase_steps": None,
+                "options": options,
+            },
+            settings={
+                "model": self.model,
+                "data": _data_settings(suite),
+                "recipe": method.name,
+                "options": options,
+                "lambda_dpo": lambda_dpo,
+                "seed": seed,
+                "beta": suite.objectives.beta,
+                "reduction": suite.objectives.reduction,
+            },
+            inputs={
+                "pretrained": self.pretrained,
+                "reference_logps": self.reference_logps,
+                **{name: optima[name] for name in kind.needs},
+            },
+            data=tuple(self.identities),
+        )
+
     def _tokens(self, labels: dict[str, Any], steps: int) -> int:
         """Bound the tokens of a run: every row at its full length."""
         limits, batch = self.suite.data, self.suite.training.batch_size
@@ -306,7 +348,10 @@ class _Planner:
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def _evaluations(self) -> None:
-        policies: list[PlannedJob | None] = [None, *(job for job in self.plan.jobs.values() if job.kind == "train")]
+        policies: list[PlannedJob | None] = [
+            None,
+            *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
+        ]
         for policy in policies:
             self._evaluate(policy)
 

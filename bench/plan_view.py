@@ -10,6 +10,7 @@ from bench.plan import Plan, PlannedJob
 KINDS = {
     "pretrain": "pre-training",
     "train": "training",
+    "recipe": "made of other jobs' weights",
     "reference_logps": "reference log-probabilities",
     "lm_eval": "questions (lm-eval)",
     "generate": "answers",
@@ -64,7 +65,7 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
         "",
     ]
     for job in plan.jobs.values():
-        if job.id in selected and job.kind in ("pretrain", "train", "reference_logps"):
+        if job.id in selected and job.kind in ("pretrain", "train", "recipe", "reference_logps"):
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
     if suite.training.stopping.rule != "none":
         lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,28 @@ class Policy:
         self.detach()
         self.model = peft.PeftModel.from_pretrained(self.model, str(folder / ADAPTER), is_trainable=False)
         self.model.eval()
+
+    def attach_sum(self, parts: Mapping[str, tuple[Path, float]]) -> None:
+        """Put a weighted sum of saved adapters on the base model: ΔW = Σ weight · scale · B A, exactly.
+
+        Args:
+            parts: any name -> (the job's folder, weight).
+        """
+        import peft
+
+        self.detach()
+        names = list(parts)
+        folders = {name: str(folder / ADAPTER) for name, (folder, _) in parts.items()}
+        model = peft.PeftModel.from_pretrained(self.model, folders[names[0]], adapter_name=names[0])
+        for name in names[1:]:
+            model.load_adapter(folders[name], adapter_name=name)
+        weights = [weight for _, weight in parts.values()]
+        # "cat" stacks the factors: its rank is the sum of theirs, and nothing is approximated.
+        model.add_weighted_adapter(names, weights, "default", combination_type="cat")
+        model.set_adapter("default")
+        for name in names:
+            model.delete_adapter(name)
+        self.model = model.eval()
 
     def detach(self) -> None:
         """Take the adapter off, leaving the base model as it was loaded."""

@@ -63,6 +63,8 @@ METRICS: dict[str, Metric] = {
     "win_rate": Metric("%", "higher", "share of pairs in which a judge prefers our answer"),
 }
 
+OF_TRAINING = tuple(name for name in METRICS if "/" not in name and name != "win_rate")
+
 
 def metric(name: str) -> Metric:
     """Look a metric up; `mmlu/acc/<subject>` and `win_rate/<judge>` share their family's entry."""

@@ -201,7 +201,7 @@ class Reference(Frozen):
 
 
 class Method(Frozen):
-    """Name a training method, its options, and (optionally) its own λ list."""
+    """Name a training method or a recipe, its options, and (optionally) its own λ list."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -212,10 +212,12 @@ class Method(Frozen):
     @model_validator(mode="after")
     def _known(self) -> Method:
         from bench.methods import METHODS
+        from bench.recipes import RECIPES
 
-        if self.name not in METHODS:
-            raise ValueError(unknown_name("method", self.name, METHODS))
-        METHODS[self.name].Options.model_validate(self.options)
+        if self.name not in METHODS and self.name not in RECIPES:
+            raise ValueError(unknown_name("method", self.name, [*METHODS, *RECIPES]))
+        kind = METHODS[self.name] if self.name in METHODS else RECIPES[self.name]
+        kind.Options.model_validate(self.options)
         return self
 
     @property

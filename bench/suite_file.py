@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.errors import SuiteError, unknown_name
 from bench.methods import METHODS
+from bench.recipes import RECIPES
 from bench.suite import Suite, suite_folder
 
 Path_ = tuple[str | int, ...]
@@ -157,7 +158,8 @@ class _Document:
         if len(at) != 2 or at[0] != "methods":
             return []
         name = self.value["methods"][at[1]]["name"]
-        return list(METHODS[name].Options.model_fields) if name in METHODS else []
+        table: Mapping[str, Any] = METHODS if name in METHODS else RECIPES
+        return list(table[name].Options.model_fields) if name in table else []
 
     def _where(self, at: Path_) -> str:
         """Find the nearest place that exists: file:line, or the --set it came from."""

@@ -339,25 +339,17 @@ class Trainer:
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
-        suite, datasets = self.run.suite, self.run.datasets
-        examples = {objective: datasets.sample(split, objective) for objective in Objective}
-        sizes = {
-            objective: 2 * getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
-            for objective in Objective
-        }
-        logps = {
-            objective: held_out.answer_logps(self.policy, examples[objective], sizes[objective])
-            for objective in Objective
-        }
-        sft = held_out.sft_score(logps[Objective.SFT], examples[Objective.SFT], suite.objectives.reduction)
-        if self.run.reference is not None:
-            dpo = held_out.dpo_score(logps[Objective.DPO], self.run.reference[split], suite.objectives.beta)
-        else:
-            chosen, rejected = logps[Objective.DPO].T.tolist()
-            rows = [{"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}]
-            self._append("evaluation_logps", rows)
-            dpo = {"value": None, "reason": "trained before the reference's log-probabilities existed; see trajectory"}
-        return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}
+        run, micro = self.run, self.settings.micro_batch_size or self.run.batch_size
+        sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
+        scores, pairs = held_out.both_scores(
+            self.policy, run.datasets, split, run.suite.objectives, sizes, run.reference
+        )
+        if run.reference is None:
+            chosen, rejected = pairs.T.tolist()
+            self._append(
+                "evaluation_logps", [{"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}]
+            )
+        return scores
 
     def _write_usage(self) -> None:
         self._append("usage", [{"step": self.step, **sample} for sample in self.collecting.drain()])

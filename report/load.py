@@ -57,7 +57,10 @@ def from_record(entry: dict[str, Any] | None, absent: str) -> Measured:
 
 @dataclass(frozen=True)
 class Run:
-    """Read one training job. λ is NaN for a job without one (an optimum, a reference)."""
+    """Read one job that made an adapter, by training or of other jobs' weights.
+
+    λ is NaN for a job without one (an optimum, a reference).
+    """
 
     job: Job
     trajectory: list[dict[str, Any]] = field(repr=False)
@@ -145,6 +148,11 @@ class Run:
             return f"took all {stopping['step']} steps; its stopping rule never applied"
         return f"stopped at step {stopping['step']}: {stopping['reason']}"
 
+    @property
+    def trains(self) -> bool:
+        """Whether it took steps of its own."""
+        return self.job.kind == "train"
+
     def at(self, step: int) -> dict[str, Any] | None:
         """Return the trajectory's last point that is not later than `step`."""
         points = [point for point in self.trajectory if point["step"] <= step]
@@ -188,8 +196,8 @@ class Results:
 
     @cached_property
     def trained(self) -> list[Run]:
-        """Every complete training job."""
-        jobs = [job for job in self.record.jobs.values() if job.kind == "train" and job.complete]
+        """Every complete job that made an adapter."""
+        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe") and job.complete]
         return [Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"])) for job in jobs]
 
     def with_role(self, role: str) -> list[Run]:

@@ -30,19 +30,17 @@ SPECS = {
     "gap_dpo": Spec("DPO gap", "nats", "f_DPO(θ) − f*_DPO on the evaluation split, signed", sign=True),
     "gap_sft": Spec("SFT gap", "nats", "f_SFT(θ) − f*_SFT on the evaluation split, signed", sign=True),
     "ideal_distance": Spec("Ideal distance", "nats", "Euclidean distance to (f*_DPO, f*_SFT); 0 is ideal"),
-    "best_seen_gap_dpo": Spec(
-        "DPO gap to best seen", "nats", "against the lowest f_DPO seen along any training of the seed"
-    ),
-    "best_seen_gap_sft": Spec(
-        "SFT gap to best seen", "nats", "against the lowest f_SFT seen along any training of the seed"
-    ),
+    "best_seen_gap_dpo": Spec("DPO gap to best seen", "nats", "against the lowest f_DPO seen in any run of the seed"),
+    "best_seen_gap_sft": Spec("SFT gap to best seen", "nats", "against the lowest f_SFT seen in any run of the seed"),
     "best_seen_ideal_distance": Spec("Distance to best seen", "nats", "Euclidean distance to the best values seen"),
     "steps": Spec("Length", "steps", "optimizer steps taken; a stopping rule may end a joint run early"),
     "training_seconds": Spec(
         "Training", "s", "seconds in optimizer steps, probes included; evaluation and saving excluded"
     ),
     "probe_seconds": Spec("Probes", "s", "seconds in forward passes made only to choose an objective"),
-    "all_in_seconds": Spec("All-in", "s", "with the training of π_ref, and of f* where the method's rule uses it"),
+    "all_in_seconds": Spec(
+        "All-in", "s", "with the training of π_ref, and of the two optima where the recipe uses them"
+    ),
     "tokens": Spec("Tokens", "tokens", "non-padding tokens that took part in a gradient"),
     "probe_tokens": Spec("Probe tokens", "tokens", "non-padding tokens forwarded for probes only"),
     "peak_memory_bytes": Spec("Peak memory", "B", "of the training process or device"),
@@ -289,8 +287,8 @@ def cost(tables: Tables) -> Table:
         sheet.figure(name)
     note = (
         "All-in runtime adds to a run's own training that of the reference policy π_ref, of the two optima where the "
-        "method's or the stopping rule uses f*, and of the reference front where a run is held against it; a job that "
-        "serves several runs is charged in full to each."
+        "recipe or the stopping rule uses their values f* or their weights, and of the reference front where a run is "
+        "held against it; a job that serves several runs is charged in full to each."
     )
     return sheet.table("Cost of one run", [note])
 

@@ -139,7 +139,7 @@ def _reading(tables: Tables) -> Text:
 def _every_run(tables: Tables, linked: bool) -> tuple[Block, ...]:
     """Return a group per recipe with its runs, and one for the jobs that stand behind them all."""
     by_id = {run.id: run for run in tables.results.trained}
-    common = _common(list(by_id.values()))
+    common = _common([run for run in by_id.values() if run.trains])
     blocks: list[Block] = [_run_group(tables, recipe, by_id, common, linked) for recipe in tables.recipes]
     behind = [run for run in by_id.values() if "run" not in run.roles]
     if behind:
@@ -240,7 +240,7 @@ def _common(runs: list[Run]) -> dict[str, Any]:
 
 
 def _differing(own: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in own.items() if name not in common}
+    return {name: value for name, value in own.items() if name not in common or common[name] != value}
 
 
 # ---- the rest --------------------------------------------------------------------------------------------------------

@@ -114,10 +114,12 @@ class Tables:
         return "gpu_utilization_percent" if measured else "cpu_utilization_percent"
 
     def _best_seen(self, objective: str, seed: int) -> Measured:
-        """Return an objective's lowest value along any training of this seed, which f* should not exceed."""
+        """Return an objective's lowest value along any run of this seed, or at its end, which f* should not exceed."""
         name = f"f_{objective}/{self.results.split}"
         points = [point for run in self.results.trained if run.seed == seed for point in run.trajectory]
         values = [float(point[name]) for point in points if point.get(name) is not None]
+        ends = (run.objective(name).value for run in self.results.trained if run.seed == seed and not run.trains)
+        values += [value for value in ends if value is not None]
         return Measured(min(values)) if values else missing(f"no {name} on record")
 
     # ---- one run ----------------------------------------------------------------------------------------------------
@@ -160,9 +162,9 @@ class Tables:
         return _combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
 
     def _all_in(self, run: Run) -> Measured:
-        """Add to a run's training seconds those of what it needs: π_ref, the optima where a rule uses f*, and the front."""
+        """Add to a run's training seconds those of what it needs: π_ref, the optima where it uses them, and the front."""
         by_id = {one.id: one for one in self.results.trained}
-        needed = {run.id: run}
+        needed = {run.id: run} if run.trains else {}
         for name, job_id in run.job.spec["inputs"].items():
             if name == "reference_logps":
                 logps = self.results.record.jobs.get(job_id)

@@ -216,7 +216,9 @@ class Verdict:
     def _cost(self, best: Recipe) -> str:
         seconds, increase = best.estimate("training_seconds"), best.estimate("runtime_increase_percent")
         if not seconds.n:
-            return f"Cost not measured: {best.reason('training_seconds')}."
+            all_in = best.estimate("all_in_seconds")
+            parts = f"; all in {duration(all_in.mean)} of training" if all_in.n else ""
+            return f"Cost not measured: {best.reason('training_seconds')}{parts}."
         text = f"Cost: {duration(seconds.mean)} of training a run"
         if best.base_method == "sequential":
             return f"{text}; it is the Sequential baseline itself."

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from bench import objectives, record
-from bench.data import Example
+from bench.data import Datasets, Example
+from bench.methods import Objective
 from bench.policy import Policy
+from bench.suite import Objectives
 
 
 @torch.no_grad()
@@ -32,6 +34,38 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
         result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
     policy.model.train(was_training)
     return result
+
+
+def both_scores(
+    policy: Policy,
+    datasets: Datasets,
+    split: str,
+    settings: Objectives,
+    sizes: Mapping[Objective, int],
+    reference: Mapping[str, Any] | None,
+) -> tuple[dict[str, dict[str, Any]], Tensor]:
+    """Evaluate both objectives on one split.
+
+    Args:
+        policy: the model with its adapter.
+        datasets: where the split's evaluation rows are.
+        split: held_out or train.
+        settings: β and the reduction.
+        sizes: rows in one forward pass, per objective.
+        reference: π_ref's log-probabilities by split; without them f_DPO has no value.
+
+    Returns:
+        The scores by metric name, and the pairs' log-probabilities, shape [pairs, 2].
+    """
+    examples = {objective: datasets.sample(split, objective) for objective in Objective}
+    logps = {objective: answer_logps(policy, examples[objective], sizes[objective]) for objective in Objective}
+    pairs = logps[Objective.DPO]
+    if reference is None:
+        dpo = {"value": None, "reason": "trained before the reference's log-probabilities existed; see trajectory"}
+    else:
+        dpo = dpo_score(pairs, reference[split], settings.beta)
+    sft = sft_score(logps[Objective.SFT], examples[Objective.SFT], settings.reduction)
+    return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}, pairs
 
 
 def dpo_score(logps: Tensor, reference: Mapping[str, Sequence[float]], beta: float) -> dict[str, Any]:
