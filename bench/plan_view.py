@@ -14,6 +14,7 @@ KINDS = {
     "lm_eval": "questions (lm-eval)",
     "generate": "answers",
     "judge": "judged answers",
+    "toy": "toy runs",
 }
 
 
@@ -58,13 +59,9 @@ def _tokens(job: PlannedJob) -> int:
 def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
     """Word a plan: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
-    lines = [
-        f"{suite.name}: {len(suite.methods)} methods × {len(suite.lambdas)} λ × {len(suite.seeds)} seeds, "
-        f"{suite.steps} steps a run",
-        "",
-    ]
+    lines = [f"{suite.name}: {suite.size}", ""]
     for job in plan.jobs.values():
-        if job.id in selected and job.kind in ("pretrain", "train", "reference_logps"):
+        if job.id in selected and job.kind in ("pretrain", "train", "reference_logps", "toy"):
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
     counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
     lines.append("")
@@ -79,9 +76,12 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
         "",
         f"  optimizer steps: {sums['optimizer_steps']:,} ({sums['optimizer_steps_to_do']:,} to do); without sharing "
         f"{sums['optimizer_steps_without_sharing']:,}: {sums['optimizer_steps_saved']:,} saved",
-        f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
-        "every row at full length",
     ]
+    if sums["tokens_at_most"]:
+        lines.append(
+            f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
+            "every row at full length"
+        )
     return "\n".join(lines)
 
 
