@@ -151,10 +151,11 @@ def _weighted(
 
 @dataclass
 class Run:
-    """Hold one run: where it ended, the thinned path there, and the updates each objective got."""
+    """Hold one run: where it ended, the thinned path there, its updates, and in how many each objective had a part."""
 
     theta: Sequence[float]
     path: list[dict[str, Any]] = field(default_factory=list)
+    updates: int = 0
     taken: dict[Objective, int] = field(default_factory=lambda: dict.fromkeys(Objective, 0))
 
 
@@ -171,7 +172,7 @@ def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points:
 
     def keep() -> None:
         values = {f"f_{objective}": pair.value(objective, run.theta) for objective in Objective}
-        run.path.append({"step": sum(run.taken.values()), "phase": phase, "theta": list(run.theta), **values})
+        run.path.append({"step": run.updates, "phase": phase, "theta": list(run.theta), **values})
 
     def probe(objective: Objective) -> float:
         return pair.value(objective, run.theta)
@@ -185,6 +186,7 @@ def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points:
         if threshold is not None and max(losses.values()) <= threshold:
             continue
         run.theta = _descend(run.theta, gradient, rate, decay)
+        run.updates += 1
         for objective in losses:
             run.taken[objective] += 1
         method.observe(losses)
