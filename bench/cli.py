@@ -16,7 +16,6 @@ from bench.errors import BenchError, InputError
 if TYPE_CHECKING:
     from bench.execute import Summary
     from bench.plan import Plan
-    from bench.suite import Suite
 
 app = typer.Typer(
     name="bench",
@@ -130,10 +129,7 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     from bench import suite_file
 
     checked = suite_file.load(suite, overrides or [])
-    methods = ", ".join(method.shown for method in checked.methods)
-    print(
-        f"{checked.name}: valid; {methods}; {len(checked.lambdas)} λ; seeds {list(checked.seeds)}; {checked.steps} steps a run"
-    )
+    print(f"{checked.name}: valid; {checked.contents}")
 
 
 @app.command()
@@ -185,7 +181,7 @@ def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
 
     if mirror is not None and not mirror.is_dir():
         raise InputError(f"--mirror {mirror}: no such folder; it must hold datasets/ORG/NAME")
-    loaded: Suite = suite_file.load(suite, overrides or [])
+    loaded = suite_file.load(suite, overrides or [])
     if smoke:
         from bench.smoke import shrink
 

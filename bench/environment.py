@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,15 +36,14 @@ def facts(device: str, workers: int) -> dict[str, Any]:
         device: torch's name of the worker's device, such as cpu or cuda:0.
         workers: worker processes that share the machine.
     """
-    import torch
-
+    torch = sys.modules.get("torch")  # a toy suite's worker does without
     return {
         "packages": packages(),
         "python": platform.python_version(),
         "commit": commit(),
         "hardware": hardware(),
         "workers": workers,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() if torch else 1,
         "device": device,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

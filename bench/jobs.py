@@ -18,7 +18,7 @@ from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
 from bench.stopping import Rule, uses_front, uses_optima
-from bench.suite import Model, PerObjective, Suite
+from bench.suite import Experiment, Model, PerObjective, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Desk:
     """Hold what a worker keeps between jobs: the base models it has loaded and the data it has tokenized."""
 
-    suite: Suite
+    experiment: Experiment
     folder: Path
     mirror: Path | None
     device: str
@@ -40,6 +40,12 @@ class Desk:
     stopping: Callable[[], bool]
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
+
+    @property
+    def suite(self) -> Suite:
+        """The suite of a job that trains or evaluates language models."""
+        assert isinstance(self.experiment, Suite)
+        return self.experiment
 
     def job_folder(self, job_id: str) -> Path:
         return self.folder / "jobs" / job_id
@@ -130,8 +136,8 @@ def spec(job: PlannedJob, desk: Desk) -> dict[str, Any]:
         "schema": record.SCHEMA,
         "id": job.id,
         "kind": job.kind,
-        "suite": desk.suite.name,
-        "smoke": desk.suite.smoke,
+        "suite": desk.experiment.name,
+        "smoke": desk.experiment.smoke,
         "roles": list(job.roles),
         "labels": job.labels,
         "settings": job.settings,
@@ -338,6 +344,13 @@ def _judge(job: PlannedJob, desk: Desk, folder: Path) -> None:
             raise JudgeError(f"{name}: {score['reason']}; the same command asks again, only for the missing ones")
 
 
+def _toy(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    from bench import toy
+
+    desk.say(f"{job.steps} steps in all")
+    toy.work(job.settings, folder)
+
+
 def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
     (folder / "samples.jsonl").unlink(missing_ok=True)
     record.append_jsonl(folder / "samples.jsonl", rows)
@@ -351,4 +364,5 @@ KINDS: dict[str, Callable[[PlannedJob, Desk, Path], None]] = {
     "lm_eval": _lm_eval,
     "generate": _generate,
     "judge": _judge,
+    "toy": _toy,
 }

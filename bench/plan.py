@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import data, identity
+from bench import data, identity, toy
 from bench.methods import METHODS, Objective
 from bench.recipes import RECIPES
 from bench.stopping import uses_front, uses_optima
-from bench.suite import Judge, Method, Suite
+from bench.suite import Experiment, Judge, Method, Suite
+from bench.toy_suite import ToySuite
 
 WITH_ADAPTER = ("train", "recipe")
 
@@ -69,7 +70,7 @@ class PlannedJob:
 class Plan:
     """Hold the jobs of a suite in an order in which they can run."""
 
-    suite: Suite
+    suite: Experiment
     jobs: dict[str, PlannedJob] = field(default_factory=dict)
 
     @property
@@ -102,13 +103,38 @@ class Plan:
         self.jobs[job_id] = replace(job, keep_steps=tuple(sorted({*job.keep_steps, step})))
 
 
-def make(suite: Suite, mirror: Path | None = None) -> Plan:
+def make(suite: Experiment, mirror: Path | None = None) -> Plan:
     """Plan a suite.
 
     Raises:
         InputError: data or a model that cannot be found.
     """
+    if isinstance(suite, ToySuite):
+        return _toy(suite)
+    assert isinstance(suite, Suite)
     return _Planner(suite, mirror).plan
+
+
+def _toy(suite: ToySuite) -> Plan:
+    """Plan a toy suite: a job per method, λ and horizon T holds the runs of all seeds, each a matter of milliseconds."""
+    plan = Plan(suite)
+    for method in suite.methods:
+        for lambda_dpo in method.lambdas or suite.lambdas:
+            for horizon in suite.training.horizons:
+                settings = suite.job_settings(method, lambda_dpo, horizon)
+                labels = {
+                    "method": method.shown,
+                    "base_method": method.name,
+                    "lambda_dpo": lambda_dpo,
+                    "steps": horizon.steps,
+                    "seeds": settings["seeds"],
+                    "options": settings["options"],
+                }
+                job_id = f"{_slug(method.shown)}-l{lambda_dpo:g}-t{horizon.steps}"
+                job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS])}"
+                steps = toy.length(settings) * settings["seeds"]
+                plan.add(PlannedJob(job_id, "toy", labels, settings, {}, {}, roles=("run",), steps=steps))
+    return plan
 
 
 class _Planner:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from bench.plan import Plan, PlannedJob
+from bench.suite import Suite
 
 KINDS = {
     "pretrain": "pre-training",
@@ -15,6 +16,7 @@ KINDS = {
     "lm_eval": "questions (lm-eval)",
     "generate": "answers",
     "judge": "judged answers",
+    "toy": "toy runs",
 }
 
 
@@ -59,15 +61,11 @@ def _tokens(job: PlannedJob) -> int:
 def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
     """Word a plan: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
-    lines = [
-        f"{suite.name}: {len(suite.methods)} methods × {len(suite.lambdas)} λ × {len(suite.seeds)} seeds, "
-        f"{suite.steps} steps a run",
-        "",
-    ]
+    lines = [f"{suite.name}: {suite.size}", ""]
     for job in plan.jobs.values():
-        if job.id in selected and job.kind in ("pretrain", "train", "recipe", "reference_logps"):
+        if job.id in selected and job.kind in ("pretrain", "train", "recipe", "reference_logps", "toy"):
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
-    if suite.training.stopping.rule != "none":
+    if isinstance(suite, Suite) and suite.training.stopping.rule != "none":
         lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]
     counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
     lines.append("")
@@ -82,9 +80,12 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
         "",
         f"  optimizer steps: {sums['optimizer_steps']:,} ({sums['optimizer_steps_to_do']:,} to do); without sharing "
         f"{sums['optimizer_steps_without_sharing']:,}: {sums['optimizer_steps_saved']:,} saved",
-        f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
-        "every row at full length",
     ]
+    if sums["tokens_at_most"]:
+        lines.append(
+            f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
+            "every row at full length"
+        )
     return "\n".join(lines)
 
 

@@ -10,19 +10,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.suite import Data, Evaluation, Judge, LmEval, PerObjective, Reference, Suite, Training, WinRate
+from bench.suite import (
+    Data,
+    Evaluation,
+    Experiment,
+    Judge,
+    LmEval,
+    PerObjective,
+    Reference,
+    Suite,
+    Training,
+    WinRate,
+)
+from bench.toy_suite import Horizon, ToySuite
 
 SUFFIX = "--smoke"
 BATCH = 2
 EPOCHS = 6  # up to here an epoch is two steps, beyond it one
 STEPS = 8
 TOKENS = 64
+TOY_CUT = 25
 
 
-def shrink(suite: Suite) -> Suite:
-    """Return the smoke form of a suite, named `<suite>--smoke`. A smoke stays as it is."""
+def shrink(suite: Experiment) -> Experiment:
+    """Return the smoke form of a suite, named `<suite>--smoke`. A smoke stays as it is; a toy only runs fewer steps."""
     if suite.smoke:
         return suite
+    if isinstance(suite, ToySuite):
+        return _toy(suite)
+    assert isinstance(suite, Suite)
     model = {"source": "random", "path": None, "revision": None, "dtype": "float32", "gradient_checkpointing": False}
     small = suite.model_copy(
         update={
@@ -37,6 +53,25 @@ def shrink(suite: Suite) -> Suite:
         }
     )
     return Suite.model_validate({**small.model_dump(), "smoke": True})
+
+
+def _toy(suite: ToySuite) -> ToySuite:
+    """Cut each T, the steps of the reference policy and the seeds."""
+    horizons = {
+        max(2, one.steps // TOY_CUT): Horizon(steps=max(2, one.steps // TOY_CUT)) for one in suite.training.horizons
+    }
+    reference = suite.problem.reference
+    if reference.steps:
+        reference = reference.model_copy(update={"steps": max(1, reference.steps // TOY_CUT)})
+    small = suite.model_copy(
+        update={
+            "name": suite.name + SUFFIX,
+            "notes": (),
+            "problem": suite.problem.model_copy(update={"reference": reference}),
+            "training": suite.training.model_copy(update={"horizons": tuple(horizons.values())}),
+        }
+    )
+    return ToySuite.model_validate({**small.model_dump(), "smoke": True})
 
 
 def _rows(suite: Suite) -> int:

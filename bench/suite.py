@@ -5,6 +5,7 @@ Every model is frozen and refuses unknown keys. Units are in the names; λ is `l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,6 +231,20 @@ class Method(Frozen):
         return self.label or self.name
 
 
+def names_alone(value: Any) -> Any:
+    """Let a method without options be written as its bare name."""
+    if not isinstance(value, list):
+        return value
+    return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+
+
+def refuse_equal_labels(methods: Sequence[Method]) -> None:
+    """Refuse two methods that would be shown under one name."""
+    shown = [method.shown for method in methods]
+    if len(set(shown)) != len(shown):
+        raise ValueError("methods: two share a name; give each its own 'label'")
+
+
 class LmEval(Frozen):
     """Ask lm-eval tasks; `limit` is questions per subject."""
 
@@ -289,13 +304,28 @@ class Evaluation(Frozen):
     win_rate: WinRate | None = None
 
 
-class Suite(Frozen):
-    """Hold one experiment: which methods, at which λ and seeds, on which model and data, judged how."""
+class Experiment(Frozen):
+    """Hold what every suite has, whether it trains language models (`Suite`) or a toy problem (`toy_suite.ToySuite`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     description: str = ""
     notes: tuple[str, ...] = ()
     smoke: bool = Field(default=False, exclude=True)
+
+    @property
+    def size(self) -> str:
+        """How much there is to run, in words: methods × λ × seeds and steps."""
+        raise NotImplementedError
+
+    @property
+    def contents(self) -> str:
+        """What the suite holds, in words: methods by name, λ, seeds and steps."""
+        raise NotImplementedError
+
+
+class Suite(Experiment):
+    """Hold one experiment: which methods, at which λ and seeds, on which model and data, judged how."""
+
     model: Model
     lora: Lora
     data: Data
@@ -309,24 +339,14 @@ class Suite(Frozen):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     evaluation: Evaluation = Evaluation()
 
-    @field_validator("methods", mode="before")
-    @classmethod
-    def _names_alone(cls, value: Any) -> Any:
-        """Let a method without options be written as its bare name."""
-        return (
-            [{"name": entry} if isinstance(entry, str) else entry for entry in value]
-            if isinstance(value, list)
-            else value
-        )
+    _names_alone = field_validator("methods", mode="before")(names_alone)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Suite:
         for name in ("lambdas", "seeds"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name}: must not repeat a value")
-        shown = [method.shown for method in self.methods]
-        if len(set(shown)) != len(shown):
-            raise ValueError("methods: two share a name; give each its own 'label'")
+        refuse_equal_labels(self.methods)
         if self.phases is not None and len(self.phases) != len(self.lambdas):
             raise ValueError("phases: must have one [dpo_epochs, sft_epochs] per λ")
         self.steps  # noqa: B018 - refuses epochs of unequal length
@@ -348,6 +368,17 @@ class Suite(Frozen):
                 "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
                 "training.stopping.front as a list of [f_DPO, f_SFT]"
             )
+
+    @property
+    def size(self) -> str:
+        return (
+            f"{len(self.methods)} methods × {len(self.lambdas)} λ × {len(self.seeds)} seeds, {self.steps} steps a run"
+        )
+
+    @property
+    def contents(self) -> str:
+        methods = ", ".join(method.shown for method in self.methods)
+        return f"{methods}; {len(self.lambdas)} λ; seeds {list(self.seeds)}; {self.steps} steps a run"
 
     @property
     def steps(self) -> int:

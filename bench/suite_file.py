@@ -13,13 +13,14 @@ from pydantic import BaseModel, ValidationError
 from bench.errors import SuiteError, unknown_name
 from bench.methods import METHODS
 from bench.recipes import RECIPES
-from bench.suite import Suite, suite_folder
+from bench.suite import Experiment, Suite, suite_folder
+from bench.toy_suite import ToySuite
 
 Path_ = tuple[str | int, ...]
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Suite:
-    """Load a suite from a path, or from the shipped suites by name.
+def load(name: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Load a suite from a path, or from the shipped suites by name: a `ToySuite` where it has the key `problem`.
 
     Args:
         name: a path to a YAML file, or the name of a shipped suite.
@@ -64,6 +65,7 @@ class _Document:
         self.value = self._construct(node, ()) if node else {}
         if not isinstance(self.value, dict):
             raise SuiteError(f"{path}:1: a suite is a mapping of keys such as name, model, data; found {self.value!r}")
+        self.root: type[Experiment] = ToySuite if "problem" in self.value else Suite
 
     def _construct(self, node: yaml.Node, at: Path_) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
@@ -129,9 +131,9 @@ class _Document:
             has = f"holds {len(target)} entries" if isinstance(target, list) else f"is {target!r}, which has no keys"
             raise SuiteError(f"--set {override}: cannot be set: {_dotted(tuple(path))} in {self.path} {has}") from None
 
-    def suite(self) -> Suite:
+    def suite(self) -> Experiment:
         try:
-            return Suite.model_validate(self.value)
+            return self.root.model_validate(self.value)
         except ValidationError as error:
             raise SuiteError(self._explain(error)) from None
 
@@ -142,7 +144,7 @@ class _Document:
         at = details["loc"]
         where = self._where(at)
         if details["type"] == "extra_forbidden":
-            known = [*_known_keys(at[:-1]), *self._method_options(at[:-1])]
+            known = [*_known_keys(self.root, at[:-1]), *self._method_options(at[:-1])]
             return f"{where}: {unknown_name('key', str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
         message = details["msg"].removeprefix("Value error, ")
         message = re.sub(r"^\w+ should", "must", message)
@@ -187,9 +189,9 @@ def _parsed(message: str) -> Path_:
     return tuple(message.split(":")[0].split("."))
 
 
-def _known_keys(at: Path_) -> list[str]:
+def _known_keys(root: type[Experiment], at: Path_) -> list[str]:
     """List the keys allowed at a place, by walking the models' annotations."""
-    model: Any = Suite
+    model: Any = root
     for part in at:
         if isinstance(part, int):
             continue

@@ -16,14 +16,14 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from bench.suite import Suite
+from bench.suite import Experiment, Suite
 
 
 @dataclass(frozen=True)
 class Seat:
     """Say where a worker sits: its device, its threads, and what it works for."""
 
-    suite: Suite
+    suite: Experiment
     folder: Path
     mirror: Path | None
     visible_gpu: str | None
@@ -45,11 +45,12 @@ def main(pipe: Connection, stop: Event, seat: Seat) -> None:
     os.environ["TQDM_DISABLE"] = "1"
     warnings.simplefilter("ignore")
 
-    import torch
-
     from bench import environment, jobs
 
-    torch.set_num_threads(seat.threads)
+    if isinstance(seat.suite, Suite):  # a toy needs no torch, whose import would be most of its time
+        import torch
+
+        torch.set_num_threads(seat.threads)
     device = "cuda:0" if seat.visible_gpu is not None else "cpu"
 
     def tell(message: dict[str, Any]) -> None:
@@ -59,7 +60,7 @@ def main(pipe: Connection, stop: Event, seat: Seat) -> None:
             os._exit(1)
 
     desk = jobs.Desk(
-        suite=seat.suite,
+        experiment=seat.suite,
         folder=seat.folder,
         mirror=seat.mirror,
         device=device,

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import SuiteRecord, find_suites, write_json
-from report import html, markdown, published, story
+from report import html, markdown, published, story, toy_page
 from report.document import Cell, Column, Row, Table
 from report.load import Results, is_accuracy, is_win_rate
 from report.numbers import number, plus_minus, series_digits
 from report.tables import Recipe, Tables
+from report.toy_load import ToyResults, is_toy
 from report.verdict import Verdict
 
 JSON_SCHEMA = 1
@@ -21,12 +22,13 @@ JSON_SCHEMA = 1
 
 @dataclass(frozen=True)
 class _Built:
-    """Hold a suite after its report was written."""
+    """Hold a suite after its report was written; a toy suite has no tables and no place on the leaderboard."""
 
     results: Results
-    tables: Tables
-    verdict: Verdict
     folder: Path
+    headline: str
+    tables: Tables | None = None
+    verdict: Verdict | None = None
 
 
 def build(results: Path, out: Path | None = None) -> Path:
@@ -54,14 +56,20 @@ def build(results: Path, out: Path | None = None) -> Path:
 
 def _suite(record: SuiteRecord, folder: Path, linked: bool) -> _Built:
     results = Results(record)
-    tables = Tables(results)
-    verdict = Verdict(tables)
     folder.mkdir(parents=True, exist_ok=True)
-    told = story.tell(tables, verdict, folder, linked)
+    if is_toy(record):
+        toy = ToyResults(record)
+        told, content = toy_page.tell(toy, folder, linked), _clean(toy_page.as_json(toy))
+        built = _Built(results, folder, told.headline)
+    else:
+        tables = Tables(results)
+        verdict = Verdict(tables)
+        told, content = story.tell(tables, verdict, folder, linked), as_json(tables, verdict)
+        built = _Built(results, folder, verdict.headline, tables, verdict)
     _write(folder / "report.html", html.render(told))
     _write(folder / "report.md", markdown.render(told))
-    write_json(folder / "report.json", as_json(tables, verdict))
-    return _Built(results, tables, verdict, folder)
+    write_json(folder / "report.json", content)
+    return built
 
 
 def _write(path: Path, text: str) -> None:
@@ -132,7 +140,7 @@ def _index(built: list[_Built], root: Path) -> str:
             {
                 "name": one.results.name,
                 "href": Path(os.path.relpath(one.folder / "report.html", root)).as_posix(),
-                "summary": one.verdict.headline,
+                "summary": one.headline,
                 "smoke": one.results.smoke,
                 "state": f"{undone} of {len(one.results.record.info['jobs'])} jobs not complete" if undone else "",
             }
@@ -144,7 +152,7 @@ def _leaderboard(built: list[_Built], root: Path) -> Table | None:
     """Return each method's best recipe per suite, ranked inside its suite: distances do not compare across suites."""
     rows = []
     for one in built:
-        if one.results.smoke or one.verdict.best is None:
+        if one.results.smoke or one.tables is None or one.verdict is None or one.verdict.best is None:
             continue
         href = Path(os.path.relpath(one.folder / "report.html", root)).as_posix()
         firsts: dict[str, Recipe] = {}
@@ -153,7 +161,7 @@ def _leaderboard(built: list[_Built], root: Path) -> Table | None:
                 firsts.setdefault(recipe.method, recipe)
         digits = series_digits([recipe.estimate("ideal_distance").mean for recipe in firsts.values()])
         for rank, recipe in enumerate(firsts.values(), 1):
-            rows.append(_leaderboard_row(one, recipe, rank, digits, href))
+            rows.append(_leaderboard_row(one.tables, recipe, rank, digits, href))
     if not rows:
         return None
     columns = (
@@ -175,7 +183,7 @@ def _leaderboard(built: list[_Built], root: Path) -> Table | None:
     return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes)
 
 
-def _leaderboard_row(one: _Built, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
+def _leaderboard_row(tables: Tables, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
     distance, runtime = recipe.estimate("ideal_distance"), recipe.estimate("runtime_increase_percent")
     link = f"{href}#{recipe.anchor}"
 
@@ -193,13 +201,13 @@ def _leaderboard_row(one: _Built, recipe: Recipe, rank: int, digits: int, href: 
         return ", ".join(parts) or "not evaluated"
 
     cells = (
-        Cell(one.results.name, link=href),
+        Cell(tables.results.name, link=href),
         Cell(str(rank)),
         Cell(recipe.method, link=link),
         Cell("–" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"),
         Cell(plus_minus(distance.mean, distance.sd, digits)),
-        Cell(scores([name for name in one.tables.scores if is_accuracy(name)])),
-        Cell(scores([name for name in one.tables.scores if is_win_rate(name)])),
+        Cell(scores([name for name in tables.scores if is_accuracy(name)])),
+        Cell(scores([name for name in tables.scores if is_win_rate(name)])),
         Cell(plus_minus(runtime.mean, runtime.sd, 1, sign=True))
         if runtime.n
         else Cell("not measured", note=recipe.reason("runtime_increase_percent"), missing=True),

@@ -78,6 +78,7 @@ class Figure:
         legend: (name, colour) per method, in the order of the bars.
         image: the same figure as PNG, relative to the report's folder, for Markdown.
         data: the numbers behind it.
+        legend_label: what the legend lists, for those who cannot see it.
     """
 
     title: str
@@ -87,6 +88,7 @@ class Figure:
     image: Path
     alt: str
     data: tuple[Table, ...]
+    legend_label: str = "Bars from left to right"
 
 
 @dataclass(frozen=True)

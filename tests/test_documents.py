@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from bench.methods import METHODS, Choice, Objective, Setup
-from bench.suite import Model, Suite
+from bench.suite import Experiment, Model, Suite
+from bench.toy_suite import ToyMethod, ToySuite
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -104,6 +105,18 @@ def test_every_key_of_a_suite_is_explained_and_no_other() -> None:
     told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
     options = {f"methods.{name}" for method in METHODS.values() for name in method.Options.model_fields}
     assert told == keys(Suite) | options
+
+
+def test_every_key_of_a_toy_suite_is_explained_and_no_other() -> None:
+    """What it has in common with the other suites is explained there."""
+    rows = [row.split("|")[1] for row in section("A toy suite, key by key").splitlines() if row.startswith("| `")]
+    told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    common = {"methods", "methods.name", "methods.label", "methods.lambdas", "order", "lambdas"}
+    common |= set(Experiment.model_fields) - {"smoke"}
+    found = keys(ToySuite)
+    assert {"methods.threshold", "methods.seeds"} <= found
+    assert told == found - common
+    assert set(ToyMethod.model_fields) == {"name", "label", "lambdas", "threshold", "seeds"}
 
 
 def test_the_readmes_method_works_as_printed() -> None:
