@@ -66,8 +66,6 @@ class Lora(Frozen):
 
 
 class PreferenceColumns(Frozen):
-    """Map the columns of preference pairs; without a prompt column it is what chosen and rejected share."""
-
     """Map the columns of preference pairs; without a prompt column it is what both texts begin with."""
 
     prompt: str | None = "prompt"
@@ -76,8 +74,6 @@ class PreferenceColumns(Frozen):
 
 
 class InstructionColumns(Frozen):
-    """Map the columns of instruction rows."""
-
     """Map the columns of instruction rows."""
 
     instruction: str = "instruction"
