@@ -115,7 +115,8 @@ def test_without_a_rule_every_job_is_what_it_was() -> None:
         "alright-l0.5-s0-3b21b3f4af",
         "maxright-l0.5-s0-de7b14acdf",
     }
-    quickstart = suite_file.load("quickstart", ["model.pretraining_steps=450"])
+    then = ["model.pretraining_steps=450", "lora.targets=[q_proj, v_proj]", "training.learning_rate=5.0e-4"]
+    quickstart = suite_file.load("quickstart", then)
     assert known <= set(planner.make(quickstart).jobs)
     plain, none = planner.make(suite()), planner.make(suite({"rule": "none", "threshold": 0.5}))
     assert list(plain.jobs) == list(none.jobs)

@@ -81,7 +81,8 @@ MISTAKES = {
     ),
     "an unknown method": (
         ("[sequential,", "[sequentail,"),
-        "x.yaml:9: methods[0]: unknown method 'sequentail'; did you mean 'sequential'? known: alright, interpolation, maxright, mix, sequential",
+        "x.yaml:9: methods[0]: unknown method 'sequentail'; did you mean 'sequential'? "
+        "known: alright, interpolation, maxright, mix, sequential",
     ),
     "two equal names": (
         ("{name: mix, backward: accumulate}", "sequential"),
