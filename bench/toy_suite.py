@@ -103,6 +103,16 @@ class ToyMethod(Method):
     seeds: Positive | None = None
 
     @model_validator(mode="after")
+    def _takes_steps(self) -> ToyMethod:
+        from bench.methods import METHODS
+
+        if self.name not in METHODS:
+            raise ValueError(
+                f"{self.name!r} is made of adapters, which a toy problem has none of; give a method of steps"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_phases(self) -> ToyMethod:
         if self.threshold is not None and self.name != "sequential":
             raise ValueError(f"threshold: it ends a phase, and {self.name!r} has none; only sequential takes it")

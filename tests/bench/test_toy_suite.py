@@ -84,6 +84,10 @@ MISTAKES = {
         "x.yaml:9: methods[0]: unknown method 'sequentail'; did you mean 'sequential'? "
         "known: alright, interpolation, maxright, mix, sequential",
     ),
+    "a recipe": (
+        ("[sequential,", "[interpolation,"),
+        "x.yaml:9: methods[0]: 'interpolation' is made of adapters, which a toy problem has none of; give a method of steps",
+    ),
     "two equal names": (
         ("{name: mix, backward: accumulate}", "sequential"),
         "x.yaml:9: methods: two share a name; give each its own 'label'",
