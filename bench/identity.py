@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
-from bench.suite import Model
+from bench.suite import Judge, Model, Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
 SEMANTICS = 1
@@ -39,6 +39,29 @@ def model_settings(settings: Model) -> dict[str, Any]:
     elif settings.source == "gguf_package":
         made["content"] = _file_hash(gguf_file(str(settings.path)))
     return made
+
+
+def data_settings(suite: Suite) -> dict[str, Any]:
+    """Return the data settings that decide numbers; the content stands in the job's data identities instead of paths."""
+    settings = suite.data.model_dump(mode="json")
+    for source in ("preference", "instruction"):
+        for name in ("source", "path", "revision"):
+            settings[source].pop(name)
+    return settings
+
+
+def preference_settings(suite: Suite) -> dict[str, Any]:
+    """Return those of them that decide the preference pairs' token ids."""
+    settings = data_settings(suite)
+    return {name: settings[name] for name in ("preference", "max_prompt_tokens", "max_answer_tokens")}
+
+
+def judge_settings(judge: Judge) -> dict[str, Any]:
+    """Return what decides a judge's replies: not the key, the speed or the patience with which it is asked."""
+    settings = judge.model_dump(mode="json", exclude={"key_variable", "concurrency", "timeout_seconds", "local_model"})
+    if judge.local_model:
+        settings["local_model"] = model_settings(judge.local_model)
+    return settings
 
 
 def gguf_file(package: str) -> Path:

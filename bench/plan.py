@@ -180,7 +180,7 @@ class _Planner:
         settings = {
             "model": self.model,
             "lora": suite.lora.model_dump(mode="json"),
-            "data": _data_settings(suite),
+            "data": identity.data_settings(suite),
             "training": suite.training.model_dump(
                 mode="json", exclude={"epochs", "steps", "checkpoint_every", "stopping"}
             ),
@@ -248,7 +248,7 @@ class _Planner:
             steps = rows // batch_size * epochs if epochs else suite.steps
             slug = f"sft-optimum-s{suite.seeds[0]}" if not own and steps == suite.steps else "reference"
             policy = self._first_phase_alone(Objective.SFT, suite.seeds[0], "reference", slug, steps, **own).id
-        settings = {"model": self.model, "data": _preference_settings(suite)}
+        settings = {"model": self.model, "data": identity.preference_settings(suite)}
         inputs = {"pretrained": self.pretrained, "policy": policy}
         labels = {"of": policy or "base"}
         return self._job(
@@ -342,7 +342,7 @@ class _Planner:
             },
             settings={
                 "model": self.model,
-                "data": _data_settings(suite),
+                "data": identity.data_settings(suite),
                 "recipe": method.name,
                 "options": options,
                 "lambda_dpo": lambda_dpo,
@@ -398,7 +398,7 @@ class _Planner:
                 "model": self.model,
                 "prompts": win_rate.prompts,
                 "generation": win_rate.generation.model_dump(mode="json"),
-                "data": _preference_settings(suite),
+                "data": identity.preference_settings(suite),
             }
             answers = self._job(
                 "generate", f"answers-{name}", labels={"of": of}, settings=settings, inputs=inputs, data=("preference",)
@@ -410,7 +410,7 @@ class _Planner:
                 "judge",
                 f"judged-{name}",
                 labels=labels,
-                settings=_judge_settings(judge),
+                settings=identity.judge_settings(judge),
                 inputs=uses,
                 data=("preference",),
             )
@@ -420,29 +420,7 @@ def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
 
 
-def _data_settings(suite: Suite) -> dict[str, Any]:
-    """Return the data settings that decide numbers; the content stands in the job's data identities instead of paths."""
-    settings = suite.data.model_dump(mode="json")
-    for source in ("preference", "instruction"):
-        for name in ("source", "path", "revision"):
-            settings[source].pop(name)
-    return settings
-
-
-def _preference_settings(suite: Suite) -> dict[str, Any]:
-    settings = _data_settings(suite)
-    return {name: settings[name] for name in ("preference", "max_prompt_tokens", "max_answer_tokens")}
-
-
 def _judge_name(judge: Judge) -> str:
     from bench.evaluators.win_rate import judge_name
 
     return judge_name(judge)
-
-
-def _judge_settings(judge: Judge) -> dict[str, Any]:
-    """Return what decides a judge's replies: not the key, the speed or the patience with which it is asked."""
-    settings = judge.model_dump(mode="json", exclude={"key_variable", "concurrency", "timeout_seconds", "local_model"})
-    if judge.local_model:
-        settings["local_model"] = identity.model_settings(judge.local_model)
-    return settings
