@@ -430,7 +430,7 @@ class Trainer:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.step = state["step"]
-        self.stopped = state.get("stopped")  # absent in checkpoints of runs without a rule, made by older versions
+        self.stopped = state["stopped"]
         self.policy.restore_adapter(state["adapter"])
         self.start_phase(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])

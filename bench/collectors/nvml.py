@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from bench.collectors import Unavailable, Watched
@@ -37,10 +38,22 @@ def names() -> list[str]:
     """List this machine's GPUs by their product names; none without a working NVML."""
     import pynvml
 
+    return _of_all(pynvml.nvmlDeviceGetName)
+
+
+def uuids() -> list[str]:
+    """List this machine's GPUs by their UUIDs; none without a working NVML."""
+    import pynvml
+
+    return _of_all(pynvml.nvmlDeviceGetUUID)
+
+
+def _of_all(ask: Callable[[Any], Any]) -> list[str]:
+    import pynvml
+
     try:
         pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        return [str(ask(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return []
 
