@@ -176,8 +176,7 @@ def init(
 
 
 def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
-    from bench import plan as planner
-    from bench import suite_file
+    from bench import planner, suite_file
 
     if mirror is not None and not mirror.is_dir():
         raise InputError(f"--mirror {mirror}: no such folder; it must hold datasets/ORG/NAME")

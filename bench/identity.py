@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
-from bench.suite import Judge, Model, Suite
+from bench.settings import Judge, Model
+from bench.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
 SEMANTICS = 1

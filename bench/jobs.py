@@ -17,8 +17,9 @@ from bench.errors import BenchError, Interrupted, JudgeError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
+from bench.settings import Model, PerObjective
 from bench.stopping import Rule, uses_front, uses_optima
-from bench.suite import Experiment, Model, PerObjective, Suite
+from bench.suite import Experiment, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import torch
 
 from bench.errors import JobError, ModelError
 from bench.identity import gguf_file
-from bench.suite import Lora, Model
+from bench.settings import Lora, Model
 
 ADAPTER = "adapter"
 

@@ -10,18 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.suite import (
-    Data,
-    Evaluation,
-    Experiment,
-    Judge,
-    LmEval,
-    PerObjective,
-    Reference,
-    Suite,
-    Training,
-    WinRate,
-)
+from bench.settings import Data, Evaluation, Judge, LmEval, PerObjective, Reference, Training, WinRate
+from bench.suite import Experiment, Suite
 from bench.toy_suite import Horizon, ToySuite
 
 SUFFIX = "--smoke"

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from bench.suite import Experiment, Frozen, Method, Positive, Share, names_alone, refuse_equal_labels
+from bench.settings import Frozen, Positive, Share
+from bench.suite import Experiment, Method, names_alone, refuse_equal_labels
 
 Vector = Annotated[tuple[float, ...], Field(min_length=1)]
 

@@ -24,8 +24,9 @@ from bench.evaluators import held_out
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
+from bench.settings import PerObjective
 from bench.stopping import Rule
-from bench.suite import PerObjective, Suite
+from bench.suite import Suite
 
 OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import DataError
 
 if TYPE_CHECKING:
-    from bench.data import InstructionRow, PreferenceRow
+    from bench.sources import InstructionRow, PreferenceRow
 
 # Raise when any text below changes: jobs made with another world are then other jobs.
 VERSION = 1
@@ -177,7 +177,7 @@ def instruction_rows(split: str, count: int) -> list[InstructionRow]:
     Raises:
         DataError: more rows are wanted than the world has.
     """
-    from bench.data import InstructionRow
+    from bench.sources import InstructionRow
 
     pairs = _asked(split, _INSTRUCTIONS, count, "instruction")
     return [InstructionRow(fact.ask(template), " " + fact.write(_TERSE)) for fact, template in pairs]
@@ -189,7 +189,7 @@ def preference_rows(split: str, count: int) -> list[PreferenceRow]:
     Raises:
         DataError: more rows are wanted than the world has.
     """
-    from bench.data import PreferenceRow
+    from bench.sources import PreferenceRow
 
     chance = random.Random(f"{_SEED} manners {split}")
     pairs = _asked(split, _REQUESTS, count, "preference")

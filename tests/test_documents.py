@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from bench.methods import METHODS, Choice, Objective, Setup
-from bench.suite import Experiment, Model, Suite
+from bench.settings import Model
+from bench.suite import Experiment, Suite
 from bench.toy_suite import ToyMethod, ToySuite
 
 ROOT = Path(__file__).parent.parent
@@ -147,11 +148,11 @@ def test_the_readmes_commands_exist() -> None:
 
 def test_what_sharing_saves_is_what_the_plan_says() -> None:
     """The steps in the README and the decision come from `bench plan`, without sharing and with it."""
-    from bench import plan, suite_file
+    from bench import planner, suite_file
 
     text = (ROOT / "docs" / "decisions" / "sharing.md").read_text(encoding="utf-8")
     for name, before, after in re.findall(r"`(\w+)` ([\d,]+) → (\d+,\d+)", text):
-        made = plan.make(suite_file.load(name))
+        made = planner.make(suite_file.load(name))
         assert (f"{made.unshared_steps:,}", f"{made.optimizer_steps:,}") == (before, after)
     assert "75,000 optimizer steps (90,000 without sharing)" in README.read_text(encoding="utf-8")
 

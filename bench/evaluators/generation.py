@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.data import Tokenizing
 from bench.errors import OutOfMemory
 from bench.policy import Policy
-from bench.suite import Generation
+from bench.settings import Generation
 
 # A token of text is at least one byte, so this many last tokens hold any stop string together with what precedes it
 _TAIL_MARGIN = 4

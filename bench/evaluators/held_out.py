@@ -13,7 +13,7 @@ from bench import objectives, record
 from bench.data import Datasets, Example
 from bench.methods import Objective
 from bench.policy import Policy
-from bench.suite import Objectives
+from bench.settings import Objectives
 
 
 @torch.no_grad()

@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.data import locate
 from bench.errors import DataError, ModelError, OutOfMemory, SuiteError
 from bench.evaluators.quiet import quiet
 from bench.policy import Policy
-from bench.suite import DataSource, LmEval
+from bench.settings import DataSource, LmEval
+from bench.sources import locate
 
 WORLD = "world_questions"
 MMLU_DATA = "cais/mmlu"

@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.judges import JUDGES, Reply, Request, Setup, local_name
-from bench.suite import Judge, Model
+from bench.settings import Judge, Model
 
 if TYPE_CHECKING:
     from bench.judges import Judge as Judging

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from bench.evaluators.alpaca import Configuration
     from bench.policy import Policy
-    from bench.suite import Judge as Settings
-    from bench.suite import Model
+    from bench.settings import Judge as Settings
+    from bench.settings import Model
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import jobs, record
-from bench import plan as planner
+from bench import jobs, planner, record
 from bench.suite import Suite
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import data, init, smoke, suite_file
+from bench import init, smoke, sources, suite_file
 from bench.errors import InputError
 from bench.methods import METHODS
 from bench.suite import Suite
@@ -75,6 +75,8 @@ def test_own_rows_of_the_kind_the_template_describes_are_read(tmp_path: Path) ->
     changes += ["training.batch_size.dpo=1", "training.batch_size.sft=1"]
     suite = suite_file.load(str(path), changes)
     pair, task = suite.data.preference, suite.data.instruction
-    assert data.load_text(pair, "train", 1, None, None) == [data.PreferenceRow("q0", "b0", "w0")]
-    assert data.load_text(pair, "held_out", 1, None, None) == [data.PreferenceRow("q1", "b1", "w1")]
-    assert data.load_text(task, "held_out", 1, None, None) == [data.InstructionRow("User: t1\nc1\nAssistant:", " a1")]
+    assert sources.load_text(pair, "train", 1, None, None) == [sources.PreferenceRow("q0", "b0", "w0")]
+    assert sources.load_text(pair, "held_out", 1, None, None) == [sources.PreferenceRow("q1", "b1", "w1")]
+    assert sources.load_text(task, "held_out", 1, None, None) == [
+        sources.InstructionRow("User: t1\nc1\nAssistant:", " a1")
+    ]

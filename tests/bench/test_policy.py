@@ -16,7 +16,7 @@ from bench.data import Example
 from bench.errors import JobError, ModelError
 from bench.objectives import collate, sequence_logps, sft_sum
 from bench.policy import Policy
-from bench.suite import Lora, Model
+from bench.settings import Lora, Model
 
 CPU = torch.device("cpu")
 LORA = Lora(rank=2, alpha=4)

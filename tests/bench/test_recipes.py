@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 import bench.recipes
-from bench import execute, policy, record
-from bench import plan as planner
+from bench import execute, planner, policy, record
 from bench.recipes import RECIPES, Making
-from bench.suite import Lora, Method, Suite
+from bench.settings import Lora
+from bench.suite import Method, Suite
 from report import build
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan, smoke, suite_file
+from bench import planner, smoke, suite_file
 from bench.suite import Suite, suite_folder
 
 # Toy suites have tests of their own, in test_toy_suite.py.
@@ -66,7 +66,7 @@ def test_a_reference_with_lengths_of_its_own_keeps_having_them() -> None:
     """6 rows in batches of 2 for 2 epochs (the suite: 24,000, 12, 6): 6 steps, on more rows than the runs' 4 pairs."""
     small = smoke.shrink(suite_file.load("pythia_1b_dpo_sft"))
     assert (small.reference.rows, small.reference.batch_size, small.reference.epochs) == (6, 2, 2)
-    reference = plan.make(small).with_role("reference")
+    reference = planner.make(small).with_role("reference")
     assert reference is not None
     assert reference.steps == 6
 
@@ -96,7 +96,7 @@ def test_the_papers_numbers() -> None:
     """1,000 steps × 6 epochs (Pythia) and 1,500 × 4 (Llama): 6,000. Figure 3's reference: 24,000 / 12 × 6 = 12,000."""
     assert {suite_file.load(name).steps for name in PAPER} == {6000}
     figure_3, figure_4 = suite_file.load("pythia_1b_dpo_sft"), suite_file.load("pythia_1b_max_evaluation")
-    reference = plan.make(figure_3).with_role("reference")
+    reference = planner.make(figure_3).with_role("reference")
     assert reference is not None
     assert reference.steps == 12000
     assert [method.options["max_eval_every"] for method in figure_4.methods if method.name == "maxright"] == [
@@ -129,7 +129,7 @@ def test_a_smoke_runs_to_its_report(name: str, tmp_path: Path) -> None:
         if command[0] == "run":
             made = json.loads(done.stdout)
             assert made["failed"] == {}
-            assert len(made["made"]) == len(plan.make(smoke.shrink(suite_file.load(name))).jobs)
+            assert len(made["made"]) == len(planner.make(smoke.shrink(suite_file.load(name))).jobs)
     page = (results / f"{name}--smoke" / "report.html").read_text()
     assert "smoke" in page.lower()
     assert (results / "index.html").exists()

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import jobs, record, suite_file
-from bench import plan as planner
+from bench import jobs, planner, record, suite_file
 from bench.methods import Objective
 from bench.stopping import Rule, uses_front, uses_optima
 from bench.suite import Suite

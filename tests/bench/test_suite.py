@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.suite import InstructionData, Model, Suite, suite_folder
+from bench.settings import InstructionData, Model
+from bench.suite import Suite, suite_folder
 
 MINIMAL: dict[str, Any] = {
     "name": "minimal",

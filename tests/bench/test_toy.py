@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench import plan, record, suite_file, toy
+from bench import planner, record, suite_file, toy
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.toy_suite import Problem
 
@@ -41,7 +41,7 @@ def run(name: str, **changes: Any) -> dict[str, dict[str, Any]]:
     """Run the jobs of a shipped suite's method, the name before the colon, at one T; return scores and paths by shown name."""
     suite, _, method = name.partition(":")
     made: dict[str, dict[str, Any]] = {}
-    for job in plan.make(suite_file.load(suite)).jobs.values():
+    for job in planner.make(suite_file.load(suite)).jobs.values():
         if job.labels["base_method"] == method and job.labels["steps"] == changes.get("steps", job.labels["steps"]):
             settings = job.settings | {"seeds": changes.get("seeds", job.settings["seeds"])}
             folder = changes["folder"] / job.id
@@ -315,7 +315,7 @@ def test_what_decides_numbers_decides_the_id() -> None:
     """The order of the phases and each number changes every id; a label, the notes and the name change none."""
 
     def ids(*overrides: str) -> set[str]:
-        return set(plan.make(suite_file.load("toy", overrides)).jobs)
+        return set(planner.make(suite_file.load("toy", overrides)).jobs)
 
     known = ids()
     assert ids("name=other", "notes=[]", "description=x") == known

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import plan, smoke, suite_file
+from bench import planner, smoke, suite_file
 from bench.errors import SuiteError
 from bench.suite import Suite, suite_folder
 from bench.toy_suite import ToySuite
@@ -114,12 +114,12 @@ def test_what_a_job_is_told(folder: Path) -> None:
         "order=sft_dpo",
         "methods.1.seeds=1",
     )
-    first, second = plan.make(made).jobs.values()
+    first, second = planner.make(made).jobs.values()
     assert first.settings["phases"] == [["sft", 5], ["dpo", 6]]
     assert first.settings["learning_rate"] == pytest.approx(0.1 / 11**0.5)
     assert (first.settings["seeds"], second.settings["seeds"]) == (3, 1)
     assert (first.steps, second.steps) == (33, 11)
-    full = next(iter(plan.make(load(folder, TEXT, "training.phase=full")).jobs.values()))
+    full = next(iter(planner.make(load(folder, TEXT, "training.phase=full")).jobs.values()))
     assert (full.settings["phases"], full.steps) == ([["dpo", 10], ["sft", 10]], 20)
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import checkpoint, data, jobs, policy, record
-from bench import plan as planner
+from bench import checkpoint, data, jobs, planner, policy, record
 from bench.errors import JobError, OutOfMemory
 from bench.methods import Objective
 from bench.suite import Suite

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bench import policy, world, world_model
-from bench.suite import Lora, Model
+from bench.settings import Lora, Model
 
 
 def test_world_texts_come_back_from_the_tokenizer() -> None:

@@ -13,8 +13,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from bench import jobs, record
-from bench import plan as planner
+from bench import jobs, planner, record
 from bench.errors import Interrupted
 from bench.methods import Objective
 from bench.suite import Suite

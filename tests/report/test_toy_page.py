@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bench import execute, jobs, plan, suite_file
+from bench import execute, jobs, planner, suite_file
 from bench.record import SuiteRecord, find_suites
 from report.build import build
 from report.toy_figures import short
@@ -18,7 +18,7 @@ from report.toy_load import ToyResults, bound, slope
 
 def made(root: Path, name: str, *overrides: str, leave_out: int = 0) -> ToyResults:
     """Run a toy suite in this process, its last `leave_out` jobs left out."""
-    planned = plan.make(suite_file.load(name, overrides))
+    planned = planner.make(suite_file.load(name, overrides))
     folder = root / planned.suite.name
     folder.mkdir(parents=True)
     execute.write_suite(planned, folder)

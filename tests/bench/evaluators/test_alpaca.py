@@ -6,7 +6,7 @@ from bench.errors import SuiteError
 from bench.evaluators import alpaca
 from bench.evaluators.quiet import quiet
 from bench.evaluators.win_rate import judge_name
-from bench.suite import Judge, Model
+from bench.settings import Judge, Model
 
 SHIPPED = ("weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn")
 

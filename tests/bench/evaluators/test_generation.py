@@ -10,7 +10,7 @@ from bench import policy as policies
 from bench import world
 from bench.evaluators import generation
 from bench.policy import Policy
-from bench.suite import Generation, Model
+from bench.settings import Generation, Model
 
 GREEDY = {"temperature": 0.0, "max_new_tokens": 8}
 

@@ -15,7 +15,7 @@ from bench.evaluators import questions
 from bench.evaluators.held_out import answer_logps
 from bench.evaluators.quiet import quiet
 from bench.policy import Policy
-from bench.suite import LmEval, Lora, Model
+from bench.settings import LmEval, Lora, Model
 
 
 @pytest.fixture(scope="module")

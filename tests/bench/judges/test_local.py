@@ -13,7 +13,7 @@ from bench.evaluators.win_rate import JOURNAL, Pair, judge
 from bench.judges.local import prompt_ids
 from bench.policy import Policy
 from bench.record import read_jsonl
-from bench.suite import Judge, Model
+from bench.settings import Judge, Model
 
 TURNS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"

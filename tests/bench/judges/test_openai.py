@@ -15,7 +15,7 @@ import pytest
 from bench.errors import JudgeError
 from bench.evaluators.win_rate import JOURNAL, Pair, judge
 from bench.record import read_jsonl
-from bench.suite import Judge
+from bench.settings import Judge
 
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
 KEY = "sk-planted-0123456789"
@@ -177,7 +177,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from bench.evaluators.win_rate import Pair, judge
-from bench.suite import Judge
+from bench.settings import Judge
 pairs = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)]
 settings = Judge(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=2)
 judge(pairs, settings, Path(sys.argv[2]), None, lambda text: None)

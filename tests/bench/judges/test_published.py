@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.evaluators.win_rate import Pair, judge
-from bench.suite import Judge
+from bench.settings import Judge
 
 
 def test_the_published_win_rate_comes_out_of_the_real_replies(endpoint: Any, judgements: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from bench import world
 from bench.errors import SuiteError
 from bench.evaluators.win_rate import JOURNAL, Pair, judge
-from bench.suite import Judge
+from bench.settings import Judge
 
 
 def rows(count: int) -> list[Any]:

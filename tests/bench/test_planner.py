@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import plan as planner
+from bench import planner
 from bench.methods import Objective
 from bench.suite import Suite
 
@@ -144,7 +144,7 @@ def test_tokens_are_bounded_by_full_rows() -> None:
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys; from bench import plan, suite_file; plan.make(suite_file.load('quickstart')); "
+        "import sys; from bench import planner, suite_file; planner.make(suite_file.load('quickstart')); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,251 @@
+"""The parts of a suite: model, data, training, objectives, reference, evaluations. `suite.py` puts them together.
+
+Every model is frozen and refuses unknown keys. Units are in the names; λ is `lambda_dpo` and always weights DPO.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def _share(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise ValueError("must lie in [0, 1]")
+    return value
+
+
+Share = Annotated[float, AfterValidator(_share)]
+
+
+class Frozen(BaseModel):
+    """Be immutable and refuse unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Model(Frozen):
+    """Name the base model.
+
+    `hub` and `local` take a path (or hub id); `gguf_package` takes an installed Python package that carries one .gguf
+    file; `world` is the built-in model, pre-trained by a job of the plan; `random` is a tiny untrained one.
+    """
+
+    source: Literal["hub", "local", "gguf_package", "world", "random"]
+    path: str | None = None
+    revision: str | None = None
+    architecture: Literal["llama", "gpt_neox"] = "llama"
+    dtype: Dtype = "float32"
+    gradient_checkpointing: bool = False
+    pretraining_steps: Positive = 600
+
+    @model_validator(mode="after")
+    def _needs_path(self) -> Model:
+        if self.source in ("hub", "local", "gguf_package") and not self.path:
+            raise ValueError(f"source {self.source!r} needs 'path'")
+        return self
+
+
+class Lora(Frozen):
+    """Set the LoRA adapter; `targets` are module names, or the one word all-linear."""
+
+    rank: Positive
+    alpha: Positive
+    dropout: BelowOne = 0.0
+    targets: tuple[str, ...] = ("all-linear",)
+
+
+class PreferenceColumns(Frozen):
+    """Map the columns of preference pairs; without a prompt column it is what both texts begin with."""
+
+    prompt: str | None = "prompt"
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+
+
+class InstructionColumns(Frozen):
+    """Map the columns of instruction rows."""
+
+    instruction: str = "instruction"
+    input: str | None = "input"
+    output: str = "output"
+
+
+class DataSource(Frozen):
+    """Name a data set: hub id (or its copy in a mirror), a local file or folder, or the built-in world.
+
+    Without a `test_split` the held-out rows are the ones that follow the training rows.
+    """
+
+    source: Literal["hub", "local", "world"]
+    path: str | None = None
+    revision: str | None = None
+    train_split: str = "train"
+    test_split: str | None = "test"
+    rows: Positive
+    evaluation_rows: Positive = 64
+
+    @model_validator(mode="after")
+    def _needs_path(self) -> DataSource:
+        if self.source != "world" and not self.path:
+            raise ValueError(f"source {self.source!r} needs 'path'")
+        return self
+
+
+class PreferenceData(DataSource):
+    """Describe the preference pairs: prompt, chosen, rejected."""
+
+    format: Literal["plain", "hh_dialogue", "messages"] = "plain"
+    columns: PreferenceColumns = PreferenceColumns()
+
+
+class InstructionData(DataSource):
+    """Describe the instruction rows: instruction, input, output.
+
+    `template` (format alpaca) makes the prompt; {prompt} is the instruction with the input, if any, on the next line.
+    """
+
+    format: Literal["plain", "alpaca", "messages"] = "alpaca"
+    columns: InstructionColumns = InstructionColumns()
+    template: str | None = None
+    answer_prefix: str = ""
+
+    @field_validator("template")
+    @classmethod
+    def _has_prompt(cls, value: str | None) -> str | None:
+        if value is not None and value.count("{prompt}") != 1:
+            raise ValueError("must contain {prompt} exactly once")
+        return value
+
+
+class Data(Frozen):
+    """Describe both data sets and how long a row may be."""
+
+    preference: PreferenceData
+    instruction: InstructionData
+    max_prompt_tokens: Positive = 512
+    max_answer_tokens: Positive = 512
+    evaluation_split: Literal["held_out", "train_head"] = "held_out"
+
+
+class PerObjective(Frozen):
+    """Give one whole number per objective."""
+
+    dpo: Positive
+    sft: Positive
+
+
+class Stopping(Frozen):
+    """Say when a joint run ends early, and what front it is held against: [f_DPO, f_SFT] points, or the ALRIGHT runs."""
+
+    rule: Literal["none", "authors", "dominates"] = "none"
+    threshold: Annotated[float, Field(gt=0)] = 1.0e-4
+    front: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=1)
+
+
+class Training(Frozen):
+    """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both."""
+
+    epochs: Positive | None = None
+    steps: Positive | None = None
+    batch_size: PerObjective
+    micro_batch_size: PerObjective | None = None
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    adam_betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    evaluate_every: Positive = 100
+    checkpoint_every: Positive = 200
+    stopping: Stopping = Stopping()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of 'epochs' and 'steps'")
+        for objective in ("dpo", "sft"):
+            micro = getattr(self.micro_batch_size or self.batch_size, objective)
+            if getattr(self.batch_size, objective) % micro:
+                raise ValueError(f"batch_size.{objective} must be a multiple of micro_batch_size.{objective} ({micro})")
+        return self
+
+
+class Objectives(Frozen):
+    """Set the two objectives: β of Eq. 1 and whether Eq. 4 is averaged per token or summed per sequence."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
+
+
+class Reference(Frozen):
+    """Say which policy is π_ref for the whole suite. Lengths left out are the training's own."""
+
+    policy: Literal["sft", "preference_chosen", "base"] = "sft"
+    rows: Positive | None = None
+    batch_size: Positive | None = None
+    epochs: Positive | None = None
+
+
+class LmEval(Frozen):
+    """Ask lm-eval tasks; `limit` is questions per subject."""
+
+    tasks: tuple[str, ...] = ("mmlu",)
+    shots: Annotated[int, Field(ge=0)] = 1
+    limit: Positive | None = None
+    chat_template: bool = False
+    batch_size: Positive = 8
+
+
+class Generation(Frozen):
+    """Set how answers are sampled; temperature 0 is greedy."""
+
+    max_new_tokens: Positive = 128
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: int = 0
+    batch_size: Positive = 16
+
+
+class Judge(Frozen):
+    """Say who compares two answers.
+
+    `openai` is any OpenAI-compatible endpoint under an alpaca-eval configuration; the key comes from the environment
+    variable `key_variable` only. `local` is a Hugging Face model that scores the two labels. `rule` knows the world.
+    """
+
+    kind: Literal["openai", "local", "rule"]
+    configuration: str = "weighted_alpaca_eval_gpt4_turbo"
+    model: str | None = None
+    local_model: Model | None = None
+    base_url: str | None = None
+    key_variable: str = "OPENAI_API_KEY"
+    orders: Literal["both", "single"] = "both"
+    concurrency: Positive = 8
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+    @model_validator(mode="after")
+    def _needs_model(self) -> Judge:
+        if self.kind == "local" and self.local_model is None:
+            raise ValueError("kind 'local' needs 'local_model'")
+        return self
+
+
+class WinRate(Frozen):
+    """Compare generated answers with the chosen answers of the preference test split."""
+
+    prompts: Positive
+    generation: Generation = Generation()
+    judge: Judge
+
+
+class Evaluation(Frozen):
+    """Choose the evaluations; one left out is not run."""
+
+    lm_eval: LmEval | None = None
+    win_rate: WinRate | None = None
