@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind tell apart; the baseline is grey.
 COLOURS = {"sequential": "#7d7d7d", "mix": "#e69f00", "alright": "#1f83c4", "maxright": "#d55e00"}
 MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#9a6a12", "#5b4bb5", "#b8a800", "#5d7a20", "#a33b5e", "#00808a")
+DASHES = {"sequential": "", "mix": (5, 1.5), "alright": (2, 1.2), "maxright": (6, 1.5, 1.2, 1.5)}
+HATCHES = {"sequential": "", "mix": "///", "alright": "...", "maxright": "xx"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24
@@ -29,12 +31,13 @@ SPLIT_NAMES = {"held_out": "held-out rows", "train": "training rows"}
 
 @dataclass(frozen=True)
 class Sketch:
-    """Hold a panel before it is drawn."""
+    """Hold a panel before it is drawn; its size is in inches."""
 
     name: str
     title: str
     alt: str
     draw: Callable[[Axes], None]
+    size: tuple[float, float] = (4.7, 3.7)
 
 
 class Drawer:

@@ -72,11 +72,16 @@ def spec(name: str, tables: Tables) -> Spec:
     return Spec(f"f_{objective.upper()} {place}", "nats")
 
 
+def tags(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """Return what a reader can narrow a table of recipes down by; nothing for what is there for context."""
+    return () if recipe.lambda_dpo is None else (("method", recipe.method), ("λ", f"{recipe.lambda_dpo:g}"))
+
+
 class Sheet:
     """Build a table of recipes (rows) and figures (columns) with its footnotes."""
 
-    def __init__(self, tables: Tables, recipes: Sequence[Recipe], linked: bool = True) -> None:
-        self.tables, self.recipes, self.linked = tables, recipes, linked
+    def __init__(self, tables: Tables, recipes: Sequence[Recipe]) -> None:
+        self.tables, self.recipes = tables, recipes
         self.columns: list[Column] = []
         self.cells: list[list[Cell]] = [[] for _ in recipes]
         self.reasons: list[str] = []
@@ -133,24 +138,23 @@ class Sheet:
         return Cell(f"not measured [{self.reasons.index(reason) + 1}]", link=self._link(recipe), missing=True)
 
     def _link(self, recipe: Recipe) -> str:
-        return recipe.anchor if self.linked and recipe.lambda_dpo is not None else ""
+        """Return the anchor of the runs behind a row."""
+        if any(one is recipe for one in self.tables.recipes):
+            return recipe.anchor
+        if recipe.jobs.get(0) == "base":
+            return "runs-base" if self.tables.results.evaluation_jobs("base") else ""
+        return "runs-behind"
 
     def table(self, title: str, notes: Sequence[str] = (), best: Recipe | None = None) -> Table:
         """Return the table with its footnotes."""
+        context = {id(recipe) for recipe in self.tables.context}
         rows = [
-            Row(
-                tuple(cells),
-                "context"
-                if not recipe.base_method or recipe in self.tables.context
-                else "best"
-                if recipe is best
-                else "",
-            )
+            Row(tuple(cells), "context" if id(recipe) in context else "best" if recipe is best else "", tags(recipe))
             for recipe, cells in zip(self.recipes, self.cells, strict=True)
         ]
         reasons = [f"[{place}] not measured: {reason}" for place, reason in enumerate(self.reasons, 1)]
         marks = [SHARED_NOTE] if self.shared else []
-        return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks))
+        return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks), sortable=len(rows) > 2)
 
 
 def leaderboard(tables: Tables) -> Table:

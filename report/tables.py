@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from report import tradeoff
+from report.comparable import Comparable
 from report.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
 from report.statistics import Estimate, estimate, paired
 
@@ -101,6 +102,7 @@ class Tables:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.scores = results.score_names
+        self.comparable = Comparable(results)
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
@@ -143,7 +145,7 @@ class Tables:
         if "run" in run.roles:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
             made["utilization_increase_percent"] = self._increase(run, self.utilization)
-        return made
+        return {name: self.comparable.check(run, name, one) for name, one in made.items()}
 
     def matching_sequential(self, run: Run) -> Run | None:
         """Find the Sequential run of the same λ and seed (the baseline B of Eq. 57 and 58)."""
@@ -161,9 +163,13 @@ class Tables:
             return missing("its Sequential run was made on other hardware or with other workers")
         return _combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
 
+    @cached_property
+    def _by_id(self) -> dict[str, Run]:
+        return {one.id: one for one in self.results.trained}
+
     def _all_in(self, run: Run) -> Measured:
         """Add to a run's training seconds those of what it needs: π_ref, the optima where it uses them, and the front."""
-        by_id = {one.id: one for one in self.results.trained}
+        by_id = self._by_id
         needed = {run.id: run} if run.trains else {}
         for name, job_id in run.job.spec["inputs"].items():
             if name == "reference_logps":
@@ -212,9 +218,10 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> Recipe:
-        return Recipe(
-            name, "", None, {seed: of}, {seed: {score: self.results.score(of, score) for score in self.scores}}
-        )
+        return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
+
+    def _score(self, of: str, name: str) -> Measured:
+        return self.comparable.check_score(of, name, self.results.score(of, name))
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:
