@@ -155,7 +155,7 @@ def max_evaluation(tables: Tables, folder: Path) -> document.Figure | None:
     legend = {_lambda(lambda_dpo): shade for lambda_dpo, shade in shades.items()}
     table = _every_table(by_k, panels)
     path = folder / "max_evaluation.png"
-    return figures.compose("How often MAXRIGHT must look", sketches, path, table, caption, legend)
+    return figures.compose("What the evaluation interval changes", sketches, path, table, caption, legend)
 
 
 def _lambda(lambda_dpo: float | None) -> str:

@@ -30,17 +30,14 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
         cells = [Cell(f"prompt {prompt}")]
         for name in policies:
             one = found[name][prompt]
-            note = (
-                "not judged"
-                if one.preference is None
-                else f"preferred over the data's answer: {100 * one.preference:.0f} %"
-            )
+            note = "not judged" if one.preference is None else f"preferred: {100 * one.preference:.0f} %"
             cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
         rows.append(Row(tuple(cells)))
     judges = ", ".join(name.removeprefix("win_rate/") for name in tables.scores if is_win_rate(name)) or "none"
     how = (
-        f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with the judge's preference (judge: "
-        f"{judges}). The records hold our own answers only: prompts and reference answers stay in the data set. "
+        f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with how far the judge "
+        f"prefers each over the data's chosen answer (judge: {judges}). The records hold our own answers only: prompts and "
+        "reference answers stay in the data set. "
         "An answer leads to the file with all of them, whole."
     )
     columns = (Column("Prompt", numeric=False), *(Column(name, numeric=False, prose=True) for name in policies))

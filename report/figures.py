@@ -44,6 +44,7 @@ STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "axes.linewidth": 0.8,
+    "hatch.linewidth": 0.35,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }

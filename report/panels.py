@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind tell apart; the baseline is grey.
 COLOURS = {"sequential": "#7d7d7d", "mix": "#e69f00", "alright": "#1f83c4", "maxright": "#d55e00"}
 MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#9a6a12", "#5b4bb5", "#b8a800", "#5d7a20", "#a33b5e", "#00808a")
-DASHES = {"sequential": "", "mix": (5, 1.5), "alright": (2, 1.2), "maxright": (6, 1.5, 1.2, 1.5)}
-HATCHES = {"sequential": "", "mix": "///", "alright": "...", "maxright": "xx"}
+# By a method's place in its suite, so that paths and bars can be told apart without colour.
+DASHES = ("", (5, 1.5), (1.8, 1.2), (6, 1.5, 1.2, 1.5), (9, 2), (3, 1, 1, 1, 1, 1), (1, 2.5))
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24
@@ -58,6 +59,11 @@ class Drawer:
             own = COLOURS.get(self.results.base_method(method))
             found[method] = own if own is not None and own not in found.values() else next(spare)
         return found
+
+    @cached_property
+    def dashes(self) -> dict[str, Any]:
+        """A line style per shown method, in seaborn's notation."""
+        return {method: DASHES[place % len(DASHES)] for place, method in enumerate(self.colours)}
 
     def marker(self, lambda_dpo: float | None) -> str:
         """Return the marker of a λ."""
@@ -131,7 +137,8 @@ class Drawer:
 
         frame = self.trajectory_frame.assign(unit=lambda rows: rows["method"] + rows["lambda"].astype(str))
         if not frame.empty:
-            style: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.6, "legend": False, "sort": False, "estimator": None}
+            style: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.7, "legend": False, "sort": False, "estimator": None}
+            style |= {"style": "method", "dashes": self.dashes}
             sns.lineplot(frame, x=self.x, y=self.y, hue="method", palette=self.colours, units="unit", ax=axes, **style)
             start = frame.nsmallest(1, "step").iloc[0]
             axes.plot(start[self.x], start[self.y], "o", color=INK, fillstyle="none", markersize=8, zorder=5)
@@ -222,7 +229,8 @@ class Drawer:
         """Add the legend's entries: methods by colour, λ by shape, and the three marks."""
         for method, colour in self.colours.items():
             name = method if len(method) <= LONGEST_NAME else method[: LONGEST_NAME - 1] + "…"
-            axes.plot([], [], "-", color=colour, linewidth=3, label=name)
+            dashes = self.dashes[method]
+            axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=name)
         for lambda_dpo in self.lambdas:
             axes.plot([], [], self.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.plot([], [], linestyle=(0, (4, 3)), color=INK, linewidth=0.9, label="reference front")
@@ -291,7 +299,12 @@ class Drawer:
             legend=False,
             ax=axes,
         )
+        for container, method in zip(axes.containers, methods, strict=False):
+            for bar in container:
+                bar.set(hatch=HATCHES[list(self.colours).index(method) % len(HATCHES)], edgecolor=INK, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.8)
+        if not rows[name].any():
+            axes.set_ylim(-1, 1)
         axes.set(xlabel="", ylabel="")
         axes.grid(axis="x", visible=False)
         # A group of bars is about 200 points wide, shared by the labels; a letter is about 0.6 of its size wide.

@@ -106,11 +106,17 @@ def _dots(name: str, title: str, points: Sequence[Point], colours: dict[str, str
         for word, point in zip(("lowest", "highest"), ends, strict=True)
     )
     height = 0.9 + ROW_INCHES * len({point.name for point in points})
+
+    def draw(axes: Axes) -> None:
+        draw_dots(axes, title, points, colours)
+        low, high = axes.get_xlim()  # an interval may leave 0 to 100 %, where no score can be
+        axes.set_xlim(max(low, -3.0), min(high, 103.0))
+
     return Sketch(
         name,
         title,
         f"Dots with 95 % intervals: {title}; {says}.",
-        lambda axes: draw_dots(axes, title, points, colours),
+        draw,
         (4.7, height),
     )
 

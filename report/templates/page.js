@@ -60,7 +60,7 @@
         row.hidden = picks.some(([name, select]) => select.value && one[name] !== select.value);
         left += !row.hidden;
       }
-      count.textContent = left + " of " + rows.length + " shown";
+      count.textContent = left + " of " + rows.length + " shown; a column's title sorts by it";
     };
     picks.forEach(([, select]) => select.addEventListener("change", apply));
     bar.append(count);
