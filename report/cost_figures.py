@@ -150,7 +150,7 @@ def max_evaluation(tables: Tables, folder: Path) -> document.Figure | None:
         )
     caption = (
         "k: MAXRIGHT evaluates both objectives at the first step and at every k-th, and judges by what it last saw in between; a "
-        "point is the mean over seeds, lines are the sd. Dashed levels: ALRIGHT, which never looks, at the same λ."
+        "point is the mean over seeds, lines are the sd. Level lines: ALRIGHT, which never looks, at the same λ."
     )
     legend = {_lambda(lambda_dpo): shade for lambda_dpo, shade in shades.items()}
     table = _every_table(by_k, panels)
@@ -173,7 +173,9 @@ def _lines(
         known = [(k, one) for k, one in found if one.n]
         drawn = drawn or bool(known)
         axes.errorbar(
-            [k for k, _ in known],
+            [
+                k * 1.05 ** (place - (len(shades) - 1) / 2) for k, _ in known
+            ],  # a little apart, so that lines do not hide lines
             [one.mean for _, one in known],
             [0.0 if math.isnan(one.sd) else one.sd for _, one in known],
             color=shade,

@@ -14,7 +14,7 @@ MOST_STRIPS = 40
 
 
 def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block, ...]:
-    """Return answers of the best recipe, what it is compared with and the base model; nothing without answers."""
+    """Return answers of the best recipe, what it is compared with and the base model; nothing without two to compare."""
     results = tables.results
     rivals = (verdict.runner_up, verdict.sequential)
     recipes = [verdict.best, *(rival.other for rival in rivals if rival is not None)]
@@ -22,7 +22,7 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
     policies["base model"] = "base"
     policies = {name: of for name, of in policies.items() if answers.generation_of(results, of)}
     wanted = answers.prompts(results, list(policies.values()))
-    if not wanted:
+    if not wanted or len(policies) < 2:
         return ()
     found = {name: answers.answers(results, of, wanted) for name, of in policies.items()}
     rows = []

@@ -23,7 +23,7 @@ COLOURS = {"sequential": "#7d7d7d", "mix": "#e69f00", "alright": "#1f83c4", "max
 MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#9a6a12", "#5b4bb5", "#b8a800", "#5d7a20", "#a33b5e", "#00808a")
 # By a method's place in its suite, so that paths and bars can be told apart without colour.
 DASHES = ("", (5, 1.5), (1.8, 1.2), (6, 1.5, 1.2, 1.5), (9, 2), (3, 1, 1, 1, 1, 1), (1, 2.5))
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++")  # lines only: a hatch of dots is a large drawing
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24

@@ -268,33 +268,38 @@ def best_seen(tables: Tables) -> Table | None:
     return sheet.table("Gaps against the best value seen", [note])
 
 
+COSTS = (
+    "steps",
+    "training_seconds",
+    "probe_seconds",
+    "all_in_seconds",
+    "tokens",
+    "probe_tokens",
+    "peak_memory_bytes",
+    "gpu_utilization_percent",
+    "gpu_memory_used_bytes",
+    "cpu_utilization_percent",
+    "energy_joules",
+)
+
+
 def cost(tables: Tables) -> Table:
-    """Return what each recipe cost."""
+    """Return what each recipe cost; a figure that no run has is named below the table, with the reason."""
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
     sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
-    names = (
-        "steps",
-        "training_seconds",
-        "probe_seconds",
-        "all_in_seconds",
-        "tokens",
-        "probe_tokens",
-        "peak_memory_bytes",
-    )
-    for name in (
-        *names,
-        "gpu_utilization_percent",
-        "gpu_memory_used_bytes",
-        "cpu_utilization_percent",
-        "energy_joules",
-    ):
-        sheet.figure(name)
+    absent: dict[str, list[str]] = {}
+    for name in COSTS:
+        if any(recipe.estimate(name).n for recipe in recipes):
+            sheet.figure(name)
+        else:
+            absent.setdefault(recipes[0].reason(name), []).append(spec(name, tables).title)
     note = (
         "All-in runtime adds to a run's own training that of the reference policy π_ref, of the two optima where the "
         "recipe or the stopping rule uses their values f* or their weights, and of the reference front where a run is "
         "held against it; a job that serves several runs is charged in full to each."
     )
-    return sheet.table("Cost of one run", [note])
+    missing = (f"{', '.join(names)}: not measured: {reason}." for reason, names in absent.items())
+    return sheet.table("Cost of one run", [note, *missing])
 
 
 def both_splits(tables: Tables) -> Table:

@@ -32,7 +32,7 @@ def tell(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> Report:
         name=results.name,
         description=str(results.suite.get("description") or ""),
         smoke=results.smoke,
-        banners=tuple(_banners(tables)),
+        banners=tuple(banners(tables)),
         headline=verdict.headline,
         sentences=verdict.sentences,
         key_figures=() if results.smoke else verdict.key_figures,
@@ -46,7 +46,8 @@ def tell(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> Report:
     )
 
 
-def _banners(tables: Tables) -> list[Text]:
+def banners(tables: Tables) -> list[Text]:
+    """Return what a reader must know before any figure: smoke, what is missing, what does not compare, the suite's notes."""
     results = tables.results
     found = [Text(SMOKE, "warning")] if results.smoke else []
     problems = results.problems

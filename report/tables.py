@@ -251,7 +251,7 @@ class Tables:
 
     def change_against_base(self, recipe: Recipe, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
-        base = self.results.score("base", score).number
+        base = self._score("base", score).number
         return estimate([value - base for value in recipe.values(score).values()])
 
     @cached_property
