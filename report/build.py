@@ -32,10 +32,10 @@ def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
     """
     folders = [results] if isinstance(results, Path) else list(dict.fromkeys(results))
     records = {record.path.resolve(): record for folder in folders for record in find_suites(folder)}
-    labels = _labels(list(records.values()))
+    named = labels(list(records.values()))
     built = [
         _suite(record, record.path if out is None else out / label, label)
-        for record, label in zip(records.values(), labels, strict=True)
+        for record, label in zip(records.values(), named, strict=True)
     ]
     root = folders[0] if out is None else out
     path = root / "index.html"
@@ -43,7 +43,7 @@ def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
     return path
 
 
-def _labels(records: list[SuiteRecord]) -> list[str]:
+def labels(records: list[SuiteRecord]) -> list[str]:
     """Name each suite; one that shares its name with another is told apart by where it lies."""
     counts = Counter(record.name for record in records)
     if max(counts.values()) == 1:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from report import document, figures
 from report.document import Cell, Column, Row
 from report.load import is_accuracy, is_win_rate
 from report.numbers import number, plus_minus, scaled, series_digits
-from report.panels import INK, MARKERS, MORE_COLOURS, Drawer, Sketch
+from report.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
 from report.present import spec
 from report.tables import Recipe, Tables
 
@@ -59,22 +59,11 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
     alt = f"{title}, a point a recipe. Best: {best.name}; cheapest: {cheapest.name}."
 
     def draw(axes: Axes) -> None:
+        marks = []
         for recipe in known:
             a, b = recipe.estimate(x), recipe.estimate(y)
-            style: dict[str, Any] = {"color": drawer.colours[recipe.method], "zorder": 3}
-            if a.n > 1:
-                axes.errorbar(
-                    a.mean * factor, b.mean * times, b.sd * times, a.sd * factor, elinewidth=0.7, alpha=0.45, **style
-                )
-            axes.plot(
-                a.mean * factor,
-                b.mean * times,
-                drawer.marker(recipe.lambda_dpo),
-                markersize=6.5,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-                **style,
-            )
+            marks.append(Mark(recipe, a.mean * factor, b.mean * times, a.sd * factor, b.sd * times))
+        drawer.marks(axes, marks, 6.5)
         for method, colour in drawer.colours.items():
             axes.plot([], [], "-", color=colour, linewidth=3, label=method)
         for lambda_dpo in drawer.lambdas:
@@ -88,24 +77,16 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
 
 
 def _points(tables: Tables, names: list[str]) -> document.Table:
-    shown = [spec(name, tables) for name in names]
-    factors = [
-        scaled(one.unit, [recipe.estimate(name).mean for recipe in tables.recipes])
-        for one, name in zip(shown, names, strict=True)
-    ]
-    rows = []
-    for recipe in tables.recipes:
-        cells = [Cell(recipe.name, link=recipe.anchor)]
-        for name, (factor, _) in zip(names, factors, strict=True):
-            one = recipe.estimate(name)
-            digits = series_digits([other.estimate(name).mean * factor for other in tables.recipes])
-            cells.append(Cell(plus_minus(one.mean * factor, one.sd * factor, digits)))
-        rows.append(Row(tuple(cells)))
-    columns = (
-        Column("Recipe", numeric=False),
-        *(Column(f"{one.title} ({unit})") for one, (_, unit) in zip(shown, factors, strict=True)),
-    )
-    return document.Table("The numbers behind the figure (mean ± sd over seeds)", columns, tuple(rows))
+    columns, cells = [Column("Recipe", numeric=False)], [[Cell(one.name, link=one.anchor)] for one in tables.recipes]
+    for name in names:
+        shown, estimates = spec(name, tables), [recipe.estimate(name) for recipe in tables.recipes]
+        factor, unit = scaled(shown.unit, [one.mean for one in estimates])
+        digits = series_digits([one.mean * factor for one in estimates])
+        columns.append(Column(f"{shown.title} ({unit})"))
+        for row, one in zip(cells, estimates, strict=True):
+            row.append(Cell(plus_minus(one.mean * factor, one.sd * factor, digits)))
+    rows = tuple(Row(tuple(row)) for row in cells)
+    return document.Table("The numbers behind the figure (mean ± sd over seeds)", tuple(columns), rows)
 
 
 # ---- Figure 4 --------------------------------------------------------------------------------------------------------

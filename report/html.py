@@ -51,6 +51,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # filters stand in the order they are named in
     made.filters["unbroken"] = _unbroken
     made.filters["kind"] = _kind
     made.filters["drawn"] = _drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,17 @@ class Sketch:
     alt: str
     draw: Callable[[Axes], None]
     size: tuple[float, float] = (4.7, 3.7)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Place a recipe in a panel; the spreads are sd over seeds, NaN where there is none."""
+
+    recipe: Recipe
+    x: float
+    y: float
+    x_spread: float = math.nan
+    y_spread: float = math.nan
 
 
 class Drawer:
@@ -146,9 +157,8 @@ class Drawer:
         front = self._front(axes)
         for words, point in zip(("SFT alone", "DPO alone"), (front[0], front[-1]) if front else (), strict=False):
             axes.annotate(words, point, (0, 4), textcoords="offset points", ha="center", va="bottom", alpha=0.8)
-        for recipe in self.tables.recipes:
-            point = (recipe.estimate(self.x).mean, recipe.estimate(self.y).mean)
-            self._final(axes, recipe, point, size=5.5)
+        ends = [Mark(one, one.estimate(self.x).mean, one.estimate(self.y).mean) for one in self.tables.recipes]
+        self.marks(axes, ends, 5.5)
         self._ideal(axes)
         axes.margins(0.12)
         self._axes(axes, "Trajectories")
@@ -156,16 +166,15 @@ class Drawer:
 
     def finals(self, axes: Axes) -> None:
         """Draw where the runs end, closer up, with the spread over seeds."""
-        points = []
+        marks = []
         for recipe in self.tables.recipes:
             x, y = recipe.estimate(self.x), recipe.estimate(self.y)
-            if math.isnan(x.mean) or math.isnan(y.mean):
-                continue
-            colour = self.colours[recipe.method]
-            if x.n > 1:
-                axes.errorbar(x.mean, y.mean, xerr=x.sd, yerr=y.sd, color=colour, elinewidth=0.9, alpha=0.7, zorder=3)
-            self._final(axes, recipe, (x.mean, y.mean), size=7)
-            points.append((x.mean, y.mean, 0.0 if math.isnan(x.sd) else x.sd, 0.0 if math.isnan(y.sd) else y.sd))
+            if not (math.isnan(x.mean) or math.isnan(y.mean)):
+                marks.append(Mark(recipe, x.mean, y.mean, x.sd, y.sd))
+        self.marks(axes, marks, 7)
+        points = [
+            (one.x, one.y, *(0.0 if math.isnan(sd) else sd for sd in (one.x_spread, one.y_spread))) for one in marks
+        ]
         ideal = self._ideal(axes)
         points += [(*ideal, 0.0, 0.0)] if ideal else []
         self._front(axes)
@@ -182,16 +191,37 @@ class Drawer:
     def _several_seeds(self) -> bool:
         return any(len(recipe.jobs) > 1 for recipe in self.tables.recipes)
 
-    def _final(self, axes: Axes, recipe: Recipe, point: tuple[float, float], size: float) -> None:
-        axes.plot(
-            *point,
-            self.marker(recipe.lambda_dpo),
-            color=self.colours[recipe.method],
-            markersize=size,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-            zorder=4,
-        )
+    def marks(self, axes: Axes, marks: Sequence[Mark], size: float) -> None:
+        """Draw recipes as points, colour for the method and shape for λ, with their spread as thin lines.
+
+        One artist a colour and a shape, since hundreds of them are slow.
+        """
+        for method, colour in self.colours.items():
+            spread = [one for one in marks if one.recipe.method == method and not math.isnan(one.x_spread)]
+            if spread:
+                axes.errorbar(
+                    [one.x for one in spread],
+                    [one.y for one in spread],
+                    [one.y_spread for one in spread],
+                    [one.x_spread for one in spread],
+                    fmt="none",
+                    ecolor=colour,
+                    elinewidth=0.8,
+                    alpha=0.55,
+                    zorder=3,
+                )
+        for lambda_dpo in dict.fromkeys(one.recipe.lambda_dpo for one in marks):
+            shown = [one for one in marks if one.recipe.lambda_dpo == lambda_dpo]
+            axes.scatter(
+                [one.x for one in shown],
+                [one.y for one in shown],
+                s=size**2,
+                marker=self.marker(lambda_dpo),
+                color=[self.colours[one.recipe.method] for one in shown],
+                edgecolors="white",
+                linewidths=0.5,
+                zorder=4,
+            )
 
     def _ideal(self, axes: Axes) -> tuple[float, float] | None:
         """Mark (f*_DPO, f*_SFT), mean over the seeds of the runs."""

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from report.build import build
+from bench.record import find_suites
+from report.build import build, labels
 from report.html import POLICY
-from report.markdown import escape
+from report.markdown import escape, paragraph
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> | ![x](javascript:alert(3)) $\\frac{1}{0$ `"
 
@@ -112,6 +113,10 @@ def test_out_puts_everything_elsewhere(
     assert (tmp_path / "reports" / "made" / "report.html").exists()
     assert not list(folder.glob("report.*"))
     assert 'href="made/report.html"' in index.read_text(encoding="utf-8")
+    links = [str(attrs["href"]) for tag, attrs in Page(index.parent / "made" / "report.html").tags if tag == "a"]
+    jobs = [link for link in links if "/jobs/" in link]
+    assert jobs
+    assert all((index.parent / "made" / link).exists() for link in jobs)
 
 
 def test_one_suite_alone_gets_an_index_beside_its_report(
@@ -131,6 +136,31 @@ def test_index_of_several_suites(writer: Callable[..., Any], fill_suite: Callabl
     assert "Smoke run: it shows that the suite runs and measures nothing." in page
     assert 'href="first/report.html#runs-mix-0_5"' in page
     assert "second--smoke/report.html#" not in page
+
+
+def test_several_folders_make_one_leaderboard(
+    writer: Callable[..., Any], new_writer: Any, fill_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two folders hold a suite of the same name: each report stays beside its records, the index of both in the first.
+
+    Distances are ranked inside each suite alone: two firsts, two seconds.
+    """
+    first = fill_suite(writer(), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
+    second = fill_suite(new_writer(tmp_path / "b", "made"), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
+    index = build([first.parent, second.parent, first.parent])
+    assert index == first.parent / "index.html"
+    page = index.read_text(encoding="utf-8")
+    for label, href in (("results/made", "made/report.html"), ("b/made", "../b/made/report.html")):
+        assert f'<th scope="row"><a href="{href}">{label}</a></th>' in page
+        assert (index.parent / href).exists()
+    assert page.count('<tr class="best"') == 2
+
+
+def test_labels_tell_suites_of_one_name_apart(writer: Callable[..., Any], new_writer: Any, tmp_path: Path) -> None:
+    folders = [writer("x").finish(), new_writer(tmp_path / "b", "x").finish(), writer("y").finish()]
+    records = [record for folder in folders for record in find_suites(folder)]
+    assert labels(records) == ["results/x", "b/x", "y"]
+    assert labels(records[:1]) == ["x"]
 
 
 def test_smoke_and_notes_are_on_top(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> None:
@@ -200,6 +230,9 @@ def test_markdown_tables_keep_their_shape(built: Path) -> None:
 
 
 def test_escape() -> None:
+    assert escape("costs $5 or $6") == "costs &#36;5 or &#36;6"
+    assert [paragraph(text) for text in ("1. first", "- item", "+5 nats")] == [r"1\. first", r"\- item", r"\+5 nats"]
+    assert paragraph("a - b") == "a - b"
     assert escape("a|b\n<c> *d* [e](f)") == r"a\|b \<c\> \*d\* \[e\](f)"
 
 
