@@ -211,12 +211,13 @@ def simulated(
     return Simulated(found, asked)
 
 
-_EASE = np.random.default_rng(9).normal(0, 0.15, QUESTIONS)
+_EASE = np.random.default_rng(9).normal(0, 2, QUESTIONS)  # in logits: two checkpoints agree on seven questions of ten
 
 
 def _answered(rng: Generator, level: float) -> Answers:
-    """Draw right and wrong answers, each question with an ease of its own that all checkpoints share."""
-    right = rng.random(QUESTIONS) < np.clip(level + _EASE, 0.02, 0.98)
+    """Draw right and wrong answers around a level, each question with an ease of its own that all checkpoints share."""
+    shift = 1.75 * np.log(level / (1 - level))  # so that the mean over these questions is about the level
+    right = rng.random(QUESTIONS) < 1 / (1 + np.exp(-(shift + _EASE)))
     return Answers(dict(zip(ASKED, right.astype(float).tolist(), strict=True)))
 
 

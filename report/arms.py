@@ -148,18 +148,20 @@ class SuiteArm:
             made |= flat({f"data.{source}": rows})
         if "preference" in sources:
             made["objectives.beta"] = suite["objectives"].get("beta")
-            made |= flat({"reference": self._reference()})
+            made |= self._reference()
         if "instruction" in sources:
             made["objectives.reduction"] = suite["objectives"].get("reduction")
         score = run.objective(metric)
         return made | ({"rows": score.n} if score.n is not None else {})
 
     def _reference(self) -> dict[str, Any]:
-        """Tell π_ref by what it was made of: one made again after an upgrade is still the same recipe."""
+        """Tell π_ref by what it was made of; its seed is one of a recipe's, and a note says when it is another."""
+        made = {"reference.policy": (self.results.suite.get("reference") or {}).get("policy")}
         run = self.results.reference
         if run is None:
-            return {"policy": (self.results.suite.get("reference") or {}).get("policy")}
-        return {"settings": run.job.spec["settings"], "data": run.job.spec.get("data")}
+            return made
+        settings = {name: value for name, value in run.job.spec["settings"].items() if name != "seed"}
+        return made | flat({WHERE_BOTH_KNOW: {"settings": settings, "data": run.job.spec.get("data")}})
 
     def _of_score(self, run: Run, metric: str) -> dict[str, Any]:
         """List what decides a score beside the policy: the task and how it was asked, or the judge and what it was shown."""
@@ -189,7 +191,7 @@ class SuiteArm:
         found["commit"] = _joined(run.job.spec["environment"].get("commit") for run in runs)
         found["semantics"] = _joined(run.job.spec.get("semantics") for run in runs)
         reference = self.results.reference
-        return found | {"reference": reference.id if reference else "the base model"}
+        return found | {"reference": reference.id if reference else "not on record"}
 
 
 class ToyArm:
@@ -237,6 +239,7 @@ class ToyArm:
         return {"commit": commits, "semantics": _joined(job.spec.get("semantics") for job in jobs)}
 
 
+WHERE_BOTH_KNOW = "reference"  # conditions below this name count where both sides have one on record
 _PLACES = ("source", "path", "revision")  # where data came from; what it was is told by its hash
 
 
@@ -257,4 +260,14 @@ def flat(nested: Mapping[str, Any], at: str = "") -> dict[str, Any]:
             found |= flat(value, f"{at}{name}.")
         else:
             found[f"{at}{name}"] = value
+    return found
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """List the conditions that are not equal, in words."""
+    found = []
+    for name in sorted(ours.keys() | theirs.keys()):
+        unknown = name.startswith(f"{WHERE_BOTH_KNOW}.") and not (name in ours and name in theirs)
+        if not unknown and ours.get(name) != theirs.get(name):
+            found.append(f"{name}: {ours.get(name)} → {theirs.get(name)}")
     return found

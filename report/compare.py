@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.errors import InputError
 from bench.record import SuiteRecord, find_suites
 from report import tradeoff
-from report.arms import Arm, Key, read
+from report.arms import Arm, Key, differing, read
 from report.contrast import HYPERVOLUME, Contrast, enough, of_front, of_metric
 from report.gate import Gate, Rule
 from report.statistics import holm
@@ -233,13 +233,10 @@ class _Draft:
     def _not_comparable(self, unit: _Unit, metric: str) -> str:
         if self.base.smoke or self.candidate.smoke:
             return "a smoke run measures nothing"
-        differing: dict[str, None] = {}
+        told: list[str] = []
         for key in unit.keys:
-            ours, theirs = self.base.conditions(key, metric), self.candidate.conditions(key, metric)
-            for name in sorted(ours.keys() | theirs.keys()):
-                if ours.get(name) != theirs.get(name):
-                    differing[f"{name}: {ours.get(name)} → {theirs.get(name)}"] = None
-        told = list(differing)
+            told += differing(self.base.conditions(key, metric), self.candidate.conditions(key, metric))
+        told = list(dict.fromkeys(told))
         return "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
 
     # ---- what came of it ---------------------------------------------------------------------------------------------

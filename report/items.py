@@ -158,12 +158,13 @@ def crossed(differences: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
     return _combined(side.mean, [(side.of_seeds, seeds - 1.0)], side.by_cluster, side.of_both, seeds)
 
 
-def crossed_apart(first: ArrayLike, second: ArrayLike, clusters: Sequence[Hashable]) -> Estimate:
+def crossed_apart(first: ArrayLike, second: ArrayLike, clusters: Sequence[Hashable], pool: bool = False) -> Estimate:
     """Estimate mean(first) − mean(second) when the seeds of both sides are not the same; see `crossed`.
 
     Args:
         first, second: (seeds, questions) of each side, over the same questions.
         clusters: the subject of each question.
+        pool: take one variance over seeds for both sides, as `statistics.pooled` does.
     """
     a, b = (np.atleast_2d(np.asarray(one, dtype=np.float64)) for one in (first, second))
     n = min(a.shape[0], b.shape[0])
@@ -171,5 +172,9 @@ def crossed_apart(first: ArrayLike, second: ArrayLike, clusters: Sequence[Hashab
         return Estimate(float(a.mean() - b.mean()), math.nan, math.nan, math.nan, n)
     ours, theirs = _side(a, clusters), _side(b, clusters)
     of_seeds = [(side.of_seeds, side.seeds - 1.0) for side in (ours, theirs)]
+    if pool:
+        degrees = ours.seeds + theirs.seeds - 2.0
+        squares = math.fsum(side.of_seeds * side.seeds * (side.seeds - 1) for side in (ours, theirs))
+        of_seeds = [(squares / degrees * (1 / ours.seeds + 1 / theirs.seeds), degrees)]
     by_cluster = ours.by_cluster - theirs.by_cluster
     return _combined(ours.mean - theirs.mean, of_seeds, by_cluster, ours.of_both + theirs.of_both, n)

@@ -185,6 +185,20 @@ def independent(a: Sequence[float], b: Sequence[float]) -> Estimate:
     return normal(mean, math.sqrt(first + second), welch_degrees((first, ours.n - 1), (second, theirs.n - 1)), n)
 
 
+def pooled(a: Sequence[float], b: Sequence[float]) -> Estimate:
+    """Estimate mean(a) − mean(b) as `independent` does, with one variance for both sides (Student 1908).
+
+    This is the test of "nothing changed", under which both sides spread alike: it has all n_a + n_b − 2 degrees of freedom.
+    """
+    ours, theirs = estimate(a), estimate(b)
+    n, mean = min(ours.n, theirs.n), ours.mean - theirs.mean
+    if n < SEEDS_FOR_AN_INTERVAL:
+        return Estimate(mean, math.nan, math.nan, math.nan, n)
+    degrees = ours.n + theirs.n - 2
+    variance = ((ours.n - 1) * ours.sd**2 + (theirs.n - 1) * theirs.sd**2) / degrees
+    return normal(mean, math.sqrt(variance * (1 / ours.n + 1 / theirs.n)), degrees, n)
+
+
 def welch_degrees(*parts: tuple[float, float]) -> float:
     """Return the degrees of freedom of a sum of variances (Satterthwaite 1946), from (variance, degrees) of each."""
     below = math.fsum(variance**2 / degrees for variance, degrees in parts)
