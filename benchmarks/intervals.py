@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from report import compare, items, tradeoff
 from report.arms import Entry, Key
-from report.checkpoints import Answers
+from report.checkpoints import Answers, Question
 from report.fronts import Box
 from report.gate import Gate
 from report.statistics import Estimate, estimate, independent, paired
@@ -27,7 +27,7 @@ Draw = Callable[[Generator], tuple[Estimate, float]]
 
 SUBJECTS, QUESTIONS = 57, 2000
 SUBJECT_OF = np.sort(np.arange(QUESTIONS) % SUBJECTS)
-ASKED = [(f"subject {subject}", place) for place, subject in enumerate(SUBJECT_OF)]
+ASKED: tuple[Question, ...] = tuple((f"subject {subject}", place) for place, subject in enumerate(SUBJECT_OF))
 
 
 # ---- intervals -------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def simulated(
         level = {seed: 0.45 - lowered + 0.004 * rng.normal() for seed in seeds}
         if questions:
             asked[key] = {seed: _answered(rng, level[seed]) for seed in seeds}
-            level = {seed: float(np.mean(list(one.values.values()))) for seed, one in asked[key].items()}
+            level = {seed: float(one.values.mean()) for seed, one in asked[key].items()}
         values["mmlu/acc"] = level
         found[key] = Entry(key[0], f"{key[0]} at λ = {key[1]:g}", False, values, {})
     return Simulated(found, asked)
@@ -218,7 +218,7 @@ def _answered(rng: Generator, level: float) -> Answers:
     """Draw right and wrong answers around a level, each question with an ease of its own that all checkpoints share."""
     shift = 1.75 * np.log(level / (1 - level))  # so that the mean over these questions is about the level
     right = rng.random(QUESTIONS) < 1 / (1 + np.exp(-(shift + _EASE)))
-    return Answers(dict(zip(ASKED, right.astype(float).tolist(), strict=True)))
+    return Answers(ASKED, right.astype(np.float64))
 
 
 def outcomes(draws: int, seed: int = 2, same_seeds: bool = False, **candidate: Any) -> dict[int, float]:

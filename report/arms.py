@@ -89,6 +89,7 @@ class SuiteArm:
         self.tables = Tables(self.results)
         self.name, self.smoke = record.name, self.results.smoke
         self._by_id = {run.id: run for run in self.results.trained}
+        self._answers: dict[tuple[str, str], Answers] = {}
 
     @property
     def objectives(self) -> tuple[str, str]:
@@ -118,7 +119,10 @@ class SuiteArm:
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         if not (is_accuracy(metric) or is_win_rate(metric)):
             return {}
-        return {run.seed: answers(self.results, run.id, metric) for run in self._runs(key)}
+        for run in self._runs(key):
+            if (run.id, metric) not in self._answers:
+                self._answers[run.id, metric] = answers(self.results, run.id, metric)
+        return {run.seed: self._answers[run.id, metric] for run in self._runs(key)}
 
     def _runs(self, key: Key) -> list[Run]:
         return [self._by_id[job] for job in self.entries[key].jobs]

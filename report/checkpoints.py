@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from report import items
 from report.load import Results, Run, is_accuracy, missing
@@ -16,50 +19,70 @@ from report.statistics import Estimate, holm
 if TYPE_CHECKING:
     from report.tables import Tables
 
+Floats = NDArray[np.float64]
+
+
+Question: TypeAlias = "tuple[str, Any]"
+"""Subject and id of a question; "" and id of a judged pair."""
+
 
 @dataclass(frozen=True)
 class Answers:
     """Hold what a policy scored on each question or judged pair.
 
     Attributes:
-        values: (subject, id) -> 1 or 0 for right or wrong; ("", id) -> the preference for our answer in percent.
+        questions: in a fixed order, so that two policies that were asked the same have equal ones.
+        values: 1 or 0 for right or wrong, or the preference for our answer in percent; one a question.
         reason: why there is nothing.
     """
 
-    values: dict[tuple[str, Any], float] = field(repr=False)
+    questions: tuple[Question, ...] = ()
+    values: Floats = field(default_factory=lambda: np.empty(0), repr=False)
     reason: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.values)
+        return bool(self.questions)
 
 
-def answers(results: Results, of: str, score: str) -> Answers:
-    """Read a policy's answers behind a score; `of` is a training job's id or "base".
+def of(values: Mapping[Question, float]) -> Answers:
+    """Put scores by question in their fixed order."""
+    questions = _shared(tuple(sorted(values, key=lambda question: (question[0], str(question[1])))))
+    return Answers(questions, np.array([values[question] for question in questions], dtype=np.float64))
+
+
+@lru_cache(maxsize=64)
+def _shared(questions: tuple[Question, ...]) -> tuple[Question, ...]:
+    """Return one object for equal tuples: a thousand policies are asked the same thousands of questions."""
+    return questions
+
+
+def answers(results: Results, policy: str, score: str) -> Answers:
+    """Read a policy's answers behind a score; `policy` is a training job's id or "base".
 
     They are taken only if their mean is the score on record, so that a difference of answers is one of scores.
     """
-    for job in results.evaluation_jobs(of):
+    for job in results.evaluation_jobs(policy):
         entry = job.scores.get(score) if job.complete else None
         if entry is None or entry.get("value") is None:
             continue
         rows = job.rows("samples")
-        found = dict(_right(rows, score) if is_accuracy(score) else _preferred(rows))
+        found = of(dict(_right(rows, score) if is_accuracy(score) else _preferred(rows)))
         if not found:
-            return Answers({}, f"{job.id} keeps no single answers")
-        if abs(math.fsum(found.values()) / len(found) - float(entry["value"])) > 1e-6 * max(1.0, abs(entry["value"])):
-            return Answers({}, f"{score} of {job.id} is not the plain mean of its answers")
-        return Answers(found)
-    return Answers({}, results.score(of, score).reason or "not evaluated")
+            return Answers(reason=f"{job.id} keeps no single answers")
+        if not math.isclose(found.values.mean(), entry["value"], rel_tol=1e-6, abs_tol=1e-6):
+            return Answers(reason=f"{score} of {job.id} is not the plain mean of its answers")
+        return found
+    return Answers(reason=results.score(policy, score).reason or "not evaluated")
 
 
-def _right(rows: Iterable[dict[str, Any]], score: str) -> Iterable[tuple[tuple[str, Any], float]]:
+def _right(rows: Iterable[dict[str, Any]], score: str) -> Iterable[tuple[Question, float]]:
     task = score.split("/")[0]
     for row in rows:
         if row.get("task", task) == task and row.get("correct") is not None:
             yield (str(row["subject"]), row["id"]), float(row["correct"])
 
 
-def _preferred(rows: Iterable[dict[str, Any]]) -> Iterable[tuple[tuple[str, Any], float]]:
+def _preferred(rows: Iterable[dict[str, Any]]) -> Iterable[tuple[Question, float]]:
     for row in rows:
         if row.get("preference") is not None:
             yield ("", row["id"]), 100.0 * float(row["preference"])
@@ -94,15 +117,14 @@ def compare(results: Results, first: str, second: str, score: str) -> Difference
     ours, theirs = answers(results, first, score), answers(results, second, score)
     if not ours or not theirs:
         return Difference(first, second, score, _NOTHING, reason=ours.reason or theirs.reason)
-    if ours.values.keys() != theirs.values.keys():
+    if ours.questions != theirs.questions:
         return Difference(first, second, score, _NOTHING, reason="not asked the same questions")
-    keys = list(ours.values)
-    a, b = [ours.values[key] for key in keys], [theirs.values[key] for key in keys]
+    a, b = ours.values, theirs.values
     if not is_accuracy(score):
-        made = items.bootstrapped(a, b)
+        made = items.bootstrapped(a.tolist(), b.tolist())
         return Difference(first, second, score, made, p_value=made.p_value)
     test = items.mcnemar(a, b)
-    made = items.clustered([x - y for x, y in zip(a, b, strict=True)], [subject for subject, _ in keys])
+    made = items.clustered((a - b).tolist(), [subject for subject, _ in ours.questions])
     return Difference(first, second, score, made, test.only_first, test.only_second, test.p_value)
 
 

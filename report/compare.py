@@ -166,6 +166,7 @@ class _Draft:
         self.base, self.candidate, self.gate, self.name = base, candidate, gate, base.name
         self.keys = [key for key in base.entries if key in candidate.entries]
         self.units = self._units()
+        self._differing: dict[tuple[Key, str], list[str]] = {}
         metrics = dict.fromkeys((*base.metrics, *candidate.metrics))
         rows = [self._row(unit, metric) for metric in metrics for unit in self.units]
         self.rows = [row for row in (*rows, *self._fronts()) if row is not None]
@@ -235,7 +236,10 @@ class _Draft:
             return "a smoke run measures nothing"
         told: list[str] = []
         for key in unit.keys:
-            told += differing(self.base.conditions(key, metric), self.candidate.conditions(key, metric))
+            if (key, metric) not in self._differing:
+                conditions = (arm.conditions(key, metric) for arm in (self.base, self.candidate))
+                self._differing[key, metric] = differing(*conditions)
+            told += self._differing[key, metric]
         told = list(dict.fromkeys(told))
         return "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
 

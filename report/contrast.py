@@ -10,16 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from report import items
 from report.arms import Arm, Key
-from report.checkpoints import Answers
+from report.checkpoints import Answers, Question
 from report.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate, independent, paired, pooled
 
 Floats = NDArray[np.float64]
+LinedUp: TypeAlias = "tuple[Mapping[int, Floats], Mapping[int, Floats], Sequence[str]]"
+"""seed -> value on each question of base and candidate, and the subject of each question."""
+
 HYPERVOLUME = "hypervolume"
 UNPAIRED = 0.8
 _ROUNDING = 1e-9  # another processor may round the last digits otherwise
@@ -51,7 +55,8 @@ class Contrast:
 def contrast(
     base: Mapping[int, float],
     candidate: Mapping[int, float],
-    answers: tuple[Mapping[int, Floats], Mapping[int, Floats], Sequence[str]] | None = None,
+    answers: LinedUp | None = None,
+    alike: bool = True,
 ) -> Contrast:
     """Compare two sides seed by seed.
 
@@ -59,17 +64,18 @@ def contrast(
         base, candidate: seed -> value; NaN is left out.
         answers: seed -> value on each question of both sides, and the subject of each question; makes the
             interval count questions as well.
+        alike: test "nothing changed", under which both sides spread alike; False: only that their means are equal.
     """
     a = {seed: value for seed, value in candidate.items() if not math.isnan(value)}
     b = {seed: value for seed, value in base.items() if not math.isnan(value)}
     shared = sorted(a.keys() & b.keys())
     with_pairs, without, together = _estimates(a, b, shared, answers)
     shown = with_pairs if with_pairs.has_interval or not without.has_interval else without
-    tests = [(1 - UNPAIRED, with_pairs), (UNPAIRED, together)]
+    tests = [(1 - UNPAIRED, with_pairs), (UNPAIRED, together if alike else without)]
     tests = [(part, one) for part, one in tests if one.has_interval]
     whole = math.fsum(part for part, _ in tests)
     above, below = (
-        min((p * whole / part for part, p in ps), default=math.nan)
+        min((min(1.0, p * whole / part) for part, p in ps), default=math.nan)
         for ps in ([(part, one.p_above) for part, one in tests], [(part, one.p_below) for part, one in tests])
     )
     identical = (
@@ -82,8 +88,8 @@ def contrast(
         estimate(list(b.values())),
         estimate(list(a.values())),
         shown,
-        min(1.0, above),
-        min(1.0, below),
+        above,
+        below,
         seeds,
         identical,
         how,
@@ -94,7 +100,7 @@ def _estimates(
     a: Mapping[int, float],
     b: Mapping[int, float],
     shared: Sequence[int],
-    answers: tuple[Mapping[int, Floats], Mapping[int, Floats], Sequence[str]] | None,
+    answers: LinedUp | None,
 ) -> tuple[Estimate, Estimate, Estimate]:
     """Return the paired estimate, the unpaired one, and the latter with one variance for both sides."""
     if answers is None:
@@ -128,13 +134,21 @@ def _mean(values: Sequence[Mapping[int, float]]) -> dict[int, float]:
 
 def _answers(
     base: Arm, candidate: Arm, keys: Sequence[Key], metric: str, sides: Sequence[Mapping[int, float]]
-) -> tuple[dict[int, Floats], dict[int, Floats], list[str]] | None:
-    """Line both sides' answers up by question; None where any is missing or the questions are not the same."""
-    found = [[arm.answers(key, metric) for key in keys] for arm in (base, candidate)]
+) -> LinedUp | None:
+    return line_up([[arm.answers(key, metric) for key in keys] for arm in (base, candidate)], sides)
+
+
+def line_up(found: Sequence[Sequence[Mapping[int, Answers]]], sides: Sequence[Mapping[int, float]]) -> LinedUp | None:
+    """Line both sides' answers up by question; None where any is missing or the questions are not the same.
+
+    Args:
+        found: for each side, of each recipe on it, seed -> answers.
+        sides: for each side, seed -> score; NaN where not measured.
+    """
     first = next((one for of_recipe in found[0] for one in of_recipe.values() if one), None)
     if first is None:
         return None
-    questions = list(first.values)
+    questions = first.questions
     made: list[dict[int, Floats]] = []
     for of_side, values in zip(found, sides, strict=True):
         lined = {seed: _lined([of_recipe.get(seed) for of_recipe in of_side], questions) for seed in values}
@@ -144,14 +158,10 @@ def _answers(
     return made[0], made[1], [subject for subject, _ in questions]
 
 
-def _lined(answers: Sequence[Answers | None], questions: Sequence[tuple[str, object]]) -> Floats | None:
-    rows = []
-    for one in answers:
-        if not one or one.values.keys() != set(questions):
-            return None
-        rows.append([one.values[question] for question in questions])
-    made: Floats = np.asarray(rows, dtype=np.float64).mean(axis=0)
-    return made
+def _lined(answers: Sequence[Answers | None], questions: tuple[Question, ...]) -> Floats | None:
+    """Return the mean over recipes on each question; None where one is missing or was asked other questions."""
+    rows = [one.values for one in answers if one and one.questions == questions]
+    return np.mean(rows, axis=0) if len(rows) == len(answers) else None
 
 
 def of_front(base: Arm, candidate: Arm, methods: Sequence[Sequence[Key]]) -> Contrast | None:

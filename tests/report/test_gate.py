@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_a_mistake_is_one_line(tmp_path: Path, text: str, message: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read"):
         gate.load(tmp_path / "none.yaml")
+
+
+def test_the_readme_explains_every_key_and_the_example_reads() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "README.md").read_text(encoding="utf-8").split("## Compare two results")[1].split("\n## ")[0]
+    told = set(re.findall(r"^\| `([\w.]+)` \|", text, flags=re.MULTILINE))
+    assert told == set(gate.Gate.model_fields) | {f"metrics.{name}" for name in gate.Rule.model_fields}
+    made = gate.load(root / "docs" / "ci" / "gate.yaml")
+    assert made.rule("mmlu/acc").unseen == gate.Amount(value=0.05)
