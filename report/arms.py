@@ -148,8 +148,7 @@ class SuiteArm:
         made |= {f"data.{name}": data.get(name) for name in ("max_prompt_tokens", "max_answer_tokens")}
         for source in sources:
             made[f"data of {source}"] = spec.get("data", {}).get(source)
-            rows = {name: value for name, value in (data.get(source) or {}).items() if name not in _PLACES}
-            made |= flat({f"data.{source}": rows})
+            made |= flat({f"data.{source}": self._rows(data.get(source) or {})})
         if "preference" in sources:
             made["objectives.beta"] = suite["objectives"].get("beta")
             made |= self._reference()
@@ -157,6 +156,12 @@ class SuiteArm:
             made["objectives.reduction"] = suite["objectives"].get("reduction")
         score = run.objective(metric)
         return made | ({"rows": score.n} if score.n is not None else {})
+
+    def _rows(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep what decides the rows of the evaluation split; how many are trained on does not where they stand apart."""
+        apart = self.results.split == "held_out" and source.get("test_split") is not None
+        left_out = (*_PLACES, *(("rows", "train_split") if apart else ()))
+        return {name: value for name, value in source.items() if name not in left_out}
 
     def _reference(self) -> dict[str, Any]:
         """Tell π_ref by what it was made of; its seed is one of a recipe's, and a note says when it is another."""

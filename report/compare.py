@@ -209,7 +209,8 @@ class _Draft:
         """Compare the area that each method's front over λ dominates, and the mean over methods."""
         rule = self.gate.rule(HYPERVOLUME)
         fronts = {name: keys for name, keys in _by_method(self.keys).items() if len(keys) > 1}
-        units = [(_Unit(METHOD, name, keys), [keys]) for name, keys in fronts.items()]
+        level = METHOD if len(fronts) > 1 else EVERY
+        units = [(_Unit(level, name, keys), [keys]) for name, keys in fronts.items()]
         if len(fronts) > 1:
             every = tuple(key for keys in fronts.values() for key in keys)
             units.insert(0, (_Unit(EVERY, f"all {len(every)} recipes", every), list(fronts.values())))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.errors import InputError
 from bench.record import metric as known_metric
 from report import compare as comparing
 from report import markdown
@@ -174,14 +175,21 @@ def _how(made: Comparison) -> str:
 
 
 def write(made: Comparison, out: Path | None) -> None:
-    """Write the Markdown to a file, and append it to GitHub's step summary where there is one."""
+    """Write the Markdown to a file, and append it to GitHub's step summary where there is one.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
     text = as_markdown(made)
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    try:
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text, encoding="utf-8")
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+    except OSError as error:
+        raise InputError(f"the Markdown cannot be written: {error}") from None
 
 
 # ---- terminal and machines -------------------------------------------------------------------------------------------

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import InputError
-from bench.record import read_json, write_json
+from bench.record import append_jsonl, read_json, write_json
 from report import compare, compare_view
 from report.compare import Comparison, Row
 from report.gate import Gate
@@ -186,6 +187,19 @@ def test_objectives_compare_on_the_same_rows_and_dtype_only(
     assert made.exit_code == 3
 
 
+def test_training_on_more_rows_compares_where_the_held_out_rows_stand_apart(full: Path, candidate: Path) -> None:
+    """With a split of their own they stay the same rows; without one they are the rows after those trained on."""
+    base = candidate.parent / "base"
+    shutil.copytree(candidate, base)
+    for test_split, verdict in (("test", compare.IDENTICAL), (None, compare.REFUSED)):
+        for folder, rows in ((base, 100), (candidate, 200)):
+            source = {"rows": rows, "train_split": "train", "test_split": test_split, "evaluation_rows": 64}
+            edit_suite(folder, lambda suite, source=source: suite["data"].update(instruction=source))
+        one = row(run(base, candidate), "mix", "f_sft/held_out")
+        assert one.verdict == verdict
+    assert one.reason == "data.instruction.rows: 100 → 200"
+
+
 def test_cost_compares_on_the_same_hardware_only_and_does_not_gate(full: Path, candidate: Path) -> None:
     change(candidate, "mix-*", "spec.json", lambda spec: spec["environment"].update(workers=2))
     made = run(full, candidate)
@@ -266,6 +280,44 @@ def test_a_toy_that_draws_nothing_needs_no_seeds(tmp_path: Path) -> None:
     assert [(one.name, one.metric) for one in made.suites[0].regressions] == [("mix at λ = 0.5", "f_sft")]
 
 
+# ---- single answers on record ----------------------------------------------------------------------------------------
+
+
+def asked(writer: Any, job: str, share: float, rng: np.random.Generator) -> None:
+    """Write a policy's answers to 2,000 questions of 57 subjects, right with probability `share`, and their mean."""
+    right = (rng.random(2000) < share).astype(int).tolist()
+    folder = writer.folder / "jobs" / f"questions-{job}"
+    rows = [{"subject": f"subject {place % 57}", "id": place // 57, "correct": one} for place, one in enumerate(right)]
+    append_jsonl(folder / "samples.jsonl", rows)
+    write_json(folder / "scores.json", {"mmlu/acc": {"value": sum(right) / 2000, "n": 2000, "standard_error": 0.011}})
+
+
+@pytest.mark.parametrize(("share", "code"), [(0.40, 1), (0.45, 0)])
+def test_five_points_of_mmlu_over_2000_questions_and_3_seeds(
+    new_writer: type[Any], tmp_path: Path, share: float, code: int
+) -> None:
+    """45 % right against 40 %: 5 points with a standard error of √(2 · 0.245 / 2000 / 3) = 0.9; against 45 % nothing."""
+    rng = np.random.default_rng(3)
+    folders = []
+    for name, seeds, right in (("base", (0, 1, 2), 0.45), ("other", (3, 4, 5), share)):
+        writer = new_writer(tmp_path / name, "mmlu")
+        writer.behind(seeds)
+        for seed in seeds:
+            labels = {"method": "mix", "lambda_dpo": 0.5, "seed": seed, "phase_steps": None}
+            noise = rng.normal(0, 0.005, 2)
+            final = {"dpo": 0.3 + float(noise[0]), "sft": 1.2 + float(noise[1])}
+            writer.train(f"mix-s{seed}", ["run"], labels, final, 10.0)
+            writer.evaluate(f"mix-s{seed}", 0.5, 50.0 + float(rng.normal(0, 1)))
+            asked(writer, f"mix-s{seed}", right, rng)
+        folders.append(writer.finish())
+    gates = {"metrics": {"ideal_distance": {"gate": False}}}  # f* of the made-up optima rises with the seed's number
+    made = run(*folders, **gates)
+    one = row(made, "mix at λ = 0.5", "mmlu/acc")
+    assert one.contrast is not None
+    assert one.contrast.how == "3 against 3 other seeds and the questions"
+    assert made.exit_code == code
+
+
 # ---- committed records -----------------------------------------------------------------------------------------------
 
 
@@ -306,6 +358,11 @@ def test_the_command(full: Path, candidate: Path, tmp_path: Path, monkeypatch: p
     assert text.startswith("# bench compare: regression\n")
     assert "| mmlu/acc | maxright | 56.1 % | 51.1 % | −5.00 points |" in text
     assert summary.read_text(encoding="utf-8") == f"before\n{text}\n"
+
+
+def test_a_place_that_cannot_be_written_is_bad_input(full: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the Markdown cannot be written"):
+        compare_view.write(run(full, full), tmp_path)
 
 
 def test_json_for_machines(full: Path, candidate: Path) -> None:
