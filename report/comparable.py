@@ -27,8 +27,11 @@ COSTS = (
     "energy_joules",
     "runtime_increase_percent",
     "utilization_increase_percent",
+    "seconds_per_step",
+    "seconds_per_token",
+    "joules_per_token",
 )
-OBJECTIVE_PREFIXES = ("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_")
+OBJECTIVE_PREFIXES = ("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_", "relative_")
 
 
 class Comparable:

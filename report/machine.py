@@ -75,6 +75,8 @@ def column(name: str) -> str:
     if name.startswith("win_rate/"):
         return f"win_rate_{_plain(name.removeprefix('win_rate/'))}_percent"
     nats = name.startswith(("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_"))
+    if name.startswith("relative_"):
+        return f"{_plain(name)}_share"
     return _plain(name) + ("_nats" if nats else "")
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from bench.record import SuiteRecord
 from report.load import OBJECTIVES, Results, Run, is_accuracy, is_win_rate
 
-DERIVED = ("gap_", "ideal_distance", "best_seen_", *(f"f_{name}/" for name in OBJECTIVES))
+DERIVED = ("gap_", "ideal_distance", "best_seen_", "relative_", *(f"f_{name}/" for name in OBJECTIVES))
 
 
 class Where:
