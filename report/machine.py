@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from report import published
+from report import fronts, published
 from report.choices import Choices
 from report.load import Results, Run, is_accuracy
 from report.tables import Recipe, Tables
@@ -31,6 +31,10 @@ def as_json(tables: Tables, verdict: Verdict) -> dict[str, Any]:
         "recipes": [_recipe(recipe) for recipe in tables.ranked],
         "context": [_recipe(recipe) for recipe in tables.context],
         "forgetting": tables.forgetting.to_dict("records"),
+        "forgetting_scores": tables.forgetting_scores.to_dict("records"),
+        "against_sequential": tables.against_sequential.to_dict("records"),
+        "fronts": fronts.frame(tables).to_dict("records"),
+        "dominance": tables.dominance.to_dict("records"),
         "published": published.as_json(tables),
         "not_comparable": list(tables.comparable.warnings),
         "problems": [vars(problem) for problem in results.problems],

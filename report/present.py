@@ -48,6 +48,15 @@ SPECS = {
     "gpu_memory_used_bytes": Spec("GPU memory", "B", "median memory in use over the run"),
     "cpu_utilization_percent": Spec("CPU utilization", "%", "median of the process; 100 % = one core"),
     "energy_joules": Spec("Energy", "J", "drawn by the device during training"),
+    "relative_gap_dpo": Spec("DPO gap", "share", "as a share of f_DPO(θ_1) − f*_DPO", sign=True),
+    "relative_gap_sft": Spec("SFT gap", "share", "as a share of f_SFT(θ_1) − f*_SFT", sign=True),
+    "relative_ideal_distance": Spec("Ideal distance", "share", "each gap as a share of f(θ_1) − f*"),
+    "ideal_distance_at_equal_tokens": Spec(
+        "Distance at equal tokens", "nats", "after as many gradient tokens as every run of the suite reached"
+    ),
+    "seconds_per_step": Spec("Training per step", "s", "training seconds by optimizer steps"),
+    "seconds_per_token": Spec("Training per token", "s", "training seconds by gradient tokens"),
+    "joules_per_token": Spec("Energy per token", "J", "joules by gradient tokens"),
     "runtime_increase_percent": Spec(
         "Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True
     ),
@@ -280,6 +289,9 @@ COSTS = (
     "gpu_memory_used_bytes",
     "cpu_utilization_percent",
     "energy_joules",
+    "seconds_per_step",
+    "joules_per_token",
+    "ideal_distance_at_equal_tokens",
 )
 
 

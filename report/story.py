@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from report import cost_figures, examples, figures, present, published, runs, score_figures
+from report import cost_figures, examples, figures, present, present_statistics, published, runs, score_figures
 from report.document import Block, Cell, Code, Column, Details, Report, Row, Section, Table, Text
 from report.load import Results
 from report.panels import SPLIT_NAMES
@@ -79,12 +79,18 @@ def _sections(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> list[
         score_figures.subjects(tables, pictures, compared),
     )
     costs = cost_figures.cost_against_quality(tables, pictures), present.cost(tables)
-    forgotten = present.forgetting(tables), present.change_against_base(tables)
+    forgotten = (
+        present.forgetting(tables),
+        present_statistics.forgetting_scores(tables),
+        present.change_against_base(tables),
+    )
     return [
+        Section("leaderboard", "Leaderboard", _blocks(*_leaderboard(tables))),
         Section(
-            "leaderboard", "Leaderboard", _blocks(_how(tables), present.leaderboard(tables), present.best_seen(tables))
+            "tradeoff",
+            "Trade-off",
+            _blocks(_reading(tables) if drawn else None, drawn, present_statistics.fronts(tables)),
         ),
-        Section("tradeoff", "Trade-off", _blocks(_reading(tables) if drawn else None, drawn)),
         Section("scores", "Accuracy and win rate", _blocks(*scores)),
         Section("cost", "Cost", _blocks(*costs)),
         Section(
@@ -99,6 +105,11 @@ def _sections(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> list[
         _problems(results, where),
         _settings(results),
     ]
+
+
+def _leaderboard(tables: Tables) -> tuple[Block | None, ...]:
+    verdicts = present_statistics.verdicts(tables)
+    return _how(tables), present.leaderboard(tables), verdicts, present.best_seen(tables)
 
 
 def _how(tables: Tables) -> Text:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from report import checkpoints, derived, tradeoff
+from report import checkpoints, derived, recipe_verdicts, tradeoff
 from report import fronts as front_figures
 from report.comparable import Comparable
 from report.derived import combine
@@ -292,6 +292,11 @@ class Tables:
     def forgetting_scores(self) -> pd.DataFrame:
         """One row per two-phase Sequential run and accuracy: at the phase change and at the end, or why not."""
         return checkpoints.forgetting(self)
+
+    @cached_property
+    def against_sequential(self) -> pd.DataFrame:
+        """One row per recipe and figure: its difference to Sequential at the same λ, and the corrected verdict."""
+        return recipe_verdicts.frame(self)
 
     @cached_property
     def fronts(self) -> tuple[front_figures.Front, ...]:
