@@ -23,7 +23,7 @@ def verdicts(tables: Tables) -> Table | None:
     by_recipe = {recipe.key: recipe for recipe in tables.recipes}
     rows = []
     for (method, lambda_dpo), part in frame.groupby(["method", "lambda_dpo"], sort=False):
-        recipe = by_recipe[str(method), lambda_dpo]
+        recipe = by_recipe[str(method), float(str(lambda_dpo))]
         found = part.set_index("metric")
         cells = [_verdict(found.loc[name], name) if name in found.index else Cell("–") for name in metrics]
         tags = (("method", recipe.method), ("λ", f"{recipe.lambda_dpo:g}"))

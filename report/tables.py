@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from report import checkpoints, derived, recipe_verdicts, tradeoff
+from report import checkpoints, derived, tradeoff
 from report import fronts as front_figures
 from report.comparable import Comparable
 from report.derived import combine
@@ -296,6 +296,8 @@ class Tables:
     @cached_property
     def against_sequential(self) -> pd.DataFrame:
         """One row per recipe and figure: its difference to Sequential at the same λ, and the corrected verdict."""
+        from report import recipe_verdicts  # which is made of what `bench compare` uses, and that reads tables
+
         return recipe_verdicts.frame(self)
 
     @cached_property
