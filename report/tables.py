@@ -99,12 +99,17 @@ class Recipe:
 
 
 class Tables:
-    """Derive every figure of a suite from its records."""
+    """Derive every figure of a suite from its records.
 
-    def __init__(self, results: Results) -> None:
+    Args:
+        refuse: whether a figure made under other conditions than most runs' counts as missing; without it whoever compares
+            looks after the conditions.
+    """
+
+    def __init__(self, results: Results, refuse: bool = True) -> None:
         self.results = results
         self.scores = results.score_names
-        self.comparable = Comparable(results)
+        self.comparable = Comparable(results, refuse)
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
