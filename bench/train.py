@@ -118,6 +118,7 @@ class Trainer:
             )
             for objective in Objective
         }
+        self.layout = run.policy.layout_of(run.datasets.train[Objective.DPO].examples)
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
@@ -230,7 +231,7 @@ class Trainer:
     def loss(self, objective: Objective, rows: Sequence[int], divisor: int) -> tuple[Tensor, int]:
         """Return a micro-batch's share of the objective, and its tokens."""
         examples: list[Example] = [self.run.datasets.train[objective].examples[row] for row in rows]
-        batch = objectives.collate(examples, self.policy.layout, self.policy.device)
+        batch = objectives.collate(examples, self.layout, self.policy.device)
         if objective is Objective.SFT:
             return objectives.sft_sum(self.policy.model, batch) / divisor, batch.tokens
         reference = {name: values[list(rows)] for name, values in self.reference.items()}
@@ -361,7 +362,8 @@ class Trainer:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
             record.write_json(folder / "stopping.json", stopping)
-        record.write_json(folder / "data.json", datasets.facts())
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
+        record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
