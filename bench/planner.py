@@ -103,9 +103,7 @@ class _Planner:
             "model": self.model,
             "lora": suite.lora.model_dump(mode="json"),
             "data": identity.data_settings(suite),
-            "training": suite.training.model_dump(
-                mode="json", exclude={"epochs", "steps", "checkpoint_every", "stopping"}
-            ),
+            "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
             **own,
         }

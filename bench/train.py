@@ -112,12 +112,7 @@ class Trainer:
         self.method = kind(setup, kind.Options.model_validate(labels["options"]))
         self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
         self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
-        self.cursors = {
-            objective: Cursor(
-                objective, len(run.datasets.train[objective].examples), getattr(run.batch_size, objective), seed
-            )
-            for objective in Objective
-        }
+        self.cursors = {objective: self._cursor(objective, seed) for objective in Objective}
         self.layout = run.policy.layout_of(run.datasets.train[Objective.DPO].examples)
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
@@ -132,6 +127,11 @@ class Trainer:
         }
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
+
+    def _cursor(self, objective: Objective, seed: int) -> Cursor:
+        examples = self.run.datasets.train[objective].examples
+        lengths = [one.length for one in examples] if self.settings.group_by_length else None
+        return Cursor(objective, len(examples), getattr(self.run.batch_size, objective), seed, lengths)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 

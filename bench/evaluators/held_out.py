@@ -24,9 +24,7 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
     """
     was_training = policy.model.training
     policy.model.eval()
-    order = sorted(
-        range(len(examples)), key=lambda row: len(examples[row].prompt) + sum(map(len, examples[row].answers))
-    )
+    order = sorted(range(len(examples)), key=lambda row: examples[row].length)
     layout = policy.layout_of(examples)
     result = torch.empty(len(examples), len(examples[0].answers))
     for start in range(0, len(order), batch_size):
