@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.data import Datasets
+    from bench.evaluators import held_out
     from bench.policy import Policy
 
 
@@ -41,6 +42,7 @@ class Desk:
     stopping: Callable[[], bool]
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
+    _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
 
     @property
     def suite(self) -> Suite:
@@ -91,6 +93,10 @@ class Desk:
                 settings, tokenizer, self.mirror, sft_on_chosen=bool(on_chosen), judged=judged
             )
         return self._datasets[key]
+
+    def base_logps(self, own: dict[str, Any]) -> held_out.OfSplits:
+        """Return where the untrained policy's log-probabilities on this worker's evaluation rows are kept."""
+        return self._base_logps.setdefault(repr(sorted(own.items())), {})
 
     def say(self, text: str) -> None:
         """Log a line and show it as the job's present activity."""
@@ -195,6 +201,7 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
             reference=_reference_logps(job, desk),
             optimum=_optimum(job, desk),
             prefix=desk.job_folder(job.prefix.job) if job.prefix else None,
+            base_logps=desk.base_logps(own),
             tell=desk.tell,
             stopping=desk.stopping,
             rule=_rule(job, desk),
@@ -210,10 +217,9 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
 
 def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
     """Make an adapter of other jobs' adapters, check that it reloads, and write what a training job writes of it."""
-    import torch
-
     from bench.evaluators import held_out
     from bench.recipes import RECIPES, Making
+    from bench.run_log import save_adapter
 
     kind = RECIPES[job.settings["recipe"]]
     policy = desk.base(desk.suite.model, job.inputs.get("pretrained"))
@@ -230,10 +236,7 @@ def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
         desk.say(f"objective values on {split} rows")
         reference = _reference_logps(job, desk)
         scores |= held_out.both_scores(policy, datasets, split, desk.suite.objectives, sizes, reference)[0]
-    policy.save(folder)
-    example = datasets.train[Objective.SFT].examples[0]
-    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
-    difference = policy.check_reload(folder, ids)
+    difference = save_adapter(policy, datasets, folder)
     policy.detach()
     measurements = {name: record.not_measured(record.metric(name).unit, kind.untrained) for name in record.OF_TRAINING}
     measurements["recipe_seconds"] = record.measured(seconds, "s")

@@ -55,6 +55,7 @@ METRICS: dict[str, Metric] = {
     "training_seconds": Metric("s", "lower", "time in optimizer steps, probes included"),
     "probe_seconds": Metric("s", "lower", "time in forward passes made only to choose an objective"),
     "tokens": Metric("tokens", None, "non-padding tokens that took part in a gradient"),
+    "padding_share": Metric("share", "lower", "padding among all tokens forwarded in training, probes included"),
     "probe_tokens": Metric("tokens", None, "non-padding tokens forwarded for probes"),
     "peak_memory_bytes": Metric("B", "lower", "peak memory of the training process or device"),
     "gpu_utilization_percent": Metric("%", None, "median NVML utilization over the run"),
@@ -156,11 +157,11 @@ def clear_rows(folder: Path) -> None:
 
 
 def totals(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """Add up columns of rows."""
+    """Add up columns of rows; the sum of a column that a row lacks is None."""
     sums: dict[str, Any] = dict.fromkeys(names, 0)
     for row in rows:
         for name in sums:
-            sums[name] += row[name]
+            sums[name] = None if sums[name] is None or name not in row else sums[name] + row[name]
     return sums
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import record
 from bench.collectors import summarize
+from bench.methods import Objective
 
-ADDED_UP = ("seconds", "probe_seconds", "tokens", "probe_tokens")
+if TYPE_CHECKING:
+    from bench.data import Datasets
+    from bench.policy import Policy
+
+TOKEN_COUNTS = ("tokens", "probe_tokens", "padding_tokens")
+ADDED_UP = ("seconds", "probe_seconds", *TOKEN_COUNTS)
 
 
 class RunLog:
@@ -37,8 +43,8 @@ class RunLog:
     def step(self, row: Mapping[str, Any]) -> None:
         """Write down a step."""
         self.append("steps", [row])
-        for name in ADDED_UP:
-            self.totals[name] += row[name]
+        for name, value in record.totals([row], ADDED_UP).items():
+            self.totals[name] = None if self.totals[name] is None else self.totals[name] + value
 
     def evaluation(self, step: int, phase: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Add a point to the trajectory."""
@@ -55,14 +61,46 @@ class RunLog:
         if self.writes:
             record.append_jsonl(self.folder / f"{name}.jsonl", rows)
 
-    def measurements(self, steps: int, rows: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-        """Return what the run cost; `rows` counts rows by name."""
-        return {
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a file of the job's folder whole."""
+        if self.writes:
+            record.write_json(self.folder / f"{name}.json", value)
+
+    def results(
+        self, steps: int, rows: Mapping[str, int], reload_difference: float, scores: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Write down what the run cost and what it reached; `rows` counts rows by name."""
+        measurements = {
             "steps": record.measured(steps, "steps"),
             "training_seconds": record.measured(self.totals["seconds"], "s"),
             "probe_seconds": record.measured(self.totals["probe_seconds"], "s"),
             "tokens": record.measured(self.totals["tokens"], "tokens"),
             "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),
+            "padding_share": self._padding_share(),
             **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
             **{name: record.measured(count, "rows") for name, count in rows.items()},
+            "reload_difference": record.measured(reload_difference, "largest absolute difference of logits"),
         }
+        self.write("measurements", measurements)
+        self.write("scores", scores)
+
+    def _padding_share(self) -> dict[str, Any]:
+        padding = self.totals["padding_tokens"]
+        if padding is None:
+            return record.not_measured("share", "some of its steps were recorded before padding was counted")
+        forwarded = padding + self.totals["tokens"] + self.totals["probe_tokens"]
+        return record.measured(padding / forwarded, "share")
+
+
+def save_adapter(policy: Policy, datasets: Datasets, folder: Path) -> float:
+    """Save the adapter and reload it; return by how much its logits on a training row then differ.
+
+    Raises:
+        JobError: by more than rounding.
+    """
+    import torch
+
+    policy.save(folder)
+    example = datasets.train[Objective.SFT].examples[0]
+    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
+    return policy.check_reload(folder, ids)

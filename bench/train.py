@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import checkpoint, objectives, record
+from bench import checkpoint, objectives, record, run_log
 from bench.collectors import collect
 from bench.data import Cursor, Datasets, Example, in_parts
 from bench.errors import Interrupted, JobError, OutOfMemory
@@ -24,7 +24,7 @@ from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
 from bench.processes import Processes
-from bench.run_log import RunLog
+from bench.run_log import TOKEN_COUNTS, RunLog
 from bench.settings import PerObjective
 from bench.stopping import Rule
 from bench.suite import Suite
@@ -41,6 +41,7 @@ class Run:
             exist, which only a run without DPO can do without.
         optimum: f*_DPO and f*_SFT on training rows, for the methods that need them.
         prefix: the folder of the job whose checkpoint this run may start from.
+        base_logps: what the model gives the evaluation rows before any training: the same for every run, computed by the first.
         tell: called with {"step", "steps", "losses"} after every step.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
@@ -55,6 +56,7 @@ class Run:
     reference: Mapping[str, Any] | None = None
     optimum: Mapping[Objective, float] = field(default_factory=dict)
     prefix: Path | None = None
+    base_logps: held_out.OfSplits = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = lambda message: None
     stopping: Callable[[], bool] = lambda: False
     rule: Rule | None = None
@@ -138,7 +140,7 @@ class Trainer:
     def take_step(self) -> None:
         """Take one optimizer step (θ_t → θ_{t+1}); only this is inside the measured training time."""
         self.collecting.resume()
-        self.row = {"step": self.step + 1, "probe_seconds": 0.0, "probe_tokens": 0, "tokens": 0}
+        self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
         choice = self.method.choose(self.step + 1, self.probe)
         if choice.phase != self.phase:
@@ -161,7 +163,7 @@ class Trainer:
             "learning_rate": learning_rate,
             "seconds": seconds,
         }
-        self.row |= self.processes.sum_counts({name: self.row[name] for name in ("tokens", "probe_tokens")})
+        self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
         self._discard_unused()
 
     def start_phase(self, phase: int) -> None:
@@ -232,6 +234,7 @@ class Trainer:
         """Return a micro-batch's share of the objective, and its tokens."""
         examples: list[Example] = [self.run.datasets.train[objective].examples[row] for row in rows]
         batch = objectives.collate(examples, self.layout, self.policy.device)
+        self.row["padding_tokens"] += batch.padding
         if objective is Objective.SFT:
             return objectives.sft_sum(self.policy.model, batch) / divisor, batch.tokens
         reference = {name: values[list(rows)] for name, values in self.reference.items()}
@@ -323,14 +326,16 @@ class Trainer:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
         run, micro = self.run, self.settings.micro_batch_size or self.run.batch_size
         sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
-        scores, pairs = held_out.both_scores(
-            self.policy, run.datasets, split, run.suite.objectives, sizes, run.reference
-        )
+        # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
+        logps = run.base_logps.get(split) if self.step == 0 else None
+        logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
+        if self.step == 0:
+            run.base_logps[split] = logps
         if run.reference is None:
-            chosen, rejected = pairs.T.tolist()
+            chosen, rejected = logps[Objective.DPO].T.tolist()
             row = {"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}
             self.log.append("evaluation_logps", [row])
-        return scores
+        return held_out.scores_of(logps, run.datasets, split, run.suite.objectives, run.reference)
 
     def _write_usage(self) -> None:
         self.log.usage(self.step, self.collecting.drain())
@@ -347,24 +352,16 @@ class Trainer:
 
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
-        folder, datasets = self.run.folder, self.run.datasets
-        self.policy.save(folder)
-        example = datasets.train[Objective.SFT].examples[0]
-        ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=self.policy.device)
-        difference = self.policy.check_reload(folder, ids)
         rows = {f"rows_drawn/{name}": cursor.rows_drawn for name, cursor in self.cursors.items()}
         rows |= {f"rows_probed_only/{name}": count for name, count in self.discarded_rows.items()}
-        measurements = self.log.measurements(self.step, rows)
-        measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
-        record.write_json(folder / "measurements.json", measurements)
-        record.write_json(folder / "scores.json", scores)
+        reload_difference = run_log.save_adapter(self.policy, self.run.datasets, self.run.folder)
+        self.log.results(self.step, rows, reload_difference, scores)
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
-            stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
-            record.write_json(folder / "stopping.json", stopping)
-        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
-        record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
-        checkpoint.prune(folder, keep=self.run.job.keep_steps)
+            self.log.write("stopping", {"step": self.step, "reason": reason, "early": self.stopped is not None})
+        forward = self.policy.forward_facts(self.run.datasets.train[Objective.DPO].examples)
+        self.log.write("data", self.run.datasets.facts() | {"forward": forward})
+        checkpoint.prune(self.run.folder, keep=self.run.job.keep_steps)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
