@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from bench import checkpoint, objectives, record
-from bench.collectors import collect, summarize
+from bench.collectors import collect
 from bench.data import Cursor, Datasets, Example, in_parts
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.evaluators import held_out
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
+from bench.processes import Processes
+from bench.run_log import RunLog
 from bench.settings import PerObjective
 from bench.stopping import Rule
 from bench.suite import Suite
@@ -100,7 +101,9 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.policy, self.settings = run, run.policy, run.suite.training
-        self.accelerator = Accelerator(cpu=run.policy.device.type == "cpu")
+        self.processes = Processes(run.policy.device)
+        self.accelerator = self.processes.accelerator
+        self.log = RunLog(run.folder, self.processes.main)
         labels, seed = run.job.labels, run.job.labels["seed"]
         phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
         first, second = (Objective(name) for name in labels["order"].split("_"))
@@ -157,7 +160,7 @@ class Trainer:
             "learning_rate": learning_rate,
             "seconds": seconds,
         }
-        self._add_up_tokens()
+        self.row |= self.processes.sum_counts({name: self.row[name] for name in ("tokens", "probe_tokens")})
         self._discard_unused()
 
     def start_phase(self, phase: int) -> None:
@@ -221,9 +224,8 @@ class Trainer:
             if objective is Objective.SFT
             else len(rows)
         )
-        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
         micro = getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
-        return [(list(part), divisor) for part in in_parts(mine, micro)]
+        return [(list(part), divisor) for part in in_parts(self.processes.own(rows), micro)]
 
     def loss(self, objective: Objective, rows: Sequence[int], divisor: int) -> tuple[Tensor, int]:
         """Return a micro-batch's share of the objective, and its tokens."""
@@ -238,32 +240,19 @@ class Trainer:
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
         """Add up over processes: gradients on the adapter, and the losses."""
-        if self.accelerator.num_processes > 1:
-            for parameter in self.parameters:
-                # A process that got none of a batch smaller than the number of processes has no gradient.
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(own, "sum")
+        self.processes.sum_gradients(self.parameters)
         return dict(zip(terms, self._sums(list(terms.values())), strict=True))
 
     def _sums(self, terms: Sequence[Sequence[Tensor]]) -> list[float]:
         """Add up each objective's micro-batches over all processes, so that every process chooses alike."""
         zero = torch.zeros((), device=self.policy.device)
-        sums = torch.stack([sum(values, zero) for values in terms])
-        if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums, "sum")
+        sums = self.processes.sum(torch.stack([sum(values, zero) for values in terms]))
         if not torch.isfinite(sums).all():
             raise JobError(
                 f"the loss is not finite at step {self.step + 1} ({sums.tolist()}); lower training.learning_rate"
             )
         values: list[float] = sums.tolist()
         return values
-
-    def _add_up_tokens(self) -> None:
-        """Put the tokens of all processes on record, as one process would count them."""
-        if self.accelerator.num_processes > 1:
-            names = ("tokens", "probe_tokens")
-            own = torch.tensor([self.row[name] for name in names], device=self.policy.device)
-            self.row |= dict(zip(names, self.accelerator.reduce(own, "sum").tolist(), strict=True))
 
     def _discard_unused(self) -> None:
         """Drop the batches that were drawn for a probe only; they are on record."""
@@ -278,36 +267,32 @@ class Trainer:
 
     def told_to_stop(self) -> bool:
         """Ask whether the user wants to stop; one process that is told stops all of them at the same step."""
-        told = self.run.stopping()
-        if self.accelerator.num_processes > 1:
-            told = bool(self.accelerator.reduce(torch.tensor(int(told), device=self.policy.device), "sum"))
-        return told
+        return self.processes.any(self.run.stopping())
 
     # ---- around the steps -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start where this run's own checkpoint, or the shared first phase, ends; at the base otherwise."""
         self.collecting.pause()
-        folder, writes = self.run.folder, self.accelerator.is_main_process
+        folder = self.run.folder
         found = checkpoint.latest(folder)
         if found is None and self.run.prefix is not None and self.run.job.prefix is not None:
             step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
             found = checkpoint.find(self.run.prefix, step)
-            if found is not None and writes:
+            if found is not None and self.processes.main:
                 checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta)
+            self.processes.wait()
         if found is None:
-            if writes:
-                record.clear_rows(folder)
+            self.log.begin()
             self.evaluate(both_splits=True)
             return
         self.restore(checkpoint.load(found))
-        if writes:
-            record.cut_rows(folder, last_step=self.step)
+        self.log.resume(self.step)
 
     def note_step(self) -> None:
         """Write down the step just taken; evaluate and keep a checkpoint where they are due."""
         step, last = self.step, self.run.job.steps
-        self._append("steps", [self.row])
+        self.log.step(self.row)
         self.run.tell({"step": step, "steps": last, "losses": self.row["losses"]})
         if step == last:
             return
@@ -329,13 +314,8 @@ class Trainer:
         scores: dict[str, dict[str, Any]] = {}
         for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
             scores |= self.scores(split)
-        row = {"step": self.step, "phase": max(self.phase, 0)}
-        row |= {name: score["value"] for name, score in scores.items() if score["value"] is not None}
         self._write_usage()
-        steps = self.run.folder / "steps.jsonl"
-        totals = record.totals(record.read_jsonl(steps), ("seconds", "tokens"))
-        row |= {"training_seconds": totals["seconds"], "tokens": totals["tokens"]}
-        self._append("trajectory", [row])
+        self.log.evaluation(self.step, max(self.phase, 0), scores)
         return scores
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
@@ -347,28 +327,22 @@ class Trainer:
         )
         if run.reference is None:
             chosen, rejected = pairs.T.tolist()
-            self._append(
-                "evaluation_logps", [{"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}]
-            )
+            row = {"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}
+            self.log.append("evaluation_logps", [row])
         return scores
 
     def _write_usage(self) -> None:
-        self._append("usage", [{"step": self.step, **sample} for sample in self.collecting.drain()])
-
-    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Append rows to a file of the job's folder, which only the main process writes."""
-        if self.accelerator.is_main_process:
-            record.append_jsonl(self.run.folder / f"{name}.jsonl", rows)
+        self.log.usage(self.step, self.collecting.drain())
 
     def finish(self) -> None:
         """Evaluate a last time and write everything down."""
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             # An early end was found by an evaluation of this very step, on one split: the row with both replaces it.
             record.cut_jsonl(self.run.folder / "trajectory.jsonl", last_step=self.step - 1)
         scores = self.evaluate(both_splits=True)
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             self.write_results(scores)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
 
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
@@ -377,24 +351,10 @@ class Trainer:
         example = datasets.train[Objective.SFT].examples[0]
         ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=self.policy.device)
         difference = self.policy.check_reload(folder, ids)
-        totals = record.totals(
-            record.read_jsonl(folder / "steps.jsonl"), ("seconds", "probe_seconds", "tokens", "probe_tokens")
-        )
-        drawn = self._rows_drawn()
-        measurements = {
-            "steps": record.measured(self.step, "steps"),
-            "training_seconds": record.measured(totals["seconds"], "s"),
-            "probe_seconds": record.measured(totals["probe_seconds"], "s"),
-            "tokens": record.measured(totals["tokens"], "tokens"),
-            "probe_tokens": record.measured(totals["probe_tokens"], "tokens"),
-            **summarize(list(record.read_jsonl(folder / "usage.jsonl"))),
-            **{f"rows_drawn/{name}": record.measured(count, "rows") for name, count in drawn.items()},
-            **{
-                f"rows_probed_only/{name}": record.measured(count, "rows")
-                for name, count in self.discarded_rows.items()
-            },
-            "reload_difference": record.measured(difference, "largest absolute difference of logits"),
-        }
+        rows = {f"rows_drawn/{name}": cursor.rows_drawn for name, cursor in self.cursors.items()}
+        rows |= {f"rows_probed_only/{name}": count for name, count in self.discarded_rows.items()}
+        measurements = self.log.measurements(self.step, rows)
+        measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
         if self.run.rule is not None:
@@ -404,15 +364,12 @@ class Trainer:
         record.write_json(folder / "data.json", datasets.facts())
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
 
-    def _rows_drawn(self) -> dict[str, int]:
-        return {str(objective): cursor.rows_drawn for objective, cursor in self.cursors.items()}
-
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> None:
         """Keep everything a resumed run needs to take the same steps."""
         self._write_usage()
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
 
     def state(self) -> dict[str, Any]:
