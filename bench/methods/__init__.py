@@ -77,7 +77,7 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def needs_nothing(options: Any) -> frozenset[Need]:
+def needs_nothing(_: Any) -> frozenset[Need]:
     """Need nothing before the run starts."""
     return frozenset()
 
