@@ -6,7 +6,6 @@ code for all of them, so that a difference between two methods is a difference b
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import budget, checkpoint, objectives, record
+from bench import budget, checkpoint, record
 from bench.batches import Batches
 from bench.collectors import collect
-from bench.data import Datasets, Example, in_parts
+from bench.data import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.evaluators import held_out
+from bench.losses import Losses, Part
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
@@ -117,19 +117,17 @@ class Trainer:
             labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
         )
         self.method = kind(setup, kind.Options.model_validate(labels["options"]))
-        self.token_budget = budget.tokens(run.datasets, run.batch_size, run.policy.layout, run.job.settings)
         self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
         self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
         self.batches = Batches(run.datasets, run.batch_size, seed)
+        micro = self.settings.micro_batch_size or run.batch_size
+        self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
+        self.token_budget = budget.tokens(run.datasets, run.batch_size, self.losses.layout, run.job.settings)
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
         self.row: dict[str, Any] = {}
         self.collecting: Any = None
-        self.reference = {
-            name: torch.tensor(values, device=self.policy.device)
-            for name, values in (run.reference or {}).get("train", {}).items()
-        }
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
 
@@ -184,8 +182,8 @@ class Trainer:
         started = self._now()
         self.policy.model.eval()
         terms = []
-        for part, divisor in self.parts(objective, self.batches.to_probe(objective)):
-            value, _, tokens = self.loss(objective, part, divisor)
+        for part in self.parts(objective, self.batches.to_probe(objective)):
+            value, _, tokens = self.losses.of(part)
             terms.append(value)
             self.row["probe_tokens"] += tokens
         (loss,) = self._sums([terms])
@@ -200,15 +198,13 @@ class Trainer:
         chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
         for objective, weight in choice.weights.items():
-            rows = self.batches.to_descend(objective)
             terms[objective] = []
-            for part, divisor in self.parts(objective, rows):
-                value, chosen, tokens = self.loss(objective, part, divisor)
+            for part in self.parts(objective, self.batches.to_descend(objective)):
+                value, chosen, tokens = self.losses.of(part)
                 self.row["tokens"] += tokens
                 terms[objective].append(value.detach())
                 graph = weight * value
                 if choice.chosen_sft and chosen is not None:
-                    chosen = chosen / self.sft_divisor(Objective.DPO, rows)
                     chosen_terms.append(chosen.detach())
                     graph = graph + choice.chosen_sft * chosen
                 if choice.joint_backward:
@@ -221,42 +217,13 @@ class Trainer:
             (self.row["chosen_sft"],) = self._sums([chosen_terms])
         return self._gather(terms)
 
-    def parts(self, objective: Objective, rows: Sequence[int]) -> list[tuple[list[int], int]]:
-        """Cut this process's share of a batch into micro-batches, each with the divisor of the *whole* batch.
-
-        So the micro-batches' (and processes') losses and gradients add up to those of the batch in one piece.
-        """
-        divisor = self.sft_divisor(objective, rows) if objective is Objective.SFT else len(rows)
-        micro = getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
-        return [(list(part), divisor) for part in in_parts(self.processes.own(rows), micro)]
-
-    def sft_divisor(self, objective: Objective, rows: Sequence[int]) -> int:
-        """Count what f_SFT on these rows divides by; of preference pairs the chosen answers are meant."""
-        examples = self.run.datasets.train[objective].examples
-        return objectives.sft_divisor([examples[row] for row in rows], self.run.suite.objectives.reduction)
+    def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
+        """Cut this process's share of a batch into micro-batches."""
+        return self.losses.parts(objective, rows, self.processes.own(rows))
 
     def batch_optimum(self, objective: Objective) -> float:
         """Return the optimum's loss on the rows that an objective's last probe or step was on."""
-        rows = self.batches.last[objective]
-        logps = [self.run.row_optimum[objective][row] for row in rows]
-        if objective is Objective.SFT:
-            return -math.fsum(answers[0] for answers in logps) / self.sft_divisor(objective, rows)
-        assert self.run.reference is not None
-        reference = {name: [values[row] for row in rows] for name, values in self.run.reference["train"].items()}
-        policy = dict(zip(("chosen", "rejected"), map(list, zip(*logps, strict=True)), strict=True))
-        losses = record.dpo_losses(policy, reference, self.run.suite.objectives.beta)
-        return math.fsum(losses) / len(losses)
-
-    def loss(self, objective: Objective, rows: Sequence[int], divisor: int) -> tuple[Tensor, Tensor | None, int]:
-        """Return a micro-batch's share of the objective, of pairs also −Σ log π of the chosen answers, and its tokens."""
-        examples: list[Example] = [self.run.datasets.train[objective].examples[row] for row in rows]
-        batch = objectives.collate(examples, self.policy.layout, self.policy.device)
-        if objective is Objective.SFT:
-            return objectives.sft_sum(self.policy.model, batch) / divisor, None, batch.tokens
-        reference = {name: values[list(rows)] for name, values in self.reference.items()}
-        beta = self.run.suite.objectives.beta
-        dpo, chosen = objectives.dpo_and_chosen_sums(self.policy.model, batch, reference, beta)
-        return dpo / divisor, chosen, batch.tokens
+        return self.losses.of_optimum(objective, self.batches.last[objective])
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
         """Add up over processes: gradients on the adapter, and the losses."""
@@ -388,7 +355,8 @@ class Trainer:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
             record.write_json(folder / "stopping.json", stopping)
-        record.write_json(folder / "data.json", datasets.facts())
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
+        record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------

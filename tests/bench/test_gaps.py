@@ -13,6 +13,7 @@ from bench.methods import Objective
 from bench.suite import Suite
 
 TinySuite = Callable[..., Suite]
+COUNTED = ("steps_on", "gaps", "negative_gaps")
 
 
 def maxright(**options: Any) -> dict[str, Any]:
@@ -27,6 +28,20 @@ def test_gaps_by_number_train_no_optimum_first(tiny: TinySuite, run_plan: Any) -
         expected = {"dpo": 0.5 * (row["probes"]["dpo"] - 0.5), "sft": 0.5 * (row["probes"]["sft"] - 1.0)}
         assert row["gaps"] == pytest.approx(expected)
         assert list(row["losses"]) == ["dpo" if row["gaps"]["dpo"] >= row["gaps"]["sft"] else "sft"]
+
+
+def test_negative_gaps_and_choices_are_counted(tiny: TinySuite, run_plan: Any) -> None:
+    """f*_SFT = 100 lies above every loss, f*_DPO = −100 below: 6 of 6 SFT gaps are negative, no DPO gap, and all steps DPO's."""
+    made = run_plan(tiny(methods=[maxright(optimum={"dpo": -100.0, "sft": 100.0})])).run("maxright")
+    counts = {name: made.measurements[name]["value"] for name in made.measurements if name.split("/")[0] in COUNTED}
+    assert counts == {
+        "steps_on/dpo": 6,
+        "steps_on/sft": 0,
+        "gaps/dpo": 6,
+        "gaps/sft": 6,
+        "negative_gaps/dpo": 0,
+        "negative_gaps/sft": 6,
+    }
 
 
 def test_paired_gaps_compare_with_the_optimum_on_the_same_rows(tiny: TinySuite, run_plan: Any) -> None:

@@ -95,7 +95,8 @@ MISTAKES = {
     ),
     "a typo in a method's option": (
         ("max_eval_every", "max_eval_evry"),
-        "x.yaml:19: unknown key 'max_eval_evry'; did you mean 'max_eval_every'? known: gaps, label, lambdas, max_eval_every, name, optimum",
+        "x.yaml:19: unknown key 'max_eval_evry'; did you mean 'max_eval_every'? "
+        "known: gaps, label, lambdas, max_eval_every, name, optimum",
     ),
     "an option of another method": (
         ("  - mix", "  - {name: sequential, label: other, backward: joint}"),
