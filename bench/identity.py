@@ -56,7 +56,7 @@ def training_settings(settings: Training) -> dict[str, Any]:
 
     A setting younger than the first records is left out at its default, so that their ids stay what they were.
     """
-    made = settings.model_dump(mode="json", exclude={"epochs", "steps", "checkpoint_every", "stopping"})
+    made = settings.model_dump(mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"})
     if not settings.group_by_length:
         del made["group_by_length"]
     return made

@@ -44,6 +44,12 @@ class Batch:
         return self.input_ids.numel() - self.tokens
 
 
+def tokens_of(example: Example, layout: Layout) -> int:
+    """Count the tokens that an example takes up: a shared prompt once, a plain one before every answer."""
+    prompts = 1 if layout == "shared_prompt" else len(example.answers)
+    return prompts * len(example.prompt) + sum(map(len, example.answers))
+
+
 def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -> Batch:
     """Lay examples out as rows; answer k of example i is sequence i · answers per example + k.
 
@@ -160,10 +166,21 @@ def dpo_losses(
     return -F.logsigmoid(beta * margin)
 
 
+def dpo_and_chosen_sums(
+    model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float
+) -> tuple[Tensor, Tensor]:
+    """Return, over a batch's pairs, the sum of Eq. 1's summand and −Σ log π_θ(y_w | x), from one forward pass.
+
+    Divide the first by the pairs of the whole batch for f_DPO, the second as `sft_sum` for f_SFT on the chosen answers.
+    """
+    logps = sequence_logps(model, batch).view(-1, 2)
+    losses = dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta)
+    return losses.sum(), -logps[:, 0].sum()
+
+
 def dpo_sum(model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float) -> Tensor:
     """Return the sum over a batch's pairs of Eq. 1's summand. Divide by the pairs of the whole batch for f_DPO."""
-    logps = sequence_logps(model, batch).view(-1, 2)
-    return dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta).sum()
+    return dpo_and_chosen_sums(model, batch, reference, beta)[0]
 
 
 def sft_sum(model: Any, batch: Batch) -> Tensor:

@@ -156,15 +156,6 @@ def clear_rows(folder: Path) -> None:
         (folder / f"{name}.jsonl").unlink(missing_ok=True)
 
 
-def totals(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """Add up columns of rows; the sum of a column that a row lacks is None."""
-    sums: dict[str, Any] = dict.fromkeys(names, 0)
-    for row in rows:
-        for name in sums:
-            sums[name] = None if sums[name] is None or name not in row else sums[name] + row[name]
-    return sums
-
-
 @dataclass(frozen=True)
 class Job:
     """Read one job's folder. Files are read when they are asked for."""

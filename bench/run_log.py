@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ class RunLog:
     def __init__(self, folder: Path, writes: bool) -> None:
         self.folder, self.writes = folder, writes
         self.totals: dict[str, Any] = dict.fromkeys(ADDED_UP, 0)
+        self.choices: Counter[str] = Counter()
 
     def begin(self) -> None:
         """Begin before the first step."""
@@ -37,14 +39,23 @@ class RunLog:
         """Go on after `last_step`: later rows are dropped, as they will be written again."""
         if self.writes:
             record.cut_rows(self.folder, last_step=last_step)
-        rows = (row for row in record.read_jsonl(self.folder / "steps.jsonl") if row["step"] <= last_step)
-        self.totals = record.totals(rows, ADDED_UP)
+        for row in record.read_jsonl(self.folder / "steps.jsonl"):
+            if row["step"] <= last_step:
+                self._count(row)
 
     def step(self, row: Mapping[str, Any]) -> None:
         """Write down a step."""
         self.append("steps", [row])
-        for name, value in record.totals([row], ADDED_UP).items():
-            self.totals[name] = None if self.totals[name] is None else self.totals[name] + value
+        self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        for name in ADDED_UP:
+            known = self.totals[name] is not None and name in row  # padding is not, in rows of older versions
+            self.totals[name] = self.totals[name] + row[name] if known else None
+        self.choices.update(f"steps_on/{objective}" for objective in row["weights"])
+        gaps = row.get("gaps", {})
+        self.choices.update(f"gaps/{objective}" for objective in gaps)
+        self.choices.update(f"negative_gaps/{objective}" for objective, gap in gaps.items() if gap < 0)
 
     def evaluation(self, step: int, phase: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Add a point to the trajectory."""
@@ -61,16 +72,9 @@ class RunLog:
         if self.writes:
             record.append_jsonl(self.folder / f"{name}.jsonl", rows)
 
-    def write(self, name: str, value: Mapping[str, Any]) -> None:
-        """Write a file of the job's folder whole."""
-        if self.writes:
-            record.write_json(self.folder / f"{name}.json", value)
-
-    def results(
-        self, steps: int, rows: Mapping[str, int], reload_difference: float, scores: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        """Write down what the run cost and what it reached; `rows` counts rows by name."""
-        measurements = {
+    def measurements(self, steps: int, rows: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Return what the run cost; `rows` counts rows by name."""
+        return {
             "steps": record.measured(steps, "steps"),
             "training_seconds": record.measured(self.totals["seconds"], "s"),
             "probe_seconds": record.measured(self.totals["probe_seconds"], "s"),
@@ -79,10 +83,8 @@ class RunLog:
             "padding_share": self._padding_share(),
             **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
             **{name: record.measured(count, "rows") for name, count in rows.items()},
-            "reload_difference": record.measured(reload_difference, "largest absolute difference of logits"),
+            **self._choices(),
         }
-        self.write("measurements", measurements)
-        self.write("scores", scores)
 
     def _padding_share(self) -> dict[str, Any]:
         padding = self.totals["padding_tokens"]
@@ -90,6 +92,13 @@ class RunLog:
             return record.not_measured("share", "some of its steps were recorded before padding was counted")
         forwarded = padding + self.totals["tokens"] + self.totals["probe_tokens"]
         return record.measured(padding / forwarded, "share")
+
+    def _choices(self) -> dict[str, dict[str, Any]]:
+        """Count the steps that descended each objective, and of the gaps they were chosen on how many were negative."""
+        names = [f"steps_on/{objective}" for objective in Objective]
+        if any(name.startswith("gaps/") for name in self.choices):
+            names += [f"{name}/{objective}" for name in ("gaps", "negative_gaps") for objective in Objective]
+        return {name: record.measured(self.choices[name], "steps") for name in names}
 
 
 def save_adapter(policy: Policy, datasets: Datasets, folder: Path) -> float:

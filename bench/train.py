@@ -15,16 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import checkpoint, objectives, record, run_log
+from bench import budget, checkpoint, record
+from bench.batches import Batches
 from bench.collectors import collect
-from bench.data import Cursor, Datasets, Example, in_parts
+from bench.data import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.evaluators import held_out
+from bench.losses import Losses, Part
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
 from bench.processes import Processes
-from bench.run_log import TOKEN_COUNTS, RunLog
+from bench.run_log import TOKEN_COUNTS, RunLog, save_adapter
 from bench.settings import PerObjective
 from bench.stopping import Rule
 from bench.suite import Suite
@@ -40,8 +42,10 @@ class Run:
         reference: π_ref's log-probabilities, {"train" | "held_out": {"chosen" | "rejected": [nats]}}; None before they
             exist, which only a run without DPO can do without.
         optimum: f*_DPO and f*_SFT on training rows, for the methods that need them.
+        row_optimum: log-probabilities of every training row's answers under its objective's optimum, [rows][answers] in
+            nats, for the methods that need them.
         prefix: the folder of the job whose checkpoint this run may start from.
-        base_logps: what the model gives the evaluation rows before any training: the same for every run, computed by the first.
+        base_logps: what the untrained policy gives the evaluation rows, by split; the first run fills it in for the others.
         tell: called with {"step", "steps", "losses"} after every step.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
@@ -55,6 +59,7 @@ class Run:
     batch_size: PerObjective
     reference: Mapping[str, Any] | None = None
     optimum: Mapping[Objective, float] = field(default_factory=dict)
+    row_optimum: Mapping[Objective, Sequence[Sequence[float]]] = field(default_factory=dict)
     prefix: Path | None = None
     base_logps: held_out.OfSplits = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = lambda message: None
@@ -73,7 +78,7 @@ def train(run: Run) -> None:
     try:
         with collect(str(run.policy.device)) as trainer.collecting:
             trainer.start()
-            while trainer.step < run.job.steps and trainer.stopped is None:
+            while not trainer.done():
                 trainer.take_step()
                 trainer.note_step()
                 if trainer.told_to_stop():
@@ -110,30 +115,23 @@ class Trainer:
         phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
         first, second = (Objective(name) for name in labels["order"].split("_"))
         kind = METHODS[labels["base_method"]]
-        setup = Setup(labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum)
+        setup = Setup(
+            labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
+        )
         self.method = kind(setup, kind.Options.model_validate(labels["options"]))
         self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
         self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
-        self.cursors = {objective: self._cursor(objective, seed) for objective in Objective}
-        self.layout = run.policy.layout_of(run.datasets.train[Objective.DPO].examples)
+        self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
+        micro = self.settings.micro_batch_size or run.batch_size
+        self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
+        self.token_budget = budget.tokens(run.datasets, run.batch_size, self.losses.layout, run.job.settings)
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
-        self.probed: dict[Objective, list[int]] = {}
-        self.discarded_rows = dict.fromkeys(Objective, 0)
         self.row: dict[str, Any] = {}
         self.collecting: Any = None
-        self.reference = {
-            name: torch.tensor(values, device=self.policy.device)
-            for name, values in (run.reference or {}).get("train", {}).items()
-        }
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
-
-    def _cursor(self, objective: Objective, seed: int) -> Cursor:
-        examples = self.run.datasets.train[objective].examples
-        lengths = [one.length for one in examples] if self.settings.group_by_length else None
-        return Cursor(objective, len(examples), getattr(self.run.batch_size, objective), seed, lengths)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
@@ -164,7 +162,9 @@ class Trainer:
             "seconds": seconds,
         }
         self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
-        self._discard_unused()
+        if choice.gaps is not None:
+            self.row["gaps"] = {str(objective): gap for objective, gap in choice.gaps.items()}
+        self.batches.end_step()
 
     def start_phase(self, phase: int) -> None:
         """Go on with the same weights, a new optimizer and a new schedule."""
@@ -182,14 +182,13 @@ class Trainer:
     def probe(self, objective: Objective) -> float:
         """Evaluate an objective on its next batch, without a graph; a step on it then descends that very batch."""
         started = self._now()
-        rows = self.cursors[objective].draw()
-        self.probed[objective] = rows
         self.policy.model.eval()
         terms = []
-        for part, divisor in self.parts(objective, rows):
-            value, tokens = self.loss(objective, part, divisor)
+        for part in self.parts(objective, self.batches.to_probe(objective)):
+            value, _, batch = self.losses.of(part)
             terms.append(value)
-            self.row["probe_tokens"] += tokens
+            self.row["probe_tokens"] += batch.tokens
+            self.row["padding_tokens"] += batch.padding
         (loss,) = self._sums([terms])
         self.row["probe_seconds"] += self._now() - started
         self.row.setdefault("probes", {})[str(objective)] = loss
@@ -199,48 +198,36 @@ class Trainer:
         """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
         self.policy.model.train()
         terms: dict[Objective, list[Tensor]] = {}
+        chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
         for objective, weight in choice.weights.items():
-            rows = self.probed.pop(objective, None) or self.cursors[objective].draw()
             terms[objective] = []
-            for part, divisor in self.parts(objective, rows):
-                value, tokens = self.loss(objective, part, divisor)
-                self.row["tokens"] += tokens
+            for part in self.parts(objective, self.batches.to_descend(objective)):
+                value, chosen, batch = self.losses.of(part)
+                self.row["tokens"] += batch.tokens
+                self.row["padding_tokens"] += batch.padding
                 terms[objective].append(value.detach())
+                graph = weight * value
+                if choice.chosen_sft and chosen is not None:
+                    chosen_terms.append(chosen.detach())
+                    graph = graph + choice.chosen_sft * chosen
                 if choice.joint_backward:
-                    graphs.append(weight * value)
+                    graphs.append(graph)
                 else:
-                    self.accelerator.backward(weight * value)
+                    self.accelerator.backward(graph)
         if graphs:
             self.accelerator.backward(torch.stack(graphs).sum())
+        if choice.chosen_sft:
+            (self.row["chosen_sft"],) = self._sums([chosen_terms])
         return self._gather(terms)
 
-    def parts(self, objective: Objective, rows: Sequence[int]) -> list[tuple[list[int], int]]:
-        """Cut this process's share of a batch into micro-batches, each with the divisor of the *whole* batch.
+    def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
+        """Cut this process's share of a batch into micro-batches."""
+        return self.losses.parts(objective, rows, self.processes.own(rows))
 
-        So the micro-batches' (and processes') losses and gradients add up to those of the batch in one piece.
-        """
-        examples = self.run.datasets.train[objective].examples
-        batch = [examples[row] for row in rows]
-        divisor = (
-            objectives.sft_divisor(batch, self.run.suite.objectives.reduction)
-            if objective is Objective.SFT
-            else len(rows)
-        )
-        micro = getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
-        return [(list(part), divisor) for part in in_parts(self.processes.own(rows), micro)]
-
-    def loss(self, objective: Objective, rows: Sequence[int], divisor: int) -> tuple[Tensor, int]:
-        """Return a micro-batch's share of the objective, and its tokens."""
-        examples: list[Example] = [self.run.datasets.train[objective].examples[row] for row in rows]
-        batch = objectives.collate(examples, self.layout, self.policy.device)
-        self.row["padding_tokens"] += batch.padding
-        if objective is Objective.SFT:
-            return objectives.sft_sum(self.policy.model, batch) / divisor, batch.tokens
-        reference = {name: values[list(rows)] for name, values in self.reference.items()}
-        return objectives.dpo_sum(
-            self.policy.model, batch, reference, self.run.suite.objectives.beta
-        ) / divisor, batch.tokens
+    def batch_optimum(self, objective: Objective) -> float:
+        """Return the optimum's loss on the rows that an objective's last probe or step was on."""
+        return self.losses.of_optimum(objective, self.batches.last[objective])
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
         """Add up over processes: gradients on the adapter, and the losses."""
@@ -258,16 +245,18 @@ class Trainer:
         values: list[float] = sums.tolist()
         return values
 
-    def _discard_unused(self) -> None:
-        """Drop the batches that were drawn for a probe only; they are on record."""
-        for objective, rows in self.probed.items():
-            self.discarded_rows[objective] += len(rows)
-        self.probed.clear()
-
     def _now(self) -> float:
         if self.policy.device.type == "cuda":
             torch.cuda.synchronize(self.policy.device)
         return time.perf_counter()
+
+    def done(self) -> bool:
+        """Say whether the run has taken its steps, or its tokens, or was ended by its stopping rule."""
+        if self.stopped is not None:
+            return True
+        if self.token_budget is not None:
+            return bool(self.log.totals["tokens"] >= self.token_budget)
+        return self.step >= self.run.job.steps
 
     def told_to_stop(self) -> bool:
         """Ask whether the user wants to stop; one process that is told stops all of them at the same step."""
@@ -295,16 +284,23 @@ class Trainer:
 
     def note_step(self) -> None:
         """Write down the step just taken; evaluate and keep a checkpoint where they are due."""
-        step, last = self.step, self.run.job.steps
+        step = self.step
         self.log.step(self.row)
-        self.run.tell({"step": step, "steps": last, "losses": self.row["losses"]})
-        if step == last:
+        self.run.tell({"step": step, "steps": self._last_step(), "losses": self.row["losses"]})
+        if self.done():
             return
         kept = step in self.run.job.keep_steps
         if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
             self._ask_rule(self.evaluate(both_splits=False))
         if kept or step % self.settings.checkpoint_every == 0:
             self.save_checkpoint()
+
+    def _last_step(self) -> int:
+        """Return the run's last step; under a token budget an estimate from the tokens so far."""
+        if self.token_budget is None:
+            return self.run.job.steps
+        share = self.token_budget / int(self.log.totals["tokens"])
+        return max(self.step, round(self.step * share))
 
     def _ask_rule(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """End the run early where its suite's stopping rule says so; the reason is kept."""
@@ -352,16 +348,19 @@ class Trainer:
 
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
-        rows = {f"rows_drawn/{name}": cursor.rows_drawn for name, cursor in self.cursors.items()}
-        rows |= {f"rows_probed_only/{name}": count for name, count in self.discarded_rows.items()}
-        reload_difference = run_log.save_adapter(self.policy, self.run.datasets, self.run.folder)
-        self.log.results(self.step, rows, reload_difference, scores)
+        folder, datasets = self.run.folder, self.run.datasets
+        difference = save_adapter(self.policy, datasets, folder)
+        measurements = self.log.measurements(self.step, self.batches.facts())
+        measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
+        record.write_json(folder / "measurements.json", measurements)
+        record.write_json(folder / "scores.json", scores)
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
-            self.log.write("stopping", {"step": self.step, "reason": reason, "early": self.stopped is not None})
-        forward = self.policy.forward_facts(self.run.datasets.train[Objective.DPO].examples)
-        self.log.write("data", self.run.datasets.facts() | {"forward": forward})
-        checkpoint.prune(self.run.folder, keep=self.run.job.keep_steps)
+            stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
+            record.write_json(folder / "stopping.json", stopping)
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
+        record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
+        checkpoint.prune(folder, keep=self.run.job.keep_steps)
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -380,8 +379,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "method": self.method.state(),
-            "cursors": {str(objective): cursor.state() for objective, cursor in self.cursors.items()},
-            "discarded_rows": {str(objective): count for objective, count in self.discarded_rows.items()},
+            "batches": self.batches.state(),
             "random": checkpoint.random_state(self.policy.device),
         }
 
@@ -393,7 +391,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.method.restore(state["method"])
-        for objective, cursor in self.cursors.items():
-            cursor.restore(state["cursors"][objective])
-            self.discarded_rows[objective] = state["discarded_rows"][objective]
+        self.batches.restore(state["batches"])
         checkpoint.restore_random_state(state["random"], self.policy.device)
