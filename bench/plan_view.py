@@ -11,7 +11,7 @@ from bench.suite import Suite
 KINDS = {
     "pretrain": "pre-training",
     "train": "training",
-    "recipe": "made of other jobs' weights",
+    "recipe": "made by recipes",
     "reference_logps": "reference log-probabilities",
     "lm_eval": "questions (lm-eval)",
     "generate": "answers",
