@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from bench.methods import METHODS, Choice, Objective, Setup
+from bench.recipes import RECIPES
 from bench.settings import Model
 from bench.suite import Experiment, Suite
 from bench.toy_suite import ToyMethod, ToySuite
@@ -104,7 +105,8 @@ def settings_class(annotation: Any) -> type[BaseModel] | None:
 def test_every_key_of_a_suite_is_explained_and_no_other() -> None:
     rows = [row.split("|")[1] for row in section("A suite, key by key").splitlines() if row.startswith("| `")]
     told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
-    options = {f"methods.{name}" for method in METHODS.values() for name in method.Options.model_fields}
+    kinds = [*METHODS.values(), *RECIPES.values()]
+    options = {f"methods.{name}" for kind in kinds for name in kind.Options.model_fields}
     assert told == keys(Suite) | options
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
@@ -61,12 +62,15 @@ def dpo(phase: Phase, reference: Path | None, precomputed: bool) -> None:
         assert run.reference is not None
         for answer, values in run.reference["train"].items():
             rows = rows.add_column(f"ref_{answer}_logps", values)
+    dropouts = {one: one.p for one in run.policy.model.modules() if isinstance(one, torch.nn.Dropout)}
     trainer = _make(_Dpo, phase, arguments, rows, order)
     _set_reference(run.policy.model, None if precomputed else reference)
     trainer.add_callback(_Clock(phase, Objective.DPO, [_tokens(run, Objective.DPO, one) for one in order]))
     trainer.train()
     if REFERENCE in run.policy.model.peft_config:
         run.policy.model.delete_adapter(REFERENCE)
+    for module, share in dropouts.items():  # DPOTrainer turns dropout off; an SFT phase may follow
+        module.p = share
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
