@@ -89,7 +89,7 @@ class RunLog:
     def _padding_share(self) -> dict[str, Any]:
         padding = self.totals["padding_tokens"]
         if padding is None:
-            return record.not_measured("share", "some of its steps were recorded before padding was counted")
+            return record.not_measured("share", "some of its steps did not count padding")
         forwarded = padding + self.totals["tokens"] + self.totals["probe_tokens"]
         return record.measured(padding / forwarded, "share")
 

@@ -86,17 +86,18 @@ def train(run: Run) -> None:
                     raise Interrupted(f"stopped at step {trainer.step}")
         trainer.finish()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-            raise
+        refuse_out_of_memory(error, run, trainer.step)
+        raise
+
+
+def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
+    """Raise OutOfMemory, naming the key to lower, for an error that says memory ran out; let any other pass."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         raise OutOfMemory(
-            f"out of memory at step {trainer.step + 1}: lower training.micro_batch_size "
+            f"out of memory at step {step + 1}: lower training.micro_batch_size "
             f"(now {run.suite.training.micro_batch_size or run.batch_size}), data.max_answer_tokens or turn on "
             "model.gradient_checkpointing"
         ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class Trainer:

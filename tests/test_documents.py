@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from bench.methods import METHODS, Choice, Objective, Setup
+from bench.recipes import RECIPES
 from bench.settings import Model
 from bench.suite import Experiment, Suite
 from bench.toy_suite import ToyMethod, ToySuite
@@ -104,8 +105,8 @@ def settings_class(annotation: Any) -> type[BaseModel] | None:
 def test_every_key_of_a_suite_is_explained_and_no_other() -> None:
     rows = [row.split("|")[1] for row in section("A suite, key by key").splitlines() if row.startswith("| `")]
     told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
-    options = [keys(method.Options, "methods.") for method in METHODS.values()]
-    assert told == keys(Suite).union(*options)
+    kinds = [*METHODS.values(), *RECIPES.values()]
+    assert told == keys(Suite).union(*(keys(kind.Options, "methods.") for kind in kinds))
 
 
 def test_every_key_of_a_toy_suite_is_explained_and_no_other() -> None:

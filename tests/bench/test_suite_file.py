@@ -105,12 +105,12 @@ MISTAKES = {
     "an unknown method, by its bare name": (
         ("  - mix", "  - maxrigth"),
         "x.yaml:17: methods[1]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "an unknown method with options": (
         ("name: maxright", "name: maxrigth"),
         "x.yaml:18: methods[2]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "a λ of a method": (
         ("lambdas: [0.25, 0.5]\n", "lambdas: [0.25, 1.3]\n"),
