@@ -37,7 +37,7 @@ lambdas: [0.25, 0.5, 0.75]
 """
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
-    "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, learning_rate, max_grad_norm, "
+    "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
     "micro_batch_size, schedule, steps, stopping, warmup_steps, weight_decay"
 )
 
