@@ -33,6 +33,11 @@ MEASUREMENTS = (
 IDENTITY = ("job", "method", "base_method", "lambda_dpo", "seed")
 
 
+def rounded(nats: float) -> float:
+    """Round to what float32 leaves of an objective value: the same run computed in two ways differs below that."""
+    return round(nats, 5)
+
+
 def recipe_name(method: str, lambda_dpo: float | None) -> str:
     """Name a recipe in text."""
     return method if lambda_dpo is None else f"{method} at λ = {lambda_dpo:g}"
@@ -218,11 +223,11 @@ class Tables:
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:
-        """The recipes by mean ideal distance, smallest first; those without one come last."""
+        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
 
         def place(recipe: Recipe) -> tuple[bool, float]:
             mean = recipe.estimate("ideal_distance").mean
-            return math.isnan(mean), mean
+            return math.isnan(mean), rounded(mean)
 
         return tuple(sorted(self.recipes, key=place))
 
