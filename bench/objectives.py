@@ -53,12 +53,15 @@ def tokens_of(example: Example, layout: Layout) -> int:
 def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -> Batch:
     """Lay examples out as rows; answer k of example i is sequence i · answers per example + k.
 
-    `plain` makes a row per answer. `shared_prompt` makes one row per example, prompt then every answer, so that the
-    prompt is forwarded once: positions restart after the prompt for each answer and a mask hides the answers from each
-    other.
+    `plain` makes a row per answer. `shared_prompt` makes one stretch of each example, prompt then every answer, so that
+    the prompt is forwarded once: positions restart after the prompt for each answer and a mask hides the answers from each
+    other. Short stretches stand in one row, hidden from each other too, so that little is padded. Rows that this would not
+    make fewer lie plain, which needs no mask.
     """
-    if layout == "shared_prompt" and any(len(example.answers) > 1 for example in examples):
-        return _shared(examples, device)
+    if layout == "shared_prompt":
+        places = _places([example.length for example in examples])
+        if len({row for row, _ in places}) < sum(len(example.answers) for example in examples):
+            return _shared(examples, places, device)
     rows = [(example.prompt, answer) for example in examples for answer in example.answers]
     length = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer in rows]
@@ -82,9 +85,23 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
     )
 
 
-def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
-    lengths = [len(example.prompt) + sum(map(len, example.answers)) for example in examples]
-    rows, length = len(examples), max(lengths)
+def _places(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Find each stretch a row and a start in it: the longest first, each in the first row with room for it."""
+    capacity = max(lengths)
+    filled: list[int] = []
+    places = [(0, 0)] * len(lengths)
+    for number in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        fitting = (row for row, end in enumerate(filled) if end + lengths[number] <= capacity)
+        row = next(fitting, len(filled))
+        if row == len(filled):
+            filled.append(0)
+        places[number] = (row, filled[row])
+        filled[row] += lengths[number]
+    return places
+
+
+def _shared(examples: Sequence[Example], places: Sequence[tuple[int, int]], device: torch.device) -> Batch:
+    rows, length = 1 + max(row for row, _ in places), max(example.length for example in examples)
     ids = torch.zeros(rows, length, dtype=torch.long)
     positions = torch.zeros(rows, length, dtype=torch.long)
     # Every position may look at itself, padding included: a row of the mask without a True would give NaN.
@@ -93,20 +110,21 @@ def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
     targets: list[int] = []
     sequences: list[int] = []
     number = 0
-    for row, example in enumerate(examples):
+    for (row, begin), example in zip(places, examples, strict=True):
         prompt = len(example.prompt)
-        ids[row, :prompt] = torch.tensor(example.prompt)
-        positions[row, :prompt] = torch.arange(prompt)
-        mask[row, :prompt, :prompt] = torch.ones(prompt, prompt, dtype=torch.bool).tril()
-        start = prompt
+        start = begin + prompt
+        ids[row, begin:start] = torch.tensor(example.prompt)
+        positions[row, begin:start] = torch.arange(prompt)
+        mask[row, begin:start, begin:start] = torch.ones(prompt, prompt, dtype=torch.bool).tril()
+        base = row * length
+        last_of_prompt = base + start - 1
         for answer in example.answers:
             end = start + len(answer)
             ids[row, start:end] = torch.tensor(answer)
             positions[row, start:end] = torch.arange(prompt, prompt + len(answer))
-            mask[row, start:end, :prompt] = True
+            mask[row, start:end, begin : begin + prompt] = True
             mask[row, start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
-            base = row * length
-            predictors += [base + prompt - 1, *range(base + start, base + end - 1)]
+            predictors += [last_of_prompt, *range(base + start, base + end - 1)]
             targets += answer
             sequences += [number] * len(answer)
             start, number = end, number + 1
@@ -118,7 +136,7 @@ def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
         targets=torch.tensor(targets, device=device),
         sequences=torch.tensor(sequences, device=device),
         answers=number,
-        tokens=sum(lengths),
+        tokens=sum(example.length for example in examples),
     )
 
 

@@ -178,6 +178,30 @@ def test_shared_prompts_give_the_loss_and_gradient_of_plain_rows(made: policy.Po
     assert_equal(loss_and_gradients(made, "dpo", "shared_prompt"), loss_and_gradients(made, "dpo", "plain"))
 
 
+SHORT = [
+    Example(pair.prompt, pair.answers[:1]) for pair in pairs([(3, 2, 1), (9, 5, 1), (2, 4, 1), (4, 3, 1), (1, 1, 1)])
+]
+
+
+def test_rows_packed_into_fewer_give_the_loss_and_gradient_of_plain_rows(made: policy.Policy) -> None:
+    """Lengths 5, 14, 6, 7 and 2: the 14 alone, 7 + 6 and 5 + 2 — three rows of 14 instead of five. Pairs pack the same way."""
+    packed, plain = (collate(SHORT, layout, CPU) for layout in ("shared_prompt", "plain"))  # type: ignore[arg-type]
+    assert (len(packed.input_ids), packed.padding) == (3, 3 * 14 - 34)
+    assert (len(plain.input_ids), plain.padding) == (5, 5 * 14 - 34)
+    results = []
+    for batch in (packed, plain):
+        made.model.zero_grad()
+        loss = sft_sum(made.model, batch)
+        loss.backward()
+        results.append((loss.detach(), [value.grad.clone() for value in made.trainable().values()]))  # type: ignore[union-attr]
+    assert_equal(results[0], results[1])
+    mixed = pairs([(3, 2, 1), (9, 5, 7), (2, 4, 1)])
+    assert len(collate(mixed, "shared_prompt", CPU).input_ids) == 2
+    with torch.no_grad():
+        shared, apart = (sequence_logps(made.model, collate(mixed, one, CPU)) for one in ("shared_prompt", "plain"))
+    assert float((shared - apart).abs().max()) <= 4e-6
+
+
 def test_only_answer_tokens_get_logits_and_the_record_says_how_rows_lie(made: policy.Policy) -> None:
     assert made.forward_facts(PAIRS) == {"layout": "shared_prompt", "logits": "answer tokens", "notes": []}
 
