@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bench.cache import cache_folder
 from bench.errors import JobError, ModelError
 from bench.identity import gguf_file
 from bench.settings import Lora, Model
@@ -217,12 +217,6 @@ def _plain_copy_of_gguf(package: str) -> Path:
             AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
             (folder / "complete").write_text(json.dumps({"made_from": file.name, "sha256": key}))
     return folder
-
-
-def cache_folder() -> Path:
-    """Return where rebuilt models are kept: $BENCH_CACHE, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posttrain-bench"
-    return Path(os.environ.get("BENCH_CACHE", str(default))).expanduser()
 
 
 @torch.no_grad()
