@@ -18,7 +18,15 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from bench.evaluators.shared_rows import PASS_TOKENS, Request, Row, batches, make_rows, share_beginnings
+from bench.evaluators.shared_rows import (
+    PASS_TOKENS_CPU,
+    PASS_TOKENS_GPU,
+    Request,
+    Row,
+    batches,
+    make_rows,
+    share_beginnings,
+)
 
 Answer = tuple[float, bool]
 _SECONDS_BETWEEN_NEWS = 10.0
@@ -51,7 +59,8 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         if way == "stock":
             stock: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
             return stock
-        return self._answers(requests, way == "packed" and self._within_window(requests), PASS_TOKENS)
+        pass_tokens = PASS_TOKENS_CPU if self.device.type == "cpu" else PASS_TOKENS_GPU
+        return self._answers(requests, way == "packed" and self._within_window(requests), pass_tokens)
 
     # ---- what this model can take -------------------------------------------------------------------------------------
 
@@ -96,7 +105,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         told = time.monotonic()
         for group in share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens):
             cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
-            for batch in batches(group, self.batch_size):
+            for batch in batches(group, self.batch_size, pass_tokens):
                 answers |= self._score(batch, group.shared, cache)
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()

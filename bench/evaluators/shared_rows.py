@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-# What one more forward pass costs beside its tokens, in tokens: between a CPU's few dozen and a GPU's few hundred.
-PASS_TOKENS = 64
+# What one more forward pass costs beside its tokens, in tokens (starting kernels, reading weights): rough is enough.
+PASS_TOKENS_CPU, PASS_TOKENS_GPU = 64, 256
 _DEEPEST = 100
 
 Request = tuple[Any, Sequence[int], Sequence[int]]
@@ -82,7 +82,7 @@ def make_rows(requests: Sequence[Request], max_length: int, packed: bool) -> lis
     return list(rows.values())
 
 
-def share_beginnings(rows: Sequence[Row], pass_tokens: int = PASS_TOKENS) -> list[Group]:
+def share_beginnings(rows: Sequence[Row], pass_tokens: int = PASS_TOKENS_CPU) -> list[Group]:
     """Group rows that begin alike wherever that saves more tokens than the pass over their beginning costs.
 
     In the order of their tokens, rows that begin alike are neighbours. From the whole list down, a group is split where
@@ -126,7 +126,7 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     return min(len(one), len(other))
 
 
-def batches(group: Group, batch_size: int, pass_tokens: int = PASS_TOKENS) -> list[list[Row]]:
+def batches(group: Group, batch_size: int, pass_tokens: int = PASS_TOKENS_CPU) -> list[list[Row]]:
     """Cut a group into batches so that padding and passes together cost the least; the longest rows come first.
 
     No batch holds more than `batch_size` rows of plain evaluation, except a row that alone stands for more.
