@@ -65,10 +65,11 @@ def run(
     """
     from rich.console import Console
 
-    from bench import execute
+    from bench import execute, preflight
     from bench.progress import Progress
 
     plan = _plan(suite, overrides, mirror, smoke)
+    preflight.check_tasks(plan.suite)
     folder = results / plan.suite.name
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
@@ -126,9 +127,10 @@ def plan(
 @app.command()
 def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     """Check a suite without running it: every key, value and name."""
-    from bench import suite_file
+    from bench import preflight, suite_file
 
     checked = suite_file.load(suite, overrides or [])
+    preflight.check_tasks(checked)
     print(f"{checked.name}: valid; {checked.contents}")
 
 

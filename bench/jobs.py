@@ -324,8 +324,10 @@ def _lm_eval(job: PlannedJob, desk: Desk, folder: Path) -> None:
 
     settings = desk.suite.evaluation.lm_eval
     assert settings is not None
-    scores, rows = questions.ask(desk.policy_of(job), settings, desk.mirror, desk.say)
+    policy = desk.policy_of(job)
+    scores, rows = questions.ask(policy, settings, desk.mirror, desk.say)
     _write_rows(folder, rows)
+    record.write_json(folder / "data.json", questions.facts(policy, settings, desk.mirror, rows))
     record.write_json(folder / "scores.json", scores)
 
 

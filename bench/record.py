@@ -12,7 +12,8 @@
         samples.jsonl      what an evaluator saw: one line per question, answer or judged pair
         usage.jsonl        raw samples of the collectors: seconds since start, name, value
         measurements.json  name -> {value, unit} or {value: null, unit, reason}
-        scores.json        name -> {value, n, standard_error} or {value: null, reason}
+        scores.json        name -> {value, n, standard_error} or {value: null, reason}; of questions also {low, high}
+        data.json          what was read: rows and sha256; of questions the task's version, hashes of questions and prompts
         status.json        schema, outcome; written last, atomically
 """
 

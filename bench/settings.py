@@ -232,7 +232,7 @@ class Reference(Frozen):
 
 
 class LmEval(Frozen):
-    """Ask lm-eval tasks; `limit` is questions per subject."""
+    """Ask lm-eval tasks; `limit` is questions per subject. `preflight.py` checks that lm-eval knows them."""
 
     tasks: tuple[str, ...] = ("mmlu",)
     shots: Annotated[int, Field(ge=0)] = 1
