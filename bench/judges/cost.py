@@ -17,6 +17,7 @@ from bench.errors import JudgeStopped
 if TYPE_CHECKING:
     from bench.judges import Request
     from bench.settings import Judge
+    from bench.suite import Suite
 
 _TABLE = Path(__file__).with_name("prices.yaml")
 _MILLION = 1e6
@@ -130,6 +131,58 @@ class Budget:
     def _estimate(self, request: Request) -> float:
         assert self._price is not None
         return self._price.of(tokens_of(request), self._completion_tokens)
+
+
+def estimate(suite: Suite, judgings: int) -> dict[str, Any] | None:
+    """Say what a suite's paid judge may be asked and cost at most, before there are answers.
+
+    An answer of ours and a reference answer count at their length limits in the policy's tokens, the prompt's template
+    at four characters a token.
+
+    Args:
+        suite: whose judge it is.
+        judgings: how many policies are to be judged.
+
+    Returns:
+        Comparisons, tokens and US dollars at most; the last null with a reason where the price is not known. None
+        without a paid judge or anything to judge.
+    """
+    from bench.evaluators import alpaca
+
+    win_rate = suite.evaluation.win_rate
+    if win_rate is None or win_rate.judge.kind != "openai" or not judgings:
+        return None
+    judge = win_rate.judge
+    configuration = alpaca.configuration(judge.configuration)
+    model = judge.model or configuration.model
+    comparisons = judgings * win_rate.prompts * (2 if judge.orders == "both" else 1)
+    answers = win_rate.generation.max_new_tokens + suite.data.max_answer_tokens
+    prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + suite.data.max_prompt_tokens + answers
+    tokens = {"prompt": comparisons * prompt, "completion": comparisons * configuration.longest_reply_tokens}
+    price, reason = rate(judge, model)
+    cost = price.of(tokens["prompt"], tokens["completion"]) if price else None
+    return {
+        "judge": model,
+        "comparisons": comparisons,
+        "prompt_tokens_at_most": tokens["prompt"],
+        "completion_tokens_at_most": tokens["completion"],
+        "cost_usd_at_most": cost,
+        "max_cost_usd": judge.max_cost_usd,
+        **({"price": price.source} if price else {"cost_reason": reason}),
+    }
+
+
+def estimate_in_words(found: Mapping[str, Any]) -> str:
+    """Word an estimate in a line."""
+    text = (
+        f"judge {found['judge']}: {found['comparisons']:,} comparisons to do, about "
+        f"{found['prompt_tokens_at_most']:,} tokens in and {found['completion_tokens_at_most']:,} out at most: "
+    )
+    if found["cost_usd_at_most"] is None:
+        text += f"cost not known, {found['cost_reason']}"
+    else:
+        text += f"${found['cost_usd_at_most']:.2f} at {found['price']}"
+    return text + (f"; stops at ${found['max_cost_usd']:g}" if found["max_cost_usd"] is not None else "")
 
 
 def bill(rows: Iterable[Mapping[str, Any]], price: Rate | None, reason: str) -> dict[str, Any]:
