@@ -79,7 +79,7 @@ def run(
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
     pending = execute.to_do(plan, folder, selected)
-    _check_judge(plan, folder, pending, console)
+    _preflight(plan, folder, pending, mirror, console)
     count = workers or execute.default_workers()
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
@@ -94,15 +94,16 @@ def run(
     raise typer.Exit(execute.exit_code(summary))
 
 
-def _check_judge(plan: Plan, folder: Path, pending: set[str], console: Console) -> None:
-    """Ask the judge one question before anything is trained, if there is anything to judge."""
+def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
+    """Find out before anything is trained what would fail hours later."""
     from bench import preflight
 
     _warn(plan.suite)
-    if any(plan.jobs[job_id].kind == "judge" for job_id in pending):
-        bill = preflight.check_judge(plan.suite, folder)
-        if bill:
-            console.print("the judge answers as its configuration needs", highlight=False)
+    if not pending:
+        return
+    preflight.check_hub(plan.suite, mirror)
+    if any(plan.jobs[job_id].kind == "judge" for job_id in pending) and preflight.check_judge(plan.suite, folder):
+        console.print("the judge answers as its configuration needs", highlight=False)
 
 
 def _warn(suite: Experiment) -> None:

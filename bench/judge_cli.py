@@ -46,20 +46,20 @@ def run(
             help="An alpaca-eval configuration; or a YAML file with the keys of evaluation.win_rate.judge in a suite.",
         ),
     ] = DEFAULT,
-    model: Annotated[str | None, typer.Option(help="The endpoint's model. [default: the configuration's]")] = None,
+    model: Annotated[str | None, typer.Option(help="The endpoint's model. (default: the configuration's)")] = None,
     base_url: Annotated[str | None, typer.Option(help="Another endpoint than OpenAI's.")] = None,
     key_variable: Annotated[
-        str | None, typer.Option(help="Environment variable that holds the key. [default: OPENAI_API_KEY]")
+        str | None, typer.Option(help="Environment variable that holds the key. (default: OPENAI_API_KEY)")
     ] = None,
     orders: Annotated[
-        str | None, typer.Option(help="both, or single: one order a pair, at random. [default: both]")
+        str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. [default: 8]")] = None,
-    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. [default: 60]")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 60)")] = None,
     max_cost_usd: Annotated[
         float | None, typer.Option(help="Stop before the bill passes this; what came is kept.")
     ] = None,
-    max_unjudged_share: Annotated[float | None, typer.Option(help="Pairs that may stay unjudged. [default: 0]")] = None,
+    max_unjudged_share: Annotated[float | None, typer.Option(help="Pairs that may stay unjudged. (default: 0)")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the journal, the judged pairs and the score.")] = Path(
         "out/judged"
     ),
@@ -106,11 +106,11 @@ def replay(
     ],
     judge: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="How replies are read. [default: the annotations' own annotator]"),
+        typer.Option(metavar="CONFIG", help="How replies are read. (default: the annotations' own annotator)"),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Whose replies, where a journal holds those of several.")] = None,
     orders: Annotated[
-        str | None, typer.Option(help="both or single. [default: what the annotations or the journal hold]")
+        str | None, typer.Option(help="both or single. (default: what the annotations or the journal hold)")
     ] = None,
     max_unjudged_share: Share = 0.0,
     as_json: AsJson = False,

@@ -1,13 +1,16 @@
-"""What can be found out before hours of training: does the judge exist, answer, and give what its parser reads?"""
+"""What can be found out before hours of training.
+
+Are the models and data sets there? Does the judge exist, answer, and give what its parser reads?
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bench.errors import InputError, JudgeError
+from bench.errors import DataError, InputError, JudgeError, ModelError
 from bench.settings import Judge, Model
 from bench.suite import Experiment, Suite
 
@@ -17,6 +20,76 @@ _ATTEMPTS = 3
 _LONGEST_WAIT_SECONDS = 30.0
 # With the time in it, so that it is a new question each time: an old reply says nothing of today
 _TRIAL = {"instruction": "Say hello. It is {}.", "output_1": "Hello!", "output_2": "No."}
+
+
+def check_hub(suite: Experiment, mirror: Path | None) -> None:
+    """See that every model and data set that comes from the hub is cached, or can be fetched. Downloads nothing.
+
+    Args:
+        suite: what is named.
+        mirror: where data sets are instead, if given; that they are is known since the plan was made.
+
+    Raises:
+        ModelError, DataError: one is neither here nor there; says which key, and what to do.
+    """
+    if not isinstance(suite, Suite):
+        return
+    judge = judge_of(suite)
+    models = {"model": suite.model}
+    if judge and judge.kind == "local" and judge.local_model:
+        models[f"{_KEY}.local_model"] = judge.local_model
+    for key, model in models.items():
+        if model.source == "hub":
+            _check_repository(key, str(model.path), model.revision, "model", ModelError)
+    for key, data in (("data.preference", suite.data.preference), ("data.instruction", suite.data.instruction)):
+        if data.source == "hub" and mirror is None:
+            _check_repository(key, str(data.path), data.revision, "dataset", DataError)
+
+
+def _check_repository(
+    key: str, name: str, revision: str | None, kind: Literal["model", "dataset"], problem: type[InputError]
+) -> None:
+    from huggingface_hub import HfApi, errors, get_hf_file_metadata, hf_hub_url
+
+    if _is_cached(name, revision, kind):
+        return
+    where = f"{key}.path = {name!r}"
+    try:
+        if kind == "model":
+            get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_LONGEST_WAIT_SECONDS)
+        else:
+            HfApi().dataset_info(name, revision=revision, timeout=_LONGEST_WAIT_SECONDS)
+    except errors.GatedRepoError:
+        raise problem(
+            f"{where}: the hub wants a licence accepted first; do so on its page, then 'hf auth login'"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise problem(f"{where}: the hub has it, but no revision {revision!r}") from None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
+        raise problem(
+            f"{where}: the hub has no {kind} of that name that you may see; check the name, or 'hf auth login'"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise problem(f"{where}: the hub has it, but no config.json in it, so it is no transformers model") from None
+    except Exception as error:  # offline, no route, a proxy, a server in trouble: each library has classes of its own
+        here = "--mirror DIR (or BENCH_MIRROR) with its copy" if kind == "dataset" else "source: local with its folder"
+        raise problem(
+            f"{where}: neither in the hub's cache nor can the hub be reached ({type(error).__name__}); go online, or "
+            f"give {here}"
+        ) from None
+
+
+def _is_cached(name: str, revision: str | None, kind: str) -> bool:
+    """Whether an earlier run has fetched it; a data set's cache says nothing of revisions."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if kind == "model":
+        return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    import datasets
+
+    prepared = Path(datasets.config.HF_DATASETS_CACHE) / name.replace("/", "___")
+    fetched = Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
+    return prepared.is_dir() or fetched.is_dir()
 
 
 def judge_of(suite: Experiment) -> Judge | None:

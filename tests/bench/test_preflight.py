@@ -13,7 +13,7 @@ import yaml
 from loopback_judge import KEY
 
 from bench import preflight
-from bench.errors import InputError
+from bench.errors import DataError, InputError, ModelError
 from bench.record import read_jsonl
 from bench.suite import Suite
 
@@ -108,6 +108,68 @@ def test_a_retired_model_is_warned_of(tiny: Callable[..., Suite]) -> None:
     assert "gpt-4-1106-preview, which weighted_alpaca_eval_gpt4_turbo names, is retired" in own
     judge = {"kind": "openai", "model": "gpt-4.1"}
     assert preflight.judge_warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})) == []
+
+
+def from_hub(tiny: Callable[..., Suite]) -> Suite:
+    """A suite whose model and data the hub should have."""
+    settings = tiny().data.model_dump()
+    for name in ("preference", "instruction"):
+        settings[name] |= {"source": "hub", "path": f"org/{name}"}
+    return tiny(model={"source": "hub", "path": "org/model"}, data=settings)
+
+
+@pytest.fixture
+def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    return tmp_path
+
+
+def test_offline_what_is_not_cached_is_named_key_by_key(tiny: Callable[..., Suite], empty_caches: Path) -> None:
+    """The tests are offline. A cached model passes, then the first data set is missing; a mirror excuses both."""
+    suite = from_hub(tiny)
+    with pytest.raises(
+        ModelError, match=r"model\.path = 'org/model': neither in the hub's cache nor can the hub be reached"
+    ):
+        preflight.check_hub(suite, None)
+    snapshot = empty_caches / "hub" / "models--org--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    with pytest.raises(DataError, match=r"data\.preference\.path = 'org/preference': neither .* or give --mirror DIR"):
+        preflight.check_hub(suite, None)
+    preflight.check_hub(suite, empty_caches)
+    (empty_caches / "datasets" / "org___preference").mkdir(parents=True)
+    (empty_caches / "hub" / "datasets--org--instruction").mkdir()
+    preflight.check_hub(suite, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("GatedRepoError", "the hub wants a licence accepted first"),
+        ("RepositoryNotFoundError", "the hub has no model of that name that you may see"),
+        ("RevisionNotFoundError", "the hub has it, but no revision None"),
+        ("EntryNotFoundError", "no config.json in it"),
+    ],
+)
+def test_what_the_hub_says_is_put_in_words(
+    error: str, message: str, tiny: Callable[..., Suite], empty_caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    kind = getattr(huggingface_hub.errors, error)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise kind.__new__(kind)  # made from a response of the hub's, which a test has not
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    with pytest.raises(ModelError, match=message):
+        preflight.check_hub(from_hub(tiny), None)
 
 
 @pytest.mark.slow
