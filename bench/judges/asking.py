@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, SuiteError
 from bench.judges import CONNECTION_ATTEMPTS, JUDGES, Reply, Request, Setup
-from bench.judges.cost import KEY, Budget, bill, rate
+from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
 from bench.judges.journal import Journal, key
 from bench.settings import Judge, Model
 
@@ -58,7 +58,8 @@ class Asking:
         self._price, self._no_price = rate(settings, model)
         if settings.kind == "openai" and settings.max_cost_usd is not None and self._price is None:
             raise SuiteError(f"{KEY}.max_cost_usd: {self._no_price}")
-        self._budget = Budget(self._price, settings.max_cost_usd, configuration.longest_reply_tokens)
+        self._longest_reply = configuration.longest_reply_tokens
+        self._budget = Budget(self._price, settings.max_cost_usd, self._longest_reply)
         self.judging = JUDGES[settings.kind](Setup(settings, configuration, load_local, self._budget.reserve, attempts))
         self._template, self._tell = configuration.template, tell
         self._read = alpaca.parser(configuration)
@@ -94,7 +95,7 @@ class Asking:
         missing = sorted((request for request in requests if request not in known), key=whose)
         if missing:
             kept = f", {len(known)} replies are in the journal" if known else ""
-            self._tell(f"asking {self.judging.model} for {len(missing)} comparisons{kept}")
+            self._tell(f"asking {self.judging.model} for {len(missing)} comparisons{self._about(missing)}{kept}")
         told = time.monotonic()
 
         def receive(request: Request, reply: Reply) -> bool:
@@ -117,6 +118,12 @@ class Asking:
         except JudgeStopped as stop:
             self.stopped = stop
         return [known.get(request) for request in requests]
+
+    def _about(self, requests: Sequence[Request]) -> str:
+        """Word what requests may cost."""
+        if self._price is None:
+            return ""
+        return f" (about ${sum(self._price.of(tokens_of(one), self._longest_reply) for one in requests):.2f})"
 
     @property
     def last_row(self) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from loopback_judge import KEY, completion
 
+from bench.errors import JudgeError
 from bench.evaluators.win_rate import JOURNAL, Pair, judge
 from bench.record import read_jsonl
 from bench.settings import Judge
@@ -157,3 +158,31 @@ def test_two_processes_at_once_ask_for_each_comparison_once(endpoint: Any, tmp_p
     assert [process.wait(60) for process in both] == [0, 0]
     assert set(endpoint.seen.values()) == {1}
     assert len(endpoint.seen) == 80
+
+
+def test_a_disk_that_fills_up_loses_at_most_what_was_under_way(
+    endpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth reply cannot be written: three are kept whole. Once there is room, 77 of 80 comparisons are missing."""
+    from bench.judges import journal
+
+    endpoint.answer = endpoint.like_ours
+    written, really = Counter[str](), os.fsync
+
+    def full(descriptor: int) -> None:
+        written["lines"] += 1
+        if written["lines"] > 3:
+            raise OSError(28, "No space left on device")
+        really(descriptor)
+
+    monkeypatch.setattr(journal.os, "fsync", full)
+    with pytest.raises(
+        JudgeError, match=r"journal\.jsonl: .* \(No space left on device\); free the disk and run again"
+    ):
+        run(endpoint, tmp_path, pairs(40), concurrency=1)
+    assert len(endpoint.prompts) == 4
+    assert len(list(read_jsonl(tmp_path / JOURNAL))) == 3
+    monkeypatch.undo()
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    assert run(endpoint, tmp_path, pairs(40))["value"] == pytest.approx(75)
+    assert len(endpoint.prompts) == 4 + 77
