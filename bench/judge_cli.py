@@ -43,7 +43,7 @@ def run(
         str,
         typer.Option(
             metavar="CONFIG",
-            help="An alpaca-eval configuration; or a YAML file with the keys of evaluation.win_rate.judge in a suite.",
+            help="An alpaca-eval configuration; or a YAML file: a suite, or the keys of its evaluation.win_rate.judge.",
         ),
     ] = DEFAULT,
     model: Annotated[str | None, typer.Option(help="The endpoint's model. (default: the configuration's)")] = None,
@@ -57,7 +57,7 @@ def run(
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 60)")] = None,
     max_cost_usd: Annotated[
-        float | None, typer.Option(help="Stop before the bill passes this; what came is kept.")
+        float | None, typer.Option(help="Stop before all that OUT's journal holds costs more than this.")
     ] = None,
     max_unjudged_share: Annotated[float | None, typer.Option(help="Pairs that may stay unjudged. (default: 0)")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the journal, the judged pairs and the score.")] = Path(
@@ -152,8 +152,10 @@ def _settings(judge: str, given: dict[str, Any]) -> Judge:
     except (OSError, ValueError, yaml.YAMLError) as error:
         problem = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
         raise InputError(f"{judge}: cannot be read: {problem}") from None
+    if isinstance(keys, dict) and "evaluation" in keys:  # a whole suite
+        keys = ((keys["evaluation"] or {}).get("win_rate") or {}).get("judge")
     if not isinstance(keys, dict):
-        raise InputError(f"{judge}: must hold the keys of evaluation.win_rate.judge, such as kind and model")
+        raise InputError(f"{judge}: holds no keys of a judge; a suite has them under evaluation.win_rate.judge")
     return _validated({"kind": "openai", **keys, **given}, judge)
 
 

@@ -65,6 +65,7 @@ class Asking:
         self._read = alpaca.parser(configuration)
         self._journal = Journal(journal, others, tell) if self.judging.journaled else None
         self._counting = threading.Lock()
+        self._asked: set[str] = set()
         self.stopped: JudgeStopped | None = None
 
     def __enter__(self) -> Asking:
@@ -86,6 +87,7 @@ class Asking:
             whose: gives the number of a request's pair, and its order.
         """
         keys = {request: key(self.judging, self._template, request) for request in requests}
+        self._asked.update(keys.values())
         known: dict[Request, Mapping[str, Any]] = {}
         for request in requests:
             row = self._kept(keys[request], request, whose)
@@ -132,8 +134,10 @@ class Asking:
         return rows[-1] if rows else None
 
     def bill(self) -> dict[str, Any]:
-        """Return what the replies in the journal cost, and their tokens; empty for a judge without a journal."""
-        return bill(self._journal.rows, self._price, self._no_price) if self._journal else {}
+        """Return what the replies to what was asked cost, whenever they came; empty for a judge without a journal."""
+        if not self._journal:
+            return {}
+        return bill((row for row in self._journal.rows if row["key"] in self._asked), self._price, self._no_price)
 
     def _kept(self, reply_key: str, request: Request, whose: Whose) -> dict[str, Any] | None:
         if not self._journal:

@@ -125,12 +125,22 @@ def test_a_yaml_file_holds_more_keys_and_options_win(endpoint: Any, folder: Path
     assert "; cost $0.0073" in out  # 12 · (300 · 2 + 1 · 8) / 10⁶ = 0.0073
     assert "position bias" not in out
 
+    (folder / "suite.yaml").write_text(
+        "name: mine\nevaluation:\n  win_rate:\n    judge:\n      "
+        + (folder / "judge.yaml").read_text().replace("\n", "\n      ").replace("0.000001", "1")
+    )
+    code, out, _ = bench(*ask[:-1], "suite.yaml", "--orders", "both")
+    assert code == 0
+    assert len(endpoint.prompts) == 24  # the other orders
+    assert "; cost $0.0146" in out
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--judge", "weighted_alpaca_eval_gpt4_turb"), "did you mean 'weighted_alpaca_eval_gpt4_turbo'"),
         (("--judge", "none.yaml"), "none.yaml: cannot be read: No such file or directory"),
+        (("--judge", "suite.yaml"), "suite.yaml: holds no keys of a judge; a suite has them under evaluation.win_rate"),
         (("--judge", "wrong.yaml"), "wrong.yaml: unknown key 'modle'; did you mean 'model'?"),
         (("--base-url", "http://user:secret@h/v1"), "must carry no user, password or query"),
         (("--orders", "twice"), "orders = 'twice': Input should be 'both' or 'single'"),
@@ -139,6 +149,7 @@ def test_a_yaml_file_holds_more_keys_and_options_win(endpoint: Any, folder: Path
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, folder: Path, bench: Any) -> None:
     (folder / "wrong.yaml").write_text("modle: x\n")
+    (folder / "suite.yaml").write_text("name: x\nevaluation: {lm_eval: {}}\n")
     files = ("--outputs", "ours.json", "--reference", "theirs.json")
     code, _, err = bench("run", *files, *arguments)
     assert code == 2
