@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.errors import BenchError, InputError
+from bench.judge_cli import app as judge_app
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bench.execute import Summary
     from bench.plan import Plan
+    from bench.suite import Experiment
 
 app = typer.Typer(
     name="bench",
@@ -25,6 +29,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(judge_app, name="judge")
 
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")
@@ -74,6 +80,7 @@ def run(
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
     pending = execute.to_do(plan, folder, selected)
+    _preflight(plan, folder, pending, mirror, console)
     count = workers or execute.default_workers()
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
@@ -86,6 +93,25 @@ def run(
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(execute.exit_code(summary))
+
+
+def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
+    """Find out before anything is trained what would fail hours later."""
+    from bench import preflight
+
+    _warn(plan.suite)
+    if not pending:
+        return
+    preflight.check_hub(plan.suite, mirror)
+    if any(plan.jobs[job_id].kind == "judge" for job_id in pending) and preflight.check_judge(plan.suite, folder):
+        console.print("the judge answers as its configuration needs", highlight=False)
+
+
+def _warn(suite: Experiment) -> None:
+    from bench import preflight
+
+    for line in preflight.judge_warnings(suite):
+        print(f"bench: warning: {line}", file=sys.stderr)
 
 
 def _last_line(summary: Summary, folder: Path, results: Path) -> str:
@@ -131,6 +157,7 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
 
     checked = suite_file.load(suite, overrides or [])
     preflight.check_tasks(checked)
+    _warn(checked)
     print(f"{checked.name}: valid; {checked.contents}")
 
 

@@ -357,7 +357,14 @@ def _judge(job: PlannedJob, desk: Desk, folder: Path) -> None:
         win_rate.Pair(id=row["id"], instruction=pair.prompt, ours=row["answer"], theirs=pair.chosen)
         for row, pair in zip(answers, datasets.judged, strict=True)
     ]
-    scores, rows = win_rate.judge(pairs, settings.judge, folder, lambda model: desk.base(model, pretrained), desk.say)
+    scores, rows = win_rate.judge(
+        pairs,
+        settings.judge,
+        folder,
+        lambda model: desk.base(model, pretrained),
+        desk.say,
+        others=lambda: desk.folder.glob(win_rate.JOURNALS),
+    )
     _write_rows(folder, rows)
     record.write_json(folder / "scores.json", scores)
     for name, score in scores.items():

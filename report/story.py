@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from report import figures, present, published
+from report import figures, judging, present, published
 from report.document import Block, Cell, Code, Column, Details, Group, Report, Row, Section, Table, Text
 from report.load import Results, Run
 from report.numbers import number, series_digits
@@ -91,7 +91,7 @@ def _sections(tables: Tables, folder: Path, linked: bool) -> list[Section]:
             "Leaderboard",
             _blocks(Text(how), present.leaderboard(tables) if tables.recipes else None, present.best_seen(tables)),
         ),
-        Section("scores", "Accuracy and win rate", _blocks(present.table_one(tables))),
+        Section("scores", "Accuracy and win rate", _blocks(present.table_one(tables), judging.details(results))),
         Section("tradeoff", "Trade-off and cost", _blocks(_reading(tables) if drawn else None, drawn)),
         Section("forgetting", "Forgetting", _blocks(present.forgetting(tables), present.change_against_base(tables))),
         Section("cost", "Cost", _blocks(present.cost(tables) if tables.recipes else None)),
