@@ -194,6 +194,36 @@ def report(
 
 
 @app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="What to compare with: a results folder or one suite.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The results after the change.")],
+    gate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML: tolerances, which metrics gate, the level.")
+    ] = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write Markdown for a pull request.")] = None,
+) -> None:
+    """Say whether a change made training recipes worse, beyond noise.
+
+    Exit code 0: no regression seen; 1: a regression; 3: inconclusive, such as fewer than three seeds.
+    """
+    from rich.console import Console
+
+    from report import compare as comparing
+    from report import compare_view
+    from report import gate as gates
+
+    made = comparing.compare(base, candidate, gates.load(gate))
+    compare_view.write(made, out)
+    if as_json:
+        print(json.dumps(compare_view.as_dict(made), indent=1))
+    else:
+        compare_view.show(made, Console() if sys.stdout.isatty() else Console(width=150))
+        print(compare_view.last_line(made))
+    raise typer.Exit(made.exit_code)
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
 ) -> None:

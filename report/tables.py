@@ -6,14 +6,16 @@ A recipe is a method at one λ. A figure that is missing is NaN in the frame and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import pandas as pd
 
-from report import tradeoff
+from report import checkpoints, derived, tradeoff
+from report import fronts as front_figures
+from report.derived import combine
 from report.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
 from report.statistics import Estimate, estimate, paired
 
@@ -138,9 +140,9 @@ class Tables:
         ):
             for name in OBJECTIVES:
                 value = made[f"f_{name}/{self.results.split}"]
-                made[f"{prefix}gap_{name}"] = _combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
+                made[f"{prefix}gap_{name}"] = combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
             gaps = [made[f"{prefix}gap_{name}"] for name in OBJECTIVES]
-            made[f"{prefix}ideal_distance"] = _combine(tradeoff.ideal_distance, *gaps)
+            made[f"{prefix}ideal_distance"] = combine(tradeoff.ideal_distance, *gaps)
         made |= {name: self.results.score(run.id, name) for name in self.scores}
         made |= {name: run.measurement(name) for name in MEASUREMENTS}
         made["steps"] = run.steps
@@ -148,7 +150,12 @@ class Tables:
         if "run" in run.roles:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
             made["utilization_increase_percent"] = self._increase(run, self.utilization)
-        return made
+        return made | derived.figures(self.results, run, made, self.equal_tokens)
+
+    @cached_property
+    def equal_tokens(self) -> Measured:
+        """The gradient tokens that every run reached, at which `ideal_distance_at_equal_tokens` holds."""
+        return derived.equal_tokens(self.results.runs)
 
     def matching_sequential(self, run: Run) -> Run | None:
         """Find the Sequential run of the same λ and seed (the baseline B of Eq. 57 and 58)."""
@@ -164,7 +171,7 @@ class Tables:
             return missing(f"no complete Sequential run at λ = {run.lambda_dpo:g}, seed {run.seed}")
         if baseline.conditions != run.conditions:
             return missing("its Sequential run was made on other hardware or with other workers")
-        return _combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
+        return combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
 
     def _all_in(self, run: Run) -> Measured:
         """Add to a run's training seconds those of what it needs: π_ref, the optima where it uses them, and the front."""
@@ -181,7 +188,7 @@ class Tables:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
                 needed[job_id] = by_id[job_id]
-        return _combine(
+        return combine(
             lambda *seconds: math.fsum(seconds), *(one.measurement("training_seconds") for one in needed.values())
         )
 
@@ -278,17 +285,21 @@ class Tables:
             )
         return pd.DataFrame(rows)
 
+    @cached_property
+    def forgetting_scores(self) -> pd.DataFrame:
+        """One row per two-phase Sequential run and accuracy: at the phase change and at the end, or why not."""
+        return checkpoints.forgetting(self)
+
+    @cached_property
+    def fronts(self) -> tuple[front_figures.Front, ...]:
+        """Every method's front over λ: hypervolume and spread, with intervals over seeds."""
+        return front_figures.fronts(self)
+
+    @cached_property
+    def dominance(self) -> pd.DataFrame:
+        """One row per recipe: whether another is better in both objectives, on average and seed by seed."""
+        return front_figures.dominance(self)
+
     def difference(self, a: Recipe, b: Recipe, name: str) -> Estimate:
         """Estimate a − b of a figure, paired over seeds."""
         return paired(a.values(name), b.values(name))
-
-
-def _combine(function: Callable[..., Any], *parts: Measured) -> Measured:
-    """Derive a figure; what is missing in a part is the reason why the whole is."""
-    reasons = dict.fromkeys(part.reason for part in parts if part.value is None)
-    if reasons:
-        return missing("; ".join(reasons))
-    value = float(function(*(part.number for part in parts)))
-    if math.isnan(value):
-        return missing("the baseline's figure is 0")
-    return Measured(value, shared=any(part.shared for part in parts))
