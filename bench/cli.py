@@ -184,13 +184,18 @@ def status(results: Annotated[Path, typer.Argument(help="A results folder.")], a
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(help="A results folder: a root, or one suite.")] = Path("results"),
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Results folders: roots, or single suites; several make one leaderboard. [default: results]"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
 ) -> None:
-    """Write report.html, report.md and report.json for every suite, and index.html over all."""
+    """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all."""
     from report import build
 
-    print(f"report: {build.build(results, out)}")
+    print(f"report: {build.build(results or [Path('results')], out)}")
 
 
 @app.command()

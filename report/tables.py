@@ -15,6 +15,7 @@ import pandas as pd
 
 from report import checkpoints, derived, tradeoff
 from report import fronts as front_figures
+from report.comparable import Comparable
 from report.derived import combine
 from report.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
 from report.statistics import Estimate, estimate, paired
@@ -108,6 +109,7 @@ class Tables:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.scores = results.score_names
+        self.comparable = Comparable(results)
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
@@ -150,7 +152,8 @@ class Tables:
         if "run" in run.roles:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
             made["utilization_increase_percent"] = self._increase(run, self.utilization)
-        return made | derived.figures(self.results, run, made, self.equal_tokens)
+        made |= derived.figures(self.results, run, made, self.equal_tokens)
+        return {name: self.comparable.check(run, name, one) for name, one in made.items()}
 
     @cached_property
     def equal_tokens(self) -> Measured:
@@ -173,9 +176,13 @@ class Tables:
             return missing("its Sequential run was made on other hardware or with other workers")
         return combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
 
+    @cached_property
+    def _by_id(self) -> dict[str, Run]:
+        return {one.id: one for one in self.results.trained}
+
     def _all_in(self, run: Run) -> Measured:
         """Add to a run's training seconds those of what it needs: π_ref, the optima where it uses them, and the front."""
-        by_id = {one.id: one for one in self.results.trained}
+        by_id = self._by_id
         needed = {run.id: run} if run.trains else {}
         for name, job_id in run.job.spec["inputs"].items():
             if name == "reference_logps":
@@ -224,9 +231,10 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> Recipe:
-        return Recipe(
-            name, "", None, {seed: of}, {seed: {score: self.results.score(of, score) for score in self.scores}}
-        )
+        return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
+
+    def _score(self, of: str, name: str) -> Measured:
+        return self.comparable.check_score(of, name, self.results.score(of, name))
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:
@@ -256,7 +264,7 @@ class Tables:
 
     def change_against_base(self, recipe: Recipe, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
-        base = self.results.score("base", score).number
+        base = self._score("base", score).number
         return estimate([value - base for value in recipe.values(score).values()])
 
     @cached_property
@@ -289,6 +297,13 @@ class Tables:
     def forgetting_scores(self) -> pd.DataFrame:
         """One row per two-phase Sequential run and accuracy: at the phase change and at the end, or why not."""
         return checkpoints.forgetting(self)
+
+    @cached_property
+    def against_sequential(self) -> pd.DataFrame:
+        """One row per recipe and figure: its difference to Sequential at the same λ, and the corrected verdict."""
+        from report import recipe_verdicts  # which is made of what `bench compare` uses, and that reads tables
+
+        return recipe_verdicts.frame(self)
 
     @cached_property
     def fronts(self) -> tuple[front_figures.Front, ...]:

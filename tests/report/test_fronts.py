@@ -151,9 +151,11 @@ def test_answers_that_do_not_make_the_score_are_not_used(new_writer: type[Any], 
     writer = new_writer(tmp_path, "odd")
     writer.evaluate("base", 0.5, 40.0)
     folder = writer.folder / "jobs" / "questions-base"
+    (folder / "samples.jsonl").unlink()
     append_jsonl(folder / "samples.jsonl", [{"subject": "logic", "id": 0, "correct": 1}])
     results = Results(find_suites(writer.finish())[0])
     assert "not the plain mean" in checkpoints.answers(results, "base", "mmlu/acc").reason
+    (writer.folder / "jobs" / "judged-base" / "samples.jsonl").unlink()
     assert "keeps no single answers" in checkpoints.answers(results, "base", "win_rate/rule").reason
 
 
