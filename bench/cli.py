@@ -45,6 +45,13 @@ Smoke = Annotated[
     bool,
     typer.Option("--smoke", help="A tiny random model and a handful of steps: see that the suite runs. No network."),
 ]
+Choose = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Choose a recipe, such as: mmlu >= base - 1 and seconds <= 1.1 * sequential, maximize win_rate",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -157,11 +164,30 @@ def status(results: Annotated[Path, typer.Argument(help="A results folder.")], a
 def report(
     results: Annotated[Path, typer.Argument(help="A results folder: a root, or one suite.")] = Path("results"),
     out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
+    choose: Choose = None,
 ) -> None:
-    """Write report.html, report.md and report.json for every suite, and index.html over all."""
+    """Write report.html, report.md and report.json for every suite, and index.html over all.
+
+    --choose names the recipe that does best by your own words, the runner-up, and how often each would be chosen if
+    seeds, questions and judged pairs were drawn anew; choice.json keeps it. `base`, `sequential` (at the same λ) and
+    `reference` stand for that policy's value of the figure they are compared with. Figures: mmlu or another task,
+    accuracy, win_rate (all in percent), f_dpo, f_sft, gap_dpo, gap_sft, ideal_distance (nats), seconds, all_in_seconds,
+    runtime_increase (%), tokens, steps, memory (GiB), energy (J), utilization (%), lambda.
+    """
     from report import build
 
+    if choose is None:
+        print(f"report: {build.build(results, out)}")
+        return
+    from rich.console import Console
+
+    from report import choose_view
+    from report.choose import choose_all
+
+    found = choose_all(results, choose)  # first: a text that cannot be read should not cost a report's time
     print(f"report: {build.build(results, out)}")
+    choose_view.keep(found, out)
+    choose_view.show(found, Console())
 
 
 @app.command()
