@@ -29,7 +29,7 @@ def goal(text: str) -> float:
 
 
 def condition(text: str) -> bool:
-    return all(bool(holds(part.node, look)[0]) for part in parse(f"{text}, maximize mmlu").conditions)
+    return all(bool(np.ravel(holds(part.node, look))[0]) for part in parse(f"{text}, maximize mmlu").conditions)
 
 
 def test_the_example_reads_as_two_conditions_and_a_goal() -> None:
