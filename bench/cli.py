@@ -191,6 +191,30 @@ def report(
 
 
 @app.command()
+def export(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or a glob: mix-l0.5-s0.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the model.")],
+    results: Annotated[Path, typer.Option(help="The results folder that holds the job: a root, or one suite.")] = Path(
+        "results"
+    ),
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model, adapter merged in, instead of the adapter alone.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an earlier export in DIR.")] = False,
+) -> None:
+    """Take a trained policy away: the PEFT adapter or the merged model, its tokenizer, and a model card with its figures.
+
+    Plain transformers and peft load what it writes; it is reloaded and compared with the trained policy before it is left.
+    """
+    from bench import export as exporter
+
+    done = exporter.export(results, job, folder, merge=merge, force=force)
+    if done.note:
+        print(f"note: {done.note}")
+    print(done)
+
+
+@app.command()
 def init(
     path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
 ) -> None:

@@ -84,7 +84,7 @@ def values_by_seed(tables: Tables, recipe: Recipe, named: Named, of: str) -> dic
 
 def _value(tables: Tables, recipe: Recipe, named: Named, of: str, seed: int) -> Origin:
     if of == "base" or (of == "reference" and tables.results.reference is None):
-        return Origin(_of_base(tables, named.figure, seed), "base")
+        return Origin(base_value(tables, named.figure, seed), "base")
     if of == "reference":
         reference = tables.results.reference
         assert reference is not None
@@ -112,8 +112,11 @@ def _of_sequential(tables: Tables, recipe: Recipe, named: Named, seed: int) -> O
     return _value(tables, baseline, named, "recipe", seed)
 
 
-def _of_base(tables: Tables, figure: str, seed: int) -> Measured:
-    """Return the base model's value: its scores, or the objectives at step 0 of any run, whose adapter changes nothing yet."""
+def base_value(tables: Tables, figure: str, seed: int) -> Measured:
+    """Return the base model's value: its scores, or the objectives at step 0 of any run, whose adapter changes nothing yet.
+
+    Its gaps are against f* of the seed.
+    """
     if is_accuracy(figure) or is_win_rate(figure):
         return tables.results.score("base", figure)
     split = tables.results.split

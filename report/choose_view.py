@@ -34,6 +34,10 @@ def show(found: Sequence[Chosen], console: Console) -> None:
         for note in _notes(one.choice):
             console.print(f"· {note}", markup=False, highlight=False)
         console.print(f"{one.suite}: {one.choice.headline}", style="bold", markup=False, highlight=False)
+        if one.choice.best is not None:
+            job = next(iter(one.choice.best.jobs.values()))
+            take = f"Take it away: bench export {job} DIR --results {one.folder}"
+            console.print(take, markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(choice: Choice) -> Table:
