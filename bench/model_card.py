@@ -253,7 +253,7 @@ class _Card:
     # ---- how --------------------------------------------------------------------------------------------------------
 
     def _training(self) -> Iterator[str]:
-        settings, labels, environment = self.job.spec["settings"], self.job.labels, self.job.spec["environment"]
+        labels, environment = self.job.labels, self.job.spec["environment"]
         lora, training = record.read_json(self.job.path / "adapter" / "adapter_config.json"), self.suite["training"]
         share = (
             "" if self.recipe is None or self.recipe.lambda_dpo is None else f", λ = {self.recipe.lambda_dpo:g} on DPO"
