@@ -242,7 +242,7 @@ def _write_adapter(source: Source, folder: Path) -> Written:
     import peft
 
     policy, ids, expected = _trained(source)
-    revision = _revision(source, policy)
+    revision = _revision(source)
     for file in (source.job.path / "adapter").iterdir():
         if file.name.startswith("adapter_"):
             shutil.copy(file, folder / file.name)
@@ -261,11 +261,12 @@ def _write_merged(source: Source, folder: Path) -> Written:
     from transformers import AutoModelForCausalLM
 
     policy, ids, expected = _trained(source)
-    revision = _revision(source, policy)
+    revision = _revision(source)
     if source.model.dtype != "float32":
-        del policy  # one copy of the model at a time
-        policy = _load(source, source.model.model_copy(update={"dtype": "float32"}))
+        policy.detach()
+        policy.model.float()
         policy.attach_saved(source.job.path)
+    _untie(policy.model.get_base_model())
     merged = policy.model.merge_and_unload().to(getattr(torch, source.model.dtype))
     merged.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
@@ -274,34 +275,41 @@ def _write_merged(source: Source, folder: Path) -> Written:
     return Written(revision, _compare(reloaded, ids, expected, source))
 
 
-def _load(source: Source, model: Model) -> Policy:
+def _untie(model: Any) -> None:
+    """Give adapted output embeddings weights of their own, so that merging leaves the input embeddings as they are."""
     import torch
 
-    from bench import policy
-
-    loaded = policy.load(model, torch.device("cpu"), source.pretrained)
-    # A plain tokenizer hands out token_type_ids, which no causal model takes.
-    loaded.tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    return loaded
+    outer, inner = model.get_output_embeddings(), model.get_input_embeddings()
+    weights = [getattr(layer, "base_layer", layer) for layer in (outer, inner)]
+    if (weights[0] is not outer or weights[1] is not inner) and weights[0].weight is weights[1].weight:
+        weights[0].weight = torch.nn.Parameter(weights[0].weight.detach().clone())
+        model.config.get_text_config().tie_word_embeddings = False
+        model.config.tie_word_embeddings = False
 
 
 def _trained(source: Source) -> tuple[Policy, torch.Tensor, torch.Tensor]:
     """Return the policy in memory, a few tokens and its logits of them."""
     import torch
 
-    policy = _load(source, source.model)
-    policy.attach_saved(source.job.path)
-    size = policy.model.config.get_text_config().vocab_size
+    from bench import policy
+
+    loaded = policy.load(source.model, torch.device("cpu"), source.pretrained)
+    # A plain tokenizer hands out token_type_ids, which no causal model takes.
+    loaded.tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    loaded.attach_saved(source.job.path)
+    size = loaded.model.config.get_text_config().vocab_size
     ids = torch.tensor([[(7 + 131 * place) % size for place in range(_CHECKED_TOKENS)]])
-    return policy, ids, policy.logits(ids)
+    return loaded, ids, loaded.logits(ids)
 
 
-def _revision(source: Source, policy: Policy) -> str | None:
-    """Return the commit of the base model that was loaded, or the revision that the suite names."""
+def _revision(source: Source) -> str | None:
+    """Return the commit of the hub's base model that was loaded, or the revision that the suite names."""
+    from huggingface_hub import try_to_load_from_cache
+
     if source.model.source != "hub":
         return None
-    commit = getattr(policy.model.config, "_commit_hash", None)
-    return str(commit) if commit else source.model.revision
+    file = try_to_load_from_cache(str(source.model.path), "config.json", revision=source.model.revision)
+    return Path(file).parent.name if isinstance(file, str) else source.model.revision
 
 
 def _compare(reloaded: Any, ids: torch.Tensor, expected: torch.Tensor, source: Source) -> float:
