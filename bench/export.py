@@ -138,11 +138,14 @@ def _match(wanted: str, ids: Sequence[str], exportable: set[str], results: Path)
             return with_weights[0]
         if len(with_weights) > 1:
             shown = ", ".join(with_weights[:4]) + (", …" if len(with_weights) > 4 else "")
-            raise InputError(f"{wanted!r} matches {len(with_weights)} jobs: {shown}; give one id in full")
+            raise InputError(
+                f"{results}: {wanted!r} matches {len(with_weights)} jobs: {shown}; give one id in full, or one suite's folder"
+            )
         if matches:
             raise InputError(f"{matches[0]}: this job makes no weights; export the training job that it is about")
     near = difflib.get_close_matches(wanted, [*exportable, *(slugs[one] for one in exportable)], n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"{len(exportable)} jobs there have weights to export"
+    known = ", ".join(sorted({slugs[one] for one in exportable})[:5]) or "none"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"jobs that can be exported: {known}, …"
     raise InputError(f"{results}: no job {wanted!r}; {hint}")
 
 

@@ -159,7 +159,7 @@ class _Card:
         yield f"```python\n{self._snippet()}\n```"
         if not self.merged and self.source.model.source != "hub":
             yield (
-                f"The base model is not on the Hugging Face hub: it is {self._base_words()}, `{_where(self.source)}`. "
+                f"The base model is not on the Hugging Face hub: it is {self._base_words()}{_where(self.source)}. "
                 "`bench export` with `--merge` writes a model that needs nothing else."
             )
         yield (
@@ -372,10 +372,11 @@ def _data_name(data: dict[str, Any]) -> str:
 
 
 def _where(source: Source) -> str:
-    """Say where the base model of an adapter is that no hub has."""
-    if source.model.source == "world":
-        return f"jobs/{source.job.spec['inputs'].get('pretrained')}/model in the results of suite {source.suite.name}"
-    return source.base_name if source.model.source != "local" else Path(source.base_name).name
+    """Say where the base model of an adapter lies that no hub has."""
+    if source.model.source != "world":
+        return ""
+    pretrained = source.job.spec["inputs"].get("pretrained")
+    return f", in `jobs/{pretrained}/model` of the results of suite `{source.suite.name}`"
 
 
 def _prompting(data: dict[str, Any]) -> list[str]:

@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy(folder: Path) -> None:
     code, out, _ = bench("--help", folder=folder)
     assert code == 0
-    for command in ("run", "plan", "validate", "status", "report", "init"):
+    for command in ("run", "plan", "validate", "status", "report", "export", "init"):
         assert f" {command} " in out
     check = "import sys, bench.cli; assert not {'torch', 'pandas', 'transformers', 'rich.live'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

@@ -195,7 +195,7 @@ def test_a_job_is_found_by_its_beginning_or_a_glob_if_it_is_the_only_one(tiny: A
     for wanted in (half, "mix-l0.5-s0", "mix-l0.5", "*l0.5*"):
         assert export.find(runner.folder.parent, wanted).job.id == half
     for wanted in ("mix", "mix-*"):
-        with pytest.raises(InputError, match=r"matches 2 jobs: .*; give one id in full") as caught:
+        with pytest.raises(InputError, match=r"matches 2 jobs: .*; give one id in full, or one suite") as caught:
             export.find(runner.folder, wanted)
         assert half in str(caught.value)
     with pytest.raises(InputError, match=r"no job 'mxi-l0\.5-s0'; did you mean mix-l0\.5-s0"):
