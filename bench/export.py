@@ -77,6 +77,7 @@ class Exported:
 
     Attributes:
         difference: largest absolute difference between the reloaded logits and those of the policy in memory.
+        largest: the largest of those logits, for scale.
     """
 
     folder: Path
@@ -84,6 +85,7 @@ class Exported:
     merged: bool
     size_bytes: int
     difference: float
+    largest: float
     note: str
 
     def __str__(self) -> str:
@@ -91,7 +93,7 @@ class Exported:
         what, by = ("merged model", "transformers") if self.merged else ("adapter", "peft")
         return (
             f"{self.folder}: {what} of {self.job}, {size}; reloaded by plain {by}, its logits are within "
-            f"{self.difference:.1g} of the trained policy's"
+            f"{self.difference:.1g} of the trained policy's (up to {self.largest:.2g})"
         )
 
 
@@ -179,11 +181,12 @@ class Written:
 
     Attributes:
         revision: the base model's commit on the hub, where it has one.
-        difference: see `Exported`.
+        difference, largest: see `Exported`.
     """
 
     revision: str | None
     difference: float
+    largest: float
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ def export(results: Path, wanted: str, folder: Path, *, merge: bool = False, for
         (new / "README.md").write_text(model_card.render(source, written, merged=merge), encoding="utf-8")
         _move(new, folder)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return Exported(folder, source.job.id, merge, size, written.difference, _needs(source, merge))
+    return Exported(folder, source.job.id, merge, size, written.difference, written.largest, _needs(source, merge))
 
 
 def _check_target(folder: Path, force: bool) -> None:
@@ -255,7 +258,7 @@ def _write_adapter(source: Source, folder: Path) -> Written:
     policy.tokenizer.save_pretrained(folder)
     policy.detach()
     reloaded = peft.PeftModel.from_pretrained(policy.model, str(folder)).eval()
-    return Written(revision, _compare(reloaded, ids, expected, source))
+    return Written(revision, _compare(reloaded, ids, expected, source), float(expected.abs().max()))
 
 
 def _write_merged(source: Source, folder: Path) -> Written:
@@ -275,7 +278,7 @@ def _write_merged(source: Source, folder: Path) -> Written:
     policy.tokenizer.save_pretrained(folder)
     del policy, merged
     reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=source.model.dtype).eval()
-    return Written(revision, _compare(reloaded, ids, expected, source))
+    return Written(revision, _compare(reloaded, ids, expected, source), float(expected.abs().max()))
 
 
 def _untie(model: Any) -> None:

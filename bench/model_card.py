@@ -162,10 +162,11 @@ class _Card:
                 f"The base model is not on the Hugging Face hub: it is {self._base_words()}{_where(self.source)}. "
                 "`bench export` with `--merge` writes a model that needs nothing else."
             )
+        by = "transformers" if self.merged else "transformers and peft"
+        rounded = "; weights were merged in float32 and then rounded" if self.merged and self._half else ""
         yield (
-            f"Reloaded by plain {'transformers' if self.merged else 'transformers and peft'} after writing: the largest "
-            f"difference of a logit from the trained policy's was {self.written.difference:.2g}"
-            + (" (weights merged in float32, then rounded)." if self.merged and self._half else ".")
+            f"Reloaded by plain {by} after writing: the largest difference of a logit from the trained policy's was "
+            f"{self.written.difference:.2g} (logits up to {self.written.largest:.2g}){rounded}."
         )
 
     @property

@@ -18,7 +18,7 @@ def card_of(folder: Path, start: str, merged: bool = False) -> Any:
     from huggingface_hub import ModelCard
 
     (suite,) = find_suites(folder)
-    return ModelCard(model_card.render(source(suite, start), export.Written("abc", 1e-7), merged=merged))
+    return ModelCard(model_card.render(source(suite, start), export.Written("abc", 1e-7, 5.0), merged=merged))
 
 
 def source(suite: SuiteRecord, start: str) -> export.Source:
