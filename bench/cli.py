@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -250,13 +251,25 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # a bug of ours: say so, with the traceback on demand
-        if os.environ.get("BENCH_TRACEBACK"):
-            raise
-        print(
-            f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr
-        )
-        sys.exit(70)
+    except OSError as error:
+        if error.errno not in _UNUSABLE or os.environ.get("BENCH_TRACEBACK"):
+            _internal(error)
+        print(f"bench: {error.filename}: {error.strerror}; give another folder, or make room", file=sys.stderr)
+        sys.exit(InputError.exit_code)
+    except Exception as error:
+        _internal(error)
+
+
+# What a folder that the user named can be: a file, not ours to write, read-only, full.
+_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def _internal(error: Exception) -> NoReturn:
+    """Say that this is a bug of ours, with the traceback on demand."""
+    if os.environ.get("BENCH_TRACEBACK"):
+        raise error
+    print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+    sys.exit(70)
 
 
 if __name__ == "__main__":

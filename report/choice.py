@@ -82,6 +82,8 @@ class Choice:
     @property
     def headline(self) -> str:
         """One or two sentences: the recipe, the runner-up, and how often each would win."""
+        if not self.candidates:
+            return "no recipe has a complete run yet."
         if self.best is None:
             unknown = sum(bool(one.unknown) for one in self.candidates)
             unchecked = f"; {unknown} could not be checked" if unknown else ""

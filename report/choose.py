@@ -145,6 +145,8 @@ class _Choosing:
         count = len(self.seeds)
         if self.tables.results.smoke:
             yield "a smoke run: a tiny untrained model stood in, so these figures choose nothing"
+        if not count:
+            return
         if count < SEEDS_FOR_AN_INTERVAL:
             seeds = "1 seed" if count == 1 else f"{count} seeds"
             yield (

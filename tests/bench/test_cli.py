@@ -179,6 +179,22 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
     assert bench("run", "tiny.yaml", "--mirror", "nowhere", folder=folder)[0] == 2
 
 
+def test_a_file_where_a_folder_is_wanted_is_one_line(folder: Path) -> None:
+    code, _, err = bench("run", "tiny.yaml", "--results", "tiny.yaml", folder=folder)
+    assert (code, err) == (2, "bench: tiny.yaml/tiny: Not a directory; give another folder, or make room\n")
+
+
+def test_export_takes_a_run_away_and_refuses_in_one_line(folder: Path) -> None:
+    assert bench("run", "tiny.yaml", "--only", "dpo-optimum-*", folder=folder)[0] == 0
+    code, out, err = bench("export", "dpo-optimum", "model", "--merge", folder=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("model: merged model of dpo-optimum-s0-")
+    assert (folder / "model" / "README.md").exists()
+    code, out, err = bench("export", "dpo-optimum", "model", folder=folder)
+    assert (code, out) == (2, "")
+    assert err == "bench: model: is not empty; give a new folder, or --force to write over an earlier export\n"
+
+
 def test_a_job_that_fails_leaves_its_traceback_in_its_log(folder: Path) -> None:
     """Ten times the rows the world has: the data error is the job's message, not a traceback on the screen."""
     code, out, err = bench("run", "tiny.yaml", "--set", "data.preference.rows=100000000", folder=folder)

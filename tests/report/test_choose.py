@@ -131,6 +131,13 @@ def test_costs_of_different_machines_are_not_ranked(new_writer: Any, fill_suite:
     assert len(choose(tables(folder), "maximize mmlu").allowed) == 2
 
 
+def test_a_suite_without_a_complete_run_has_nothing_to_choose_from(new_writer: Any, tmp_path: Path) -> None:
+    bare = new_writer(tmp_path, "made")
+    bare.behind([0])
+    choice = choose(tables(bare.finish(missing=["mix-l0.5-s0"])), "maximize ideal_distance")
+    assert (choice.headline, choice.notes, choice.best) == ("no recipe has a complete run yet.", (), None)
+
+
 # ---- redraws ---------------------------------------------------------------------------------------------------------
 
 
