@@ -84,7 +84,7 @@ objectives: # the two losses
   reduction: token_mean # SFT loss per token, or sequence_sum
 
 reference: # the policy that DPO compares with, one for the whole suite
-  policy: sft # sft: trained on the instruction rows; preference_chosen: on the chosen answers; base: the base model
+  policy: sft # sft: trained on the instruction rows; preference_chosen: on the chosen answers; phase_1; base: the base model
 
 order: sft_dpo # of Sequential's two phases, or dpo_sft
 methods: # what is compared

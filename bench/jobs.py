@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -12,13 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import record
-from bench.errors import BenchError, Interrupted, JudgeError
+from bench import inputs, record
+from bench.errors import BenchError, Interrupted, JudgeError, ModelError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
 from bench.settings import Model, PerObjective
-from bench.stopping import Rule, uses_front, uses_optima
 from bench.suite import Experiment, Suite
 
 if TYPE_CHECKING:
@@ -192,12 +192,13 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
             policy=policy,
             datasets=datasets,
             batch_size=batch_size,
-            reference=_reference_logps(job, desk),
-            optimum=_optimum(job, desk),
+            reference=inputs.reference_logps(job, desk),
+            optimum=inputs.optimum(job, desk),
+            row_optimum=inputs.row_optimum(job, desk),
             prefix=desk.job_folder(job.prefix.job) if job.prefix else None,
             tell=desk.tell,
             stopping=desk.stopping,
-            rule=_rule(job, desk),
+            rule=inputs.rule(job, desk),
         )
     )
     policy.detach()
@@ -228,7 +229,7 @@ def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
     scores: dict[str, Any] = {}
     for split in ("held_out", "train"):
         desk.say(f"objective values on {split} rows")
-        reference = _reference_logps(job, desk)
+        reference = inputs.reference_logps(job, desk)
         scores |= held_out.both_scores(policy, datasets, split, desk.suite.objectives, sizes, reference)[0]
     policy.save(folder)
     example = datasets.train[Objective.SFT].examples[0]
@@ -243,49 +244,6 @@ def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
     record.write_json(folder / "data.json", datasets.facts())
 
 
-def _reference_logps(job: PlannedJob, desk: Desk) -> Any:
-    source = job.inputs.get("reference_logps")
-    return record.read_json(desk.job_folder(source) / "reference_logps.json") if source else None
-
-
-def _optimum(job: PlannedJob, desk: Desk) -> dict[Objective, float]:
-    """Read f* on training rows, where MAXRIGHT's rule compares it with training batches."""
-    found = {}
-    for objective in Objective:
-        source = job.inputs.get(f"optimum_{objective}")
-        if source:
-            scores = record.read_json(desk.job_folder(source) / "scores.json")
-            found[objective] = float(scores[f"f_{objective}/train"]["value"])
-    return found
-
-
-def _rule(job: PlannedJob, desk: Desk) -> Rule | None:
-    """Put a run's stopping rule together from numbers in the suite, or from the ends of the runs it is compared with."""
-    settings = job.settings.get("stopping")
-    if settings is None:
-        return None
-    compared = {name: one for name, one in job.inputs.items() if name.startswith(("optimum_", "front_"))}
-    reference = _reference_logps(job, desk)
-    ends = {name: _end(desk.job_folder(one), desk.suite, reference) for name, one in compared.items()}
-    optimum, front = {}, {}
-    if uses_optima(settings["rule"], job.labels["base_method"]):
-        optimum = {objective: ends[f"optimum_{objective}"][objective] for objective in Objective}
-    if settings["front"]:
-        points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
-        front = {f"point {place}": point for place, point in enumerate(points, 1)}
-    elif uses_front(settings["rule"], job.labels["base_method"]):
-        front = {job.inputs[name]: ends[name] for name in sorted(ends)}
-    return Rule(settings["threshold"], optimum, front)
-
-
-def _end(folder: Path, suite: Suite, reference: Any) -> dict[Objective, float]:
-    """Read the objective values a run ended at, on the evaluation split."""
-    rows = list(record.read_jsonl(folder / "trajectory.jsonl"))[-1:]
-    logps = [row for row in record.read_jsonl(folder / "evaluation_logps.jsonl") if row["step"] == rows[0]["step"]]
-    (last,) = record.complete_trajectory(rows, logps, reference, suite.objectives.beta)
-    return {objective: float(last[f"f_{objective}/{suite.primary_split}"]) for objective in Objective}
-
-
 def _compute_reference_logps(job: PlannedJob, desk: Desk, folder: Path) -> None:
     from bench.evaluators import held_out
 
@@ -298,6 +256,37 @@ def _compute_reference_logps(job: PlannedJob, desk: Desk, folder: Path) -> None:
         chosen, rejected = held_out.answer_logps(policy, rows[Objective.DPO].examples, size).T.tolist()
         made[split] = {"chosen": chosen, "rejected": rejected}
     record.write_json(folder / "reference_logps.json", made)
+
+
+def _compute_row_optimum(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Keep an optimum's log-probabilities of every training row of its objective."""
+    from bench.evaluators import held_out
+
+    policy = desk.policy_of(job)
+    objective = Objective(job.settings["objective"])
+    examples = desk.datasets(policy.tokenizer, {}).train[objective].examples
+    size = 2 * getattr(desk.suite.training.micro_batch_size or desk.suite.training.batch_size, objective)
+    desk.say(f"the optimum's log-probabilities of {len(examples)} training rows")
+    logps = held_out.answer_logps(policy, examples, size).tolist()
+    record.write_json(folder / "row_logps.json", {"objective": str(objective), "unit": "nats", "logps": logps})
+
+
+def _adopt(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Take over the adapter that a job of another suite in the same results folder trained."""
+    suite, _, job_id = job.labels["method"].partition("/")
+    source = desk.folder.parent / suite / "jobs" / job_id
+    if not (source / "status.json").exists() or not record.read_job(source).complete:
+        raise ModelError(f"reference.policy = {suite}/{job_id}: no complete job in {source}; run that suite first")
+    if not (source / "adapter").is_dir():
+        raise ModelError(
+            f"reference.policy = {suite}/{job_id}: {source} holds records without weights; run that suite again"
+        )
+    if record.read_job(source).spec["settings"].get("model") != job.settings["model"]:
+        raise ModelError(f"reference.policy = {suite}/{job_id}: it was trained on another base model than this suite's")
+    shutil.copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
+    reason = f"trained by another suite: {suite}/{job_id}"
+    measurements = {name: record.not_measured(record.metric(name).unit, reason) for name in record.OF_TRAINING}
+    record.write_json(folder / "measurements.json", measurements)
 
 
 def _lm_eval(job: PlannedJob, desk: Desk, folder: Path) -> None:
@@ -361,7 +350,9 @@ KINDS: dict[str, Callable[[PlannedJob, Desk, Path], None]] = {
     "pretrain": _pretrain,
     "train": _train,
     "recipe": _recipe,
+    "adopt": _adopt,
     "reference_logps": _compute_reference_logps,
+    "row_optimum": _compute_row_optimum,
     "lm_eval": _lm_eval,
     "generate": _generate,
     "judge": _judge,

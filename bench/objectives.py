@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import projection
 from bench.data import Example
 
 Layout = Literal["plain", "shared_prompt"]
@@ -40,6 +41,12 @@ class Batch:
     @property
     def padding_share(self) -> float:
         return 1 - self.tokens / self.input_ids.numel()
+
+
+def tokens_of(example: Example, layout: Layout) -> int:
+    """Count the tokens that an example takes up: a shared prompt once, a plain one before every answer."""
+    prompts = 1 if layout == "shared_prompt" else len(example.answers)
+    return prompts * len(example.prompt) + sum(map(len, example.answers))
 
 
 def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -> Batch:
@@ -116,16 +123,24 @@ def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
 
 def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π_θ of every answer token, in nats and float32. Shape: [answer tokens]."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.attention_mask is not None:
-        arguments |= {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        arguments |= {
+            "attention_mask": _added(batch.attention_mask, getattr(causal, "dtype", torch.float32)),
+            "position_ids": batch.position_ids,
+        }
     if getattr(causal, "bench_full_logits", False):
         logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
-    else:
-        hidden = causal.get_decoder()(**arguments).last_hidden_state
-        logits = causal.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, batch.predictors))
-    return -F.cross_entropy(logits.float(), batch.targets, reduction="none")
+        return -F.cross_entropy(logits.float(), batch.targets, reduction="none")
+    hidden = causal.get_decoder()(**arguments).last_hidden_state.flatten(0, 1).index_select(0, batch.predictors)
+    cap = getattr(causal, "bench_logit_cap", None)
+    return projection.token_logps(causal.get_output_embeddings(), hidden, batch.targets, cap)
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask into numbers that attention adds to its scores: every kernel takes those, and none converts them again."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def sequence_logps(model: Any, batch: Batch) -> Tensor:
@@ -150,10 +165,21 @@ def dpo_losses(
     return -F.logsigmoid(beta * margin)
 
 
+def dpo_and_chosen_sums(
+    model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float
+) -> tuple[Tensor, Tensor]:
+    """Return, over a batch's pairs, the sum of Eq. 1's summand and −Σ log π_θ(y_w | x), from one forward pass.
+
+    Divide the first by the pairs of the whole batch for f_DPO, the second as `sft_sum` for f_SFT on the chosen answers.
+    """
+    logps = sequence_logps(model, batch).view(-1, 2)
+    losses = dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta)
+    return losses.sum(), -logps[:, 0].sum()
+
+
 def dpo_sum(model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float) -> Tensor:
     """Return the sum over a batch's pairs of Eq. 1's summand. Divide by the pairs of the whole batch for f_DPO."""
-    logps = sequence_logps(model, batch).view(-1, 2)
-    return dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta).sum()
+    return dpo_and_chosen_sums(model, batch, reference, beta)[0]
 
 
 def sft_sum(model: Any, batch: Batch) -> Tensor:

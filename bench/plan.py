@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.suite import Experiment
 
-WITH_ADAPTER = ("train", "recipe")
+WITH_ADAPTER = ("train", "recipe", "adopt")
 
 
 @dataclass(frozen=True)

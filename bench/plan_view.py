@@ -12,7 +12,9 @@ KINDS = {
     "pretrain": "pre-training",
     "train": "training",
     "recipe": "made of other jobs' weights",
+    "adopt": "taken over from another suite",
     "reference_logps": "reference log-probabilities",
+    "row_optimum": "the optima's losses row by row",
     "lm_eval": "questions (lm-eval)",
     "generate": "answers",
     "judge": "judged answers",
@@ -63,7 +65,15 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
     suite = plan.suite
     lines = [f"{suite.name}: {suite.size}", ""]
     for job in plan.jobs.values():
-        if job.id in selected and job.kind in ("pretrain", "train", "recipe", "reference_logps", "toy"):
+        if job.id in selected and job.kind in (
+            "pretrain",
+            "train",
+            "recipe",
+            "adopt",
+            "reference_logps",
+            "row_optimum",
+            "toy",
+        ):
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
     if isinstance(suite, Suite) and suite.training.stopping.rule != "none":
         lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]

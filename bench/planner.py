@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import identity, sources, toy
-from bench.methods import METHODS, Objective
+from bench.methods import METHODS, Need, Objective, options_of
 from bench.plan import WITH_ADAPTER, Plan, PlannedJob, Prefix
 from bench.recipes import RECIPES
 from bench.settings import Judge
@@ -104,7 +104,7 @@ class _Planner:
             "lora": suite.lora.model_dump(mode="json"),
             "data": identity.data_settings(suite),
             "training": suite.training.model_dump(
-                mode="json", exclude={"epochs", "steps", "checkpoint_every", "stopping"}
+                mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"}
             ),
             "reduction": suite.objectives.reduction,
             **own,
@@ -122,7 +122,14 @@ class _Planner:
         )
 
     def _first_phase_alone(
-        self, objective: Objective, seed: int, role: str, slug: str, steps: int, **own: Any
+        self,
+        objective: Objective,
+        seed: int,
+        role: str,
+        slug: str,
+        steps: int,
+        prefix: Prefix | None = None,
+        **own: Any,
     ) -> PlannedJob:
         """Add a Sequential run whose second phase is empty: an optimum, or a reference policy."""
         uses_dpo = objective is Objective.DPO
@@ -146,7 +153,19 @@ class _Planner:
             **beta,
             **own,
         }
-        return self._train(slug, role, labels, settings, inputs=inputs, steps=steps, tokens=self._tokens(labels, steps))
+        tokens = self._tokens(labels, steps)
+        return self._train(slug, role, labels, settings, inputs=inputs, prefix=prefix, steps=steps, tokens=tokens)
+
+    def _row_optimum(self, objective: Objective, optimum: str, seed: int) -> str:
+        """Add an optimum's log-probabilities of every training row, which paired gaps compare batches with."""
+        return self._job(
+            "row_optimum",
+            f"row-optimum-{objective}-s{seed}",
+            labels={"of": optimum, "objective": str(objective), "seed": seed},
+            settings={"model": self.model, "data": identity.data_settings(self.suite), "objective": str(objective)},
+            inputs={"pretrained": self.pretrained, "policy": optimum},
+            data=tuple(self.identities),
+        ).id
 
     def _optimum(self, objective: Objective, seed: int) -> PlannedJob:
         role = f"optimum_{objective}"
@@ -156,7 +175,11 @@ class _Planner:
         """Add the reference policy and its log-probabilities on the preference data."""
         suite, reference = self.suite, self.suite.reference
         policy: str | None = None
-        if reference.policy != "base":
+        if reference.job:
+            policy = self._adopted(reference.job).id
+        elif reference.policy == "phase_1":
+            policy = self._phase_1().id
+        elif reference.policy != "base":
             rows = reference.rows or (
                 suite.data.preference.rows if reference.policy == "preference_chosen" else suite.data.instruction.rows
             )
@@ -176,6 +199,33 @@ class _Planner:
         return self._job(
             "reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)
         ).id
+
+    def _phase_1(self) -> PlannedJob:
+        """Add the end of the first seed's SFT phase; a constant schedule takes it from the SFT optimum's checkpoint."""
+        suite, seed = self.suite, self.suite.seeds[0]
+        (lambda_dpo,) = {*suite.lambdas, *(one for method in suite.methods for one in method.lambdas or ())}
+        steps = suite.phase_steps(lambda_dpo)["sft"]
+        prefix = None
+        if suite.training.schedule == "constant" and steps < suite.steps:
+            prefix = Prefix(self._optimum(Objective.SFT, seed).id, steps)
+            self.plan.keep(prefix.job, prefix.step)
+        slug = f"sft-optimum-s{seed}" if steps == suite.steps else f"sft-phase-1-s{seed}"
+        return self._first_phase_alone(Objective.SFT, seed, "reference", slug, steps, prefix)
+
+    def _adopted(self, job: str) -> PlannedJob:
+        """Add a policy that another suite trained; its id holds the hash of all that made it."""
+        labels: dict[str, Any] = {
+            "method": job,
+            "base_method": "adopted",
+            "lambda_dpo": None,
+            "seed": self.suite.seeds[0],
+            "order": self.suite.order,
+            "phase_steps": None,
+            "options": {},
+        }
+        settings = {"model": self.model, "job": job.partition("/")[2]}
+        inputs = {"pretrained": self.pretrained}
+        return self._job("adopt", "adopted", roles=("reference",), labels=labels, settings=settings, inputs=inputs)
 
     def _front(self, seed: int) -> list[PlannedJob]:
         """Return the ALRIGHT runs of a seed, which with the optima are the reference front that joint runs may stop at."""
@@ -204,13 +254,16 @@ class _Planner:
     def _run(self, method: Method, lambda_dpo: float, seed: int) -> PlannedJob:
         suite = self.suite
         kind = METHODS[method.name]
-        options = kind.Options.model_validate(method.options).model_dump(mode="json")
+        options = options_of(kind, method.options)
         order = [Objective(name) for name in suite.order.split("_")]
         phase_steps = suite.phase_steps(lambda_dpo)
         optima = {objective: self._optimum(objective, seed) for objective in Objective}
         inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
-        if kind.needs_optima:
+        needs = kind.needs(kind.Options.model_validate(method.options))
+        if Need.OPTIMUM in needs:
             inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
+        if Need.ROW_OPTIMUM in needs:
+            inputs |= {f"row_optimum_{one}": self._row_optimum(one, optima[one].id, seed) for one in Objective}
         stopping, compared_with = self._stopping(method, seed)
         inputs |= compared_with
         own: dict[str, Any] = {
@@ -229,6 +282,8 @@ class _Planner:
             if suite.training.schedule == "constant" and 0 < phase_steps[order[0]] < suite.steps:
                 prefix = Prefix(first.id, phase_steps[order[0]])
                 self.plan.keep(prefix.job, prefix.step)
+        elif suite.training.budget == "tokens":
+            own["budget"] = {"tokens_of_phases": [[str(objective), phase_steps[objective]] for objective in order]}
         else:
             own["steps"] = suite.steps
         labels = {
@@ -247,7 +302,7 @@ class _Planner:
     def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
         """Add a run that is made of other jobs' adapters instead of steps."""
         suite, kind = self.suite, RECIPES[method.name]
-        options = kind.Options.model_validate(method.options).model_dump(mode="json")
+        options = options_of(kind, method.options)
         optima = {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
         self._job(
             "recipe",

@@ -5,9 +5,12 @@ Every model is frozen and refuses unknown keys. Units are in the names; λ is `l
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bench.errors import unknown_name
 
 Positive = Annotated[int, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -149,10 +152,15 @@ class Stopping(Frozen):
 
 
 class Training(Frozen):
-    """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both."""
+    """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both.
+
+    Under `budget: tokens` a joint run ends with the step at which it has trained on as many tokens as the matching
+    Sequential run does.
+    """
 
     epochs: Positive | None = None
     steps: Positive | None = None
+    budget: Literal["steps", "tokens"] = "steps"
     batch_size: PerObjective
     micro_batch_size: PerObjective | None = None
     learning_rate: Annotated[float, Field(gt=0)]
@@ -169,6 +177,10 @@ class Training(Frozen):
     def _one_length(self) -> Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if self.budget == "tokens" and self.schedule != "constant":
+            raise ValueError(
+                f"budget: tokens needs schedule: constant, not {self.schedule!r}, whose end would depend on the tokens"
+            )
         for objective in ("dpo", "sft"):
             micro = getattr(self.micro_batch_size or self.batch_size, objective)
             if getattr(self.batch_size, objective) % micro:
@@ -183,13 +195,39 @@ class Objectives(Frozen):
     reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
 
 
-class Reference(Frozen):
-    """Say which policy is π_ref for the whole suite. Lengths left out are the training's own."""
+REFERENCES = ("base", "phase_1", "preference_chosen", "sft")
 
-    policy: Literal["sft", "preference_chosen", "base"] = "sft"
+
+class Reference(Frozen):
+    """Say which policy is π_ref for the whole suite. Lengths left out are the training's own.
+
+    `policy` is one of `REFERENCES`, or SUITE/JOB: a complete job of another suite in the same results folder.
+    """
+
+    policy: str = "sft"
     rows: Positive | None = None
     batch_size: Positive | None = None
     epochs: Positive | None = None
+
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in REFERENCES and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            near = unknown_name("reference", value, REFERENCES)
+            raise ValueError(f"{near}; or SUITE/JOB, a job of another suite in the same results folder")
+        return value
+
+    @model_validator(mode="after")
+    def _lengths_are_trained(self) -> Reference:
+        given = [name for name in ("rows", "batch_size", "epochs") if getattr(self, name) is not None]
+        if given and self.policy not in ("sft", "preference_chosen"):
+            raise ValueError(f"{given[0]}: policy {self.policy!r} has no length of its own; leave it out")
+        return self
+
+    @property
+    def job(self) -> str | None:
+        """The job of another suite that π_ref is, as SUITE/JOB."""
+        return None if self.policy in REFERENCES else self.policy
 
 
 class LmEval(Frozen):

@@ -113,6 +113,7 @@ class Suite(Experiment):
                 "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
             )
         self._has_a_front()
+        self._has_one_phase_1()
         return self
 
     def _has_a_front(self) -> None:
@@ -124,6 +125,24 @@ class Suite(Experiment):
                 "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
                 "training.stopping.front as a list of [f_DPO, f_SFT]"
             )
+
+    def _has_one_phase_1(self) -> None:
+        """Refuse a first phase as π_ref where there is none, or more than one: f_DPO compares at one reference only."""
+        if self.reference.policy != "phase_1":
+            return
+        if self.order != "sft_dpo":
+            raise ValueError(
+                "reference.policy: phase_1 is the SFT phase before DPO, so it needs order: sft_dpo; for dpo_sft give "
+                "preference_chosen, sft or base"
+            )
+        lambdas = sorted({*self.lambdas, *(one for method in self.methods for one in method.lambdas or ())})
+        if len(lambdas) != 1:
+            raise ValueError(
+                f"reference.policy: phase_1 ends elsewhere at each λ, and objective values compare at one reference only; "
+                f"give one λ (now {lambdas}) or another policy"
+            )
+        if self.phase_steps(lambdas[0])["sft"] == 0:
+            raise ValueError(f"reference.policy: at λ = {lambdas[0]:g} there is no SFT phase; give base instead")
 
     @property
     def size(self) -> str:

@@ -197,7 +197,7 @@ class Results:
     @cached_property
     def trained(self) -> list[Run]:
         """Every complete job that made an adapter."""
-        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe") and job.complete]
+        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe", "adopt") and job.complete]
         return [Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"])) for job in jobs]
 
     def with_role(self, role: str) -> list[Run]:

@@ -27,10 +27,11 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
     order = sorted(
         range(len(examples)), key=lambda row: len(examples[row].prompt) + sum(map(len, examples[row].answers))
     )
+    layout = policy.layout_of(examples)
     result = torch.empty(len(examples), len(examples[0].answers))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = objectives.collate([examples[row] for row in rows], policy.layout, policy.device)
+        batch = objectives.collate([examples[row] for row in rows], layout, policy.device)
         result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
     policy.model.train(was_training)
     return result

@@ -1,0 +1,87 @@
+"""What a training job writes down: its steps, its trajectory, what it used, and its results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import record
+from bench.collectors import summarize
+from bench.methods import Objective
+
+ADDED_UP = ("seconds", "probe_seconds", "tokens", "probe_tokens")
+
+
+class RunLog:
+    """Write a job's append-only files and add up its steps.
+
+    Of several processes only the main one `writes`; all of them add up.
+    """
+
+    def __init__(self, folder: Path, writes: bool) -> None:
+        self.folder, self.writes = folder, writes
+        self.totals: dict[str, Any] = dict.fromkeys(ADDED_UP, 0)
+        self.choices: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """Begin before the first step."""
+        if self.writes:
+            record.clear_rows(self.folder)
+
+    def resume(self, last_step: int) -> None:
+        """Go on after `last_step`: later rows are dropped, as they will be written again."""
+        if self.writes:
+            record.cut_rows(self.folder, last_step=last_step)
+        for row in record.read_jsonl(self.folder / "steps.jsonl"):
+            if row["step"] <= last_step:
+                self._count(row)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Write down a step."""
+        self.append("steps", [row])
+        self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        for name in ADDED_UP:
+            self.totals[name] += row[name]
+        self.choices.update(f"steps_on/{objective}" for objective in row["weights"])
+        gaps = row.get("gaps", {})
+        self.choices.update(f"gaps/{objective}" for objective in gaps)
+        self.choices.update(f"negative_gaps/{objective}" for objective, gap in gaps.items() if gap < 0)
+
+    def evaluation(self, step: int, phase: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add a point to the trajectory."""
+        values = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+        so_far = {"training_seconds": self.totals["seconds"], "tokens": self.totals["tokens"]}
+        self.append("trajectory", [{"step": step, "phase": phase} | values | so_far])
+
+    def usage(self, step: int, samples: Iterable[Mapping[str, Any]]) -> None:
+        """Write down what the collectors saw."""
+        self.append("usage", [{"step": step, **sample} for sample in samples])
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a file of the job's folder."""
+        if self.writes:
+            record.append_jsonl(self.folder / f"{name}.jsonl", rows)
+
+    def measurements(self, steps: int, rows: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Return what the run cost; `rows` counts rows by name."""
+        return {
+            "steps": record.measured(steps, "steps"),
+            "training_seconds": record.measured(self.totals["seconds"], "s"),
+            "probe_seconds": record.measured(self.totals["probe_seconds"], "s"),
+            "tokens": record.measured(self.totals["tokens"], "tokens"),
+            "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),
+            **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
+            **{name: record.measured(count, "rows") for name, count in rows.items()},
+            **self._choices(),
+        }
+
+    def _choices(self) -> dict[str, dict[str, Any]]:
+        """Count the steps that descended each objective, and of the gaps they were chosen on how many were negative."""
+        names = [f"steps_on/{objective}" for objective in Objective]
+        if any(name.startswith("gaps/") for name in self.choices):
+            names += [f"{name}/{objective}" for name in ("gaps", "negative_gaps") for objective in Objective]
+        return {name: record.measured(self.choices[name], "steps") for name in names}
