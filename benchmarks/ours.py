@@ -86,8 +86,8 @@ def steps(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> None:
 
 def coming_batches(trainer: Trainer) -> dict[str, list[list[int]]]:
     """List the batches that a trainer is about to draw, without drawing them."""
-    cursors = {str(objective): copy.deepcopy(cursor) for objective, cursor in trainer.cursors.items()}
-    return {name: [list(cursor.draw()) for _ in range(_BATCHES)] for name, cursor in cursors.items()}
+    twin = copy.deepcopy(trainer.batches)
+    return {str(one): [list(twin.to_descend(one)) for _ in range(_BATCHES)] for one in Objective}
 
 
 @contextmanager
@@ -119,7 +119,6 @@ def bare_loop(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> Non
         )
         weights = {Objective.DPO: trainer.run.job.labels["lambda_dpo"]}
         weights[Objective.SFT] = 1 - weights[Objective.DPO]
-        trainer.row = {"tokens": 0, "probe_tokens": 0, "probe_seconds": 0.0}
         trainer.policy.model.train()
         turns.ready({"batches": coming_batches(trainer)})
         while True:
@@ -138,8 +137,8 @@ def bare_loop(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> Non
 
 def _descend(trainer: Trainer, objective: Objective, weight: float) -> float:
     total = 0.0
-    for part, divisor in trainer.parts(objective, trainer.cursors[objective].draw()):
-        loss, _ = trainer.loss(objective, part, divisor)
+    for part in trainer.parts(objective, trainer.batches.to_descend(objective)):
+        loss = trainer.losses.of(part)[0]
         (weight * loss).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     return total

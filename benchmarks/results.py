@@ -89,11 +89,18 @@ def _line(row: Mapping[str, Any]) -> str:
         shown += f" ({_value(found['minimum'], unit)} to {_value(found['maximum'], unit)}), {found['n']}"
     else:
         shown += ", 1"
-    goal = row["goal"]
-    wanted = f"{'≥' if goal['at'] == 'least' else '≤'} {_value(goal['bound'], unit)}" if goal else ""
+    wanted = _goal(row["goal"], unit)
     holds = {True: "yes", False: "**no**", None: ""}[row["holds"]]
     cells = [row["work"], row["against"], shown, _sides(row["sides"]), wanted, holds]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _goal(goal: Mapping[str, Any] | None, unit: str) -> str:
+    if goal is None:
+        return ""
+    if "text" in goal:
+        return str(goal["text"])
+    return f"{'≥' if goal['at'] == 'least' else '≤'} {_value(goal['bound'], unit)}"
 
 
 def _value(value: float, unit: str) -> str:

@@ -40,6 +40,19 @@ def at_most(bound: float) -> Goal:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """Hold a goal that was judged where its figure was made: its words, and whether it is kept."""
+
+    text: str
+    kept: bool
+
+    def holds(self, value: float) -> bool:
+        """Return what was said."""
+        del value
+        return self.kept
+
+
+@dataclass(frozen=True)
 class Row:
     """Hold one line of the results.
 
@@ -58,7 +71,7 @@ class Row:
     against: str
     values: Sequence[float]
     unit: str = "×"
-    goal: Goal | None = None
+    goal: Goal | Stated | None = None
     sides: dict[str, list[float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import results
-from benchmarks.rows import Row, at_least, at_most
+from benchmarks.rows import Row, Stated, at_least, at_most
 
 
 def group(*rows: Row, failed: str | None = None) -> dict[str, Any]:
@@ -98,3 +98,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 def test_results_of_another_schema_are_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"schema": 0, "groups": {"old": {}}}', encoding="utf-8")
     assert results.load(tmp_path / "results.json")["groups"] == {}
+
+
+def test_a_goal_in_words_is_told_as_it_was_judged() -> None:
+    row = Row("coverage", "2,000 draws", [0.951], unit="%", goal=Stated("93 to 97 %", True))
+    assert "| coverage | 2,000 draws | 95.1 %, 1 |  | 93 to 97 % | yes |" in results.markdown(told(group(row)))

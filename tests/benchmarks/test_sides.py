@@ -12,7 +12,6 @@ from benchmarks.rows import Context, RowFailed
 from benchmarks.sides import Side, call
 
 
-
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     return Context(True, tmp_path, tmp_path, False, 1, lambda text: None)
@@ -70,5 +69,3 @@ def test_a_side_that_is_not_asked_ends(context: Context) -> None:
         side.ready()
     process: Any = side._process
     assert process.exitcode is not None
-
-
