@@ -13,7 +13,7 @@ from benchmarks.sides import Turns, call
 from benchmarks.timing import fit_power
 
 # Width, layers and heads of the built-in architecture at two sizes; the first is the built-in world's own.
-SIZES = {"1M": (128, 4, 4), "4M": (256, 4, 8)}
+SIZES = {"1M": (128, 4, 4), "4M": (272, 4, 8)}
 
 
 def rows(context: Context) -> Iterator[Row]:

@@ -157,6 +157,14 @@ def matmul(turns: Turns, dtype: str, size: int = 2048, repeats: int = 4) -> None
         turns.done({"seconds": seconds, "flops_per_second": repeats * 2 * size**3 / seconds})
 
 
+def run_what_is_needed(turns: Turns, suite: dict[str, Any], folder: str, by: Sequence[str]) -> None:
+    """Run what some jobs need, and not these jobs; `by` has the beginnings of their ids."""
+    del turns
+    made = Bench(suite, folder)
+    for start in by:
+        made.run_needs(made.job(start))
+
+
 def run_jobs(
     turns: Turns, suite: dict[str, Any], folder: str, only: Sequence[str] = (), again: bool = False
 ) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def load(path: Path) -> dict[str, Any]:
     """Read results.json; an empty one where there is none, or one of another schema."""
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("schema") == SCHEMA:
+        if found["schema"] == SCHEMA:
             return found
     return {"schema": SCHEMA, "groups": {}}
 

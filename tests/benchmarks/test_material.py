@@ -75,8 +75,8 @@ def test_mmlu_has_57_subjects() -> None:
 
 
 def test_the_built_in_models_are_as_large_as_their_names() -> None:
-    """4 layers of 4 w² (attention) and 3 · w · 3w: 52 w², at widths 128 and 256; the world's words come to it."""
-    assert [52 * width**2 for width, _, _ in SIZES.values()] == [851_968, 3_407_872]
+    """4 layers of 4 w² (attention) and 3 · w · 3w: 52 w², at widths 128 and 272; the world's words come to it."""
+    assert [52 * width**2 for width, _, _ in SIZES.values()] == [851_968, 3_847_168]
 
 
 def test_a_missing_mirror_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

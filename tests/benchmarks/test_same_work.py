@@ -48,7 +48,9 @@ def suite(tmp_path: Path) -> dict[str, Any]:
     """Write pairs and rows of the built-in world, and return a suite of 3 steps on them."""
     pairs = [json.dumps(vars(row)) for row in world.preference_rows("train", 14)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(pairs), encoding="utf-8")
-    rows = [json.dumps({"instruction": row.prompt, "output": row.answer}) for row in world.instruction_rows("train", 26)]
+    rows = [
+        json.dumps({"instruction": row.prompt, "output": row.answer}) for row in world.instruction_rows("train", 26)
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
     made = material.suite(tmp_path, "float32", 12, 24, training={"steps": STEPS, "evaluate_every": 2})
     return made | {"model": SOURCE}
@@ -115,3 +117,44 @@ def test_every_run_by_hand_evaluates_where_ours_does(
     seconds = {"sft": work.sft, "dpo": work.dpo}.get(kind, lambda: work.joint(kind))()
     assert len(evaluated) == 3
     assert 0 < seconds < 60
+
+
+class Enough(Exception):
+    """End a side that would go on."""
+
+
+def test_the_bare_loop_takes_the_harness_steps(suite: dict[str, Any], tmp_path: Path) -> None:
+    """Same batches, same losses of both objectives, step by step."""
+    suite |= {"methods": [{"name": "mix", "backward": "accumulate"}]}
+    mine = our_side(suite, tmp_path / "ours", "mix")
+
+    class Bounded(Recorder):
+        def wait(self) -> None:
+            if len(self.results) == STEPS:
+                raise Enough
+
+    bare: Any = Bounded()
+    with pytest.raises(RuntimeError, match="Enough"):  # a job that breaks says how
+        ours.bare_loop(bare, suite, str(tmp_path / "bare"), "mix")
+    assert bare.facts == mine.facts
+    for one, other in zip(bare.results, mine.results, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], abs=1e-6)
+
+
+def test_evaluations_along_a_run_are_clocked_by_split(suite: dict[str, Any], tmp_path: Path) -> None:
+    """3 steps, evaluated every second: at 0, 2 and 3 on held-out rows, at 0 and 3 on training rows too."""
+    recorder: Any = Recorder()
+    made = ours.trajectory(recorder, suite, str(tmp_path / "ours"), str(tmp_path), ["mix"])
+    ((name, run),) = made.items()
+    assert name.startswith("mix-l0.5-s0")
+    assert run["evaluations"] == {"held_out": 3, "train": 2}
+    assert 0 < run["seconds"]["held_out"] < 60
+    assert run["training_seconds"] > 0
+
+
+def test_jobs_are_run_and_told_by_id(suite: dict[str, Any], tmp_path: Path) -> None:
+    recorder: Any = Recorder()
+    made = ours.run_jobs(recorder, suite, str(tmp_path / "ours"), ["mix-l"], again=True)
+    ((name, run),) = made.items()
+    assert name.startswith("mix-l0.5-s0")
+    assert run["measurements"]["peak_memory_bytes"]["value"] > 2**20
