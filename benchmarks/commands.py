@@ -31,7 +31,7 @@ print(json.dumps({"code": code, "torch": "torch" in sys.modules, "peak_bytes": p
 
 def rows(context: Context) -> Iterator[Row]:
     """Measure every command in processes of their own."""
-    times = 5 if context.quick else 15
+    times = 3 if context.quick else 15
     for arguments, goal in ((["--help"], 0.5), (["plan", "suites/llama3_8b.yaml"], 2.0)):
         yield _command(context, arguments, goal, times)
     yield from _reports(context)

@@ -36,7 +36,7 @@ def rows(context: Context) -> Iterator[Row]:
             }
             for side in sides.values():
                 side.ready()
-            rounds = 2 if context.quick else 3
+            rounds = 1 if context.quick else 3 if dtype == "float32" else 2
             context.say(f"MMLU 1-shot, {dtype}: {rounds} rounds of ours, lm-eval on {len(subjects) * limit} questions")
             taken = alternate({name: side.turn for name, side in sides.items()}, rounds)
         yield _row(dtype, subjects, taken)

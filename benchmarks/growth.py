@@ -27,19 +27,18 @@ def rows(context: Context) -> Iterator[Row]:
 
 
 def _runs(context: Context, folder: Path, model: dict[str, Any]) -> Row:
-    counts = (1, 2, 4) if context.quick else (1, 2, 4, 8)
+    counts, steps = ((1, 2, 4), 8) if context.quick else ((1, 2, 4, 8), 20)
     methods = ["sequential", "mix", "alright", "maxright"]
     found = {}
     for count in counts:
-        suite = _suite(
-            folder, model, 32, 20, 10, methods=methods, lambdas=[(one + 1) / (count + 1) for one in range(count)]
-        )
+        lambdas = [(one + 1) / (count + 1) for one in range(count)]
+        suite = _suite(folder, model, 32, steps, steps // 2, methods=methods, lambdas=lambdas)
         found[len(methods) * count] = _seconds(context, folder / f"runs-{count}", suite)
-    return _fitted("runs of a suite, 1M parameters, 20 steps each", "number of runs", found)
+    return _fitted(f"a suite of short runs, 1M parameters, {steps} steps each", "number of runs", found)
 
 
 def _lengths(context: Context, folder: Path) -> Row:
-    lengths = (48, 96, 192) if context.quick else (64, 128, 256, 512)
+    lengths = (32, 64, 128) if context.quick else (64, 128, 256, 512)
     found = {}
     for length in lengths:
         suite = _suite(folder, material.smollm2("float32"), length, 2, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks import material
+from benchmarks import material, training
 from benchmarks.rows import Context, Row, at_most
 from benchmarks.sides import call
 from benchmarks.timing import alternate, ratios
@@ -27,8 +27,7 @@ def rows(context: Context) -> Iterator[Row]:
         folder=str(folder),
         pairs=6,
         rows=10,
-        prompt_tokens=192,
-        answer_tokens={"dpo": 96, "sft": 160},
+        **(training.QUICK_LIMITS if context.quick else training.LIMITS),
     )
     suite = material.suite(
         folder, "float32", 4, 8, training={"steps": 4 if context.quick else 6}, methods=list(METHODS.values())
@@ -42,7 +41,7 @@ def rows(context: Context) -> Iterator[Row]:
         (run,) = made.values()
         return float(run["measurements"]["peak_memory_bytes"]["value"])
 
-    rounds = 1 if context.quick else 3
+    rounds = 1 if context.quick else 2
     context.say(f"{rounds} runs of {', '.join(METHODS)}, each in a fresh process")
     # A default value binds the name: each side is a function of no arguments.
     peaks = alternate({name: lambda name=name: peak(name) for name in METHODS}, rounds, warm_up=0)  # type: ignore[misc]

@@ -59,7 +59,8 @@ class Bench:
 def steps(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> None:
     """Take one step of a training job a turn: step, records and all that stands around it.
 
-    Ready with the batches to come: {"batches": {objective: [[row numbers]]}}.
+    Ready with the rows and the batches to come: {"examples": {objective: [{"prompt", "answers"}]}, "batches": {objective:
+    [[row numbers]]}}.
     A turn is done with its seconds and losses.
     """
     made = Bench(suite, folder)
@@ -73,7 +74,7 @@ def steps(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> None:
             clock["started"] = time.perf_counter()
 
     def begin(trainer: Trainer) -> None:
-        turns.ready({"batches": coming_batches(trainer)})
+        turns.ready({"batches": coming_batches(trainer), "examples": examples(trainer)})
         turns.wait()
         clock["started"] = time.perf_counter()
 
@@ -88,6 +89,16 @@ def coming_batches(trainer: Trainer) -> dict[str, list[list[int]]]:
     """List the batches that a trainer is about to draw, without drawing them."""
     twin = copy.deepcopy(trainer.batches)
     return {str(one): [list(twin.to_descend(one)) for _ in range(_BATCHES)] for one in Objective}
+
+
+def examples(trainer: Trainer) -> dict[str, list[dict[str, Any]]]:
+    """Return the tokenized training rows by objective: {"prompt": ids, "answers": [ids]}."""
+    return {
+        str(objective): [
+            {"prompt": list(one.prompt), "answers": [list(ids) for ids in one.answers]} for one in split.examples
+        ]
+        for objective, split in trainer.run.datasets.train.items()
+    }
 
 
 @contextmanager
@@ -120,7 +131,7 @@ def bare_loop(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> Non
         weights = {Objective.DPO: trainer.run.job.labels["lambda_dpo"]}
         weights[Objective.SFT] = 1 - weights[Objective.DPO]
         trainer.policy.model.train()
-        turns.ready({"batches": coming_batches(trainer)})
+        turns.ready({"batches": coming_batches(trainer), "examples": examples(trainer)})
         while True:
             turns.wait()
             started = time.perf_counter()

@@ -16,24 +16,24 @@ from benchmarks.sides import Turns
 Examples = list[dict[str, Any]]
 
 
-def train(turns: Turns, kind: str, suite: dict[str, Any], mirror: str, folder: str) -> dict[str, Any]:
-    """Make one run; return its seconds without loading the libraries and the base model."""
-    del turns, mirror
+def measure(turns: Turns, suite: dict[str, Any], mirror: str, folder: str, kinds: Sequence[str]) -> dict[str, float]:
+    """Make one run of each kind and ask one checkpoint the questions: seconds of each, without loading the base model."""
+    del turns
     work = Work(suite, folder)
-    seconds = {"sft": work.sft, "dpo": work.dpo, "sequential": work.sequential}.get(kind, lambda: work.joint(kind))()
-    return {"seconds": seconds}
+    alone = {"sft": work.sft, "dpo": work.dpo, "sequential": work.sequential}
+    seconds = {kind: alone[kind]() if kind in alone else work.joint(kind) for kind in kinds}
+    return seconds | {"lm-eval": questions(suite, mirror)}
 
 
-def questions(turns: Turns, suite: dict[str, Any], mirror: str) -> dict[str, Any]:
+def questions(suite: dict[str, Any], mirror: str) -> float:
     """Ask a checkpoint the suite's questions with stock lm-eval; the tasks' loading counts, as in every such run."""
     from benchmarks.evaluation import ask_stock, load_tasks
 
-    del turns
     model, tokenizer = with_trl.base_model(suite["model"]["dtype"], suite["model"])
     settings = suite["evaluation"]["lm_eval"]
     started = time.perf_counter()
     ask_stock(model, tokenizer, load_tasks(mirror, settings["tasks"]), settings["limit"])
-    return {"seconds": time.perf_counter() - started}
+    return time.perf_counter() - started
 
 
 class Work:

@@ -52,11 +52,9 @@ def rows(context: Context) -> Iterator[Row]:
     ours = _bench_run(context, folder, suite)
     context.say(f"bench run took {ours:.0f} s; by hand, each kind once")
     shared = {"suite": suite, "mirror": str(context.mirror)}
-    by_hand: dict[str, float] = {}
-    for kind in COUNTS:
-        made = call(context, "benchmarks.run_by_run:train", kind=kind, folder=str(folder / kind), **shared)
-        by_hand[kind] = made["seconds"]
-    by_hand["lm-eval"] = call(context, "benchmarks.run_by_run:questions", **shared)["seconds"]
+    by_hand = call(
+        context, "benchmarks.run_by_run:measure", folder=str(folder / "by-hand"), kinds=list(COUNTS), **shared
+    )
     total = sum(by_hand[kind] * count for kind, count in COUNTS.items()) + POLICIES * by_hand["lm-eval"]
     yield Row(
         f"a whole suite, {size['dtype']}, {size['steps']} steps a run",
@@ -83,20 +81,20 @@ def _size(quick: bool) -> dict[str, Any]:
             "pairs": 8,
             "rows": 16,
             "held_out": 4,
-            "prompt_tokens": 96,
-            "answer_tokens": 48,
+            "prompt_tokens": 64,
+            "answer_tokens": 32,
             "limit": 3,
         }
     return {
         "dtype": "float32",
         "steps": 8,
-        "batch_size": {"dpo": 4, "sft": 8},
-        "pairs": 32,
-        "rows": 64,
-        "held_out": 8,
-        "prompt_tokens": 128,
-        "answer_tokens": 64,
-        "limit": 6,
+        "batch_size": {"dpo": 2, "sft": 4},
+        "pairs": 16,
+        "rows": 32,
+        "held_out": 6,
+        "prompt_tokens": 192,
+        "answer_tokens": 96,
+        "limit": 8,
     }
 
 

@@ -14,7 +14,9 @@ from benchmarks.sides import Side, call
 from benchmarks.timing import alternate, ratios
 
 DPO_BATCH, SFT_BATCH = 4, 8
-PROMPT_TOKENS, ANSWER_TOKENS = 192, {"dpo": 96, "sft": 160}
+# Longest prompt, longest answer of a pair and of a row.
+LIMITS: dict[str, Any] = {"prompt_tokens": 192, "answer_tokens": {"dpo": 96, "sft": 160}}
+QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 96, "answer_tokens": {"dpo": 48, "sft": 80}}
 # The same work: losses of both sides, step by step. TRL rounds what it logs to four digits after the point or so.
 SAME_LOSS = {"float32": 1e-3, "bfloat16": 5e-2}
 
@@ -22,31 +24,34 @@ SAME_LOSS = {"float32": 1e-3, "bfloat16": 5e-2}
 def rows(context: Context) -> Iterator[Row]:
     """Measure every step in float32, and in bfloat16 too unless it has to be quick."""
     folder = context.folder("training")
-    counts = {"pairs": 64, "rows": 96} if context.quick else {"pairs": 96, "rows": 192}
+    counts, limits = (
+        ({"pairs": 32, "rows": 64}, QUICK_LIMITS) if context.quick else ({"pairs": 96, "rows": 192}, LIMITS)
+    )
     call(
         context,
         "benchmarks.material:write",
         mirror=str(context.mirror),
         folder=str(folder),
-        prompt_tokens=PROMPT_TOKENS,
-        answer_tokens=ANSWER_TOKENS,
         pairs=counts["pairs"] + 2,
         rows=counts["rows"] + 2,
+        **limits,
     )
+    tokens = {"max_prompt_tokens": limits["prompt_tokens"], "max_answer_tokens": limits["answer_tokens"]["sft"]}
     for dtype in ("float32",) if context.quick else ("float32", "bfloat16"):
-        suite = material.suite(folder, dtype, counts["pairs"], counts["rows"])
+        suite = material.suite(folder, dtype, counts["pairs"], counts["rows"], data=tokens)
         yield from _dpo(context, folder, dtype, suite)
         yield _sft(context, folder, dtype, suite)
 
 
 def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> Iterator[Row]:
-    rounds = 2 if context.quick else 5
-    examples = call(context, "benchmarks.training:examples", suite=suite, objective="dpo")["examples"]
+    rounds = 2 if context.quick else 5 if dtype == "float32" else 3
     with ExitStack() as stack:
         ours = stack.enter_context(
             Side(context, "benchmarks.ours:steps", suite=suite, folder=f"{folder}/dpo-{dtype}", job="dpo-optimum")
         )
-        order = [row for batch in ours.ready()["batches"]["dpo"][: rounds + 2] for row in batch]
+        told = ours.ready()
+        order = [row for batch in told["batches"]["dpo"][: rounds + 2] for row in batch]
+        examples = told["examples"]["dpo"]
         pairs = [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
         trl = {
             name: stack.enter_context(
@@ -61,7 +66,7 @@ def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> I
                 )
             )
             for name, precompute in (("TRL", True), ("TRL, reference at each step", False))
-            if precompute or not context.quick
+            if precompute or (dtype == "float32" and not context.quick)
         }
         authors = stack.enter_context(
             Side(
@@ -128,16 +133,17 @@ def _rate(
 
 
 def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> Row:
-    rounds = 2 if context.quick else 5
+    rounds = 2 if context.quick else 5 if dtype == "float32" else 3
     grouped = can_group()
     training = suite["training"] | ({"group_by_length": True} if grouped else {})
     suite = suite | {"training": training}
-    examples = call(context, "benchmarks.training:examples", suite=suite, objective="sft")["examples"]
     with (
         Side(context, "benchmarks.ours:steps", suite=suite, folder=f"{folder}/sft-{dtype}", job="sft-optimum") as ours,
         ExitStack() as stack,
     ):
-        order = [row for batch in ours.ready()["batches"]["sft"][: rounds + 2] for row in batch]
+        told = ours.ready()
+        order = [row for batch in told["batches"]["sft"][: rounds + 2] for row in batch]
+        examples = told["examples"]["sft"]
         trl = stack.enter_context(
             Side(
                 context,
@@ -185,19 +191,3 @@ def same_losses(taken: dict[str, list[dict[str, Any]]], other: str, dtype: str) 
     if not difference <= SAME_LOSS[dtype]:
         raise RowFailed(f"losses of ours and {other} differ by {difference:.3g} (allowed {SAME_LOSS[dtype]:g})")
     return difference
-
-
-def examples(turns: Any, suite: dict[str, Any], objective: str) -> dict[str, Any]:
-    """Tokenize a suite's training rows: {"examples": [{"prompt", "answers"}]}. Runs in a side."""
-    import torch
-
-    from bench import data, policy
-    from bench.methods import Objective
-    from bench.suite import Suite
-
-    del turns
-    settings = Suite.model_validate(suite)
-    tokenizer = policy.load(settings.model, torch.device("cpu")).tokenizer
-    split = data.load(settings.data, tokenizer, None).train[Objective(objective)]
-    made = [{"prompt": list(one.prompt), "answers": [list(answer) for answer in one.answers]} for one in split.examples]
-    return {"examples": made}

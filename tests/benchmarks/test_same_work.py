@@ -62,16 +62,15 @@ def our_side(suite: dict[str, Any], folder: Path, job: str) -> Recorder:
     return recorder
 
 
-def order(suite: dict[str, Any], recorder: Recorder, objective: str) -> tuple[list[int], list[dict[str, Any]]]:
+def order(recorder: Recorder, objective: str) -> tuple[list[int], list[dict[str, Any]]]:
     rows = [row for batch in recorder.facts["batches"][objective][:STEPS] for row in batch]
-    examples = training.examples(None, suite, objective)["examples"]
-    return rows, [examples[row] for row in rows]
+    return rows, [recorder.facts["examples"][objective][row] for row in rows]
 
 
 def test_a_dpo_step_is_the_same_work_on_every_side(suite: dict[str, Any], tmp_path: Path) -> None:
     """The first loss is log 2: policy and reference are the base model."""
     mine = our_side(suite, tmp_path / "ours", "dpo-optimum")
-    rows, examples = order(suite, mine, "dpo")
+    rows, examples = order(mine, "dpo")
     pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     trl: Any = Recorder()
     with_trl.dpo(trl, SOURCE, [pairs[row] for row in rows], training.DPO_BATCH, str(tmp_path / "trl"), True)
@@ -86,7 +85,7 @@ def test_a_dpo_step_is_the_same_work_on_every_side(suite: dict[str, Any], tmp_pa
 
 def test_an_sft_step_is_the_same_work_on_both_sides(suite: dict[str, Any], tmp_path: Path) -> None:
     mine = our_side(suite, tmp_path / "ours", "sft-optimum")
-    _, examples = order(suite, mine, "sft")
+    _, examples = order(mine, "sft")
     trl: Any = Recorder()
     rows = [training.for_trl(one) for one in examples]
     with_trl.sft(trl, SOURCE, rows, training.SFT_BATCH, str(tmp_path / "trl"))
