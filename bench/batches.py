@@ -17,11 +17,14 @@ class Batches:
         last: the rows that an objective's last probe or step was on.
     """
 
-    def __init__(self, datasets: Datasets, batch_size: PerObjective, seed: int) -> None:
-        self._cursors = {
-            objective: Cursor(objective, len(split.examples), getattr(batch_size, objective), seed)
-            for objective, split in datasets.train.items()
-        }
+    def __init__(
+        self, datasets: Datasets, batch_size: PerObjective, seed: int, *, group_by_length: bool = False
+    ) -> None:
+        self._cursors = {}
+        for objective, split in datasets.train.items():
+            lengths = [one.length for one in split.examples] if group_by_length else None
+            size = getattr(batch_size, objective)
+            self._cursors[objective] = Cursor(objective, len(split.examples), size, seed, lengths)
         self._probed: dict[Objective, list[int]] = {}
         self._probed_only = dict.fromkeys(Objective, 0)
         self._descended: dict[Objective, set[int]] = {objective: set() for objective in Objective}

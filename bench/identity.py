@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
-from bench.settings import Judge, Model
+from bench.settings import Judge, Model, Training
 from bench.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
@@ -49,6 +49,17 @@ def data_settings(suite: Suite) -> dict[str, Any]:
         for name in ("source", "path", "revision"):
             settings[source].pop(name)
     return settings
+
+
+def training_settings(settings: Training) -> dict[str, Any]:
+    """Return what decides the steps of a training job; not its length, which stands beside it.
+
+    A setting younger than the first records is left out at its default, so that their ids stay what they were.
+    """
+    made = settings.model_dump(mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"})
+    if not settings.group_by_length:
+        del made["group_by_length"]
+    return made
 
 
 def preference_settings(suite: Suite) -> dict[str, Any]:

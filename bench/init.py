@@ -72,6 +72,7 @@ training: # shared by every method, so that a difference is a method's
   micro_batch_size: # rows in memory at once; lower these when memory runs out, the gradient stays the same
     dpo: 2 # must divide batch_size.dpo
     sft: 4 # must divide batch_size.sft
+  group_by_length: false # true: rows of similar length share a batch and pad less, but MAXRIGHT may read lengths as gaps
   learning_rate: 1.0e-4 # of AdamW
   schedule: constant # constant lets Sequential reuse an optimum's first phase; or linear, cosine
   warmup_steps: 0 # steps over which the learning rate rises

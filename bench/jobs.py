@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import time
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.data import Datasets
+    from bench.evaluators import held_out
     from bench.policy import Policy
 
 
@@ -41,6 +43,7 @@ class Desk:
     stopping: Callable[[], bool]
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
+    _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
 
     @property
     def suite(self) -> Suite:
@@ -64,6 +67,11 @@ class Desk:
             self._policies[key] = policy.load(settings, torch.device(self.device), where)
         self._policies[key].detach()
         return self._policies[key]
+
+    def forget(self, policy: Policy) -> None:
+        """Drop a base model on which another library has left its changes; the next job loads it anew."""
+        self._policies = {key: one for key, one in self._policies.items() if one is not policy}
+        gc.collect()  # trainers hold models in cycles, and two base models may not fit on a device
 
     def policy_of(self, job: PlannedJob) -> Policy:
         """Return the policy a job evaluates: the base, or the base with the input's adapter."""
@@ -91,6 +99,10 @@ class Desk:
                 settings, tokenizer, self.mirror, sft_on_chosen=bool(on_chosen), judged=judged
             )
         return self._datasets[key]
+
+    def base_logps(self, own: dict[str, Any]) -> held_out.OfSplits:
+        """Return where the untrained policy's log-probabilities on this worker's evaluation rows are kept."""
+        return self._base_logps.setdefault(repr(sorted(own.items())), {})
 
     def say(self, text: str) -> None:
         """Log a line and show it as the job's present activity."""
@@ -196,52 +208,70 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
             optimum=inputs.optimum(job, desk),
             row_optimum=inputs.row_optimum(job, desk),
             prefix=desk.job_folder(job.prefix.job) if job.prefix else None,
+            base_logps=desk.base_logps(own),
             tell=desk.tell,
             stopping=desk.stopping,
             rule=inputs.rule(job, desk),
         )
     )
     policy.detach()
-    measurements = record.read_json(folder / "measurements.json")
     if desk.environment["workers"] > 1:
-        for name in ("training_seconds", "probe_seconds", "cpu_utilization_percent", "energy_joules"):
-            measurements.get(name, {})["shared_machine"] = True
+        measurements = _mark_shared(record.read_json(folder / "measurements.json"))
         record.write_json(folder / "measurements.json", measurements)
 
 
-def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
-    """Make an adapter of other jobs' adapters, check that it reloads, and write what a training job writes of it."""
-    import torch
+def _mark_shared(measurements: dict[str, Any]) -> dict[str, Any]:
+    """Mark what other workers on the same machine have slowed down."""
+    for name in ("training_seconds", "probe_seconds", "cpu_utilization_percent", "energy_joules"):
+        measurements.get(name, {})["shared_machine"] = True
+    return measurements
 
-    from bench.evaluators import held_out
+
+def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Make an adapter by other means than the shared loop, and write what a training job writes of it."""
     from bench.recipes import RECIPES, Making
+    from bench.recipes.steps import Steps
+    from bench.run_log import save_adapter
+    from bench.train import Run
 
     kind = RECIPES[job.settings["recipe"]]
     policy = desk.base(desk.suite.model, job.inputs.get("pretrained"))
-    adapters = {name: desk.job_folder(job.inputs[name]) for name in kind.needs}
-    started = time.perf_counter()
+    run = Run(
+        job=job,
+        suite=desk.suite,
+        folder=folder,
+        policy=policy,
+        datasets=desk.datasets(policy.tokenizer, {}),
+        batch_size=desk.suite.training.batch_size,
+        reference=inputs.reference_logps(job, desk),
+        tell=desk.tell,
+    )
+    steps = Steps(run)
+    adapters = {name: desk.job_folder(job.inputs[name]) for name in kind.needs if name in job.inputs}
     recipe = kind(kind.Options.model_validate(job.settings["options"]))
-    recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters))
-    seconds = time.perf_counter() - started
-    datasets = desk.datasets(policy.tokenizer, {})
-    micro = desk.suite.training.micro_batch_size or desk.suite.training.batch_size
-    sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
-    scores: dict[str, Any] = {}
-    for split in ("held_out", "train"):
-        desk.say(f"objective values on {split} rows")
-        reference = inputs.reference_logps(job, desk)
-        scores |= held_out.both_scores(policy, datasets, split, desk.suite.objectives, sizes, reference)[0]
-    policy.save(folder)
-    example = datasets.train[Objective.SFT].examples[0]
-    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
-    difference = policy.check_reload(folder, ids)
-    policy.detach()
-    measurements = {name: record.not_measured(record.metric(name).unit, kind.untrained) for name in record.OF_TRAINING}
-    measurements["recipe_seconds"] = record.measured(seconds, "s")
+    try:
+        started = time.perf_counter()
+        recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters, steps))
+        seconds = time.perf_counter() - started
+        if kind.untrained is None:
+            scores = steps.evaluate(both_splits=True)
+            measurements = steps.measurements()
+            if desk.environment["workers"] > 1:
+                measurements = _mark_shared(measurements)
+        else:
+            scores = steps.scores("held_out") | steps.scores("train")
+            units = {name: record.metric(name).unit for name in record.OF_TRAINING}
+            measurements = {name: record.not_measured(unit, kind.untrained) for name, unit in units.items()}
+            measurements["recipe_seconds"] = record.measured(seconds, "s")
+        difference = save_adapter(policy, run.datasets, folder)
+    finally:
+        policy.detach()
+        if kind.untrained is None:
+            desk.forget(policy)
     measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
     record.write_json(folder / "measurements.json", measurements)
     record.write_json(folder / "scores.json", scores)
-    record.write_json(folder / "data.json", datasets.facts())
+    record.write_json(folder / "data.json", run.datasets.facts())
 
 
 def _compute_reference_logps(job: PlannedJob, desk: Desk, folder: Path) -> None:

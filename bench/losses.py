@@ -13,6 +13,7 @@ from torch import Tensor
 from bench import objectives, record
 from bench.data import Datasets, in_parts
 from bench.methods import Objective
+from bench.objectives import Batch
 from bench.policy import Policy
 from bench.settings import Objectives, PerObjective
 
@@ -69,15 +70,15 @@ class Losses:
         size = getattr(self._micro, objective)
         return [Part(objective, tuple(part), divisor, of_answers) for part in in_parts(own, size)]
 
-    def of(self, part: Part) -> tuple[Tensor, Tensor | None, int]:
-        """Return a part's share of its objective, of pairs also its share of f_SFT on the chosen answers, and its tokens."""
+    def of(self, part: Part) -> tuple[Tensor, Tensor | None, Batch]:
+        """Return a part's share of its objective, of pairs also of f_SFT on their chosen answers, and what was forwarded."""
         examples = [self._examples[part.objective][row] for row in part.rows]
         batch = objectives.collate(examples, self.layout, self._policy.device)
         if part.objective is Objective.SFT:
-            return objectives.sft_sum(self._policy.model, batch) / part.divisor, None, batch.tokens
+            return objectives.sft_sum(self._policy.model, batch) / part.divisor, None, batch
         reference = {name: values[list(part.rows)] for name, values in self._on_device.items()}
         dpo, chosen = objectives.dpo_and_chosen_sums(self._policy.model, batch, reference, self._settings.beta)
-        return dpo / part.divisor, chosen / part.chosen_divisor, batch.tokens
+        return dpo / part.divisor, chosen / part.chosen_divisor, batch
 
     def of_optimum(self, objective: Objective, rows: Sequence[int]) -> float:
         """Return the loss that the objective's own optimum has on a batch, in nats."""

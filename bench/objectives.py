@@ -39,8 +39,9 @@ class Batch:
     tokens: int
 
     @property
-    def padding_share(self) -> float:
-        return 1 - self.tokens / self.input_ids.numel()
+    def padding(self) -> int:
+        """Tokens forwarded for nothing."""
+        return self.input_ids.numel() - self.tokens
 
 
 def tokens_of(example: Example, layout: Layout) -> int:

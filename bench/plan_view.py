@@ -11,7 +11,7 @@ from bench.suite import Suite
 KINDS = {
     "pretrain": "pre-training",
     "train": "training",
-    "recipe": "made of other jobs' weights",
+    "recipe": "made by recipes",
     "adopt": "taken over from another suite",
     "reference_logps": "reference log-probabilities",
     "row_optimum": "the optima's losses row by row",

@@ -5,7 +5,7 @@
     pretrain ──► everything (source `world` only)
     train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
               └── checkpoint at the phase change ──────────► Sequential runs of the same seed
-    both optima of a seed ─► recipe                               an adapter made without steps
+    both optima of a seed, or the reference ─► recipe             an adapter not made by the shared loop
     base, reference, optima, runs ─► lm_eval
                                   └► generate ─► judge
 """
@@ -103,15 +103,13 @@ class _Planner:
             "model": self.model,
             "lora": suite.lora.model_dump(mode="json"),
             "data": identity.data_settings(suite),
-            "training": suite.training.model_dump(
-                mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"}
-            ),
+            "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
             **own,
         }
         inputs = {"pretrained": self.pretrained, **parts.pop("inputs", {})}
         return self._job(
-            "train",
+            parts.pop("kind", "train"),
             slug,
             roles=(role,),
             labels=labels,
@@ -300,40 +298,48 @@ class _Planner:
         return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
 
     def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
-        """Add a run that is made of other jobs' adapters instead of steps."""
+        """Add a run that is not made by the shared loop."""
         suite, kind = self.suite, RECIPES[method.name]
         options = options_of(kind, method.options)
-        optima = {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
-        self._job(
-            "recipe",
-            f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}",
-            roles=("run",),
-            labels={
-                "method": method.shown,
-                "base_method": method.name,
-                "lambda_dpo": lambda_dpo,
-                "seed": seed,
-                "order": suite.order,
-                "phase_steps": None,
-                "options": options,
-            },
-            settings={
-                "model": self.model,
-                "data": identity.data_settings(suite),
-                "recipe": method.name,
-                "options": options,
-                "lambda_dpo": lambda_dpo,
-                "seed": seed,
-                "beta": suite.objectives.beta,
-                "reduction": suite.objectives.reduction,
-            },
-            inputs={
-                "pretrained": self.pretrained,
-                "reference_logps": self.reference_logps,
-                **{name: optima[name] for name in kind.needs},
-            },
-            data=tuple(self.identities),
-        )
+        needs: dict[str, str | None] = {
+            **{f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective},
+            "reference": self.plan.jobs[self.reference_logps].inputs.get("policy"),
+        }
+        inputs = {"reference_logps": self.reference_logps, **{name: needs[name] for name in kind.needs}}
+        slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
+        labels = {
+            "method": method.shown,
+            "base_method": method.name,
+            "lambda_dpo": lambda_dpo,
+            "seed": seed,
+            "order": suite.order,
+            "phase_steps": suite.phase_steps(lambda_dpo) if kind.untrained is None else None,
+            "options": options,
+        }
+        own: dict[str, Any] = {
+            "recipe": method.name,
+            "options": options,
+            "lambda_dpo": lambda_dpo,
+            "seed": seed,
+            "beta": suite.objectives.beta,
+        }
+        if kind.untrained is None:
+            phase_steps = suite.phase_steps(lambda_dpo)
+            own["phases"] = [[name, phase_steps[name]] for name in suite.order.split("_")]
+            tokens = self._tokens_of_plain_rows(phase_steps)
+            self._train(slug, "run", labels, own, kind="recipe", inputs=inputs, steps=suite.steps, tokens=tokens)
+            return
+        settings = {"model": self.model, "data": identity.data_settings(suite), **own}
+        settings["reduction"] = suite.objectives.reduction
+        inputs["pretrained"] = self.pretrained
+        uses = tuple(self.identities)
+        self._job("recipe", slug, roles=("run",), labels=labels, settings=settings, inputs=inputs, data=uses)
+
+    def _tokens_of_plain_rows(self, phase_steps: dict[str, int]) -> int:
+        """Bound the tokens of a run in which a pair is two rows: another library's loop repeats the prompt."""
+        limits, batch = self.suite.data, self.suite.training.batch_size
+        rows = 2 * batch.dpo * phase_steps["dpo"] + batch.sft * phase_steps["sft"]
+        return rows * (limits.max_prompt_tokens + limits.max_answer_tokens)
 
     def _tokens(self, labels: dict[str, Any], steps: int) -> int:
         """Bound the tokens of a run: every row at its full length."""

@@ -55,6 +55,7 @@ METRICS: dict[str, Metric] = {
     "training_seconds": Metric("s", "lower", "time in optimizer steps, probes included"),
     "probe_seconds": Metric("s", "lower", "time in forward passes made only to choose an objective"),
     "tokens": Metric("tokens", None, "non-padding tokens that took part in a gradient"),
+    "padding_share": Metric("share", "lower", "padding among all tokens forwarded in training, probes included"),
     "probe_tokens": Metric("tokens", None, "non-padding tokens forwarded for probes"),
     "peak_memory_bytes": Metric("B", "lower", "peak memory of the training process or device"),
     "gpu_utilization_percent": Metric("%", None, "median NVML utilization over the run"),
@@ -153,15 +154,6 @@ def clear_rows(folder: Path) -> None:
     """Delete a training job's append-only files, as before its first step."""
     for name in ROWS:
         (folder / f"{name}.jsonl").unlink(missing_ok=True)
-
-
-def totals(rows: Iterable[Mapping[str, Any]], names: Iterable[str]) -> dict[str, Any]:
-    """Add up columns of rows."""
-    sums: dict[str, Any] = dict.fromkeys(names, 0)
-    for row in rows:
-        for name in sums:
-            sums[name] += row[name]
-    return sums
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import record
 from bench.collectors import summarize
 from bench.methods import Objective
 
-ADDED_UP = ("seconds", "probe_seconds", "tokens", "probe_tokens")
+if TYPE_CHECKING:
+    from bench.data import Datasets
+    from bench.policy import Policy
+
+TOKEN_COUNTS = ("tokens", "probe_tokens", "padding_tokens")
+ADDED_UP = ("seconds", "probe_seconds", *TOKEN_COUNTS)
 
 
 class RunLog:
@@ -45,7 +50,8 @@ class RunLog:
 
     def _count(self, row: Mapping[str, Any]) -> None:
         for name in ADDED_UP:
-            self.totals[name] += row[name]
+            known = self.totals[name] is not None and name in row  # padding is not, in rows of older versions
+            self.totals[name] = self.totals[name] + row[name] if known else None
         self.choices.update(f"steps_on/{objective}" for objective in row["weights"])
         gaps = row.get("gaps", {})
         self.choices.update(f"gaps/{objective}" for objective in gaps)
@@ -74,10 +80,18 @@ class RunLog:
             "probe_seconds": record.measured(self.totals["probe_seconds"], "s"),
             "tokens": record.measured(self.totals["tokens"], "tokens"),
             "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),
+            "padding_share": self._padding_share(),
             **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
             **{name: record.measured(count, "rows") for name, count in rows.items()},
             **self._choices(),
         }
+
+    def _padding_share(self) -> dict[str, Any]:
+        padding = self.totals["padding_tokens"]
+        if padding is None:
+            return record.not_measured("share", "some of its steps did not count padding")
+        forwarded = padding + self.totals["tokens"] + self.totals["probe_tokens"]
+        return record.measured(padding / forwarded, "share")
 
     def _choices(self) -> dict[str, dict[str, Any]]:
         """Count the steps that descended each objective, and of the gaps they were chosen on how many were negative."""
@@ -85,3 +99,17 @@ class RunLog:
         if any(name.startswith("gaps/") for name in self.choices):
             names += [f"{name}/{objective}" for name in ("gaps", "negative_gaps") for objective in Objective]
         return {name: record.measured(self.choices[name], "steps") for name in names}
+
+
+def save_adapter(policy: Policy, datasets: Datasets, folder: Path) -> float:
+    """Save the adapter and reload it; return by how much its logits on a training row then differ.
+
+    Raises:
+        JobError: by more than rounding.
+    """
+    import torch
+
+    policy.save(folder)
+    example = datasets.train[Objective.SFT].examples[0]
+    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
+    return policy.check_reload(folder, ids)

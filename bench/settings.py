@@ -163,6 +163,7 @@ class Training(Frozen):
     budget: Literal["steps", "tokens"] = "steps"
     batch_size: PerObjective
     micro_batch_size: PerObjective | None = None
+    group_by_length: bool = False
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0

@@ -114,7 +114,20 @@ class Suite(Experiment):
             )
         self._has_a_front()
         self._has_one_phase_1()
+        self._recipes_fit()
         return self
+
+    def _recipes_fit(self) -> None:
+        """Refuse a recipe that cannot do the suite's reduction."""
+        from bench.recipes import RECIPES
+
+        for method in self.methods:
+            known = RECIPES[method.name].reductions if method.name in RECIPES else (self.objectives.reduction,)
+            if self.objectives.reduction not in known:
+                raise ValueError(
+                    f"objectives.reduction: {method.name} knows {' and '.join(known)} only; set it to that or take "
+                    f"{method.name} out of methods"
+                )
 
     def _has_a_front(self) -> None:
         """Refuse a stopping rule whose reference front comes from ALRIGHT runs that the suite does not make."""

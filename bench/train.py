@@ -26,7 +26,7 @@ from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import PlannedJob
 from bench.policy import Policy
 from bench.processes import Processes
-from bench.run_log import RunLog
+from bench.run_log import TOKEN_COUNTS, RunLog, save_adapter
 from bench.settings import PerObjective
 from bench.stopping import Rule
 from bench.suite import Suite
@@ -45,6 +45,7 @@ class Run:
         row_optimum: log-probabilities of every training row's answers under its objective's optimum, [rows][answers] in
             nats, for the methods that need them.
         prefix: the folder of the job whose checkpoint this run may start from.
+        base_logps: what the untrained policy gives the evaluation rows, by split; the first run fills it in for the others.
         tell: called with {"step", "steps", "losses"} after every step.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
@@ -60,6 +61,7 @@ class Run:
     optimum: Mapping[Objective, float] = field(default_factory=dict)
     row_optimum: Mapping[Objective, Sequence[Sequence[float]]] = field(default_factory=dict)
     prefix: Path | None = None
+    base_logps: held_out.OfSplits = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = lambda message: None
     stopping: Callable[[], bool] = lambda: False
     rule: Rule | None = None
@@ -84,17 +86,18 @@ def train(run: Run) -> None:
                     raise Interrupted(f"stopped at step {trainer.step}")
         trainer.finish()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-            raise
+        refuse_out_of_memory(error, run, trainer.step)
+        raise
+
+
+def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
+    """Raise OutOfMemory, naming the key to lower, for an error that says memory ran out; let any other pass."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         raise OutOfMemory(
-            f"out of memory at step {trainer.step + 1}: lower training.micro_batch_size "
+            f"out of memory at step {step + 1}: lower training.micro_batch_size "
             f"(now {run.suite.training.micro_batch_size or run.batch_size}), data.max_answer_tokens or turn on "
             "model.gradient_checkpointing"
         ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class Trainer:
@@ -119,7 +122,7 @@ class Trainer:
         self.method = kind(setup, kind.Options.model_validate(labels["options"]))
         self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
         self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
-        self.batches = Batches(run.datasets, run.batch_size, seed)
+        self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
         micro = self.settings.micro_batch_size or run.batch_size
         self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
         self.token_budget = budget.tokens(run.datasets, run.batch_size, self.losses.layout, run.job.settings)
@@ -136,7 +139,7 @@ class Trainer:
     def take_step(self) -> None:
         """Take one optimizer step (θ_t → θ_{t+1}); only this is inside the measured training time."""
         self.collecting.resume()
-        self.row = {"step": self.step + 1, "probe_seconds": 0.0, "probe_tokens": 0, "tokens": 0}
+        self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
         choice = self.method.choose(self.step + 1, self.probe)
         if choice.phase != self.phase:
@@ -159,7 +162,7 @@ class Trainer:
             "learning_rate": learning_rate,
             "seconds": seconds,
         }
-        self.row |= self.processes.sum_counts({name: self.row[name] for name in ("tokens", "probe_tokens")})
+        self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
         if choice.gaps is not None:
             self.row["gaps"] = {str(objective): gap for objective, gap in choice.gaps.items()}
         self.batches.end_step()
@@ -183,9 +186,10 @@ class Trainer:
         self.policy.model.eval()
         terms = []
         for part in self.parts(objective, self.batches.to_probe(objective)):
-            value, _, tokens = self.losses.of(part)
+            value, _, batch = self.losses.of(part)
             terms.append(value)
-            self.row["probe_tokens"] += tokens
+            self.row["probe_tokens"] += batch.tokens
+            self.row["padding_tokens"] += batch.padding
         (loss,) = self._sums([terms])
         self.row["probe_seconds"] += self._now() - started
         self.row.setdefault("probes", {})[str(objective)] = loss
@@ -200,8 +204,9 @@ class Trainer:
         for objective, weight in choice.weights.items():
             terms[objective] = []
             for part in self.parts(objective, self.batches.to_descend(objective)):
-                value, chosen, tokens = self.losses.of(part)
-                self.row["tokens"] += tokens
+                value, chosen, batch = self.losses.of(part)
+                self.row["tokens"] += batch.tokens
+                self.row["padding_tokens"] += batch.padding
                 terms[objective].append(value.detach())
                 graph = weight * value
                 if choice.chosen_sft and chosen is not None:
@@ -318,14 +323,16 @@ class Trainer:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
         run, micro = self.run, self.settings.micro_batch_size or self.run.batch_size
         sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
-        scores, pairs = held_out.both_scores(
-            self.policy, run.datasets, split, run.suite.objectives, sizes, run.reference
-        )
+        # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
+        logps = run.base_logps.get(split) if self.step == 0 else None
+        logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
+        if self.step == 0:
+            run.base_logps[split] = logps
         if run.reference is None:
-            chosen, rejected = pairs.T.tolist()
+            chosen, rejected = logps[Objective.DPO].T.tolist()
             row = {"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}
             self.log.append("evaluation_logps", [row])
-        return scores
+        return held_out.scores_of(logps, run.datasets, split, run.suite.objectives, run.reference)
 
     def _write_usage(self) -> None:
         self.log.usage(self.step, self.collecting.drain())
@@ -343,10 +350,7 @@ class Trainer:
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
-        self.policy.save(folder)
-        example = datasets.train[Objective.SFT].examples[0]
-        ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=self.policy.device)
-        difference = self.policy.check_reload(folder, ids)
+        difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)

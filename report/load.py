@@ -150,8 +150,8 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        """Whether it took steps of its own."""
-        return self.job.kind == "train"
+        """Whether it took steps of its own; a recipe that did has phases."""
+        return self.job.kind == "train" or bool(self.phase_steps)
 
     def at(self, step: int) -> dict[str, Any] | None:
         """Return the trajectory's last point that is not later than `step`."""

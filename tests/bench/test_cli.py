@@ -158,6 +158,39 @@ def test_a_killed_worker_fails_its_job_and_the_run_goes_on(folder: Path) -> None
     assert "1 failed, 4 not complete" in out
 
 
+def test_after_a_killed_worker_a_new_one_runs_the_next_jobs(folder: Path) -> None:
+    """With the base model as reference, the DPO optimum and Mix need nothing of the SFT optimum, whose worker is killed.
+
+    They run in a fresh worker; Sequential, whose first phase the optimum would have been, does not.
+    """
+    settings = (
+        "reference.policy=base",
+        "training.steps=200",
+        "training.checkpoint_every=50",
+        "training.evaluate_every=100",
+    )
+    process = start("run", "tiny.yaml", *(one for setting in settings for one in ("--set", setting)), folder=folder)
+    _wait_for_steps(folder, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert out.splitlines()[-1].startswith("results/tiny: 3 made, 0 already complete, 1 FAILED (sft-optimum-s0-")
+    assert "1 not run because a job they need failed" in out.splitlines()[-1]
+    outcomes = {path.parent.name.split("-l0")[0]: json.loads(path.read_text())["outcome"] for path in _statuses(folder)}
+    assert {name.rsplit("-", 1)[0]: outcome for name, outcome in outcomes.items()} == {
+        "sft-optimum-s0": "failed",
+        "reference-logps": "complete",
+        "dpo-optimum-s0": "complete",
+        "mix": "complete",
+    }
+
+
+def _statuses(folder: Path) -> list[Path]:
+    return list((folder / "results/tiny/jobs").glob("*/status.json"))
+
+
 def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
     from filelock import FileLock
 

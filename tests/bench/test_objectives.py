@@ -165,7 +165,7 @@ def test_rows_lie_as_the_layouts_say() -> None:
     assert plain.input_ids.tolist() == [[5, 6, 7, 8], [5, 6, 9, 0]]
     assert plain.attention_mask is None
     assert (plain.predictors.tolist(), plain.targets.tolist()) == ([1, 2, 5], [7, 8, 9])
-    assert (plain.answers, plain.tokens, plain.padding_share) == (2, 7, 0.125)
+    assert (plain.answers, plain.tokens, plain.padding) == (2, 7, 1)
 
     shared = collate([example], "shared_prompt", CPU)
     assert shared.position_ids is not None

@@ -121,12 +121,6 @@ def test_a_training_jobs_rows_are_cut_together(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_totals_add_up_columns() -> None:
-    rows = [{"seconds": 0.5, "tokens": 3, "loss": 1.0}, {"seconds": 0.25, "tokens": 4, "loss": 2.0}]
-    assert record.totals(rows, ("seconds", "tokens")) == {"seconds": 0.75, "tokens": 7}
-    assert record.totals([], ("tokens",)) == {"tokens": 0}
-
-
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ lambdas: [0.25, 0.5, 0.75]
 """
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
-    "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, learning_rate, max_grad_norm, "
+    "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
     "micro_batch_size, schedule, steps, stopping, warmup_steps, weight_decay"
 )
 
@@ -105,12 +105,12 @@ MISTAKES = {
     "an unknown method, by its bare name": (
         ("  - mix", "  - maxrigth"),
         "x.yaml:17: methods[1]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "an unknown method with options": (
         ("name: maxright", "name: maxrigth"),
         "x.yaml:18: methods[2]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "a λ of a method": (
         ("lambdas: [0.25, 0.5]\n", "lambdas: [0.25, 1.3]\n"),

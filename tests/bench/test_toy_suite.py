@@ -82,7 +82,7 @@ MISTAKES = {
     "an unknown method": (
         ("[sequential,", "[sequentail,"),
         "x.yaml:9: methods[0]: unknown method 'sequentail'; did you mean 'sequential'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "a recipe": (
         ("[sequential,", "[interpolation,"),
