@@ -105,11 +105,14 @@ def run(
 
 def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
     """Find out before anything is trained what would fail hours later."""
-    from bench import preflight
+    from bench import inputs, preflight
 
     _warn(plan.suite)
     if not pending:
         return
+    for job in (plan.jobs[job_id] for job_id in pending):
+        if job.kind == "adopt":
+            inputs.adopted(job, folder)
     preflight.check_hub(plan.suite, mirror)
     if any(plan.jobs[job_id].kind == "judge" for job_id in pending) and preflight.check_judge(plan.suite, folder):
         console.print("the judge answers as its configuration needs", highlight=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import inputs, record
-from bench.errors import BenchError, Interrupted, JudgeError, ModelError
+from bench.errors import BenchError, Interrupted, JudgeError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
@@ -303,18 +303,8 @@ def _compute_row_optimum(job: PlannedJob, desk: Desk, folder: Path) -> None:
 
 def _adopt(job: PlannedJob, desk: Desk, folder: Path) -> None:
     """Take over the adapter that a job of another suite in the same results folder trained."""
-    suite, _, job_id = job.labels["method"].partition("/")
-    source = desk.folder.parent / suite / "jobs" / job_id
-    if not (source / "status.json").exists() or not record.read_job(source).complete:
-        raise ModelError(f"reference.policy = {suite}/{job_id}: no complete job in {source}; run that suite first")
-    if not (source / "adapter").is_dir():
-        raise ModelError(
-            f"reference.policy = {suite}/{job_id}: {source} holds records without weights; run that suite again"
-        )
-    if record.read_job(source).spec["settings"].get("model") != job.settings["model"]:
-        raise ModelError(f"reference.policy = {suite}/{job_id}: it was trained on another base model than this suite's")
-    shutil.copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
-    reason = f"trained by another suite: {suite}/{job_id}"
+    shutil.copytree(inputs.adopted(job, desk.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
+    reason = f"trained by another suite: {job.labels['method']}"
     measurements = {name: record.not_measured(record.metric(name).unit, reason) for name in record.OF_TRAINING}
     record.write_json(folder / "measurements.json", measurements)
 
