@@ -98,7 +98,9 @@ def _sections(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> list[
             "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_figures.max_evaluation(tables, pictures))
         ),
         Section("forgetting", "Forgetting", _blocks(*forgotten)),
-        Section("choices", "Choices", examples.strips(tables, log, where)),
+        Section(
+            "choices", "Choices", _blocks(present_statistics.choices(tables), *examples.strips(tables, log, where))
+        ),
         Section("answers", "Answers", examples.side_by_side(tables, verdict, where)),
         Section("splits", "Objective values on both splits", _blocks(present.both_splits(tables))),
         Section("published", "Beside the published figures", published.blocks(tables)),

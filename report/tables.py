@@ -190,7 +190,10 @@ class Tables:
                 if logps is None:
                     return missing(f"{job_id} is missing")
                 job_id = logps.spec["inputs"].get("policy")
-            needs = name in ("reference_logps", "optimum_dpo", "optimum_sft") or name.startswith("front_")
+            if name.startswith("row_optimum_"):
+                rows = self.results.record.jobs.get(job_id)
+                job_id = rows.spec["inputs"]["policy"] if rows else job_id
+            needs = name == "reference_logps" or name.startswith(("optimum_", "row_optimum_", "front_"))
             if needs and job_id is not None:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
