@@ -86,7 +86,7 @@ class SuiteArm:
 
     def __init__(self, record: SuiteRecord) -> None:
         self.results = Results(record)
-        self.tables = Tables(self.results)
+        self.tables = Tables(self.results, refuse=False)
         self.name, self.smoke = record.name, self.results.smoke
         self._by_id = {run.id: run for run in self.results.trained}
         self._answers: dict[tuple[str, str], Answers] = {}

@@ -13,7 +13,7 @@ from bench.errors import InputError, unknown_name
 from bench.record import find_suites
 from report.choice import Candidate, Choice, shown
 from report.choose_figures import LAMBDA, Origin, named_figures, values_by_seed
-from report.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, figures, holds
+from report.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
 from report.expression_parser import parse, wrong
 from report.load import Results
 from report.redraws import DRAWS, Redrawn, Redraws
@@ -68,7 +68,6 @@ class _Choosing:
         every = [self._check(recipe) for recipe in self.tables.ranked]
         checked = [one for one in every if isinstance(one, _Checked)]
         unchecked = [one for one in every if isinstance(one, Candidate)]
-        self._refuse_costs_of_other_machines(checked)
         varies = len(self.seeds) > 1 or any(one.what for one in self.scores.values())
         wins, nobody = _wins(checked, self.expression.maximize) if varies else ([math.nan] * len(checked), math.nan)
         candidates = [replace(one.candidate, wins=share) for one, share in zip(checked, wins, strict=True)]
@@ -126,16 +125,6 @@ class _Choosing:
             measured = np.asarray(origin.measured.number)
             values[seed] = named.factor * (redrawn.values[origin.policy] if redrawn else measured)
         return self.redraws.over_seeds(values)
-
-    def _refuse_costs_of_other_machines(self, checked: list[_Checked]) -> None:
-        costs = [one.name for one in figures(self.expression.goal) if self.named[one.name].cost and one.of == "recipe"]
-        jobs = {job for one in checked for job in one.candidate.jobs.values()}
-        conditions = {run.conditions for run in self.tables.results.runs if run.id in jobs}
-        if costs and len(conditions) > 1:
-            raise InputError(
-                f"--choose: {costs[0]} of recipes that were trained on different hardware or with other numbers of workers "
-                "does not compare; choose by tokens or steps, or run them alike"
-            )
 
     def _resampled(self) -> tuple[str, ...]:
         seeds = (f"{len(self.seeds)} seeds",) if len(self.seeds) > 1 else ()

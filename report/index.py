@@ -10,7 +10,7 @@ from urllib.parse import quote
 from report import html
 from report.document import Cell, Column, Row, Table
 from report.load import Results, is_accuracy, is_win_rate
-from report.numbers import duration, number, plus_minus, series_digits
+from report.numbers import number, plus_minus, series_digits
 from report.tables import Recipe, Tables
 from report.verdict import Verdict
 
@@ -112,7 +112,7 @@ def _row(one: Built, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
         Cell(plus_minus(distance.mean, distance.sd, digits), link=link),
         Cell(_scores(recipe, [name for name in scores if is_accuracy(name)]), link=link),
         Cell(_scores(recipe, [name for name in scores if is_win_rate(name)]), link=link),
-        Cell(duration(seconds.mean), link=link)
+        Cell(number(seconds.mean, series_digits([seconds.mean])), link=link)
         if seconds.n
         else Cell("not measured", note=recipe.reason("training_seconds"), missing=True),
         Cell(plus_minus(runtime.mean, runtime.sd, 1, sign=True), link=link)

@@ -104,10 +104,16 @@ class Recipe:
 
 
 class Tables:
-    """Derive every figure of a suite from its records."""
+    """Derive every figure of a suite from its records.
 
-    def __init__(self, results: Results) -> None:
-        self.results = results
+    Args:
+        results: the records.
+        refuse: leave out what does not compare with most of the suite's runs; False where both sides of a comparison are
+            looked at themselves.
+    """
+
+    def __init__(self, results: Results, refuse: bool = True) -> None:
+        self.results, self._refuse = results, refuse
         self.scores = results.score_names
         self.comparable = Comparable(results)
         self.utilization = self._utilization()
@@ -153,6 +159,8 @@ class Tables:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
             made["utilization_increase_percent"] = self._increase(run, self.utilization)
         made |= derived.figures(self.results, run, made, self.equal_tokens)
+        if not self._refuse:
+            return made
         return {name: self.comparable.check(run, name, one) for name, one in made.items()}
 
     @cached_property
@@ -237,7 +245,8 @@ class Tables:
         return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
 
     def _score(self, of: str, name: str) -> Measured:
-        return self.comparable.check_score(of, name, self.results.score(of, name))
+        score = self.results.score(of, name)
+        return self.comparable.check_score(of, name, score) if self._refuse else score
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:

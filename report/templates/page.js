@@ -30,7 +30,8 @@
         const rows = [...body.rows];
         const ranked = rows.filter((row) => !row.classList.contains("context"));
         const pairs = ranked.map((row) => [row.cells[place], row]);
-        pairs.sort(compare(head.classList.contains("n"), sign));
+        const plain = ranked.some((row) => isNaN(value(row.cells[place])) && !/^(not |–|$)/.test(shown(row.cells[place])));
+        pairs.sort(compare(!plain, sign));
         body.append(...pairs.map(([, row]) => row), ...rows.filter((row) => row.classList.contains("context")));
       });
     });

@@ -98,6 +98,7 @@ def asked(writer: Any, job: str, share: float, rng: np.random.Generator) -> None
     right = (rng.random(2000) < share).astype(int).tolist()
     folder = writer.folder / "jobs" / f"questions-{job}"
     rows = [{"subject": f"subject {place % 57}", "id": place // 57, "correct": one} for place, one in enumerate(right)]
+    (folder / "samples.jsonl").unlink(missing_ok=True)
     append_jsonl(folder / "samples.jsonl", rows)
     write_json(folder / "scores.json", {"mmlu/acc": {"value": sum(right) / 2000, "n": 2000, "standard_error": 0.011}})
 
