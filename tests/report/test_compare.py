@@ -199,6 +199,17 @@ def test_training_on_more_rows_compares_where_the_held_out_rows_stand_apart(full
     assert one.reason == "data.instruction.rows: 100 → 200"
 
 
+def test_a_reference_of_another_seed_makes_no_figure_of_worth_comparable(full: Path, candidate: Path) -> None:
+    """All runs of a side learn from it, so that its luck is in no spread over seeds: neither an alarm nor a pass."""
+    change(candidate, "sft-optimum-s0", "spec.json", lambda spec: spec["labels"].update(seed=7))
+    change(candidate, "mix-*", "scores.json", score("f_sft/held_out", 1.0))
+    made = run(full, candidate)
+    assert made.exit_code == 3
+    assert {one.verdict for one in made.suites[0].rows if one.gates} == {compare.REFUSED}
+    assert row(made, "mix", "mmlu/acc").reason == "reference.seed: 0 → 7"
+    assert row(made, "mix", "training_seconds").verdict == compare.IDENTICAL
+
+
 def test_cost_compares_on_the_same_hardware_only_and_does_not_gate(full: Path, candidate: Path) -> None:
     change(candidate, "mix-*", "spec.json", lambda spec: spec["environment"].update(workers=2))
     made = run(full, candidate)
