@@ -27,6 +27,11 @@ class Example:
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and all answers."""
+        return len(self.prompt) + sum(map(len, self.answers))
+
 
 @dataclass
 class Split:
@@ -116,7 +121,7 @@ def tokenize(rows: Sequence[PreferenceRow | InstructionRow], tokenizer: Any, set
             "rows": len(rows),
             "cut_prompts": tokenizing.cut_prompts,
             "cut_answers": tokenizing.cut_answers,
-            "tokens": sum(len(one.prompt) + sum(map(len, one.answers)) for one in examples),
+            "tokens": sum(one.length for one in examples),
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
         },
     )
@@ -158,14 +163,21 @@ def load(
     return Datasets(splits["train"], splits["held_out"], pairs["held_out"][:judged], stop)
 
 
+POOL = 32  # batches whose rows are sorted by length together
+
+
 class Cursor:
     """Deal out batches of row numbers, epoch by epoch, in an order fixed by seed and objective.
 
-    It moves only when a batch is drawn. The rows that do not fill a batch sit an epoch out.
+    It moves only when a batch is drawn. The rows that do not fill a batch sit an epoch out. Given the rows' `lengths`,
+    rows of similar length share a batch, so that less is padded; the batches stand in no order of length.
     """
 
-    def __init__(self, objective: Objective, rows: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, objective: Objective, rows: int, batch_size: int, seed: int, lengths: Sequence[int] | None = None
+    ) -> None:
         self._key = f"{objective} {seed}"
+        self._lengths = lengths
         self._rows, self._batch_size = rows, batch_size
         self._order: list[int] = []
         self._epoch, self._batch = 0, 0
@@ -175,11 +187,25 @@ class Cursor:
         if (self._batch + 1) * self._batch_size > self._rows:
             self._epoch, self._batch, self._order = self._epoch + 1, 0, []
         if not self._order:
-            self._order = list(range(self._rows))
-            random.Random(f"{self._key} {self._epoch}").shuffle(self._order)
+            self._order = self._deal()
         start = self._batch * self._batch_size
         self._batch += 1
         return self._order[start : start + self._batch_size]
+
+    def _deal(self) -> list[int]:
+        """Return the order of an epoch's rows; it depends on nothing but the epoch's number."""
+        chance = random.Random(f"{self._key} {self._epoch}")
+        order = list(range(self._rows))
+        chance.shuffle(order)
+        if self._lengths is None:
+            return order
+        # Sorted within pools, so that a row meets other rows in other epochs. Those left over are left over by chance.
+        order = order[: self._rows // self._batch_size * self._batch_size]
+        batches: list[Sequence[int]] = []
+        for pool in in_parts(order, POOL * self._batch_size):
+            batches += in_parts(sorted(pool, key=self._lengths.__getitem__), self._batch_size)
+        chance.shuffle(batches)
+        return [row for batch in batches for row in batch]
 
     @property
     def rows_drawn(self) -> int:

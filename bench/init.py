@@ -72,6 +72,7 @@ training: # shared by every method, so that a difference is a method's
   micro_batch_size: # rows in memory at once; lower these when memory runs out, the gradient stays the same
     dpo: 2 # must divide batch_size.dpo
     sft: 4 # must divide batch_size.sft
+  group_by_length: false # true: rows of similar length share a batch and pad less, but MAXRIGHT may read lengths as gaps
   learning_rate: 1.0e-4 # of AdamW
   schedule: constant # constant lets Sequential reuse an optimum's first phase; or linear, cosine
   warmup_steps: 0 # steps over which the learning rate rises
@@ -84,7 +85,7 @@ objectives: # the two losses
   reduction: token_mean # SFT loss per token, or sequence_sum
 
 reference: # the policy that DPO compares with, one for the whole suite
-  policy: sft # sft: trained on the instruction rows; preference_chosen: on the chosen answers; base: the base model
+  policy: sft # sft: trained on the instruction rows; preference_chosen: on the chosen answers; phase_1; base: the base model
 
 order: sft_dpo # of Sequential's two phases, or dpo_sft
 methods: # what is compared
@@ -114,6 +115,7 @@ evaluation: # of every trained policy, the reference and the base model; delete 
       base_url: null # for another endpoint than OpenAI's
       key_variable: OPENAI_API_KEY # the environment variable that holds the key; a key never stands in a suite
       orders: both # single asks once a pair and costs half
+      max_cost_usd: 20 # EDIT. Judging stops before it may cost more; bench plan estimates it; needs a known price
 """
 
 

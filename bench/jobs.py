@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import shutil
 import time
 import traceback
 from collections.abc import Callable
@@ -12,19 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import record
+from bench import inputs, record
 from bench.errors import BenchError, Interrupted, JudgeError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
 from bench.settings import Model, PerObjective
-from bench.stopping import Rule, uses_front, uses_optima
 from bench.suite import Experiment, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.data import Datasets
+    from bench.evaluators import held_out
     from bench.policy import Policy
 
 
@@ -41,6 +43,7 @@ class Desk:
     stopping: Callable[[], bool]
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
+    _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
 
     @property
     def suite(self) -> Suite:
@@ -64,6 +67,11 @@ class Desk:
             self._policies[key] = policy.load(settings, torch.device(self.device), where)
         self._policies[key].detach()
         return self._policies[key]
+
+    def forget(self, policy: Policy) -> None:
+        """Drop a base model on which another library has left its changes; the next job loads it anew."""
+        self._policies = {key: one for key, one in self._policies.items() if one is not policy}
+        gc.collect()  # trainers hold models in cycles, and two base models may not fit on a device
 
     def policy_of(self, job: PlannedJob) -> Policy:
         """Return the policy a job evaluates: the base, or the base with the input's adapter."""
@@ -91,6 +99,10 @@ class Desk:
                 settings, tokenizer, self.mirror, sft_on_chosen=bool(on_chosen), judged=judged
             )
         return self._datasets[key]
+
+    def base_logps(self, own: dict[str, Any]) -> held_out.OfSplits:
+        """Return where the untrained policy's log-probabilities on this worker's evaluation rows are kept."""
+        return self._base_logps.setdefault(repr(sorted(own.items())), {})
 
     def say(self, text: str) -> None:
         """Log a line and show it as the job's present activity."""
@@ -192,98 +204,74 @@ def _train(job: PlannedJob, desk: Desk, folder: Path) -> None:
             policy=policy,
             datasets=datasets,
             batch_size=batch_size,
-            reference=_reference_logps(job, desk),
-            optimum=_optimum(job, desk),
+            reference=inputs.reference_logps(job, desk),
+            optimum=inputs.optimum(job, desk),
+            row_optimum=inputs.row_optimum(job, desk),
             prefix=desk.job_folder(job.prefix.job) if job.prefix else None,
+            base_logps=desk.base_logps(own),
             tell=desk.tell,
             stopping=desk.stopping,
-            rule=_rule(job, desk),
+            rule=inputs.rule(job, desk),
         )
     )
     policy.detach()
-    measurements = record.read_json(folder / "measurements.json")
     if desk.environment["workers"] > 1:
-        for name in ("training_seconds", "probe_seconds", "cpu_utilization_percent", "energy_joules"):
-            measurements.get(name, {})["shared_machine"] = True
+        measurements = _mark_shared(record.read_json(folder / "measurements.json"))
         record.write_json(folder / "measurements.json", measurements)
 
 
-def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
-    """Make an adapter of other jobs' adapters, check that it reloads, and write what a training job writes of it."""
-    import torch
+def _mark_shared(measurements: dict[str, Any]) -> dict[str, Any]:
+    """Mark what other workers on the same machine have slowed down."""
+    for name in ("training_seconds", "probe_seconds", "cpu_utilization_percent", "energy_joules"):
+        measurements.get(name, {})["shared_machine"] = True
+    return measurements
 
-    from bench.evaluators import held_out
+
+def _recipe(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Make an adapter by other means than the shared loop, and write what a training job writes of it."""
     from bench.recipes import RECIPES, Making
+    from bench.recipes.steps import Steps
+    from bench.run_log import save_adapter
+    from bench.train import Run
 
     kind = RECIPES[job.settings["recipe"]]
     policy = desk.base(desk.suite.model, job.inputs.get("pretrained"))
-    adapters = {name: desk.job_folder(job.inputs[name]) for name in kind.needs}
-    started = time.perf_counter()
+    run = Run(
+        job=job,
+        suite=desk.suite,
+        folder=folder,
+        policy=policy,
+        datasets=desk.datasets(policy.tokenizer, {}),
+        batch_size=desk.suite.training.batch_size,
+        reference=inputs.reference_logps(job, desk),
+        tell=desk.tell,
+    )
+    steps = Steps(run)
+    adapters = {name: desk.job_folder(job.inputs[name]) for name in kind.needs if name in job.inputs}
     recipe = kind(kind.Options.model_validate(job.settings["options"]))
-    recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters))
-    seconds = time.perf_counter() - started
-    datasets = desk.datasets(policy.tokenizer, {})
-    micro = desk.suite.training.micro_batch_size or desk.suite.training.batch_size
-    sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
-    scores: dict[str, Any] = {}
-    for split in ("held_out", "train"):
-        desk.say(f"objective values on {split} rows")
-        reference = _reference_logps(job, desk)
-        scores |= held_out.both_scores(policy, datasets, split, desk.suite.objectives, sizes, reference)[0]
-    policy.save(folder)
-    example = datasets.train[Objective.SFT].examples[0]
-    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
-    difference = policy.check_reload(folder, ids)
-    policy.detach()
-    measurements = {name: record.not_measured(record.metric(name).unit, kind.untrained) for name in record.OF_TRAINING}
-    measurements["recipe_seconds"] = record.measured(seconds, "s")
+    try:
+        started = time.perf_counter()
+        recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters, steps))
+        seconds = time.perf_counter() - started
+        if kind.untrained is None:
+            scores = steps.evaluate(both_splits=True)
+            measurements = steps.measurements()
+            if desk.environment["workers"] > 1:
+                measurements = _mark_shared(measurements)
+        else:
+            scores = steps.scores("held_out") | steps.scores("train")
+            units = {name: record.metric(name).unit for name in record.OF_TRAINING}
+            measurements = {name: record.not_measured(unit, kind.untrained) for name, unit in units.items()}
+            measurements["recipe_seconds"] = record.measured(seconds, "s")
+        difference = save_adapter(policy, run.datasets, folder)
+    finally:
+        policy.detach()
+        if kind.untrained is None:
+            desk.forget(policy)
     measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
     record.write_json(folder / "measurements.json", measurements)
     record.write_json(folder / "scores.json", scores)
-    record.write_json(folder / "data.json", datasets.facts())
-
-
-def _reference_logps(job: PlannedJob, desk: Desk) -> Any:
-    source = job.inputs.get("reference_logps")
-    return record.read_json(desk.job_folder(source) / "reference_logps.json") if source else None
-
-
-def _optimum(job: PlannedJob, desk: Desk) -> dict[Objective, float]:
-    """Read f* on training rows, where MAXRIGHT's rule compares it with training batches."""
-    found = {}
-    for objective in Objective:
-        source = job.inputs.get(f"optimum_{objective}")
-        if source:
-            scores = record.read_json(desk.job_folder(source) / "scores.json")
-            found[objective] = float(scores[f"f_{objective}/train"]["value"])
-    return found
-
-
-def _rule(job: PlannedJob, desk: Desk) -> Rule | None:
-    """Put a run's stopping rule together from numbers in the suite, or from the ends of the runs it is compared with."""
-    settings = job.settings.get("stopping")
-    if settings is None:
-        return None
-    compared = {name: one for name, one in job.inputs.items() if name.startswith(("optimum_", "front_"))}
-    reference = _reference_logps(job, desk)
-    ends = {name: _end(desk.job_folder(one), desk.suite, reference) for name, one in compared.items()}
-    optimum, front = {}, {}
-    if uses_optima(settings["rule"], job.labels["base_method"]):
-        optimum = {objective: ends[f"optimum_{objective}"][objective] for objective in Objective}
-    if settings["front"]:
-        points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
-        front = {f"point {place}": point for place, point in enumerate(points, 1)}
-    elif uses_front(settings["rule"], job.labels["base_method"]):
-        front = {job.inputs[name]: ends[name] for name in sorted(ends)}
-    return Rule(settings["threshold"], optimum, front)
-
-
-def _end(folder: Path, suite: Suite, reference: Any) -> dict[Objective, float]:
-    """Read the objective values a run ended at, on the evaluation split."""
-    rows = list(record.read_jsonl(folder / "trajectory.jsonl"))[-1:]
-    logps = [row for row in record.read_jsonl(folder / "evaluation_logps.jsonl") if row["step"] == rows[0]["step"]]
-    (last,) = record.complete_trajectory(rows, logps, reference, suite.objectives.beta)
-    return {objective: float(last[f"f_{objective}/{suite.primary_split}"]) for objective in Objective}
+    record.write_json(folder / "data.json", run.datasets.facts())
 
 
 def _compute_reference_logps(job: PlannedJob, desk: Desk, folder: Path) -> None:
@@ -300,13 +288,36 @@ def _compute_reference_logps(job: PlannedJob, desk: Desk, folder: Path) -> None:
     record.write_json(folder / "reference_logps.json", made)
 
 
+def _compute_row_optimum(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Keep an optimum's log-probabilities of every training row of its objective."""
+    from bench.evaluators import held_out
+
+    policy = desk.policy_of(job)
+    objective = Objective(job.settings["objective"])
+    examples = desk.datasets(policy.tokenizer, {}).train[objective].examples
+    size = 2 * getattr(desk.suite.training.micro_batch_size or desk.suite.training.batch_size, objective)
+    desk.say(f"the optimum's log-probabilities of {len(examples)} training rows")
+    logps = held_out.answer_logps(policy, examples, size).tolist()
+    record.write_json(folder / "row_logps.json", {"objective": str(objective), "unit": "nats", "logps": logps})
+
+
+def _adopt(job: PlannedJob, desk: Desk, folder: Path) -> None:
+    """Take over the adapter that a job of another suite in the same results folder trained."""
+    shutil.copytree(inputs.adopted(job, desk.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
+    reason = f"trained by another suite: {job.labels['method']}"
+    measurements = {name: record.not_measured(record.metric(name).unit, reason) for name in record.OF_TRAINING}
+    record.write_json(folder / "measurements.json", measurements)
+
+
 def _lm_eval(job: PlannedJob, desk: Desk, folder: Path) -> None:
     from bench.evaluators import questions
 
     settings = desk.suite.evaluation.lm_eval
     assert settings is not None
-    scores, rows = questions.ask(desk.policy_of(job), settings, desk.mirror, desk.say)
+    policy = desk.policy_of(job)
+    scores, rows = questions.ask(policy, settings, desk.mirror, desk.say)
     _write_rows(folder, rows)
+    record.write_json(folder / "data.json", questions.facts(policy, settings, desk.mirror, rows))
     record.write_json(folder / "scores.json", scores)
 
 
@@ -336,7 +347,14 @@ def _judge(job: PlannedJob, desk: Desk, folder: Path) -> None:
         win_rate.Pair(id=row["id"], instruction=pair.prompt, ours=row["answer"], theirs=pair.chosen)
         for row, pair in zip(answers, datasets.judged, strict=True)
     ]
-    scores, rows = win_rate.judge(pairs, settings.judge, folder, lambda model: desk.base(model, pretrained), desk.say)
+    scores, rows = win_rate.judge(
+        pairs,
+        settings.judge,
+        folder,
+        lambda model: desk.base(model, pretrained),
+        desk.say,
+        others=lambda: desk.folder.glob(win_rate.JOURNALS),
+    )
     _write_rows(folder, rows)
     record.write_json(folder / "scores.json", scores)
     for name, score in scores.items():
@@ -361,7 +379,9 @@ KINDS: dict[str, Callable[[PlannedJob, Desk, Path], None]] = {
     "pretrain": _pretrain,
     "train": _train,
     "recipe": _recipe,
+    "adopt": _adopt,
     "reference_logps": _compute_reference_logps,
+    "row_optimum": _compute_row_optimum,
     "lm_eval": _lm_eval,
     "generate": _generate,
     "judge": _judge,

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import projection
 from bench.data import Example
 
 Layout = Literal["plain", "shared_prompt"]
@@ -38,19 +39,29 @@ class Batch:
     tokens: int
 
     @property
-    def padding_share(self) -> float:
-        return 1 - self.tokens / self.input_ids.numel()
+    def padding(self) -> int:
+        """Tokens forwarded for nothing."""
+        return self.input_ids.numel() - self.tokens
+
+
+def tokens_of(example: Example, layout: Layout) -> int:
+    """Count the tokens that an example takes up: a shared prompt once, a plain one before every answer."""
+    prompts = 1 if layout == "shared_prompt" else len(example.answers)
+    return prompts * len(example.prompt) + sum(map(len, example.answers))
 
 
 def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -> Batch:
     """Lay examples out as rows; answer k of example i is sequence i · answers per example + k.
 
-    `plain` makes a row per answer. `shared_prompt` makes one row per example, prompt then every answer, so that the
-    prompt is forwarded once: positions restart after the prompt for each answer and a mask hides the answers from each
-    other.
+    `plain` makes a row per answer. `shared_prompt` makes one stretch of each example, prompt then every answer, so that
+    the prompt is forwarded once: positions restart after the prompt for each answer and a mask hides the answers from each
+    other. Short stretches stand in one row, hidden from each other too, so that little is padded. Rows that this would not
+    make fewer lie plain, which needs no mask.
     """
-    if layout == "shared_prompt" and any(len(example.answers) > 1 for example in examples):
-        return _shared(examples, device)
+    if layout == "shared_prompt":
+        places = _places([example.length for example in examples])
+        if len({row for row, _ in places}) < sum(len(example.answers) for example in examples):
+            return _shared(examples, places, device)
     rows = [(example.prompt, answer) for example in examples for answer in example.answers]
     length = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer in rows]
@@ -74,9 +85,23 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
     )
 
 
-def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
-    lengths = [len(example.prompt) + sum(map(len, example.answers)) for example in examples]
-    rows, length = len(examples), max(lengths)
+def _places(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Find each stretch a row and a start in it: the longest first, each in the first row with room for it."""
+    capacity = max(lengths)
+    filled: list[int] = []
+    places = [(0, 0)] * len(lengths)
+    for number in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
+        fitting = (row for row, end in enumerate(filled) if end + lengths[number] <= capacity)
+        row = next(fitting, len(filled))
+        if row == len(filled):
+            filled.append(0)
+        places[number] = (row, filled[row])
+        filled[row] += lengths[number]
+    return places
+
+
+def _shared(examples: Sequence[Example], places: Sequence[tuple[int, int]], device: torch.device) -> Batch:
+    rows, length = 1 + max(row for row, _ in places), max(example.length for example in examples)
     ids = torch.zeros(rows, length, dtype=torch.long)
     positions = torch.zeros(rows, length, dtype=torch.long)
     # Every position may look at itself, padding included: a row of the mask without a True would give NaN.
@@ -85,20 +110,21 @@ def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
     targets: list[int] = []
     sequences: list[int] = []
     number = 0
-    for row, example in enumerate(examples):
+    for (row, begin), example in zip(places, examples, strict=True):
         prompt = len(example.prompt)
-        ids[row, :prompt] = torch.tensor(example.prompt)
-        positions[row, :prompt] = torch.arange(prompt)
-        mask[row, :prompt, :prompt] = torch.ones(prompt, prompt, dtype=torch.bool).tril()
-        start = prompt
+        start = begin + prompt
+        ids[row, begin:start] = torch.tensor(example.prompt)
+        positions[row, begin:start] = torch.arange(prompt)
+        mask[row, begin:start, begin:start] = torch.ones(prompt, prompt, dtype=torch.bool).tril()
+        base = row * length
+        last_of_prompt = base + start - 1
         for answer in example.answers:
             end = start + len(answer)
             ids[row, start:end] = torch.tensor(answer)
             positions[row, start:end] = torch.arange(prompt, prompt + len(answer))
-            mask[row, start:end, :prompt] = True
+            mask[row, start:end, begin : begin + prompt] = True
             mask[row, start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
-            base = row * length
-            predictors += [base + prompt - 1, *range(base + start, base + end - 1)]
+            predictors += [last_of_prompt, *range(base + start, base + end - 1)]
             targets += answer
             sequences += [number] * len(answer)
             start, number = end, number + 1
@@ -110,22 +136,30 @@ def _shared(examples: Sequence[Example], device: torch.device) -> Batch:
         targets=torch.tensor(targets, device=device),
         sequences=torch.tensor(sequences, device=device),
         answers=number,
-        tokens=sum(lengths),
+        tokens=sum(example.length for example in examples),
     )
 
 
 def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π_θ of every answer token, in nats and float32. Shape: [answer tokens]."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.attention_mask is not None:
-        arguments |= {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids}
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        arguments |= {
+            "attention_mask": _added(batch.attention_mask, getattr(causal, "dtype", torch.float32)),
+            "position_ids": batch.position_ids,
+        }
     if getattr(causal, "bench_full_logits", False):
         logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
-    else:
-        hidden = causal.get_decoder()(**arguments).last_hidden_state
-        logits = causal.get_output_embeddings()(hidden.flatten(0, 1).index_select(0, batch.predictors))
-    return -F.cross_entropy(logits.float(), batch.targets, reduction="none")
+        return -F.cross_entropy(logits.float(), batch.targets, reduction="none")
+    hidden = causal.get_decoder()(**arguments).last_hidden_state.flatten(0, 1).index_select(0, batch.predictors)
+    cap = getattr(causal, "bench_logit_cap", None)
+    return projection.token_logps(causal.get_output_embeddings(), hidden, batch.targets, cap)
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a mask into numbers that attention adds to its scores: every kernel takes those, and none converts them again."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def sequence_logps(model: Any, batch: Batch) -> Tensor:
@@ -150,10 +184,21 @@ def dpo_losses(
     return -F.logsigmoid(beta * margin)
 
 
+def dpo_and_chosen_sums(
+    model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float
+) -> tuple[Tensor, Tensor]:
+    """Return, over a batch's pairs, the sum of Eq. 1's summand and −Σ log π_θ(y_w | x), from one forward pass.
+
+    Divide the first by the pairs of the whole batch for f_DPO, the second as `sft_sum` for f_SFT on the chosen answers.
+    """
+    logps = sequence_logps(model, batch).view(-1, 2)
+    losses = dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta)
+    return losses.sum(), -logps[:, 0].sum()
+
+
 def dpo_sum(model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float) -> Tensor:
     """Return the sum over a batch's pairs of Eq. 1's summand. Divide by the pairs of the whole batch for f_DPO."""
-    logps = sequence_logps(model, batch).view(-1, 2)
-    return dpo_losses(logps[:, 0], logps[:, 1], reference["chosen"], reference["rejected"], beta).sum()
+    return dpo_and_chosen_sums(model, batch, reference, beta)[0]
 
 
 def sft_sum(model: Any, batch: Batch) -> Tensor:

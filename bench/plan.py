@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.suite import Experiment
 
-WITH_ADAPTER = ("train", "recipe")
+WITH_ADAPTER = ("train", "recipe", "adopt")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class PlannedJob:
     @property
     def needs_weights_of(self) -> tuple[str, ...]:
         """The jobs whose weights this one loads."""
-        names = ("policy", "pretrained", *(("optimum_dpo", "optimum_sft") if self.kind == "recipe" else ()))
+        of_recipe = ("optimum_dpo", "optimum_sft", "reference") if self.kind == "recipe" else ()
+        names = ("policy", "pretrained", *of_recipe)
         return tuple(job for name, job in self.inputs.items() if name in names)
 
     @property

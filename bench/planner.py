@@ -5,7 +5,7 @@
     pretrain ──► everything (source `world` only)
     train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
               └── checkpoint at the phase change ──────────► Sequential runs of the same seed
-    both optima of a seed ─► recipe                               an adapter made without steps
+    both optima of a seed, or the reference ─► recipe             an adapter not made by the shared loop
     base, reference, optima, runs ─► lm_eval
                                   └► generate ─► judge
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import identity, sources, toy
-from bench.methods import METHODS, Objective
+from bench.methods import METHODS, Need, Objective, options_of
 from bench.plan import WITH_ADAPTER, Plan, PlannedJob, Prefix
 from bench.recipes import RECIPES
 from bench.settings import Judge
@@ -103,15 +103,13 @@ class _Planner:
             "model": self.model,
             "lora": suite.lora.model_dump(mode="json"),
             "data": identity.data_settings(suite),
-            "training": suite.training.model_dump(
-                mode="json", exclude={"epochs", "steps", "checkpoint_every", "stopping"}
-            ),
+            "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
             **own,
         }
         inputs = {"pretrained": self.pretrained, **parts.pop("inputs", {})}
         return self._job(
-            "train",
+            parts.pop("kind", "train"),
             slug,
             roles=(role,),
             labels=labels,
@@ -122,22 +120,21 @@ class _Planner:
         )
 
     def _first_phase_alone(
-        self, objective: Objective, seed: int, role: str, slug: str, steps: int, **own: Any
+        self,
+        objective: Objective,
+        seed: int,
+        role: str,
+        slug: str,
+        steps: int,
+        prefix: Prefix | None = None,
+        **own: Any,
     ) -> PlannedJob:
         """Add a Sequential run whose second phase is empty: an optimum, or a reference policy."""
         uses_dpo = objective is Objective.DPO
         inputs = {"reference_logps": self.reference_logps} if uses_dpo else {}
         beta = {"beta": self.suite.objectives.beta} if uses_dpo else {}
         phases = {str(one): steps if one is objective else 0 for one in Objective}
-        labels = {
-            "method": "sequential",
-            "base_method": "sequential",
-            "lambda_dpo": None,
-            "seed": seed,
-            "order": "dpo_sft" if uses_dpo else "sft_dpo",
-            "phase_steps": phases,
-            "options": {},
-        }
+        labels = _labels("sequential", "sequential", None, seed, "dpo_sft" if uses_dpo else "sft_dpo", phases)
         settings = {
             "method": "sequential",
             "options": {},
@@ -146,7 +143,19 @@ class _Planner:
             **beta,
             **own,
         }
-        return self._train(slug, role, labels, settings, inputs=inputs, steps=steps, tokens=self._tokens(labels, steps))
+        tokens = self._tokens(labels, steps)
+        return self._train(slug, role, labels, settings, inputs=inputs, prefix=prefix, steps=steps, tokens=tokens)
+
+    def _row_optimum(self, objective: Objective, optimum: str, seed: int) -> str:
+        """Add an optimum's log-probabilities of every training row, which paired gaps compare batches with."""
+        return self._job(
+            "row_optimum",
+            f"row-optimum-{objective}-s{seed}",
+            labels={"of": optimum, "objective": str(objective), "seed": seed},
+            settings={"model": self.model, "data": identity.data_settings(self.suite), "objective": str(objective)},
+            inputs={"pretrained": self.pretrained, "policy": optimum},
+            data=tuple(self.identities),
+        ).id
 
     def _optimum(self, objective: Objective, seed: int) -> PlannedJob:
         role = f"optimum_{objective}"
@@ -156,7 +165,11 @@ class _Planner:
         """Add the reference policy and its log-probabilities on the preference data."""
         suite, reference = self.suite, self.suite.reference
         policy: str | None = None
-        if reference.policy != "base":
+        if reference.job:
+            policy = self._adopted(reference.job).id
+        elif reference.policy == "phase_1":
+            policy = self._phase_1().id
+        elif reference.policy != "base":
             rows = reference.rows or (
                 suite.data.preference.rows if reference.policy == "preference_chosen" else suite.data.instruction.rows
             )
@@ -176,6 +189,25 @@ class _Planner:
         return self._job(
             "reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)
         ).id
+
+    def _phase_1(self) -> PlannedJob:
+        """Add the end of the first seed's SFT phase; a constant schedule takes it from the SFT optimum's checkpoint."""
+        suite, seed = self.suite, self.suite.seeds[0]
+        (lambda_dpo,) = {*suite.lambdas, *(one for method in suite.methods for one in method.lambdas or ())}
+        steps = suite.phase_steps(lambda_dpo)["sft"]
+        prefix = None
+        if suite.training.schedule == "constant" and steps < suite.steps:
+            prefix = Prefix(self._optimum(Objective.SFT, seed).id, steps)
+            self.plan.keep(prefix.job, prefix.step)
+        slug = f"sft-optimum-s{seed}" if steps == suite.steps else f"sft-phase-1-s{seed}"
+        return self._first_phase_alone(Objective.SFT, seed, "reference", slug, steps, prefix)
+
+    def _adopted(self, job: str) -> PlannedJob:
+        """Add a policy that another suite trained; its id holds the hash of all that made it."""
+        labels = _labels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
+        settings = {"model": self.model, "job": job.partition("/")[2]}
+        inputs = {"pretrained": self.pretrained}
+        return self._job("adopt", "adopted", roles=("reference",), labels=labels, settings=settings, inputs=inputs)
 
     def _front(self, seed: int) -> list[PlannedJob]:
         """Return the ALRIGHT runs of a seed, which with the optima are the reference front that joint runs may stop at."""
@@ -204,13 +236,16 @@ class _Planner:
     def _run(self, method: Method, lambda_dpo: float, seed: int) -> PlannedJob:
         suite = self.suite
         kind = METHODS[method.name]
-        options = kind.Options.model_validate(method.options).model_dump(mode="json")
+        options = options_of(kind, method.options)
         order = [Objective(name) for name in suite.order.split("_")]
         phase_steps = suite.phase_steps(lambda_dpo)
         optima = {objective: self._optimum(objective, seed) for objective in Objective}
         inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
-        if kind.needs_optima:
+        needs = kind.needs(kind.Options.model_validate(method.options))
+        if Need.OPTIMUM in needs:
             inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
+        if Need.ROW_OPTIMUM in needs:
+            inputs |= {f"row_optimum_{one}": self._row_optimum(one, optima[one].id, seed) for one in Objective}
         stopping, compared_with = self._stopping(method, seed)
         inputs |= compared_with
         own: dict[str, Any] = {
@@ -229,56 +264,50 @@ class _Planner:
             if suite.training.schedule == "constant" and 0 < phase_steps[order[0]] < suite.steps:
                 prefix = Prefix(first.id, phase_steps[order[0]])
                 self.plan.keep(prefix.job, prefix.step)
+        elif suite.training.budget == "tokens":
+            own["budget"] = {"tokens_of_phases": [[str(objective), phase_steps[objective]] for objective in order]}
         else:
             own["steps"] = suite.steps
-        labels = {
-            "method": method.shown,
-            "base_method": method.name,
-            "lambda_dpo": lambda_dpo,
-            "seed": seed,
-            "order": suite.order,
-            "phase_steps": phase_steps,
-            "options": options,
-        }
+        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phase_steps, options)
         slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
         tokens = self._tokens(labels, suite.steps)
         return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
 
     def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
-        """Add a run that is made of other jobs' adapters instead of steps."""
+        """Add a run that is not made by the shared loop."""
         suite, kind = self.suite, RECIPES[method.name]
-        options = kind.Options.model_validate(method.options).model_dump(mode="json")
-        optima = {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
-        self._job(
-            "recipe",
-            f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}",
-            roles=("run",),
-            labels={
-                "method": method.shown,
-                "base_method": method.name,
-                "lambda_dpo": lambda_dpo,
-                "seed": seed,
-                "order": suite.order,
-                "phase_steps": None,
-                "options": options,
-            },
-            settings={
-                "model": self.model,
-                "data": identity.data_settings(suite),
-                "recipe": method.name,
-                "options": options,
-                "lambda_dpo": lambda_dpo,
-                "seed": seed,
-                "beta": suite.objectives.beta,
-                "reduction": suite.objectives.reduction,
-            },
-            inputs={
-                "pretrained": self.pretrained,
-                "reference_logps": self.reference_logps,
-                **{name: optima[name] for name in kind.needs},
-            },
-            data=tuple(self.identities),
-        )
+        options = options_of(kind, method.options)
+        needs: dict[str, str | None] = {
+            **{f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective},
+            "reference": self.plan.jobs[self.reference_logps].inputs.get("policy"),
+        }
+        inputs = {"reference_logps": self.reference_logps, **{name: needs[name] for name in kind.needs}}
+        slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
+        phases = suite.phase_steps(lambda_dpo) if kind.untrained is None else None
+        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phases, options)
+        own: dict[str, Any] = {
+            "recipe": method.name,
+            "options": options,
+            "lambda_dpo": lambda_dpo,
+            "seed": seed,
+            "beta": suite.objectives.beta,
+        }
+        if phases:
+            own["phases"] = [[name, phases[name]] for name in suite.order.split("_")]
+            tokens = self._tokens_of_plain_rows(phases)
+            self._train(slug, "run", labels, own, kind="recipe", inputs=inputs, steps=suite.steps, tokens=tokens)
+            return
+        settings = {"model": self.model, "data": identity.data_settings(suite), **own}
+        settings["reduction"] = suite.objectives.reduction
+        inputs["pretrained"] = self.pretrained
+        uses = tuple(self.identities)
+        self._job("recipe", slug, roles=("run",), labels=labels, settings=settings, inputs=inputs, data=uses)
+
+    def _tokens_of_plain_rows(self, phase_steps: dict[str, int]) -> int:
+        """Bound the tokens of a run in which a pair is two rows: another library's loop repeats the prompt."""
+        limits, batch = self.suite.data, self.suite.training.batch_size
+        rows = 2 * batch.dpo * phase_steps["dpo"] + batch.sft * phase_steps["sft"]
+        return rows * (limits.max_prompt_tokens + limits.max_answer_tokens)
 
     def _tokens(self, labels: dict[str, Any], steps: int) -> int:
         """Bound the tokens of a run: every row at its full length."""
@@ -336,6 +365,27 @@ class _Planner:
                 inputs=uses,
                 data=("preference",),
             )
+
+
+def _labels(
+    method: str,
+    base_method: str,
+    lambda_dpo: float | None,
+    seed: int,
+    order: str,
+    phase_steps: dict[str, int] | None,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Word who a run is, for its record."""
+    return {
+        "method": method,
+        "base_method": base_method,
+        "lambda_dpo": lambda_dpo,
+        "seed": seed,
+        "order": order,
+        "phase_steps": phase_steps,
+        "options": options or {},
+    }
 
 
 def _slug(text: str) -> str:

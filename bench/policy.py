@@ -4,30 +4,66 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.cache import cache_folder
 from bench.errors import JobError, ModelError
 from bench.identity import gguf_file
 from bench.settings import Lora, Model
+
+if TYPE_CHECKING:
+    from bench.data import Example
+    from bench.objectives import Layout
 
 ADAPTER = "adapter"
 
 
 @dataclass
 class Policy:
-    """Hold a model in memory, with or without an adapter."""
+    """Hold a model in memory, with or without an adapter.
+
+    Attributes:
+        layout: how the rows of a pair lie where they fit into the window.
+        window: positions that its attention looks back over; None: all of them.
+        notes: what this model cannot take, each said once.
+    """
 
     model: Any
     tokenizer: Any
     device: torch.device
     settings: Model
-    layout: Any = "shared_prompt"
+    layout: Layout = "shared_prompt"
+    window: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def layout_of(self, examples: Sequence[Example]) -> Layout:
+        """Return how rows are to lie: a mask for shared prompts would lift a window that is narrower than the rows."""
+        longest = max(len(one.prompt) + max(map(len, one.answers)) for one in examples)
+        if self.layout == "plain" or self.window is None or longest <= self.window:
+            return self.layout
+        self.note(f"rows of {longest} tokens reach past the model's window of {self.window}: prompts are not shared")
+        return "plain"
+
+    def note(self, text: str) -> None:
+        """Say once that something is done the plain way."""
+        if text not in self.notes:
+            self.notes.append(text)
+            logging.getLogger("bench").warning(text)
+
+    def forward_facts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Say for the record how rows are forwarded; both ways give the same numbers to rounding."""
+        logits = "all tokens" if self.model_alone().bench_full_logits else "answer tokens"
+        return {"layout": self.layout_of(examples), "logits": logits, "notes": self.notes}
+
+    def model_alone(self) -> Any:
+        """Return the causal model, whether or not an adapter is on it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def end_of_turn_ids(self) -> list[int]:
         """List the token ids that end an answer."""
@@ -219,40 +255,40 @@ def _plain_copy_of_gguf(package: str) -> Path:
     return folder
 
 
-def cache_folder() -> Path:
-    """Return where rebuilt models are kept: $BENCH_CACHE, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posttrain-bench"
-    return Path(os.environ.get("BENCH_CACHE", str(default))).expanduser()
-
-
 @torch.no_grad()
 def _check_kernels(policy: Policy) -> None:
     """See on a few tokens whether this model can take the fast paths; choose the plain ones where it cannot.
 
     The decoder followed by the output embeddings must equal the whole model (some models scale or cap their logits), and
-    a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask). A model that looks back through
-    a window keeps plain rows: the mask of a shared prompt would lift the window, and a few tokens cannot show it.
+    a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask). A few tokens cannot show what a
+    window does: `Policy.layout_of` looks at the rows' lengths.
     """
     from bench.data import Example
     from bench.objectives import collate, sequence_logps
 
     config = policy.model.config.get_text_config()
-    windowed = any(getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    policy.window = min((window for window in windows if window), default=None)
     ids = [token % config.vocab_size for token in (5, 11, 3, 17, 8, 2, 9)]
     example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
     batch = collate([example], "plain", policy.device)
     policy.model.bench_full_logits = True
     expected = sequence_logps(policy.model, batch)
     policy.model.bench_full_logits = False
+    policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
     tolerance = 1e-3 if policy.settings.dtype == "float32" else 0.2
     try:
         fast = torch.allclose(sequence_logps(policy.model, batch), expected, atol=tolerance)
     except (AttributeError, TypeError):
         fast = False
     policy.model.bench_full_logits = not fast
+    if not fast:
+        policy.note("the model does more than project to its vocabulary: logits are made for all tokens of a row")
     try:
         shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
         same = torch.allclose(shared, expected, atol=tolerance)
     except (RuntimeError, ValueError, TypeError):
         same = False
-    policy.layout = "shared_prompt" if same and not windowed else "plain"
+    policy.layout = "shared_prompt" if same else "plain"
+    if not same:
+        policy.note("the model cannot take two answers in one row: a pair's prompt is forwarded twice")

@@ -5,9 +5,12 @@ Every model is frozen and refuses unknown keys. Units are in the names; λ is `l
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bench.errors import unknown_name
 
 Positive = Annotated[int, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -149,12 +152,18 @@ class Stopping(Frozen):
 
 
 class Training(Frozen):
-    """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both."""
+    """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both.
+
+    Under `budget: tokens` a joint run ends with the step at which it has trained on as many tokens as the matching
+    Sequential run does.
+    """
 
     epochs: Positive | None = None
     steps: Positive | None = None
+    budget: Literal["steps", "tokens"] = "steps"
     batch_size: PerObjective
     micro_batch_size: PerObjective | None = None
+    group_by_length: bool = False
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -169,6 +178,10 @@ class Training(Frozen):
     def _one_length(self) -> Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if self.budget == "tokens" and self.schedule != "constant":
+            raise ValueError(
+                f"budget: tokens needs schedule: constant, not {self.schedule!r}, whose end would depend on the tokens"
+            )
         for objective in ("dpo", "sft"):
             micro = getattr(self.micro_batch_size or self.batch_size, objective)
             if getattr(self.batch_size, objective) % micro:
@@ -183,17 +196,43 @@ class Objectives(Frozen):
     reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
 
 
-class Reference(Frozen):
-    """Say which policy is π_ref for the whole suite. Lengths left out are the training's own."""
+REFERENCES = ("base", "phase_1", "preference_chosen", "sft")
 
-    policy: Literal["sft", "preference_chosen", "base"] = "sft"
+
+class Reference(Frozen):
+    """Say which policy is π_ref for the whole suite. Lengths left out are the training's own.
+
+    `policy` is one of `REFERENCES`, or SUITE/JOB: a complete job of another suite in the same results folder.
+    """
+
+    policy: str = "sft"
     rows: Positive | None = None
     batch_size: Positive | None = None
     epochs: Positive | None = None
 
+    @field_validator("policy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in REFERENCES and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+            near = unknown_name("reference", value, REFERENCES)
+            raise ValueError(f"{near}; or SUITE/JOB, a job of another suite in the same results folder")
+        return value
+
+    @model_validator(mode="after")
+    def _lengths_are_trained(self) -> Reference:
+        given = [name for name in ("rows", "batch_size", "epochs") if getattr(self, name) is not None]
+        if given and self.policy not in ("sft", "preference_chosen"):
+            raise ValueError(f"{given[0]}: policy {self.policy!r} has no length of its own; leave it out")
+        return self
+
+    @property
+    def job(self) -> str | None:
+        """The job of another suite that π_ref is, as SUITE/JOB."""
+        return None if self.policy in REFERENCES else self.policy
+
 
 class LmEval(Frozen):
-    """Ask lm-eval tasks; `limit` is questions per subject."""
+    """Ask lm-eval tasks; `limit` is questions per subject. `preflight.py` checks that lm-eval knows them."""
 
     tasks: tuple[str, ...] = ("mmlu",)
     shots: Annotated[int, Field(ge=0)] = 1
@@ -212,27 +251,61 @@ class Generation(Frozen):
     batch_size: Positive = 16
 
 
+class Price(Frozen):
+    """Give what an endpoint asks for a million tokens, in US dollars."""
+
+    input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+
+
 class Judge(Frozen):
     """Say who compares two answers.
 
     `openai` is any OpenAI-compatible endpoint under an alpaca-eval configuration; the key comes from the environment
     variable `key_variable` only. `local` is a Hugging Face model that scores the two labels. `rule` knows the world.
+    `replay` reads the replies that an earlier judging left in `journal`.
     """
 
-    kind: Literal["openai", "local", "rule"]
+    kind: Literal["openai", "local", "rule", "replay"]
     configuration: str = "weighted_alpaca_eval_gpt4_turbo"
     model: str | None = None
     local_model: Model | None = None
+    journal: str | None = None
     base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     orders: Literal["both", "single"] = "both"
     concurrency: Positive = 8
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
+    max_unjudged_share: Share = 0.0
+    max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    price: Price | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _carries_no_secret(cls, value: str | None) -> str | None:
+        """Records keep the URL, so nothing secret may stand in it."""
+        from urllib.parse import urlsplit
+
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            secret = parts.username or parts.password or parts.query
+        except ValueError:
+            raise ValueError("must be an address such as https://api.example.org/v1") from None
+        if secret:
+            raise ValueError("must carry no user, password or query; the key is read from 'key_variable'")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an address such as https://api.example.org/v1")
+        return value
 
     @model_validator(mode="after")
     def _needs_model(self) -> Judge:
         if self.kind == "local" and self.local_model is None:
             raise ValueError("kind 'local' needs 'local_model'")
+        if self.kind == "replay" and self.journal is None:
+            raise ValueError("kind 'replay' needs 'journal': a journal.jsonl, or a folder with some below it")
         return self
 
 

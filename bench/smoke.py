@@ -101,9 +101,10 @@ def _training(suite: Suite) -> Training:
 
 
 def _reference(reference: Reference) -> Reference:
-    """Keep which settings the reference policy has of its own."""
+    """Keep which settings the reference policy has of its own; another suite's policy has not this tiny model."""
     return reference.model_copy(
         update={
+            "policy": "sft" if reference.job else reference.policy,
             "rows": reference.rows and 3 * BATCH,
             "batch_size": reference.batch_size and BATCH,
             "epochs": reference.epochs and min(reference.epochs, 2),

@@ -113,7 +113,21 @@ class Suite(Experiment):
                 "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
             )
         self._has_a_front()
+        self._has_one_phase_1()
+        self._recipes_fit()
         return self
+
+    def _recipes_fit(self) -> None:
+        """Refuse a recipe that cannot do the suite's reduction."""
+        from bench.recipes import RECIPES
+
+        for method in self.methods:
+            known = RECIPES[method.name].reductions if method.name in RECIPES else (self.objectives.reduction,)
+            if self.objectives.reduction not in known:
+                raise ValueError(
+                    f"objectives.reduction: {method.name} knows {' and '.join(known)} only; set it to that or take "
+                    f"{method.name} out of methods"
+                )
 
     def _has_a_front(self) -> None:
         """Refuse a stopping rule whose reference front comes from ALRIGHT runs that the suite does not make."""
@@ -124,6 +138,24 @@ class Suite(Experiment):
                 "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
                 "training.stopping.front as a list of [f_DPO, f_SFT]"
             )
+
+    def _has_one_phase_1(self) -> None:
+        """Refuse a first phase as π_ref where there is none, or more than one: f_DPO compares at one reference only."""
+        if self.reference.policy != "phase_1":
+            return
+        if self.order != "sft_dpo":
+            raise ValueError(
+                "reference.policy: phase_1 is the SFT phase before DPO, so it needs order: sft_dpo; for dpo_sft give "
+                "preference_chosen, sft or base"
+            )
+        lambdas = sorted({*self.lambdas, *(one for method in self.methods for one in method.lambdas or ())})
+        if len(lambdas) != 1:
+            raise ValueError(
+                f"reference.policy: phase_1 ends elsewhere at each λ, and objective values compare at one reference only; "
+                f"give one λ (now {lambdas}) or another policy"
+            )
+        if self.phase_steps(lambdas[0])["sft"] == 0:
+            raise ValueError(f"reference.policy: at λ = {lambdas[0]:g} there is no SFT phase; give base instead")
 
     @property
     def size(self) -> str:

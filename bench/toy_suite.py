@@ -105,12 +105,15 @@ class ToyMethod(Method):
 
     @model_validator(mode="after")
     def _takes_steps(self) -> ToyMethod:
-        from bench.methods import METHODS
+        from bench.methods import METHODS, Need
 
         if self.name not in METHODS:
             raise ValueError(
                 f"{self.name!r} is made of adapters, which a toy problem has none of; give a method of steps"
             )
+        kind = METHODS[self.name]
+        if kind.needs(kind.Options.model_validate(self.options)) - {Need.OPTIMUM}:
+            raise ValueError(f"{self.name!r} as set here works on rows of a data set, which a toy problem has none of")
         return self
 
     @model_validator(mode="after")
@@ -149,7 +152,7 @@ class ToySuite(Experiment):
 
     def job_settings(self, method: ToyMethod, lambda_dpo: float, horizon: Horizon) -> dict[str, Any]:
         """Return all that decides the numbers of one job."""
-        from bench.methods import METHODS
+        from bench.methods import METHODS, options_of
 
         steps, training = horizon.steps, self.training
         first = steps if training.phase == "full" else steps // 2
@@ -159,7 +162,7 @@ class ToySuite(Experiment):
         return {
             "problem": self.problem.model_dump(mode="json"),
             "method": method.name,
-            "options": METHODS[method.name].Options.model_validate(method.options).model_dump(mode="json"),
+            "options": options_of(METHODS[method.name], method.options),
             "threshold": method.threshold,
             "lambda_dpo": lambda_dpo,
             "steps": steps,

@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
-from bench import checkpoint, objectives, record
-from bench.collectors import collect, summarize
-from bench.data import Cursor, Datasets, Example, in_parts
+from bench import budget, checkpoint, record
+from bench.batches import Batches
+from bench.collectors import collect
+from bench.data import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.evaluators import held_out
+from bench.losses import Losses, Part
 from bench.methods import METHODS, Choice, Objective, Setup
+from bench.objectives import Batch
 from bench.plan import PlannedJob
 from bench.policy import Policy
+from bench.processes import Processes
+from bench.run_log import TOKEN_COUNTS, RunLog, save_adapter
 from bench.settings import PerObjective
 from bench.stopping import Rule
 from bench.suite import Suite
@@ -39,7 +43,10 @@ class Run:
         reference: π_ref's log-probabilities, {"train" | "held_out": {"chosen" | "rejected": [nats]}}; None before they
             exist, which only a run without DPO can do without.
         optimum: f*_DPO and f*_SFT on training rows, for the methods that need them.
+        row_optimum: log-probabilities of every training row's answers under its objective's optimum, [rows][answers] in
+            nats, for the methods that need them.
         prefix: the folder of the job whose checkpoint this run may start from.
+        base_logps: what the untrained policy gives the evaluation rows, by split; the first run fills it in for the others.
         tell: called with {"step", "steps", "losses"} after every step.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
@@ -53,7 +60,9 @@ class Run:
     batch_size: PerObjective
     reference: Mapping[str, Any] | None = None
     optimum: Mapping[Objective, float] = field(default_factory=dict)
+    row_optimum: Mapping[Objective, Sequence[Sequence[float]]] = field(default_factory=dict)
     prefix: Path | None = None
+    base_logps: held_out.OfSplits = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = lambda message: None
     stopping: Callable[[], bool] = lambda: False
     rule: Rule | None = None
@@ -70,7 +79,7 @@ def train(run: Run) -> None:
     try:
         with collect(str(run.policy.device)) as trainer.collecting:
             trainer.start()
-            while trainer.step < run.job.steps and trainer.stopped is None:
+            while not trainer.done():
                 trainer.take_step()
                 trainer.note_step()
                 if trainer.told_to_stop():
@@ -78,17 +87,18 @@ def train(run: Run) -> None:
                     raise Interrupted(f"stopped at step {trainer.step}")
         trainer.finish()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-            raise
+        refuse_out_of_memory(error, run, trainer.step)
+        raise
+
+
+def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
+    """Raise OutOfMemory, naming the key to lower, for an error that says memory ran out; let any other pass."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         raise OutOfMemory(
-            f"out of memory at step {trainer.step + 1}: lower training.micro_batch_size "
+            f"out of memory at step {step + 1}: lower training.micro_batch_size "
             f"(now {run.suite.training.micro_batch_size or run.batch_size}), data.max_answer_tokens or turn on "
             "model.gradient_checkpointing"
         ) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class Trainer:
@@ -100,32 +110,28 @@ class Trainer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.policy, self.settings = run, run.policy, run.suite.training
-        self.accelerator = Accelerator(cpu=run.policy.device.type == "cpu")
+        self.processes = Processes(run.policy.device)
+        self.accelerator = self.processes.accelerator
+        self.log = RunLog(run.folder, self.processes.main)
         labels, seed = run.job.labels, run.job.labels["seed"]
         phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
         first, second = (Objective(name) for name in labels["order"].split("_"))
         kind = METHODS[labels["base_method"]]
-        setup = Setup(labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum)
+        setup = Setup(
+            labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
+        )
         self.method = kind(setup, kind.Options.model_validate(labels["options"]))
         self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
         self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
-        self.cursors = {
-            objective: Cursor(
-                objective, len(run.datasets.train[objective].examples), getattr(run.batch_size, objective), seed
-            )
-            for objective in Objective
-        }
+        self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
+        micro = self.settings.micro_batch_size or run.batch_size
+        self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
+        self.token_budget = budget.tokens(run.datasets, run.batch_size, self.losses.layout, run.job.settings)
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
-        self.probed: dict[Objective, list[int]] = {}
-        self.discarded_rows = dict.fromkeys(Objective, 0)
         self.row: dict[str, Any] = {}
         self.collecting: Any = None
-        self.reference = {
-            name: torch.tensor(values, device=self.policy.device)
-            for name, values in (run.reference or {}).get("train", {}).items()
-        }
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
 
@@ -134,7 +140,7 @@ class Trainer:
     def take_step(self) -> None:
         """Take one optimizer step (θ_t → θ_{t+1}); only this is inside the measured training time."""
         self.collecting.resume()
-        self.row = {"step": self.step + 1, "probe_seconds": 0.0, "probe_tokens": 0, "tokens": 0}
+        self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
         choice = self.method.choose(self.step + 1, self.probe)
         if choice.phase != self.phase:
@@ -157,8 +163,10 @@ class Trainer:
             "learning_rate": learning_rate,
             "seconds": seconds,
         }
-        self._add_up_tokens()
-        self._discard_unused()
+        self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
+        if choice.gaps is not None:
+            self.row["gaps"] = {str(objective): gap for objective, gap in choice.gaps.items()}
+        self.batches.end_step()
 
     def start_phase(self, phase: int) -> None:
         """Go on with the same weights, a new optimizer and a new schedule."""
@@ -176,14 +184,12 @@ class Trainer:
     def probe(self, objective: Objective) -> float:
         """Evaluate an objective on its next batch, without a graph; a step on it then descends that very batch."""
         started = self._now()
-        rows = self.cursors[objective].draw()
-        self.probed[objective] = rows
         self.policy.model.eval()
         terms = []
-        for part, divisor in self.parts(objective, rows):
-            value, tokens = self.loss(objective, part, divisor)
+        for part in self.parts(objective, self.batches.to_probe(objective)):
+            value, _, batch = self.losses.of(part)
             terms.append(value)
-            self.row["probe_tokens"] += tokens
+            self._count("probe_tokens", batch)
         (loss,) = self._sums([terms])
         self.row["probe_seconds"] += self._now() - started
         self.row.setdefault("probes", {})[str(objective)] = loss
@@ -193,64 +199,50 @@ class Trainer:
         """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
         self.policy.model.train()
         terms: dict[Objective, list[Tensor]] = {}
+        chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
         for objective, weight in choice.weights.items():
-            rows = self.probed.pop(objective, None) or self.cursors[objective].draw()
             terms[objective] = []
-            for part, divisor in self.parts(objective, rows):
-                value, tokens = self.loss(objective, part, divisor)
-                self.row["tokens"] += tokens
+            for part in self.parts(objective, self.batches.to_descend(objective)):
+                value, chosen, batch = self.losses.of(part)
+                self._count("tokens", batch)
                 terms[objective].append(value.detach())
+                graph = weight * value
+                if choice.chosen_sft and chosen is not None:
+                    chosen_terms.append(chosen.detach())
+                    graph = graph + choice.chosen_sft * chosen
                 if choice.joint_backward:
-                    graphs.append(weight * value)
+                    graphs.append(graph)
                 else:
-                    self.accelerator.backward(weight * value)
+                    self.accelerator.backward(graph)
         if graphs:
             self.accelerator.backward(torch.stack(graphs).sum())
+        if choice.chosen_sft:
+            (self.row["chosen_sft"],) = self._sums([chosen_terms])
         return self._gather(terms)
 
-    def parts(self, objective: Objective, rows: Sequence[int]) -> list[tuple[list[int], int]]:
-        """Cut this process's share of a batch into micro-batches, each with the divisor of the *whole* batch.
+    def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
+        """Cut this process's share of a batch into micro-batches."""
+        return self.losses.parts(objective, rows, self.processes.own(rows))
 
-        So the micro-batches' (and processes') losses and gradients add up to those of the batch in one piece.
-        """
-        examples = self.run.datasets.train[objective].examples
-        batch = [examples[row] for row in rows]
-        divisor = (
-            objectives.sft_divisor(batch, self.run.suite.objectives.reduction)
-            if objective is Objective.SFT
-            else len(rows)
-        )
-        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        micro = getattr(self.settings.micro_batch_size or self.run.batch_size, objective)
-        return [(list(part), divisor) for part in in_parts(mine, micro)]
+    def _count(self, name: str, batch: Batch) -> None:
+        """Count a batch's tokens under `name`, and its padding."""
+        for column, count in ((name, batch.tokens), ("padding_tokens", batch.padding)):
+            self.row[column] = self.row.get(column, 0) + count
 
-    def loss(self, objective: Objective, rows: Sequence[int], divisor: int) -> tuple[Tensor, int]:
-        """Return a micro-batch's share of the objective, and its tokens."""
-        examples: list[Example] = [self.run.datasets.train[objective].examples[row] for row in rows]
-        batch = objectives.collate(examples, self.policy.layout, self.policy.device)
-        if objective is Objective.SFT:
-            return objectives.sft_sum(self.policy.model, batch) / divisor, batch.tokens
-        reference = {name: values[list(rows)] for name, values in self.reference.items()}
-        return objectives.dpo_sum(
-            self.policy.model, batch, reference, self.run.suite.objectives.beta
-        ) / divisor, batch.tokens
+    def batch_optimum(self, objective: Objective) -> float:
+        """Return the optimum's loss on the rows that an objective's last probe or step was on."""
+        return self.losses.of_optimum(objective, self.batches.last[objective])
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
         """Add up over processes: gradients on the adapter, and the losses."""
-        if self.accelerator.num_processes > 1:
-            for parameter in self.parameters:
-                # A process that got none of a batch smaller than the number of processes has no gradient.
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(own, "sum")
+        self.processes.sum_gradients(self.parameters)
         return dict(zip(terms, self._sums(list(terms.values())), strict=True))
 
     def _sums(self, terms: Sequence[Sequence[Tensor]]) -> list[float]:
         """Add up each objective's micro-batches over all processes, so that every process chooses alike."""
         zero = torch.zeros((), device=self.policy.device)
-        sums = torch.stack([sum(values, zero) for values in terms])
-        if self.accelerator.num_processes > 1:
-            sums = self.accelerator.reduce(sums, "sum")
+        sums = self.processes.sum(torch.stack([sum(values, zero) for values in terms]))
         if not torch.isfinite(sums).all():
             raise JobError(
                 f"the loss is not finite at step {self.step + 1} ({sums.tolist()}); lower training.learning_rate"
@@ -258,64 +250,62 @@ class Trainer:
         values: list[float] = sums.tolist()
         return values
 
-    def _add_up_tokens(self) -> None:
-        """Put the tokens of all processes on record, as one process would count them."""
-        if self.accelerator.num_processes > 1:
-            names = ("tokens", "probe_tokens")
-            own = torch.tensor([self.row[name] for name in names], device=self.policy.device)
-            self.row |= dict(zip(names, self.accelerator.reduce(own, "sum").tolist(), strict=True))
-
-    def _discard_unused(self) -> None:
-        """Drop the batches that were drawn for a probe only; they are on record."""
-        for objective, rows in self.probed.items():
-            self.discarded_rows[objective] += len(rows)
-        self.probed.clear()
-
     def _now(self) -> float:
         if self.policy.device.type == "cuda":
             torch.cuda.synchronize(self.policy.device)
         return time.perf_counter()
 
+    def done(self) -> bool:
+        """Say whether the run has taken its steps, or its tokens, or was ended by its stopping rule."""
+        if self.stopped is not None:
+            return True
+        if self.token_budget is not None:
+            return bool(self.log.totals["tokens"] >= self.token_budget)
+        return self.step >= self.run.job.steps
+
     def told_to_stop(self) -> bool:
         """Ask whether the user wants to stop; one process that is told stops all of them at the same step."""
-        told = self.run.stopping()
-        if self.accelerator.num_processes > 1:
-            told = bool(self.accelerator.reduce(torch.tensor(int(told), device=self.policy.device), "sum"))
-        return told
+        return self.processes.any(self.run.stopping())
 
     # ---- around the steps -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start where this run's own checkpoint, or the shared first phase, ends; at the base otherwise."""
         self.collecting.pause()
-        folder, writes = self.run.folder, self.accelerator.is_main_process
+        folder = self.run.folder
         found = checkpoint.latest(folder)
         if found is None and self.run.prefix is not None and self.run.job.prefix is not None:
             step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
             found = checkpoint.find(self.run.prefix, step)
-            if found is not None and writes:
+            if found is not None and self.processes.main:
                 checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta)
+            self.processes.wait()
         if found is None:
-            if writes:
-                record.clear_rows(folder)
+            self.log.begin()
             self.evaluate(both_splits=True)
             return
         self.restore(checkpoint.load(found))
-        if writes:
-            record.cut_rows(folder, last_step=self.step)
+        self.log.resume(self.step)
 
     def note_step(self) -> None:
         """Write down the step just taken; evaluate and keep a checkpoint where they are due."""
-        step, last = self.step, self.run.job.steps
-        self._append("steps", [self.row])
-        self.run.tell({"step": step, "steps": last, "losses": self.row["losses"]})
-        if step == last:
+        step = self.step
+        self.log.step(self.row)
+        self.run.tell({"step": step, "steps": self._last_step(), "losses": self.row["losses"]})
+        if self.done():
             return
         kept = step in self.run.job.keep_steps
         if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
             self._ask_rule(self.evaluate(both_splits=False))
         if kept or step % self.settings.checkpoint_every == 0:
             self.save_checkpoint()
+
+    def _last_step(self) -> int:
+        """Return the run's last step; under a token budget an estimate from the tokens so far."""
+        if self.token_budget is None:
+            return self.run.job.steps
+        share = self.token_budget / int(self.log.totals["tokens"])
+        return max(self.step, round(self.step * share))
 
     def _ask_rule(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """End the run early where its suite's stopping rule says so; the reason is kept."""
@@ -329,90 +319,60 @@ class Trainer:
         scores: dict[str, dict[str, Any]] = {}
         for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
             scores |= self.scores(split)
-        row = {"step": self.step, "phase": max(self.phase, 0)}
-        row |= {name: score["value"] for name, score in scores.items() if score["value"] is not None}
         self._write_usage()
-        steps = self.run.folder / "steps.jsonl"
-        totals = record.totals(record.read_jsonl(steps), ("seconds", "tokens"))
-        row |= {"training_seconds": totals["seconds"], "tokens": totals["tokens"]}
-        self._append("trajectory", [row])
+        self.log.evaluation(self.step, max(self.phase, 0), scores)
         return scores
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
         run, micro = self.run, self.settings.micro_batch_size or self.run.batch_size
         sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
-        scores, pairs = held_out.both_scores(
-            self.policy, run.datasets, split, run.suite.objectives, sizes, run.reference
-        )
+        # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
+        logps = run.base_logps.get(split) if self.step == 0 else None
+        logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
+        if self.step == 0:
+            run.base_logps[split] = logps
         if run.reference is None:
-            chosen, rejected = pairs.T.tolist()
-            self._append(
-                "evaluation_logps", [{"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}]
-            )
-        return scores
+            chosen, rejected = logps[Objective.DPO].T.tolist()
+            row = {"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}
+            self.log.append("evaluation_logps", [row])
+        return held_out.scores_of(logps, run.datasets, split, run.suite.objectives, run.reference)
 
     def _write_usage(self) -> None:
-        self._append("usage", [{"step": self.step, **sample} for sample in self.collecting.drain()])
-
-    def _append(self, name: str, rows: list[dict[str, Any]]) -> None:
-        """Append rows to a file of the job's folder, which only the main process writes."""
-        if self.accelerator.is_main_process:
-            record.append_jsonl(self.run.folder / f"{name}.jsonl", rows)
+        self.log.usage(self.step, self.collecting.drain())
 
     def finish(self) -> None:
         """Evaluate a last time and write everything down."""
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             # An early end was found by an evaluation of this very step, on one split: the row with both replaces it.
             record.cut_jsonl(self.run.folder / "trajectory.jsonl", last_step=self.step - 1)
         scores = self.evaluate(both_splits=True)
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             self.write_results(scores)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
 
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
-        self.policy.save(folder)
-        example = datasets.train[Objective.SFT].examples[0]
-        ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=self.policy.device)
-        difference = self.policy.check_reload(folder, ids)
-        totals = record.totals(
-            record.read_jsonl(folder / "steps.jsonl"), ("seconds", "probe_seconds", "tokens", "probe_tokens")
-        )
-        drawn = self._rows_drawn()
-        measurements = {
-            "steps": record.measured(self.step, "steps"),
-            "training_seconds": record.measured(totals["seconds"], "s"),
-            "probe_seconds": record.measured(totals["probe_seconds"], "s"),
-            "tokens": record.measured(totals["tokens"], "tokens"),
-            "probe_tokens": record.measured(totals["probe_tokens"], "tokens"),
-            **summarize(list(record.read_jsonl(folder / "usage.jsonl"))),
-            **{f"rows_drawn/{name}": record.measured(count, "rows") for name, count in drawn.items()},
-            **{
-                f"rows_probed_only/{name}": record.measured(count, "rows")
-                for name, count in self.discarded_rows.items()
-            },
-            "reload_difference": record.measured(difference, "largest absolute difference of logits"),
-        }
+        difference = save_adapter(self.policy, datasets, folder)
+        measurements = self.log.measurements(self.step, self.batches.facts())
+        measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
             record.write_json(folder / "stopping.json", stopping)
-        record.write_json(folder / "data.json", datasets.facts())
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
+        record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
-
-    def _rows_drawn(self) -> dict[str, int]:
-        return {str(objective): cursor.rows_drawn for objective, cursor in self.cursors.items()}
 
     # ---- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> None:
         """Keep everything a resumed run needs to take the same steps."""
         self._write_usage()
-        if self.accelerator.is_main_process:
+        if self.processes.main:
             checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
 
     def state(self) -> dict[str, Any]:
@@ -424,8 +384,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "method": self.method.state(),
-            "cursors": {str(objective): cursor.state() for objective, cursor in self.cursors.items()},
-            "discarded_rows": {str(objective): count for objective, count in self.discarded_rows.items()},
+            "batches": self.batches.state(),
             "random": checkpoint.random_state(self.policy.device),
         }
 
@@ -437,7 +396,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.method.restore(state["method"])
-        for objective, cursor in self.cursors.items():
-            cursor.restore(state["cursors"][objective])
-            self.discarded_rows[objective] = state["discarded_rows"][objective]
+        self.batches.restore(state["batches"])
         checkpoint.restore_random_state(state["random"], self.policy.device)

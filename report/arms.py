@@ -86,7 +86,7 @@ class SuiteArm:
 
     def __init__(self, record: SuiteRecord) -> None:
         self.results = Results(record)
-        self.tables = Tables(self.results, refuse=False)  # conditions are compared between the two sides
+        self.tables = Tables(self.results, refuse=False)
         self.name, self.smoke = record.name, self.results.smoke
         self._by_id = {run.id: run for run in self.results.trained}
         self._answers: dict[tuple[str, str], Answers] = {}
@@ -133,11 +133,11 @@ class SuiteArm:
             names = ("processor", "cores", "GPUs", "device", "workers", "threads")
             return {name: _joined(run.conditions[place] for run in runs) for place, name in enumerate(names)}
         if is_accuracy(metric) or is_win_rate(metric):
-            return self._of_score(runs[0], metric)
+            return self._of_score(runs[0], metric) | self._reference_seed()
         wanted = {"f_dpo": ("preference",), "f_sft": ("instruction",)}.get(
             metric.split("/")[0], ("preference", "instruction")
         )
-        return self._of_objective(runs[0], wanted, metric)
+        return self._of_objective(runs[0], wanted, metric) | self._reference_seed()
 
     def _of_objective(self, run: Run, sources: tuple[str, ...], metric: str) -> dict[str, Any]:
         """List what decides an objective's value beside the policy: rows, template, reduction, β, reference, model, dtype."""
@@ -164,13 +164,18 @@ class SuiteArm:
         return {name: value for name, value in source.items() if name not in left_out}
 
     def _reference(self) -> dict[str, Any]:
-        """Tell π_ref by what it was made of; its seed is one of a recipe's, and a note says when it is another."""
+        """Tell π_ref by what it was made of: one made again after an upgrade is still the same recipe."""
         made = {"reference.policy": (self.results.suite.get("reference") or {}).get("policy")}
         run = self.results.reference
         if run is None:
             return made
         settings = {name: value for name, value in run.job.spec["settings"].items() if name != "seed"}
         return made | flat({WHERE_BOTH_KNOW: {"settings": settings, "data": run.job.spec.get("data")}})
+
+    def _reference_seed(self) -> dict[str, Any]:
+        """Tell the seed of π_ref: all runs of a side learn from the one, so that its luck is in no spread over seeds."""
+        run = self.results.reference
+        return {} if run is None else {f"{WHERE_BOTH_KNOW}.seed": run.seed}
 
     def _of_score(self, run: Run, metric: str) -> dict[str, Any]:
         """List what decides a score beside the policy: the task and how it was asked, or the judge and what it was shown."""

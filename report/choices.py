@@ -26,7 +26,7 @@ class Choices:
         changes: how many stretches there are in all.
         bins: mean weight of DPO in stretches of equal length along the run, at most 200.
         probes: objective → how often it was evaluated to choose.
-        negative: objective → how many of those lay below f*; None where f* is not on record.
+        negative: objective → how many of those gaps were negative; None where neither gaps nor f* are on record.
     """
 
     steps: int
@@ -62,7 +62,7 @@ class Choices:
         if any(self.probes.values()):
             both = ", ".join(f"{SHOWN[name]} {count:,}" for name, count in self.probes.items())
             share = self.negative_share
-            below = "" if math.isnan(share) else f", {_percent(share)} of them below f* (a negative gap)"
+            below = "" if math.isnan(share) else f", {_percent(share)} of the gaps negative"
             text += f". Probes: {both}{below}"
         return text + "."
 
@@ -81,6 +81,15 @@ def read(results: Results, run: Run) -> Choices | None:
     return count(read_jsonl(run.job.path / "steps.jsonl"), int(run.steps.value or 0), optimum)
 
 
+def _gaps(row: Mapping[str, Any], optimum: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the gaps of a step's probes: those on record, or of older records, which hold the probes alone, their own."""
+    known, found = row.get("gaps") or {}, {}
+    for name, value in (row.get("probes") or {}).items():
+        best = optimum.get(name)
+        found[name] = known.get(name, None if best is None else value - best)
+    return found
+
+
 def count(rows: Iterable[Mapping[str, Any]], expected: int, optimum: Mapping[str, float | None]) -> Choices | None:
     """Count a step log, row by row.
 
@@ -91,7 +100,7 @@ def count(rows: Iterable[Mapping[str, Any]], expected: int, optimum: Mapping[str
     """
     width = max(1, math.ceil(expected / MOST_BINS))
     taken, probes = dict.fromkeys(OBJECTIVES, 0), dict.fromkeys(OBJECTIVES, 0)
-    negative: dict[str, int | None] = {name: None if optimum.get(name) is None else 0 for name in OBJECTIVES}
+    negative: dict[str, int | None] = dict.fromkeys(OBJECTIVES, 0)
     sums: list[list[float]] = []
     stretches: list[list[Any]] = []
     changes, last, steps = 0, "", 0
@@ -111,11 +120,10 @@ def count(rows: Iterable[Mapping[str, Any]], expected: int, optimum: Mapping[str
         total = sum(weights.values())
         sums[-1][0] += weights.get("dpo", 0.0) / total if total else 0.0
         sums[-1][1] += 1
-        for name, value in (row.get("probes") or {}).items():
+        for name, gap in _gaps(row, optimum).items():
             probes[name] += 1
-            below, best = negative[name], optimum.get(name)
-            if below is not None and best is not None and value < best:
-                negative[name] = below + 1
+            below = negative[name]
+            negative[name] = None if below is None or gap is None else below + (gap < 0)
         steps += 1
     if not steps:
         return None

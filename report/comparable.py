@@ -37,8 +37,8 @@ OBJECTIVE_PREFIXES = ("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_"
 class Comparable:
     """Know what most of a suite's runs were made with, and refuse figures made with something else."""
 
-    def __init__(self, results: Results, refuse: bool = True) -> None:
-        self.results, self.refuse = results, refuse
+    def __init__(self, results: Results) -> None:
+        self.results = results
 
     @cached_property
     def machine(self) -> str:
@@ -63,7 +63,7 @@ class Comparable:
 
     def check(self, run: Run, name: str, figure: Measured) -> Measured:
         """Return the figure of a run, or why it may not stand beside the suite's others."""
-        if figure.value is None or not self.refuse:
+        if figure.value is None:
             return figure
         if name in COSTS and _machine(run) != self.machine:
             return missing(f"not comparable: {run.id} was made on other hardware or with other workers")
@@ -73,7 +73,7 @@ class Comparable:
 
     def check_score(self, of: str, name: str, figure: Measured) -> Measured:
         """Return a policy's accuracy or win rate, or why it may not stand beside the suite's others."""
-        if figure.value is None or not self.refuse or not (is_accuracy(name) or is_win_rate(name)):
+        if figure.value is None or not (is_accuracy(name) or is_win_rate(name)):
             return figure
         job = self._scorer(of, name)
         if job is None or _scored_with(job) == self.scores[name]:

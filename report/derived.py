@@ -83,6 +83,25 @@ def figures(results: Results, run: Run, made: dict[str, Measured], tokens: Measu
         ("joules_per_token", "energy_joules", "tokens"),
     ):
         found[name] = combine(_ratio, made[total], made[count], undefined=f"it took no {count}")
+    return found | choices(run, made["steps"])
+
+
+def choices(run: Run, steps: Measured) -> dict[str, Measured]:
+    """Return what a run chose, where it is on record: an older record counts none of this, a method without gaps has none.
+
+    Returns:
+        dpo_step_share: of all steps; one of Mix counts. distinct_rows_dpo, distinct_rows_sft: different rows in a gradient.
+        negative_gap_share_dpo, negative_gap_share_sft: of the gaps that the steps were chosen on.
+    """
+    found = {}
+    if "steps_on/dpo" in run.job.measurements:
+        found["dpo_step_share"] = combine(_ratio, run.measurement("steps_on/dpo"), steps, undefined="it took no steps")
+    for name in OBJECTIVES:
+        if f"gaps/{name}" in run.job.measurements:
+            counts = run.measurement(f"negative_gaps/{name}"), run.measurement(f"gaps/{name}")
+            found[f"negative_gap_share_{name}"] = combine(_ratio, *counts, undefined="it saw no gaps")
+        if f"distinct_rows/{name}" in run.job.measurements:
+            found[f"distinct_rows_{name}"] = run.measurement(f"distinct_rows/{name}")
     return found
 
 

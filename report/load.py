@@ -150,8 +150,8 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        """Whether it took steps of its own."""
-        return self.job.kind == "train"
+        """Whether it took steps of its own; a recipe that did has phases."""
+        return self.job.kind == "train" or bool(self.phase_steps)
 
     def at(self, step: int) -> dict[str, Any] | None:
         """Return the trajectory's last point that is not later than `step`."""
@@ -197,7 +197,7 @@ class Results:
     @cached_property
     def trained(self) -> list[Run]:
         """Every complete job that made an adapter."""
-        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe") and job.complete]
+        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe", "adopt") and job.complete]
         return [Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"])) for job in jobs]
 
     def with_role(self, role: str) -> list[Run]:

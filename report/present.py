@@ -57,6 +57,11 @@ SPECS = {
     "seconds_per_step": Spec("Training per step", "s", "training seconds by optimizer steps"),
     "seconds_per_token": Spec("Training per token", "s", "training seconds by gradient tokens"),
     "joules_per_token": Spec("Energy per token", "J", "joules by gradient tokens"),
+    "dpo_step_share": Spec("DPO steps", "share", "steps that descended DPO, of all"),
+    "negative_gap_share_dpo": Spec("Negative DPO gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
+    "negative_gap_share_sft": Spec("Negative SFT gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
+    "distinct_rows_dpo": Spec("Different pairs", "rows", "preference pairs that took part in a gradient"),
+    "distinct_rows_sft": Spec("Different rows", "rows", "instruction rows that took part in a gradient"),
     "runtime_increase_percent": Spec(
         "Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True
     ),
@@ -114,7 +119,7 @@ class Sheet:
             for recipe, one in zip(self.recipes, estimates, strict=True)
             if recipe.lambda_dpo is not None
         ]
-        digits = {"%": 1, "tokens": 0, "steps": 0, "nats": max(3, series_digits(ranked))}.get(
+        digits = {"%": 1, "tokens": 0, "steps": 0, "rows": 0, "nats": max(3, series_digits(ranked))}.get(
             unit, series_digits(ranked)
         )
         title = f"{shown.title} ({unit})" if unit else shown.title

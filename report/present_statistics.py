@@ -9,9 +9,18 @@ import pandas as pd
 from report.document import Cell, Column, Row, Table
 from report.load import is_accuracy, is_win_rate
 from report.numbers import number, series_digits
-from report.present import spec
+from report.present import Sheet, spec
 from report.statistics import Estimate
 from report.tables import Recipe, Tables
+
+CHOICES = (
+    "dpo_step_share",
+    "negative_gap_share_dpo",
+    "negative_gap_share_sft",
+    "distinct_rows_dpo",
+    "distinct_rows_sft",
+    "ideal_distance",
+)
 
 
 def verdicts(tables: Tables) -> Table | None:
@@ -55,6 +64,18 @@ def _verdict(row: pd.Series, name: str) -> Cell:
     could = float(row["could_be"]) * factor
     text = str(row["verdict"]) + ("" if math.isnan(could) else f" (could be ±{number(could, digits)})")
     return Cell(text, note=note)
+
+
+def choices(tables: Tables) -> Table | None:
+    """Return what each recipe's steps descended and saw, over seeds; None where no record counts it."""
+    recipes = [recipe for recipe in tables.recipes if recipe.estimate("dpo_step_share").n]
+    if not recipes:
+        return None
+    sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
+    for name in CHOICES:
+        if any(recipe.estimate(name).n for recipe in recipes):
+            sheet.figure(name)
+    return sheet.table("What the steps descended and saw")
 
 
 def fronts(tables: Tables) -> Table | None:

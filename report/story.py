@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from report import cost_figures, examples, figures, present, present_statistics, published, runs, score_figures
+from report import cost_figures, examples, figures, judging, present, present_statistics, published, runs, score_figures
 from report.document import Block, Cell, Code, Column, Details, Report, Row, Section, Table, Text
 from report.load import Results
 from report.panels import SPLIT_NAMES
@@ -76,6 +76,7 @@ def _sections(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> list[
     scores = (
         present.table_one(tables),
         score_figures.scores(tables, pictures),
+        judging.details(results),
         score_figures.subjects(tables, pictures, compared),
     )
     costs = cost_figures.cost_against_quality(tables, pictures), present.cost(tables)
@@ -97,7 +98,9 @@ def _sections(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> list[
             "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_figures.max_evaluation(tables, pictures))
         ),
         Section("forgetting", "Forgetting", _blocks(*forgotten)),
-        Section("choices", "Choices", examples.strips(tables, log, where)),
+        Section(
+            "choices", "Choices", _blocks(present_statistics.choices(tables), *examples.strips(tables, log, where))
+        ),
         Section("answers", "Answers", examples.side_by_side(tables, verdict, where)),
         Section("splits", "Objective values on both splits", _blocks(present.both_splits(tables))),
         Section("published", "Beside the published figures", published.blocks(tables)),

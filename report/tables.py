@@ -36,6 +36,11 @@ MEASUREMENTS = (
 IDENTITY = ("job", "method", "base_method", "lambda_dpo", "seed")
 
 
+def rounded(nats: float) -> float:
+    """Round to what float32 leaves of an objective value: the same run computed in two ways differs below that."""
+    return round(nats, 5)
+
+
 def recipe_name(method: str, lambda_dpo: float | None) -> str:
     """Name a recipe in text."""
     return method if lambda_dpo is None else f"{method} at λ = {lambda_dpo:g}"
@@ -102,14 +107,15 @@ class Tables:
     """Derive every figure of a suite from its records.
 
     Args:
-        refuse: whether a figure made under other conditions than most runs' counts as missing; without it whoever compares
-            looks after the conditions.
+        results: the records.
+        refuse: leave out what does not compare with most of the suite's runs; False where both sides of a comparison are
+            looked at themselves.
     """
 
     def __init__(self, results: Results, refuse: bool = True) -> None:
-        self.results = results
+        self.results, self._refuse = results, refuse
         self.scores = results.score_names
-        self.comparable = Comparable(results, refuse)
+        self.comparable = Comparable(results)
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
@@ -153,6 +159,8 @@ class Tables:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
             made["utilization_increase_percent"] = self._increase(run, self.utilization)
         made |= derived.figures(self.results, run, made, self.equal_tokens)
+        if not self._refuse:
+            return made
         return {name: self.comparable.check(run, name, one) for name, one in made.items()}
 
     @cached_property
@@ -190,7 +198,10 @@ class Tables:
                 if logps is None:
                     return missing(f"{job_id} is missing")
                 job_id = logps.spec["inputs"].get("policy")
-            needs = name in ("reference_logps", "optimum_dpo", "optimum_sft") or name.startswith("front_")
+            if name.startswith("row_optimum_"):
+                rows = self.results.record.jobs.get(job_id)
+                job_id = rows.spec["inputs"]["policy"] if rows else job_id
+            needs = name == "reference_logps" or name.startswith(("optimum_", "row_optimum_", "front_"))
             if needs and job_id is not None:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
@@ -234,15 +245,16 @@ class Tables:
         return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
 
     def _score(self, of: str, name: str) -> Measured:
-        return self.comparable.check_score(of, name, self.results.score(of, name))
+        score = self.results.score(of, name)
+        return self.comparable.check_score(of, name, score) if self._refuse else score
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:
-        """The recipes by mean ideal distance, smallest first; those without one come last."""
+        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
 
         def place(recipe: Recipe) -> tuple[bool, float]:
             mean = recipe.estimate("ideal_distance").mean
-            return math.isnan(mean), mean
+            return math.isnan(mean), rounded(mean)
 
         return tuple(sorted(self.recipes, key=place))
 

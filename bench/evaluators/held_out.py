@@ -15,6 +15,8 @@ from bench.methods import Objective
 from bench.policy import Policy
 from bench.settings import Objectives
 
+OfSplits = dict[str, dict[Objective, Tensor]]
+
 
 @torch.no_grad()
 def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -> Tensor:
@@ -24,13 +26,12 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
     """
     was_training = policy.model.training
     policy.model.eval()
-    order = sorted(
-        range(len(examples)), key=lambda row: len(examples[row].prompt) + sum(map(len, examples[row].answers))
-    )
+    order = sorted(range(len(examples)), key=lambda row: examples[row].length)
+    layout = policy.layout_of(examples)
     result = torch.empty(len(examples), len(examples[0].answers))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = objectives.collate([examples[row] for row in rows], policy.layout, policy.device)
+        batch = objectives.collate([examples[row] for row in rows], layout, policy.device)
         result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
     policy.model.train(was_training)
     return result
@@ -57,15 +58,33 @@ def both_scores(
     Returns:
         The scores by metric name, and the pairs' log-probabilities, shape [pairs, 2].
     """
-    examples = {objective: datasets.sample(split, objective) for objective in Objective}
-    logps = {objective: answer_logps(policy, examples[objective], sizes[objective]) for objective in Objective}
-    pairs = logps[Objective.DPO]
+    logps = split_logps(policy, datasets, split, sizes)
+    return scores_of(logps, datasets, split, settings, reference), logps[Objective.DPO]
+
+
+def split_logps(
+    policy: Policy, datasets: Datasets, split: str, sizes: Mapping[Objective, int]
+) -> dict[Objective, Tensor]:
+    """Return the log-probabilities of a split's answers, shapes [pairs, 2] and [rows, 1]."""
+    return {
+        objective: answer_logps(policy, datasets.sample(split, objective), sizes[objective]) for objective in Objective
+    }
+
+
+def scores_of(
+    logps: Mapping[Objective, Tensor],
+    datasets: Datasets,
+    split: str,
+    settings: Objectives,
+    reference: Mapping[str, Any] | None,
+) -> dict[str, dict[str, Any]]:
+    """Return both objectives' scores by metric name, from the log-probabilities of a split's answers."""
     if reference is None:
         dpo = {"value": None, "reason": "trained before the reference's log-probabilities existed; see trajectory"}
     else:
-        dpo = dpo_score(pairs, reference[split], settings.beta)
-    sft = sft_score(logps[Objective.SFT], examples[Objective.SFT], settings.reduction)
-    return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}, pairs
+        dpo = dpo_score(logps[Objective.DPO], reference[split], settings.beta)
+    sft = sft_score(logps[Objective.SFT], datasets.sample(split, Objective.SFT), settings.reduction)
+    return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}
 
 
 def dpo_score(logps: Tensor, reference: Mapping[str, Sequence[float]], beta: float) -> dict[str, Any]:

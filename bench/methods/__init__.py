@@ -24,21 +24,40 @@ class Objective(StrEnum):
     SFT = "sft"
 
 
+class Need(StrEnum):
+    """Name what must be known or at hand before a method's run starts."""
+
+    OPTIMUM = "optimum"  # f* of both objectives on a fixed sample of training rows
+    ROW_OPTIMUM = "row_optimum"  # the optima's losses on every training row
+    CHOSEN_ANSWERS = "chosen_answers"  # f_SFT on the chosen answers of the pairs that a step descends
+
+
 @dataclass(frozen=True)
 class Choice:
     """Say what one step descends: a weight per objective, and the phase.
 
     An objective without a weight gets no forward pass. A change of phase means a new optimizer and schedule.
+
+    Attributes:
+        chosen_sft: weight of f_SFT on the chosen answers of the very pairs whose f_DPO is descended.
+        gaps: the weighted gaps that the choice was made on, for the record.
     """
 
     weights: Mapping[Objective, float]
     phase: int = 0
     joint_backward: bool = False
+    chosen_sft: float = 0.0
+    gaps: Mapping[Objective, float] | None = None
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Give a method what it may know: λ, the run's length, its seed, and the optima's values on training rows."""
+    """Give a method what it may know: λ, the run's length, its seed, and the optima's values on training rows.
+
+    Attributes:
+        batch_optimum: the optimum's loss on the rows that an objective's last probe or step was on; None unless the
+            method needs it.
+    """
 
     lambda_dpo: float
     steps: int
@@ -46,6 +65,7 @@ class Setup:
     phase_steps: Mapping[Objective, int]
     order: tuple[Objective, Objective]
     optimum: Mapping[Objective, float]
+    batch_optimum: Callable[[Objective], float] | None = None
 
 
 Probe = Callable[[Objective], float]
@@ -57,19 +77,32 @@ class NoOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def needs_nothing(_: Any) -> frozenset[Need]:
+    """Need nothing before the run starts."""
+    return frozenset()
+
+
+def options_of(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a method's or recipe's options; an option that is not used has no place among a job's settings."""
+    checked: BaseModel = kind.Options.model_validate(given)
+    return checked.model_dump(mode="json", exclude_none=True)
+
+
 class Method(Protocol):
     """Decide which objectives one optimizer step descends.
 
     Attributes:
         Options: a pydantic model of the keys a suite may give this method.
-        needs_optima: whether f*_DPO and f*_SFT must be known before the run starts.
+        needs: what must be known before the run starts, given the options.
         batches_per_step: batches of each objective per step, in expectation, for the plan's estimate.
     """
 
     Options: ClassVar[type[BaseModel]]
-    needs_optima: ClassVar[bool]
 
     def __init__(self, setup: Setup, options: Any) -> None: ...
+
+    @staticmethod
+    def needs(options: Any) -> frozenset[Need]: ...
 
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: Any) -> dict[Objective, float]: ...
@@ -93,11 +126,18 @@ class _Table(Mapping[str, type[Method]]):
     @cached_property
     def _own(self) -> dict[str, type[Method]]:
         from bench.methods.alright import Alright
+        from bench.methods.dpo_with_sft import DpoWithSft
         from bench.methods.maxright import Maxright
         from bench.methods.mix import Mix
         from bench.methods.sequential import Sequential
 
-        return {"sequential": Sequential, "mix": Mix, "alright": Alright, "maxright": Maxright}
+        return {
+            "sequential": Sequential,
+            "mix": Mix,
+            "alright": Alright,
+            "maxright": Maxright,
+            "dpo_with_sft": DpoWithSft,
+        }
 
     @cached_property
     def _foreign(self) -> dict[str, Any]:

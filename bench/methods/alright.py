@@ -6,14 +6,14 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from bench.methods import Choice, NoOptions, Objective, Probe, Setup
+from bench.methods import Choice, NoOptions, Objective, Probe, Setup, needs_nothing
 
 
 class Alright:
     """Draw i_t ~ Bernoulli(λ) and descend DPO if it is 1 (Eq. 12), SFT otherwise (Eq. 13)."""
 
     Options = NoOptions
-    needs_optima = False
+    needs = staticmethod(needs_nothing)
 
     def __init__(self, setup: Setup, options: NoOptions) -> None:
         self._lambda_dpo = setup.lambda_dpo

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from bench.methods import Choice, Objective, Probe, Setup
+from bench.methods import Choice, Need, Objective, Probe, Setup
+
+
+class OptimumByNumber(BaseModel):
+    """Give f* of both objectives, in nats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dpo: float
+    sft: float
 
 
 class MaxrightOptions(BaseModel):
-    """Set how often both objectives are evaluated: every `max_eval_every` steps; 1 is Algorithm 3."""
+    """Set how often both objectives are evaluated, and what a batch's loss is compared with.
+
+    `max_eval_every`: every so many steps; 1 is Algorithm 3. `gaps: paired` compares it with the optimum's loss on the same
+    rows instead of f*, the optimum's mean over a sample of training rows. `optimum` gives f* by number.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_eval_every: int = Field(default=1, ge=1)
+    gaps: Literal["paired"] | None = None
+    optimum: OptimumByNumber | None = None
+
+    @model_validator(mode="after")
+    def _one_optimum(self) -> MaxrightOptions:
+        if self.gaps == "paired" and self.optimum is not None:
+            raise ValueError("optimum: f* by number is the same for every batch, so it does not go with gaps: paired")
+        return self
 
 
 class Maxright:
@@ -28,13 +49,21 @@ class Maxright:
     """
 
     Options = MaxrightOptions
-    needs_optima = True
 
     def __init__(self, setup: Setup, options: MaxrightOptions) -> None:
         self._weights = {Objective.DPO: setup.lambda_dpo, Objective.SFT: 1 - setup.lambda_dpo}
         self._optimum = setup.optimum
+        if options.optimum is not None:
+            self._optimum = {objective: getattr(options.optimum, objective) for objective in Objective}
+        self._batch_optimum = setup.batch_optimum if options.gaps == "paired" else None
         self._every = options.max_eval_every
         self._gaps: dict[Objective, float] = {}
+
+    @staticmethod
+    def needs(options: MaxrightOptions) -> frozenset[Need]:
+        if options.gaps == "paired":
+            return frozenset({Need.ROW_OPTIMUM})
+        return frozenset() if options.optimum else frozenset({Need.OPTIMUM})
 
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: MaxrightOptions) -> dict[Objective, float]:
@@ -47,7 +76,7 @@ class Maxright:
         if step == 1 or step % self._every == 0:
             self._gaps = {objective: self._gap(objective, probe(objective)) for objective in self._weights}
         dpo, sft = self._gaps[Objective.DPO], self._gaps[Objective.SFT]
-        return Choice({Objective.DPO if dpo >= sft else Objective.SFT: 1.0})
+        return Choice({Objective.DPO if dpo >= sft else Objective.SFT: 1.0}, gaps=dict(self._gaps))
 
     def observe(self, losses: Mapping[Objective, float]) -> None:
         for objective, loss in losses.items():
@@ -60,5 +89,9 @@ class Maxright:
         self._gaps = {Objective(name): gap for name, gap in state["gaps"].items()}
 
     def _gap(self, objective: Objective, loss: float) -> float:
-        """Weigh a batch's loss against the optimum (Eq. 16, 17); negative on a batch easier than the optimum's average."""
-        return self._weights[objective] * (loss - self._optimum[objective])
+        """Weigh a batch's loss against the optimum (Eq. 16, 17); negative where the optimum's own loss is larger.
+
+        Against f*, an average, every batch that is easier than the average is; against the same rows, only a better fit.
+        """
+        optimum = self._batch_optimum(objective) if self._batch_optimum else self._optimum[objective]
+        return self._weights[objective] * (loss - optimum)

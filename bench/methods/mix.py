@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from bench.methods import Choice, Objective, Probe, Setup
+from bench.methods import Choice, Objective, Probe, Setup, needs_nothing
 
 
 class MixOptions(BaseModel):
@@ -22,7 +22,7 @@ class Mix:
     """Descend λ f_DPO + (1 − λ) f_SFT, one batch of each a step."""
 
     Options = MixOptions
-    needs_optima = False
+    needs = staticmethod(needs_nothing)
 
     def __init__(self, setup: Setup, options: MixOptions) -> None:
         weights = {Objective.DPO: setup.lambda_dpo, Objective.SFT: 1 - setup.lambda_dpo}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.methods import Choice, NoOptions, Objective, Probe, Setup
+from bench.methods import Choice, NoOptions, Objective, Probe, Setup, needs_nothing
 
 
 class Sequential:
@@ -16,7 +16,7 @@ class Sequential:
     """
 
     Options = NoOptions
-    needs_optima = False
+    needs = staticmethod(needs_nothing)
 
     def __init__(self, setup: Setup, options: NoOptions) -> None:
         self._first, self._second = setup.order

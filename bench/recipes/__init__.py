@@ -1,7 +1,8 @@
 """The recipes: adapters that are not made by a stream of steps of the shared loop.
 
-A recipe stands beside the methods in a suite and in every table of the report. To add one: a file beside this one and a
-line in `RECIPES`, or an entry point in the group `bench.recipes` of another package.
+A recipe stands beside the methods in a suite and in every table of the report. It makes its adapter of other jobs' adapters, or
+trains one in a loop of its own and tells `Making.steps` of each step. To add one: a file beside this one and a line in
+`RECIPES`, or an entry point in the group `bench.recipes` of another package.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from bench.policy import Policy
+    from bench.recipes.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,16 @@ class Making:
         policy: the base model without an adapter.
         lambda_dpo: λ, the weight of DPO.
         seed: the run's seed.
-        adapters: role -> folder of the job whose adapter the recipe needs.
+        adapters: role -> folder of the job whose adapter the recipe needs; no entry where that policy is the base model.
+        steps: the clock and the records of a recipe that trains; `steps.run` holds suite, data and phases. The phases are those
+            of the Sequential run at the same λ.
     """
 
     policy: Policy
     lambda_dpo: float
     seed: int
     adapters: Mapping[str, Path]
+    steps: Steps
 
 
 class Recipe(Protocol):
@@ -41,13 +46,15 @@ class Recipe(Protocol):
 
     Attributes:
         Options: a pydantic model of the keys a suite may give this recipe.
-        needs: roles of the jobs whose adapters it is made from, of the same seed: optimum_dpo, optimum_sft.
-        untrained: why there are no training figures on record.
+        needs: roles of the jobs whose adapters it needs: optimum_dpo and optimum_sft of the same seed, reference.
+        untrained: why there are no training figures on record; None: it trains, and leaves them.
+        reductions: values of `objectives.reduction` that it can do.
     """
 
     Options: ClassVar[type[BaseModel]]
     needs: ClassVar[tuple[str, ...]]
-    untrained: ClassVar[str]
+    untrained: ClassVar[str | None]
+    reductions: ClassVar[tuple[str, ...]]
 
     def __init__(self, options: Any) -> None: ...
 
@@ -61,8 +68,9 @@ class _Table(Mapping[str, type[Recipe]]):
     @cached_property
     def _own(self) -> dict[str, type[Recipe]]:
         from bench.recipes.interpolation import Interpolation
+        from bench.recipes.trl_sequential import TrlSequential
 
-        return {"interpolation": Interpolation}
+        return {"interpolation": Interpolation, "trl_sequential": TrlSequential}
 
     @cached_property
     def _foreign(self) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class Interpolation:
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     needs: ClassVar[tuple[str, ...]] = ("optimum_dpo", "optimum_sft")
-    untrained: ClassVar[str] = "no training of its own: the two optima's weights are added up"
+    untrained: ClassVar[str | None] = "no training of its own: the two optima's weights are added up"
+    reductions: ClassVar[tuple[str, ...]] = ("token_mean", "sequence_sum")
 
     def __init__(self, options: NoOptions) -> None:
         """Keep nothing."""

@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy(folder: Path) -> None:
     code, out, _ = bench("--help", folder=folder)
     assert code == 0
-    for command in ("run", "plan", "validate", "status", "report", "init"):
+    for command in ("run", "plan", "validate", "status", "report", "export", "init"):
         assert f" {command} " in out
     check = "import sys, bench.cli; assert not {'torch', 'pandas', 'transformers', 'rich.live'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
@@ -158,6 +158,39 @@ def test_a_killed_worker_fails_its_job_and_the_run_goes_on(folder: Path) -> None
     assert "1 failed, 4 not complete" in out
 
 
+def test_after_a_killed_worker_a_new_one_runs_the_next_jobs(folder: Path) -> None:
+    """With the base model as reference, the DPO optimum and Mix need nothing of the SFT optimum, whose worker is killed.
+
+    They run in a fresh worker; Sequential, whose first phase the optimum would have been, does not.
+    """
+    settings = (
+        "reference.policy=base",
+        "training.steps=200",
+        "training.checkpoint_every=50",
+        "training.evaluate_every=100",
+    )
+    process = start("run", "tiny.yaml", *(one for setting in settings for one in ("--set", setting)), folder=folder)
+    _wait_for_steps(folder, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert out.splitlines()[-1].startswith("results/tiny: 3 made, 0 already complete, 1 FAILED (sft-optimum-s0-")
+    assert "1 not run because a job they need failed" in out.splitlines()[-1]
+    outcomes = {path.parent.name.split("-l0")[0]: json.loads(path.read_text())["outcome"] for path in _statuses(folder)}
+    assert {name.rsplit("-", 1)[0]: outcome for name, outcome in outcomes.items()} == {
+        "sft-optimum-s0": "failed",
+        "reference-logps": "complete",
+        "dpo-optimum-s0": "complete",
+        "mix": "complete",
+    }
+
+
+def _statuses(folder: Path) -> list[Path]:
+    return list((folder / "results/tiny/jobs").glob("*/status.json"))
+
+
 def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
     from filelock import FileLock
 
@@ -177,6 +210,22 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
     assert err.count("\n") == 1
     assert bench("report", "nowhere", folder=folder)[0] == 2
     assert bench("run", "tiny.yaml", "--mirror", "nowhere", folder=folder)[0] == 2
+
+
+def test_a_file_where_a_folder_is_wanted_is_one_line(folder: Path) -> None:
+    code, _, err = bench("run", "tiny.yaml", "--results", "tiny.yaml", folder=folder)
+    assert (code, err) == (2, "bench: tiny.yaml/tiny: Not a directory; give another folder, or make room\n")
+
+
+def test_export_takes_a_run_away_and_refuses_in_one_line(folder: Path) -> None:
+    assert bench("run", "tiny.yaml", "--only", "dpo-optimum-*", folder=folder)[0] == 0
+    code, out, err = bench("export", "dpo-optimum", "model", "--merge", folder=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("model: merged model of dpo-optimum-s0-")
+    assert (folder / "model" / "README.md").exists()
+    code, out, err = bench("export", "dpo-optimum", "model", folder=folder)
+    assert (code, out) == (2, "")
+    assert err == "bench: model: is not empty; give a new folder, or --force to write over an earlier export\n"
 
 
 def test_a_job_that_fails_leaves_its_traceback_in_its_log(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 import bench.methods
 from bench.errors import unknown_name
-from bench.methods import METHODS, Choice, NoOptions, Objective, Setup
+from bench.methods import METHODS, Choice, Need, NoOptions, Objective, Setup, needs_nothing
 
 DPO, SFT = Objective.DPO, Objective.SFT
 
@@ -93,6 +93,45 @@ def test_maxright_every_step_probes_both_at_every_step() -> None:
         assert chosen(method.choose(step, probe)) is DPO
         assert sorted(probe.asked) == [DPO, SFT]
         method.observe({DPO: 0.0})  # Algorithm 4 would turn to SFT now
+
+
+def test_maxright_takes_the_optimum_by_number() -> None:
+    """λ = 0.5, f* = (0.2, 1.0) by number, whatever the optima say: 0.5 (0.6 − 0.2) = 0.2 against 0.5 (1.3 − 1) = 0.15."""
+    method = make("maxright", setup(0.5, optimum={}), optimum={"dpo": 0.2, "sft": 1.0})
+    choice = method.choose(1, Probe(dpo=0.6, sft=1.3))
+    assert chosen(choice) is DPO
+    assert choice.gaps == pytest.approx({DPO: 0.2, SFT: 0.15})
+
+
+def test_maxright_paired_takes_a_batchs_difficulty_out_of_the_choice() -> None:
+    """λ = 0.5, f* = (0.4, 1.0). A hard DPO batch: 0.9, of which the optimum itself has 0.8; SFT 1.2 against 1.0.
+
+    Against f* the gaps are 0.25 and 0.1 → DPO. Against the same rows they are 0.05 and 0.1 → SFT. The descended batch's
+    loss 1.2 leaves SFT's gap 0.1; an easier batch, loss 0.5 where the optimum has 0.6, would leave −0.05.
+    """
+    rows = {DPO: 0.8, SFT: 1.0}
+    given = setup(0.5, optimum={DPO: 0.4, SFT: 1.0}, batch_optimum=lambda objective: rows[objective])
+    assert chosen(make("maxright", given).choose(1, Probe(dpo=0.9, sft=1.2))) is DPO
+    method = make("maxright", given, gaps="paired", max_eval_every=10)
+    assert chosen(method.choose(1, Probe(dpo=0.9, sft=1.2))) is SFT
+    method.observe({SFT: 1.2})
+    assert method.choose(2, no_probe).gaps == pytest.approx({DPO: 0.05, SFT: 0.1})
+    rows[SFT] = 0.6
+    method.observe({SFT: 0.5})
+    assert method.choose(3, no_probe).gaps == pytest.approx({DPO: 0.05, SFT: -0.05})
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({}, {Need.OPTIMUM}),
+        ({"gaps": "paired"}, {Need.ROW_OPTIMUM}),
+        ({"optimum": {"dpo": 0.1, "sft": 0.2}}, set()),
+    ],
+)
+def test_what_maxright_needs_depends_on_its_gaps(options: dict[str, Any], needs: set[Need]) -> None:
+    method = METHODS["maxright"]
+    assert method.needs(method.Options.model_validate(options)) == needs
 
 
 @pytest.mark.parametrize("resumed", [False, True])
@@ -228,20 +267,22 @@ def test_fixed_methods_keep_no_state(name: str) -> None:
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["alright", "maxright", "mix", "sequential"])
+@pytest.mark.parametrize("name", ["alright", "dpo_with_sft", "maxright", "mix", "sequential"])
 def test_methods_refuse_options_that_are_not_theirs(name: str) -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         METHODS[name].Options.model_validate({"max_eval_evry": 3})
 
 
 def test_only_maxright_needs_the_optima() -> None:
-    assert {name for name in METHODS if METHODS[name].needs_optima} == {"maxright"}
+    needs = {name: METHODS[name].needs(METHODS[name].Options()) for name in METHODS}
+    assert {name for name, need in needs.items() if Need.OPTIMUM in need} == {"maxright"}
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("alright", {DPO: 0.25, SFT: 0.75}),
+        ("dpo_with_sft", {DPO: 1.0, SFT: 0.0}),
         ("maxright", {DPO: 0.25, SFT: 0.75}),
         ("mix", {DPO: 1.0, SFT: 1.0}),
         ("sequential", {DPO: 0.25, SFT: 0.75}),
@@ -256,16 +297,19 @@ def test_batches_per_step_add_up_for_the_plan(name: str, expected: Mapping[Objec
 def test_an_unknown_method_is_told_the_nearest_name() -> None:
     assert "maxrigth" not in METHODS
     assert unknown_name("method", "maxrigth", METHODS) == (
-        "unknown method 'maxrigth'; did you mean 'maxright'? known: alright, maxright, mix, sequential"
+        "unknown method 'maxrigth'; did you mean 'maxright'? known: alright, dpo_with_sft, maxright, mix, sequential"
     )
-    assert unknown_name("method", "zzz", METHODS) == "unknown method 'zzz'; known: alright, maxright, mix, sequential"
+    assert (
+        unknown_name("method", "zzz", METHODS)
+        == "unknown method 'zzz'; known: alright, dpo_with_sft, maxright, mix, sequential"
+    )
 
 
 class Always:
     """A method of another package: always DPO."""
 
     Options: type[BaseModel] = NoOptions
-    needs_optima = False
+    needs = staticmethod(needs_nothing)
 
 
 class EntryPoint:
@@ -283,8 +327,8 @@ def test_another_packages_method_is_found_and_loaded_when_asked_for(monkeypatch:
     point = EntryPoint()
     monkeypatch.setattr(bench.methods, "entry_points", lambda *, group: [point] if group == "bench.methods" else [])
     table = bench.methods._Table()
-    assert sorted(table) == ["alright", "always_dpo", "maxright", "mix", "sequential"]
-    assert len(table) == 5
+    assert sorted(table) == ["alright", "always_dpo", "dpo_with_sft", "maxright", "mix", "sequential"]
+    assert len(table) == 6
     assert point.loaded == 0
     assert table["always_dpo"] is Always  # type: ignore[comparison-overlap]
     assert "mix" in table

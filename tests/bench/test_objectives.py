@@ -165,7 +165,7 @@ def test_rows_lie_as_the_layouts_say() -> None:
     assert plain.input_ids.tolist() == [[5, 6, 7, 8], [5, 6, 9, 0]]
     assert plain.attention_mask is None
     assert (plain.predictors.tolist(), plain.targets.tolist()) == ([1, 2, 5], [7, 8, 9])
-    assert (plain.answers, plain.tokens, plain.padding_share) == (2, 7, 0.125)
+    assert (plain.answers, plain.tokens, plain.padding) == (2, 7, 1)
 
     shared = collate([example], "shared_prompt", CPU)
     assert shared.position_ids is not None
@@ -177,6 +177,30 @@ def test_rows_lie_as_the_layouts_say() -> None:
     ]
     assert (shared.predictors.tolist(), shared.targets.tolist()) == ([1, 2, 1], [7, 8, 9])
     assert (shared.sequences.tolist(), shared.answers, shared.tokens) == ([0, 0, 1], 2, 5)
+
+
+def test_short_rows_stand_in_one_row_hidden_from_each_other() -> None:
+    """Rows of 2, 5 and 3 tokens: the longest fills a row of 5; the next, (4 | 5 6), and (7 | 8) fill another.
+
+    Positions restart with each; the mask is block by block; tokens are predicted in the order of the examples.
+    """
+    examples = [Example((7,), ((8,),)), Example((1, 2, 3), ((9, 9),)), Example((4,), ((5, 6),))]
+    batch = collate(examples, "shared_prompt", CPU)
+    assert batch.position_ids is not None
+    assert batch.attention_mask is not None
+    assert batch.input_ids.tolist() == [[1, 2, 3, 9, 9], [4, 5, 6, 7, 8]]
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
+    assert batch.attention_mask[1, 0].int().tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [0, 0, 0, 1, 0],
+        [0, 0, 0, 1, 1],
+    ]
+    assert (batch.predictors.tolist(), batch.targets.tolist()) == ([8, 2, 3, 5, 6], [8, 9, 9, 5, 6])
+    assert (batch.sequences.tolist(), batch.answers) == ([0, 1, 1, 2, 2], 3)
+    assert (batch.tokens, batch.padding) == (10, 0)
+    assert collate(examples, "plain", CPU).padding == 5
 
 
 # ---- on real architectures ------------------------------------------------------------------------------------------
@@ -206,7 +230,8 @@ def test_both_layouts_give_the_same_dpo_gradient(adapted: Any) -> None:
     assert_equal_gradients(gradients(adapted, shared), gradients(adapted, plain))
 
 
-def test_rows_with_one_answer_lie_plain_in_either_layout() -> None:
+def test_rows_that_fill_a_row_each_lie_plain_in_either_layout() -> None:
+    """5 + 3, 2 + 6 and 9 + 2 tokens with one answer: no two fit into 11, so there is nothing to save and no mask."""
     shared, plain = (collate(ROWS, layout, CPU) for layout in ("shared_prompt", "plain"))
     assert shared.attention_mask is None
     assert shared.input_ids.equal(plain.input_ids)

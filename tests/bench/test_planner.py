@@ -110,6 +110,7 @@ def test_beta_changes_every_job_but_the_sft_optimum_and_the_reference_log_probab
         {"description": "words"},
         {"training": {"checkpoint_every": 1}},
         {"training": {"epochs": None, "steps": 10}},
+        {"training": {"group_by_length": False}},
     ],
 )
 def test_what_changes_no_number_changes_no_id(change: dict[str, Any]) -> None:
@@ -118,7 +119,9 @@ def test_what_changes_no_number_changes_no_id(change: dict[str, Any]) -> None:
     assert ids(planner.make(suite())) == ids(planner.make(suite(**change)))
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 2e-3}, {"weight_decay": 0.1}, {"max_grad_norm": None}])
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 2e-3}, {"weight_decay": 0.1}, {"max_grad_norm": None}, {"group_by_length": True}]
+)
 def test_what_changes_numbers_changes_every_training_job(change: dict[str, Any]) -> None:
     changed = suite(training=suite().training.model_dump() | change)
     assert not {one for one in ids(planner.make(suite())) & ids(planner.make(changed)) if "reference-logps" not in one}

@@ -274,14 +274,6 @@ def test_a_gguf_is_rebuilt_once_as_a_plain_model_that_can_be_saved(
     assert made.check_reload(tmp_path / "run", IDS) == 0
 
 
-def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BENCH_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert policy.cache_folder() == tmp_path / "posttrain-bench"
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "own"))
-    assert policy.cache_folder() == tmp_path / "own"
-
-
 # ---- kernels --------------------------------------------------------------------------------------------------------
 
 
@@ -327,10 +319,25 @@ def test_a_model_that_scales_its_logits_gets_whole_logits() -> None:
 @pytest.mark.parametrize(
     ("config", "attention"),
     [
-        (transformers.LlamaConfig(**SHAPE), "eager"),  # adds the mask, which must then hold numbers
-        (transformers.MistralConfig(**SHAPE, sliding_window=64), "sdpa"),  # a window wider than the check's few tokens
+        (transformers.LlamaConfig(**SHAPE), "eager"),
+        (transformers.MistralConfig(**SHAPE, sliding_window=64), "sdpa"),
     ],
     ids=["eager", "window"],
 )
-def test_a_model_that_cannot_share_prompts_gets_plain_rows(config: Any, attention: str) -> None:
-    assert checked(config, attention).layout == "plain"
+def test_every_kernel_that_adds_a_mask_can_share_prompts(config: Any, attention: str) -> None:
+    """Only rows past a window, 64 here, keep to themselves."""
+    made = checked(config, attention)
+    assert made.layout == "shared_prompt"
+    assert made.window == getattr(config, "sliding_window", None)
+    assert made.notes == []
+
+
+def test_a_model_that_cannot_share_prompts_gets_plain_rows_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Bloom counts positions from a mask of two dimensions and takes no other."""
+    shape = {"vocab_size": 40, "hidden_size": 32, "n_layer": 2, "n_head": 2, "eos_token_id": 2, "pad_token_id": 0}
+    with caplog.at_level("WARNING", logger="bench"):
+        made = checked(transformers.BloomConfig(**shape), "eager")
+        assert [made.layout_of(ROWS) for _ in range(3)] == ["plain"] * 3
+    assert [one.message for one in caplog.records] == made.notes
+    assert made.notes == ["the model cannot take two answers in one row: a pair's prompt is forwarded twice"]
+    assert made.forward_facts(ROWS)["layout"] == "plain"

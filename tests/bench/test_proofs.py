@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,12 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from bench import data, policy, record
+from bench import record
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.suite import Suite
 from bench.train import Run, Trainer
 
-CPU = torch.device("cpu")
 LAMBDA_DPO = 0.25
 TinySuite = Callable[..., Suite]
 
@@ -45,7 +43,7 @@ class Gradients:
     def restart(self) -> None:
         """Start again at the first batches."""
         self.trainer = self.make()
-        self.trainer.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0}
+        self.trainer.row = {"probe_seconds": 0.0}
         # B starts at 0, where A's gradient vanishes; move off that point so that both factors take part.
         torch.manual_seed(1)
         with torch.no_grad():
@@ -159,102 +157,59 @@ def test_at_the_ends_of_lambda_every_method_is_the_objective_alone(
 # ---- TRL -------------------------------------------------------------------------------------------------------------
 
 
-# TRL asks transformers 5 for activation checkpointing by its old names
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing:FutureWarning")
-def test_trls_two_trainers_give_sequentials_loss_curve(tiny: TinySuite, run_plan: Any, tmp_path: Path) -> None:
-    """Stock SFTTrainer, then DPOTrainer on the adapter it left, 10 steps each, against our Sequential of 10 and 10.
+@pytest.mark.parametrize(
+    ("order", "reference", "training", "options"),
+    [
+        ("sft_dpo", {"policy": "sft", "epochs": 1}, {}, {}),
+        (
+            "dpo_sft",
+            {"policy": "base"},
+            {
+                "micro_batch_size": {"dpo": 1, "sft": 2},
+                "schedule": "linear",
+                "warmup_steps": 3,
+                "max_grad_norm": None,
+                "weight_decay": 0.1,
+            },
+            {},
+        ),
+        ("sft_dpo", {"policy": "sft"}, {"schedule": "cosine", "max_grad_norm": 0.05}, {"precompute_reference": True}),
+    ],
+    ids=["as the suites have it", "every setting another", "stored log-probabilities"],
+)
+def test_trls_two_trainers_give_sequentials_loss_curve(
+    tiny: TinySuite,
+    run_plan: Any,
+    order: str,
+    reference: dict[str, Any],
+    training: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """TRL's trainers one after the other, 10 steps each, against our Sequential of 10 and 10: losses and learning rates.
 
-    Same rows in the same order, same LoRA start, AdamW and clipping. DPOTrainer's reference is a copy of the adapter it
-    is given: the policy at the end of phase 1, which the suite makes its reference by training that for one epoch.
-    TRL only gets token ids instead of text, because it would cut a prompt elsewhere.
+    In the first case π_ref is what phase 1 ends at, so that DPO's first loss must be log 2; in the second it is the base
+    model, where DPO starts. In the third it is an SFT run twice as long.
     """
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
-    class OrderedDpo(DPOTrainer):  # type: ignore[misc]
-        def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
-            return dataset
-
     settings = tiny(
         data={
             "preference": {"source": "world", "rows": 20, "evaluation_rows": 2},
             "instruction": {"source": "world", "rows": 40, "evaluation_rows": 2},
         },
-        methods=["sequential"],
-        reference={"policy": "sft", "epochs": 1},
+        training=tiny().training.model_dump() | training,
+        methods=["sequential", {"name": "trl_sequential", **options}],
+        order=order,
+        reference=reference,
     )
     runner = run_plan(settings)
-    ours = [row["losses"] for row in runner.run("sequential").rows("steps")]
-    assert [next(iter(losses)) for losses in ours] == ["sft"] * 10 + ["dpo"] * 10
-
-    plain = policy.load(settings.model, CPU)
-    rows = data.load(settings.data, plain.tokenizer, None).train
-    plain.attach(settings.lora, 0)
-    common: dict[str, Any] = {
-        "output_dir": str(tmp_path / "trl"),
-        "max_steps": 10,
-        "learning_rate": settings.training.learning_rate,
-        "lr_scheduler_type": "constant",
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.95,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "train_sampling_strategy": "sequential",
-        "max_length": None,
-        "use_cpu": True,
-        "bf16": False,
-        "logging_steps": 1,
-        "report_to": "none",
-        "save_strategy": "no",
-        "disable_tqdm": True,
-    }
-    sft = SFTTrainer(
-        plain.model,
-        SFTConfig(per_device_train_batch_size=4, dataset_kwargs={"skip_prepare_dataset": True}, **common),
-        train_dataset=as_dataset(sft_rows(rows[Objective.SFT].examples)),
-        processing_class=plain.tokenizer,
-    )
-    sft.train()
-    dpo = OrderedDpo(
-        sft.accelerator.unwrap_model(sft.model),
-        args=DPOConfig(per_device_train_batch_size=2, beta=settings.objectives.beta, **common),
-        train_dataset=as_dataset(dpo_rows(rows[Objective.DPO].examples)),
-        processing_class=plain.tokenizer,
-    )
-    dpo.train()
-    theirs = [{name: loss} for name, made in (("sft", sft), ("dpo", dpo)) for loss in logged(made)]
-    assert len(theirs) == 20
-    for step, (one, other) in enumerate(zip(ours, theirs, strict=True), 1):
-        assert one == pytest.approx(other, rel=1e-4), step
-    assert math.isclose(ours[10]["dpo"], math.log(2), rel_tol=1e-5)
+    ours, theirs = (runner.run(name).rows("steps") for name in ("sequential", "trl-sequential"))
+    first, second = order.split("_")
+    assert [next(iter(row["losses"])) for row in ours] == [first] * 10 + [second] * 10
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-4), one["step"]
+        assert one["learning_rate"] == pytest.approx(other["learning_rate"], rel=1e-9), one["step"]
+    losses = {name: [row["losses"][name] for row in theirs if name in row["losses"]] for name in ("dpo", "sft")}
+    starts_at_reference = "epochs" in reference or reference["policy"] == "base"
+    assert math.isclose(losses["dpo"][0], math.log(2), rel_tol=1e-5) == starts_at_reference
     # The curves move by far more than the tolerance, in either phase.
-    assert ours[0]["sft"] - ours[9]["sft"] > 0.01
-    assert abs(ours[10]["dpo"] - ours[19]["dpo"]) > 0.01
-
-
-def logged(trainer: Any) -> list[float]:
-    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
-
-
-def as_dataset(rows: Iterator[dict[str, Any]]) -> Any:
-    import datasets
-
-    return datasets.Dataset.from_list(list(rows))
-
-
-def in_order(objective: Objective, examples: list[data.Example], batch_size: int) -> Iterator[data.Example]:
-    """Yield ten batches' rows in the order of our cursor."""
-    cursor = data.Cursor(objective, len(examples), batch_size, 0)
-    for _ in range(10):
-        yield from (examples[row] for row in cursor.draw())
-
-
-def sft_rows(examples: list[data.Example]) -> Iterator[dict[str, Any]]:
-    for one in in_order(Objective.SFT, examples, 4):
-        (answer,) = one.answers
-        yield {"input_ids": [*one.prompt, *answer], "labels": [-100] * len(one.prompt) + list(answer)}
-
-
-def dpo_rows(examples: list[data.Example]) -> Iterator[dict[str, Any]]:
-    for one in in_order(Objective.DPO, examples, 2):
-        chosen, rejected = one.answers
-        yield {"prompt_ids": list(one.prompt), "chosen_ids": list(chosen), "rejected_ids": list(rejected)}
+    assert losses["sft"][0] - losses["sft"][9] > 0.01
+    assert abs(losses["dpo"][0] - losses["dpo"][9]) > 0.01

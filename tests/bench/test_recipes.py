@@ -20,6 +20,7 @@ from bench.suite import Method, Suite
 from report import build
 
 CPU = torch.device("cpu")
+no_steps: Any = None  # of a recipe that does not train
 TinySuite = Callable[..., Suite]
 
 
@@ -54,7 +55,7 @@ def test_interpolation_adds_the_optimas_updates_of_the_weights(
     dpo = random_adapter(base, tmp_path / "dpo", rank=3, alpha=6, seed=1)
     sft = random_adapter(base, tmp_path / "sft", rank=2, alpha=2, seed=2)
     recipe = RECIPES["interpolation"](RECIPES["interpolation"].Options())
-    recipe.produce(Making(base, lambda_dpo, 0, {"optimum_dpo": dpo, "optimum_sft": sft}))
+    recipe.produce(Making(base, lambda_dpo, 0, {"optimum_dpo": dpo, "optimum_sft": sft}, no_steps))
     base.save(tmp_path / "made")
     base.attach_saved(tmp_path / "made")  # what is saved is what counts
     merged = base.model.merge_and_unload().state_dict()
@@ -140,8 +141,8 @@ def test_another_packages_recipe_is_found(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(bench.recipes, "entry_points", lambda *, group: [Point()] if group == "bench.recipes" else [])
     table = bench.recipes._Table()
-    assert list(table) == ["interpolation", "souped"]
-    assert len(table) == 2
+    assert list(table) == ["interpolation", "trl_sequential", "souped"]
+    assert len(table) == 3
     assert table["souped"] is Point  # type: ignore[comparison-overlap]
 
 

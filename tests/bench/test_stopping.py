@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import jobs, planner, record, suite_file
+from bench import inputs, jobs, planner, record, suite_file
 from bench.methods import Objective
 from bench.stopping import Rule, uses_front, uses_optima
 from bench.suite import Suite
@@ -279,7 +279,7 @@ def test_the_front_is_read_from_the_runs_on_the_evaluation_split(tmp_path: Path,
     data = suite().data.model_dump() | {"evaluation_split": split}
     bench = Bench(suite({"rule": "authors", "threshold": 1e-9}, data=data), tmp_path)
     job = bench.needs("mix")
-    rule = jobs._rule(job, bench.desk)
+    rule = inputs.rule(job, bench.desk)
     assert rule is not None
     place = "train" if split == "train_head" else "held_out"
     assert set(rule.front) == {job.inputs[name] for name in ("front_1", "optimum_dpo", "optimum_sft")}

@@ -37,7 +37,7 @@ lambdas: [0.25, 0.5, 0.75]
 """
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
-    "adam_betas, batch_size, checkpoint_every, epochs, evaluate_every, learning_rate, max_grad_norm, "
+    "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
     "micro_batch_size, schedule, steps, stopping, warmup_steps, weight_decay"
 )
 
@@ -95,7 +95,8 @@ MISTAKES = {
     ),
     "a typo in a method's option": (
         ("max_eval_every", "max_eval_evry"),
-        "x.yaml:19: unknown key 'max_eval_evry'; did you mean 'max_eval_every'? known: label, lambdas, max_eval_every, name",
+        "x.yaml:19: unknown key 'max_eval_evry'; did you mean 'max_eval_every'? "
+        "known: gaps, label, lambdas, max_eval_every, name, optimum",
     ),
     "an option of another method": (
         ("  - mix", "  - {name: sequential, label: other, backward: joint}"),
@@ -104,12 +105,12 @@ MISTAKES = {
     "an unknown method, by its bare name": (
         ("  - mix", "  - maxrigth"),
         "x.yaml:17: methods[1]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "an unknown method with options": (
         ("name: maxright", "name: maxrigth"),
         "x.yaml:18: methods[2]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "a λ of a method": (
         ("lambdas: [0.25, 0.5]\n", "lambdas: [0.25, 1.3]\n"),
@@ -296,3 +297,12 @@ def test_every_key_of_a_shipped_suite_has_a_comment(path: Path) -> None:
     keys = [(number, line) for number, line in enumerate(lines, 1) if re.match(r"\s*(- )?[a-z_]+:( |$)", line)]
     assert len(keys) > 20
     assert [f"{path.name}:{number}: {line}" for number, line in keys if " # " not in line] == []
+
+
+def test_an_alias_of_itself_and_a_folder_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("notes: &a [*a]\n")
+    with pytest.raises(SuiteError, match=r"x\.yaml: holds an alias of what it stands in, or is nested too deep"):
+        suite_file.load(str(path))
+    with pytest.raises(SuiteError, match="is a folder; give a suite's YAML file"):
+        suite_file.load(str(tmp_path))

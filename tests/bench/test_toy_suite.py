@@ -82,11 +82,15 @@ MISTAKES = {
     "an unknown method": (
         ("[sequential,", "[sequentail,"),
         "x.yaml:9: methods[0]: unknown method 'sequentail'; did you mean 'sequential'? "
-        "known: alright, interpolation, maxright, mix, sequential",
+        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
     ),
     "a recipe": (
         ("[sequential,", "[interpolation,"),
         "x.yaml:9: methods[0]: 'interpolation' is made of adapters, which a toy problem has none of; give a method of steps",
+    ),
+    "paired gaps": (
+        ("{name: mix, backward: accumulate}", "{name: maxright, gaps: paired}"),
+        "x.yaml:9: methods[1]: 'maxright' as set here works on rows of a data set, which a toy problem has none of",
     ),
     "two equal names": (
         ("{name: mix, backward: accumulate}", "sequential"),

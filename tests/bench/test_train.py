@@ -11,6 +11,7 @@ import torch
 
 from bench import checkpoint, data, jobs, planner, policy, record
 from bench.errors import JobError, OutOfMemory
+from bench.evaluators import held_out
 from bench.methods import Objective
 from bench.suite import Suite
 from bench.train import Run, Trainer, train
@@ -91,7 +92,7 @@ class Bench:
                 reference,
             )
         )
-        made.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0}
+        made.row = {"probe_seconds": 0.0}
         return made
 
 
@@ -296,3 +297,75 @@ def test_records_say_what_was_charged(bench: Bench) -> None:
     assert job.measurements["training_seconds"]["value"] == pytest.approx(sum(row["seconds"] for row in steps))
     assert [row["step"] for row in job.rows("trajectory")] == [0, 2, 3, 4, 6]
     assert json.loads((job.path / "data.json").read_text())["sft/train"]["rows"] == 12
+
+
+def test_padding_is_on_record(bench: Bench, tmp_path: Path) -> None:
+    """Of a run: the sum of its steps' padding over all tokens forwarded. Of one step by hand: rows × longest − tokens.
+
+    An SFT batch is four plain rows, so its padding is 4 times the longest less the sum of the four lengths.
+    """
+    job = bench.run("maxright")
+    steps = job.rows("steps")
+    padding, tokens, probed = (sum(row[name] for row in steps) for name in ("padding_tokens", "tokens", "probe_tokens"))
+    assert padding > 0
+    assert probed > 0
+    share = job.measurements["padding_share"]
+    assert share == {"value": padding / (padding + tokens + probed), "unit": "share"}
+
+    first = bench.run("sft-optimum").rows("steps")[0]
+    base = bench.desk.base(bench.plan.suite.model, None)
+    rows = bench.desk.datasets(base.tokenizer, {}).train[Objective.SFT].examples
+    lengths = [rows[row].length for row in data.Cursor(Objective.SFT, 12, 4, 0).draw()]
+    assert (first["padding_tokens"], first["tokens"]) == (4 * max(lengths) - sum(lengths), sum(lengths))
+
+
+def test_steps_recorded_before_padding_was_counted_leave_its_share_open(bench: Bench) -> None:
+    """A run that goes on from such steps is whole in every other figure."""
+    bench.run("sft-optimum")
+    job = bench.job("sequential")
+    prefix = bench.desk.job_folder(job.prefix.job) / "steps.jsonl"  # type: ignore[union-attr]
+    rows = [
+        {name: value for name, value in row.items() if name != "padding_tokens"} for row in record.read_jsonl(prefix)
+    ]
+    prefix.unlink()
+    record.append_jsonl(prefix, rows)
+    made = bench.run("sequential").measurements
+    assert made["padding_share"] == record.not_measured("share", "some of its steps did not count padding")
+    assert made["tokens"]["value"] > 0
+
+
+def test_batches_grouped_by_length_are_padded_less(tmp_path: Path) -> None:
+    """Twelve rows in batches of 4, sorted before they are cut; everything else of the run is as before."""
+    training = suite().training.model_dump() | {"group_by_length": True}
+    by_chance, grouped = (
+        Bench(suite(**more), tmp_path / name) for name, more in (("a", {}), ("b", {"training": training}))
+    )
+    shares = [one.run("sft-optimum").measurements["padding_share"]["value"] for one in (by_chance, grouped)]
+    assert 0 <= shares[1] < shares[0]
+
+
+def test_the_untrained_policy_is_evaluated_once_for_all_runs(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All runs start at the same θ_1: taken over, its values equal those that each run computes itself, bit for bit.
+
+    The SFT optimum evaluates both splits at its start and end, one after steps 2 and 4 and after step 3, where a phase
+    ends: 2 + 3 + 2 = 7. The DPO optimum and Mix have no step 3 and take the start over: 2 + 2 = 4 each.
+    """
+    counted: list[str] = []
+    forward = held_out.split_logps
+
+    def count(*given: Any) -> Any:
+        counted.append(given[2])
+        return forward(*given)
+
+    monkeypatch.setattr(held_out, "split_logps", count)
+    names, numbers = ("sft-optimum", "dpo-optimum", "mix"), []
+    apart = Bench(suite(), tmp_path / "apart")
+    for name in names:
+        counted.clear()
+        bench.run(name)
+        numbers.append(len(counted))
+        apart.desk._base_logps.clear()
+        assert_same_run(bench.run(name), apart.run(name))
+    assert numbers == [7, 4, 4]

@@ -1,0 +1,40 @@
+"""DPO with an SFT term on the chosen answers: the mix that TRL offers within one data set (its loss types sigmoid and sft)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.methods import Choice, Need, NoOptions, Objective, Probe, Setup
+
+
+class DpoWithSft:
+    """Descend λ f_DPO + (1 − λ) f_SFT, the second on the chosen answers of the same pairs; instruction rows are not used.
+
+    Both come from one forward pass (Pang et al. 2024, arXiv 2404.19733, Eq. 1, up to the weights).
+    """
+
+    Options = NoOptions
+
+    def __init__(self, setup: Setup, options: NoOptions) -> None:
+        self._choice = Choice({Objective.DPO: setup.lambda_dpo}, chosen_sft=1 - setup.lambda_dpo)
+
+    @staticmethod
+    def needs(options: NoOptions) -> frozenset[Need]:
+        return frozenset({Need.CHOSEN_ANSWERS})
+
+    @staticmethod
+    def batches_per_step(lambda_dpo: float, options: NoOptions) -> dict[Objective, float]:
+        return {Objective.DPO: 1.0, Objective.SFT: 0.0}
+
+    def choose(self, step: int, probe: Probe) -> Choice:
+        return self._choice
+
+    def observe(self, losses: Mapping[Objective, float]) -> None:
+        """Learn nothing: the weights are fixed."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on: there is no state."""

@@ -1,0 +1,56 @@
+"""Sequential as most people run it today: TRL's own SFTTrainer, then its DPOTrainer on the adapter that left (or the reverse).
+
+Rows, order, token ids, adapter, optimizer, schedule and reference are the suite's, so that what differs from our
+`sequential` is TRL's code: what it computes a step, and what that costs. The trainers are in `trl_trainers.py`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from bench.methods import Objective
+from bench.recipes import Making
+
+
+class TrlOptions(BaseModel):
+    """Choose where DPOTrainer has the reference's log-probabilities from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precompute_reference: bool = False
+
+
+class TrlSequential:
+    """Train each phase with TRL's trainer for it.
+
+    As is TRL's default, DPOTrainer forwards the reference with every batch; `precompute_reference` gives it the stored
+    log-probabilities that all our methods use. The objective is the same either way.
+    """
+
+    Options: ClassVar[type[BaseModel]] = TrlOptions
+    needs: ClassVar[tuple[str, ...]] = ("reference",)
+    untrained: ClassVar[str | None] = None
+    reductions: ClassVar[tuple[str, ...]] = ("token_mean",)
+
+    def __init__(self, options: TrlOptions) -> None:
+        self._options = options
+
+    def produce(self, making: Making) -> None:
+        from bench.evaluators.quiet import quiet
+        from bench.recipes import trl_trainers
+
+        labels = making.steps.run.job.labels
+        making.policy.attach(making.steps.run.suite.lora, making.seed)
+        with quiet("trl", "transformers", "accelerate", "datasets", "peft"), making.steps as steps:
+            steps.evaluate(both_splits=True)
+            for phase, name in enumerate(labels["order"].split("_")):
+                count = labels["phase_steps"][name]
+                if not count:
+                    continue
+                part = trl_trainers.Phase(steps, phase, count)
+                if Objective(name) is Objective.SFT:
+                    trl_trainers.sft(part)
+                else:
+                    trl_trainers.dpo(part, making.adapters.get("reference"), self._options.precompute_reference)

@@ -1,0 +1,225 @@
+"""The vocabulary projection in chunks against one plain cross-entropy, and the layouts, on four architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bench import policy, projection, world_model
+from bench.data import Example
+from bench.objectives import collate, dpo_sum, sequence_logps, sft_sum
+from bench.settings import Lora, Model
+
+CPU = torch.device("cpu")
+VOCABULARY = 40
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+GROUPED = SHAPE | {"num_key_value_heads": 2}
+CONFIGS: dict[str, Any] = {
+    "gpt_neox": lambda: transformers.GPTNeoXConfig(**SHAPE),
+    "llama": lambda: transformers.LlamaConfig(**GROUPED),
+    "qwen2": lambda: transformers.Qwen2Config(**GROUPED),
+    "gemma2": lambda: transformers.Gemma2Config(**GROUPED, head_dim=8, sliding_window=16, final_logit_softcapping=2.0),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[policy.Policy]:
+    """Load a tiny random model as a user's own, with an adapter whose B matrices are not zero."""
+    folder = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(CONFIGS[request.param]()).save_pretrained(folder)
+    world_model.tokenizer().save_pretrained(folder)
+    loaded = policy.load(Model(source="local", path=str(folder)), CPU)
+    loaded.attach(Lora(rank=2, alpha=4), seed=1)
+    torch.manual_seed(7)
+    with torch.no_grad():
+        for value in loaded.trainable().values():
+            value.copy_(0.1 * torch.randn_like(value))
+    yield loaded
+
+
+def pairs(lengths: list[tuple[int, int, int]]) -> list[Example]:
+    generator = torch.Generator().manual_seed(0)
+
+    def some(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, VOCABULARY, (count,), generator=generator).tolist())
+
+    return [Example(some(prompt), (some(chosen), some(rejected))) for prompt, chosen, rejected in lengths]
+
+
+PAIRS = pairs([(5, 3, 4), (2, 6, 1), (9, 2, 2)])
+ROWS = [Example(pair.prompt, pair.answers[:1]) for pair in PAIRS]
+REFERENCE = {"chosen": torch.full((3,), -9.0), "rejected": torch.full((3,), -11.0)}
+
+
+def loss_and_gradients(made: policy.Policy, objective: str, layout: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    made.model.zero_grad()
+    if objective == "dpo":
+        loss = dpo_sum(made.model, collate(PAIRS, layout, CPU), REFERENCE, beta=0.5)
+    else:
+        loss = sft_sum(made.model, collate(ROWS, layout, CPU))
+    loss.backward()
+    return loss.detach(), [value.grad.clone() for value in made.trainable().values()]  # type: ignore[union-attr]
+
+
+def assert_equal(
+    ours: tuple[torch.Tensor, list[torch.Tensor]], theirs: tuple[torch.Tensor, list[torch.Tensor]]
+) -> None:
+    torch.testing.assert_close(ours[0], theirs[0], rtol=1e-6, atol=4e-6)
+    assert max(float(gradient.abs().max()) for gradient in theirs[1]) > 0.01
+    for one, other in zip(ours[1], theirs[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=4e-6)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_chunks_give_the_loss_and_gradient_of_the_plain_path(
+    made: policy.Policy, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """18 answer tokens of DPO and 11 of SFT at 4 tokens a chunk: several chunks, of unequal size."""
+    plain = loss_and_gradients(made, objective, "plain")
+    monkeypatch.setattr(projection, "CHUNK_LOGITS", 4 * VOCABULARY)
+    assert_equal(loss_and_gradients(made, objective, "plain"), plain)
+    with torch.no_grad():
+        assert float(sft_sum(made.model, collate(ROWS, "plain", CPU))) > 1
+
+
+def test_a_trained_projection_gets_its_gradient_in_chunks_too(
+    made: policy.Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head that is trained itself cannot take the shortcut for a frozen one."""
+    head = made.model_alone().get_output_embeddings()
+    head.weight.requires_grad_(True)
+    gradients = []
+    for tokens in (1000, 4):
+        monkeypatch.setattr(projection, "CHUNK_LOGITS", tokens * VOCABULARY)
+        made.model.zero_grad()
+        sft_sum(made.model, collate(ROWS, "plain", CPU)).backward()
+        gradients.append(head.weight.grad.clone())
+    head.weight.requires_grad_(False)
+    head.weight.grad = None
+    assert float(gradients[0].abs().max()) > 0.01
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=4e-6)
+
+
+class Largest(TorchDispatchMode):
+    """Note the largest first dimension of any tensor with the vocabulary as its last."""
+
+    rows = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for one in result if isinstance(result, tuple | list) else (result,):
+            if function is torch.ops.aten.t.default:  # the weights turned round, not logits
+                continue
+            if isinstance(one, torch.Tensor) and one.ndim and one.shape[-1] == VOCABULARY:
+                self.rows = max(self.rows, one.numel() // VOCABULARY)
+        return result
+
+
+@pytest.mark.parametrize("layout", ["plain", "shared_prompt"])
+def test_no_more_logits_than_a_chunk_are_ever_made(
+    made: policy.Policy, layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and backward of 18 answer tokens at 4 a chunk: ⌈18 / 4⌉ = 5 chunks, of 4 tokens at most."""
+    monkeypatch.setattr(projection, "CHUNK_LOGITS", 4 * VOCABULARY)
+    with Largest() as seen:
+        loss_and_gradients(made, "dpo", layout)
+    assert seen.rows == 4
+
+
+def test_a_batch_below_the_chunk_is_one_plain_cross_entropy() -> None:
+    """Bit for bit, so that small models' numbers are what they were."""
+    head = torch.nn.Linear(8, VOCABULARY, bias=False).requires_grad_(False)
+    hidden, targets = torch.randn(30, 8), torch.arange(30)
+    expected = -torch.nn.functional.cross_entropy(head(hidden), targets, reduction="none")
+    assert projection.token_logps(head, hidden, targets).equal(expected)
+
+
+def test_bfloat16_chunks_stay_within_its_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same roundings as the plain path: logits to bfloat16, and the gradient once."""
+    torch.manual_seed(0)
+    head = torch.nn.Linear(32, VOCABULARY, bias=True, dtype=torch.bfloat16).requires_grad_(False)
+    values, targets = torch.randn(30, 32).bfloat16(), torch.randint(0, VOCABULARY, (30,))
+    made = []
+    for tokens in (1000, 7):
+        monkeypatch.setattr(projection, "CHUNK_LOGITS", tokens * VOCABULARY)
+        hidden = values.clone().requires_grad_(True)
+        logps = projection.token_logps(head, hidden, targets)
+        assert logps.dtype is torch.float32
+        (logps * torch.linspace(-1, 1, 30)).sum().backward()
+        made.append((logps.detach(), hidden.grad))
+    torch.testing.assert_close(made[1][0], made[0][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(made[1][1], made[0][1], rtol=0.02, atol=0.004)
+
+
+# ---- layouts --------------------------------------------------------------------------------------------------------
+
+
+def test_shared_prompts_give_the_loss_and_gradient_of_plain_rows(made: policy.Policy) -> None:
+    assert made.layout_of(PAIRS) == "shared_prompt"
+    with torch.no_grad():
+        shared, plain = (sequence_logps(made.model, collate(PAIRS, one, CPU)) for one in ("shared_prompt", "plain"))
+    assert float((shared - plain).abs().max()) <= 4e-6
+    assert_equal(loss_and_gradients(made, "dpo", "shared_prompt"), loss_and_gradients(made, "dpo", "plain"))
+
+
+SHORT = [
+    Example(pair.prompt, pair.answers[:1]) for pair in pairs([(3, 2, 1), (9, 5, 1), (2, 4, 1), (4, 3, 1), (1, 1, 1)])
+]
+
+
+def test_rows_packed_into_fewer_give_the_loss_and_gradient_of_plain_rows(made: policy.Policy) -> None:
+    """Lengths 5, 14, 6, 7 and 2: the 14 alone, 7 + 6 and 5 + 2 — three rows of 14 instead of five. Pairs pack the same way."""
+    packed, plain = (collate(SHORT, layout, CPU) for layout in ("shared_prompt", "plain"))  # type: ignore[arg-type]
+    assert (len(packed.input_ids), packed.padding) == (3, 3 * 14 - 34)
+    assert (len(plain.input_ids), plain.padding) == (5, 5 * 14 - 34)
+    results = []
+    for batch in (packed, plain):
+        made.model.zero_grad()
+        loss = sft_sum(made.model, batch)
+        loss.backward()
+        results.append((loss.detach(), [value.grad.clone() for value in made.trainable().values()]))  # type: ignore[union-attr]
+    assert_equal(results[0], results[1])
+    mixed = pairs([(3, 2, 1), (9, 5, 7), (2, 4, 1)])
+    assert len(collate(mixed, "shared_prompt", CPU).input_ids) == 2
+    with torch.no_grad():
+        shared, apart = (sequence_logps(made.model, collate(mixed, one, CPU)) for one in ("shared_prompt", "plain"))
+    assert float((shared - apart).abs().max()) <= 4e-6
+
+
+def test_only_answer_tokens_get_logits_and_the_record_says_how_rows_lie(made: policy.Policy) -> None:
+    assert made.forward_facts(PAIRS) == {"layout": "shared_prompt", "logits": "answer tokens", "notes": []}
+
+
+def test_rows_longer_than_the_window_lie_plain(made: policy.Policy, caplog: pytest.LogCaptureFixture) -> None:
+    """Gemma 2's window here is 16: a row of 12 + 8 tokens reaches past it, one of 12 + 4 does not; the others look at all.
+
+    Past the window the two layouts do differ, which is what the fallback is for.
+    """
+    long, fitting = pairs([(12, 8, 1)]), pairs([(12, 4, 4)])
+    windowed = made.model.config.model_type == "gemma2"
+    with torch.no_grad():
+        shared, plain = (sequence_logps(made.model, collate(long, one, CPU)) for one in ("shared_prompt", "plain"))
+    assert (float((shared - plain).abs().max()) > 1e-4) is windowed
+    with caplog.at_level("WARNING", logger="bench"):
+        layouts = [made.layout_of(rows) for rows in (long, fitting, long)]
+    assert layouts == (["plain", "shared_prompt", "plain"] if windowed else ["shared_prompt"] * 3)
+    said = ["rows of 20 tokens reach past the model's window of 16: prompts are not shared"] if windowed else []
+    assert [one.message for one in caplog.records] == said
+    assert made.notes == said
+    made.notes.clear()
