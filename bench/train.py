@@ -23,6 +23,7 @@ from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.evaluators import held_out
 from bench.losses import Losses, Part
 from bench.methods import METHODS, Choice, Objective, Setup
+from bench.objectives import Batch
 from bench.plan import PlannedJob
 from bench.policy import Policy
 from bench.processes import Processes
@@ -188,8 +189,7 @@ class Trainer:
         for part in self.parts(objective, self.batches.to_probe(objective)):
             value, _, batch = self.losses.of(part)
             terms.append(value)
-            self.row["probe_tokens"] += batch.tokens
-            self.row["padding_tokens"] += batch.padding
+            self._count("probe_tokens", batch)
         (loss,) = self._sums([terms])
         self.row["probe_seconds"] += self._now() - started
         self.row.setdefault("probes", {})[str(objective)] = loss
@@ -205,8 +205,7 @@ class Trainer:
             terms[objective] = []
             for part in self.parts(objective, self.batches.to_descend(objective)):
                 value, chosen, batch = self.losses.of(part)
-                self.row["tokens"] += batch.tokens
-                self.row["padding_tokens"] += batch.padding
+                self._count("tokens", batch)
                 terms[objective].append(value.detach())
                 graph = weight * value
                 if choice.chosen_sft and chosen is not None:
@@ -225,6 +224,11 @@ class Trainer:
     def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
         """Cut this process's share of a batch into micro-batches."""
         return self.losses.parts(objective, rows, self.processes.own(rows))
+
+    def _count(self, name: str, batch: Batch) -> None:
+        """Count a batch's tokens under `name`, and its padding."""
+        for column, count in ((name, batch.tokens), ("padding_tokens", batch.padding)):
+            self.row[column] = self.row.get(column, 0) + count
 
     def batch_optimum(self, objective: Objective) -> float:
         """Return the optimum's loss on the rows that an objective's last probe or step was on."""

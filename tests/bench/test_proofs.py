@@ -43,7 +43,7 @@ class Gradients:
     def restart(self) -> None:
         """Start again at the first batches."""
         self.trainer = self.make()
-        self.trainer.row = {"probe_seconds": 0.0, "tokens": 0, "probe_tokens": 0, "padding_tokens": 0}
+        self.trainer.row = {"probe_seconds": 0.0}
         # B starts at 0, where A's gradient vanishes; move off that point so that both factors take part.
         torch.manual_seed(1)
         with torch.no_grad():
