@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from bench.errors import BenchError, InputError
+from bench.judge_cli import app as judge_app
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bench.execute import Summary
     from bench.plan import Plan
+    from bench.suite import Experiment
 
 app = typer.Typer(
     name="bench",
@@ -25,6 +30,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(judge_app, name="judge")
 
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")
@@ -44,6 +51,13 @@ Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only the jobs wh
 Smoke = Annotated[
     bool,
     typer.Option("--smoke", help="A tiny random model and a handful of steps: see that the suite runs. No network."),
+]
+Choose = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Choose a recipe, such as: mmlu >= base - 1 and seconds <= 1.1 * sequential, maximize win_rate",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -65,14 +79,16 @@ def run(
     """
     from rich.console import Console
 
-    from bench import execute
+    from bench import execute, preflight
     from bench.progress import Progress
 
     plan = _plan(suite, overrides, mirror, smoke)
+    preflight.check_tasks(plan.suite)
     folder = results / plan.suite.name
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
     pending = execute.to_do(plan, folder, selected)
+    _preflight(plan, folder, pending, mirror, console)
     count = workers or execute.default_workers()
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
@@ -85,6 +101,28 @@ def run(
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(execute.exit_code(summary))
+
+
+def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
+    """Find out before anything is trained what would fail hours later."""
+    from bench import inputs, preflight
+
+    _warn(plan.suite)
+    if not pending:
+        return
+    for job in (plan.jobs[job_id] for job_id in pending):
+        if job.kind == "adopt":
+            inputs.adopted(job, folder)
+    preflight.check_hub(plan.suite, mirror)
+    if any(plan.jobs[job_id].kind == "judge" for job_id in pending) and preflight.check_judge(plan.suite, folder):
+        console.print("the judge answers as its configuration needs", highlight=False)
+
+
+def _warn(suite: Experiment) -> None:
+    from bench import preflight
+
+    for line in preflight.judge_warnings(suite):
+        print(f"bench: warning: {line}", file=sys.stderr)
 
 
 def _last_line(summary: Summary, folder: Path, results: Path) -> str:
@@ -126,9 +164,11 @@ def plan(
 @app.command()
 def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     """Check a suite without running it: every key, value and name."""
-    from bench import suite_file
+    from bench import preflight, suite_file
 
     checked = suite_file.load(suite, overrides or [])
+    preflight.check_tasks(checked)
+    _warn(checked)
     print(f"{checked.name}: valid; {checked.contents}")
 
 
@@ -155,13 +195,93 @@ def status(results: Annotated[Path, typer.Argument(help="A results folder.")], a
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Argument(help="A results folder: a root, or one suite.")] = Path("results"),
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Results folders: roots, or single suites; several make one leaderboard. [default: results]"
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
+    choose: Choose = None,
 ) -> None:
-    """Write report.html, report.md and report.json for every suite, and index.html over all."""
+    """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
+
+    --choose names the recipe that does best by your own words, the runner-up, and how often each would be chosen if
+    seeds, questions and judged pairs were drawn anew; choice.json keeps it. `base`, `sequential` (at the same λ) and
+    `reference` stand for that policy's value of the figure they are compared with. Figures: mmlu or another task,
+    accuracy, win_rate (all in percent), f_dpo, f_sft, gap_dpo, gap_sft, ideal_distance (nats), seconds, all_in_seconds,
+    runtime_increase (%), tokens, steps, memory (GiB), energy (J), utilization (%), lambda.
+    """
     from report import build
 
-    print(f"report: {build.build(results, out)}")
+    folders = results or [Path("results")]
+    if choose is None:
+        print(f"report: {build.build(folders, out)}")
+        return
+    from rich.console import Console
+
+    from report import choose_view
+    from report.choose import choose_all
+
+    # First: a text that cannot be read should not cost a report's time.
+    found = [one for folder in folders for one in choose_all(folder, choose)]
+    print(f"report: {build.build(folders, out)}")
+    choose_view.keep(found, out)
+    choose_view.show(found, Console())
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="What to compare with: a results folder or one suite.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The results after the change.")],
+    gate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML: tolerances, which metrics gate, the level.")
+    ] = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write Markdown for a pull request.")] = None,
+) -> None:
+    """Say whether a change made training recipes worse, beyond noise.
+
+    Exit code 0: no regression seen; 1: a regression; 3: inconclusive, such as fewer than three seeds.
+    """
+    from rich.console import Console
+
+    from report import compare as comparing
+    from report import compare_view
+    from report import gate as gates
+
+    made = comparing.compare(base, candidate, gates.load(gate))
+    compare_view.write(made, out)
+    if as_json:
+        print(json.dumps(compare_view.as_dict(made), indent=1))
+    else:
+        compare_view.show(made, Console() if sys.stdout.isatty() else Console(width=150))
+        print(compare_view.last_line(made))
+    raise typer.Exit(made.exit_code)
+
+
+@app.command()
+def export(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or a glob: mix-l0.5-s0.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the model.")],
+    results: Annotated[Path, typer.Option(help="The results folder that holds the job: a root, or one suite.")] = Path(
+        "results"
+    ),
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model, adapter merged in, instead of the adapter alone.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an earlier export in DIR.")] = False,
+) -> None:
+    """Take a trained policy away: the PEFT adapter or the merged model, its tokenizer, and a model card with its figures.
+
+    Plain transformers and peft load what it writes; it is reloaded and compared with the trained policy before it is left.
+    """
+    from bench import export as exporter
+
+    done = exporter.export(results, job, folder, merge=merge, force=force)
+    if done.note:
+        print(f"note: {done.note}")
+    print(done)
 
 
 @app.command()
@@ -200,13 +320,25 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # a bug of ours: say so, with the traceback on demand
-        if os.environ.get("BENCH_TRACEBACK"):
-            raise
-        print(
-            f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr
-        )
-        sys.exit(70)
+    except OSError as error:
+        if error.errno not in _UNUSABLE or os.environ.get("BENCH_TRACEBACK"):
+            _internal(error)
+        print(f"bench: {error.filename}: {error.strerror}; give another folder, or make room", file=sys.stderr)
+        sys.exit(InputError.exit_code)
+    except Exception as error:
+        _internal(error)
+
+
+# What a folder that the user named can be: a file, not ours to write, read-only, full.
+_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def _internal(error: Exception) -> NoReturn:
+    """Say that this is a bug of ours, with the traceback on demand."""
+    if os.environ.get("BENCH_TRACEBACK"):
+        raise error
+    print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+    sys.exit(70)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
     ├── JobError                  exit code 1: one job failed, the others go on
     │   ├── OutOfMemory           names the key to lower
     │   └── JudgeError            a judge that cannot answer; what was judged is kept
+    │       └── JudgeStopped      one that must not be asked further: refused key, exhausted quota, ceiling of cost
     └── Interrupted               exit code 130: stopped by the user, checkpoint kept
 
 A message is one line that says what is wrong, what is allowed and what to do.
@@ -57,6 +58,10 @@ class OutOfMemory(JobError):
 
 class JudgeError(JobError):
     """Report a judge that cannot go on; every answer it gave is kept."""
+
+
+class JudgeStopped(JudgeError):
+    """Report a judge that must not be asked any further; what it said is summed up as far as it goes."""
 
 
 class Interrupted(BenchError):

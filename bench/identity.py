@@ -68,11 +68,27 @@ def preference_settings(suite: Suite) -> dict[str, Any]:
     return {name: settings[name] for name in ("preference", "max_prompt_tokens", "max_answer_tokens")}
 
 
+# What a judge is asked with decides its replies; how fast, how patiently and for how much money does not.
+_NO_PART_OF_A_JUDGE = {
+    *("key_variable", "concurrency", "timeout_seconds", "first_pause_seconds"),
+    *("max_unjudged_share", "max_cost_usd", "price", "local_model", "journal"),
+}
+
+
 def judge_settings(judge: Judge) -> dict[str, Any]:
-    """Return what decides a judge's replies: not the key, the speed or the patience with which it is asked."""
-    settings = judge.model_dump(mode="json", exclude={"key_variable", "concurrency", "timeout_seconds", "local_model"})
+    """Return what decides a judge's replies: of a replayed judging, the content of its journal.
+
+    Raises:
+        ModelError: a local model is not there.
+        InputError: a journal is not there.
+    """
+    settings = judge.model_dump(mode="json", exclude=_NO_PART_OF_A_JUDGE)
     if judge.local_model:
         settings["local_model"] = model_settings(judge.local_model)
+    if judge.kind == "replay" and judge.journal:
+        from bench.judges.replay import content_hash as journal_hash
+
+        settings["journal"] = journal_hash(Path(judge.journal).expanduser())
     return settings
 
 

@@ -115,6 +115,7 @@ evaluation: # of every trained policy, the reference and the base model; delete 
       base_url: null # for another endpoint than OpenAI's
       key_variable: OPENAI_API_KEY # the environment variable that holds the key; a key never stands in a suite
       orders: both # single asks once a pair and costs half
+      max_cost_usd: 20 # EDIT. Judging stops before it may cost more; bench plan estimates it; needs a known price
 """
 
 

@@ -1,4 +1,4 @@
-"""What a training job reads from the jobs before it: π_ref's log-probabilities, f*, what its stopping rule compares with."""
+"""What a job reads from the jobs before it: π_ref's log-probabilities, f*, what a stopping rule compares with, a policy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import record
+from bench.errors import ModelError
 from bench.methods import Objective
 from bench.plan import PlannedJob
 from bench.stopping import Rule, uses_front, uses_optima
@@ -67,3 +68,21 @@ def _end(folder: Path, suite: Suite, reference: Any) -> dict[Objective, float]:
     logps = [row for row in record.read_jsonl(folder / "evaluation_logps.jsonl") if row["step"] == rows[0]["step"]]
     (last,) = record.complete_trajectory(rows, logps, reference, suite.objectives.beta)
     return {objective: float(last[f"f_{objective}/{suite.primary_split}"]) for objective in Objective}
+
+
+def adopted(job: PlannedJob, folder: Path) -> Path:
+    """Find the job of another suite whose policy a suite takes over, beside the suite's own folder of results.
+
+    Raises:
+        ModelError: it is not there, not complete, without weights, or made of another base model.
+    """
+    suite, _, job_id = str(job.labels["method"]).partition("/")
+    key, source = f"reference.policy = {suite}/{job_id}", folder.parent / suite / "jobs" / job_id
+    found = record.read_job(source) if (source / "spec.json").exists() else None
+    if found is None or not found.complete:
+        raise ModelError(f"{key}: no complete job in {source}; run that suite first")
+    if not (source / "adapter").is_dir():
+        raise ModelError(f"{key}: {source} holds records without weights; run that suite again")
+    if found.spec["settings"].get("model") != job.settings["model"]:
+        raise ModelError(f"{key}: it was trained on another base model than this suite's")
+    return source

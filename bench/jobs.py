@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import inputs, record
-from bench.errors import BenchError, Interrupted, JudgeError, ModelError
+from bench.errors import BenchError, Interrupted, JudgeError
 from bench.identity import SEMANTICS
 from bench.methods import Objective
 from bench.plan import PlannedJob
@@ -303,18 +303,8 @@ def _compute_row_optimum(job: PlannedJob, desk: Desk, folder: Path) -> None:
 
 def _adopt(job: PlannedJob, desk: Desk, folder: Path) -> None:
     """Take over the adapter that a job of another suite in the same results folder trained."""
-    suite, _, job_id = job.labels["method"].partition("/")
-    source = desk.folder.parent / suite / "jobs" / job_id
-    if not (source / "status.json").exists() or not record.read_job(source).complete:
-        raise ModelError(f"reference.policy = {suite}/{job_id}: no complete job in {source}; run that suite first")
-    if not (source / "adapter").is_dir():
-        raise ModelError(
-            f"reference.policy = {suite}/{job_id}: {source} holds records without weights; run that suite again"
-        )
-    if record.read_job(source).spec["settings"].get("model") != job.settings["model"]:
-        raise ModelError(f"reference.policy = {suite}/{job_id}: it was trained on another base model than this suite's")
-    shutil.copytree(source / "adapter", folder / "adapter", dirs_exist_ok=True)
-    reason = f"trained by another suite: {suite}/{job_id}"
+    shutil.copytree(inputs.adopted(job, desk.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
+    reason = f"trained by another suite: {job.labels['method']}"
     measurements = {name: record.not_measured(record.metric(name).unit, reason) for name in record.OF_TRAINING}
     record.write_json(folder / "measurements.json", measurements)
 
@@ -324,8 +314,10 @@ def _lm_eval(job: PlannedJob, desk: Desk, folder: Path) -> None:
 
     settings = desk.suite.evaluation.lm_eval
     assert settings is not None
-    scores, rows = questions.ask(desk.policy_of(job), settings, desk.mirror, desk.say)
+    policy = desk.policy_of(job)
+    scores, rows = questions.ask(policy, settings, desk.mirror, desk.say)
     _write_rows(folder, rows)
+    record.write_json(folder / "data.json", questions.facts(policy, settings, desk.mirror, rows))
     record.write_json(folder / "scores.json", scores)
 
 
@@ -355,7 +347,14 @@ def _judge(job: PlannedJob, desk: Desk, folder: Path) -> None:
         win_rate.Pair(id=row["id"], instruction=pair.prompt, ours=row["answer"], theirs=pair.chosen)
         for row, pair in zip(answers, datasets.judged, strict=True)
     ]
-    scores, rows = win_rate.judge(pairs, settings.judge, folder, lambda model: desk.base(model, pretrained), desk.say)
+    scores, rows = win_rate.judge(
+        pairs,
+        settings.judge,
+        folder,
+        lambda model: desk.base(model, pretrained),
+        desk.say,
+        others=lambda: desk.folder.glob(win_rate.JOURNALS),
+    )
     _write_rows(folder, rows)
     record.write_json(folder / "scores.json", scores)
     for name, score in scores.items():

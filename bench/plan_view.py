@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from bench.judges.cost import estimate_in_words
 from bench.plan import Plan, PlannedJob
 from bench.suite import Suite
 
@@ -39,7 +40,18 @@ def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str,
         for job in plan.jobs.values()
         if job.id in selected
     ]
-    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **totals(plan, states, selected)}
+    sums = totals(plan, states, selected)
+    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judging(plan, states, selected)}
+
+
+def judging(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any] | None:
+    """Estimate what a paid judge has still to be asked, and what that costs; None where there is nothing to pay."""
+    from bench.judges import cost
+
+    if not isinstance(plan.suite, Suite):
+        return None
+    to_do = [job for job in plan.jobs.values() if job.kind == "judge" and job.id in selected]
+    return cost.estimate(plan.suite, sum(states[job.id] != "complete" for job in to_do))
 
 
 def totals(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, int]:
@@ -96,6 +108,9 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
             f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
             "every row at full length"
         )
+    judge = judging(plan, states, selected)
+    if judge:
+        lines.append(f"  {estimate_in_words(judge)}")
     return "\n".join(lines)
 
 

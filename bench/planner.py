@@ -134,15 +134,7 @@ class _Planner:
         inputs = {"reference_logps": self.reference_logps} if uses_dpo else {}
         beta = {"beta": self.suite.objectives.beta} if uses_dpo else {}
         phases = {str(one): steps if one is objective else 0 for one in Objective}
-        labels = {
-            "method": "sequential",
-            "base_method": "sequential",
-            "lambda_dpo": None,
-            "seed": seed,
-            "order": "dpo_sft" if uses_dpo else "sft_dpo",
-            "phase_steps": phases,
-            "options": {},
-        }
+        labels = _labels("sequential", "sequential", None, seed, "dpo_sft" if uses_dpo else "sft_dpo", phases)
         settings = {
             "method": "sequential",
             "options": {},
@@ -212,15 +204,7 @@ class _Planner:
 
     def _adopted(self, job: str) -> PlannedJob:
         """Add a policy that another suite trained; its id holds the hash of all that made it."""
-        labels: dict[str, Any] = {
-            "method": job,
-            "base_method": "adopted",
-            "lambda_dpo": None,
-            "seed": self.suite.seeds[0],
-            "order": self.suite.order,
-            "phase_steps": None,
-            "options": {},
-        }
+        labels = _labels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
         settings = {"model": self.model, "job": job.partition("/")[2]}
         inputs = {"pretrained": self.pretrained}
         return self._job("adopt", "adopted", roles=("reference",), labels=labels, settings=settings, inputs=inputs)
@@ -284,15 +268,7 @@ class _Planner:
             own["budget"] = {"tokens_of_phases": [[str(objective), phase_steps[objective]] for objective in order]}
         else:
             own["steps"] = suite.steps
-        labels = {
-            "method": method.shown,
-            "base_method": method.name,
-            "lambda_dpo": lambda_dpo,
-            "seed": seed,
-            "order": suite.order,
-            "phase_steps": phase_steps,
-            "options": options,
-        }
+        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phase_steps, options)
         slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
         tokens = self._tokens(labels, suite.steps)
         return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
@@ -307,15 +283,8 @@ class _Planner:
         }
         inputs = {"reference_logps": self.reference_logps, **{name: needs[name] for name in kind.needs}}
         slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
-        labels = {
-            "method": method.shown,
-            "base_method": method.name,
-            "lambda_dpo": lambda_dpo,
-            "seed": seed,
-            "order": suite.order,
-            "phase_steps": suite.phase_steps(lambda_dpo) if kind.untrained is None else None,
-            "options": options,
-        }
+        phases = suite.phase_steps(lambda_dpo) if kind.untrained is None else None
+        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phases, options)
         own: dict[str, Any] = {
             "recipe": method.name,
             "options": options,
@@ -323,10 +292,9 @@ class _Planner:
             "seed": seed,
             "beta": suite.objectives.beta,
         }
-        if kind.untrained is None:
-            phase_steps = suite.phase_steps(lambda_dpo)
-            own["phases"] = [[name, phase_steps[name]] for name in suite.order.split("_")]
-            tokens = self._tokens_of_plain_rows(phase_steps)
+        if phases:
+            own["phases"] = [[name, phases[name]] for name in suite.order.split("_")]
+            tokens = self._tokens_of_plain_rows(phases)
             self._train(slug, "run", labels, own, kind="recipe", inputs=inputs, steps=suite.steps, tokens=tokens)
             return
         settings = {"model": self.model, "data": identity.data_settings(suite), **own}
@@ -397,6 +365,27 @@ class _Planner:
                 inputs=uses,
                 data=("preference",),
             )
+
+
+def _labels(
+    method: str,
+    base_method: str,
+    lambda_dpo: float | None,
+    seed: int,
+    order: str,
+    phase_steps: dict[str, int] | None,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Word who a run is, for its record."""
+    return {
+        "method": method,
+        "base_method": base_method,
+        "lambda_dpo": lambda_dpo,
+        "seed": seed,
+        "order": order,
+        "phase_steps": phase_steps,
+        "options": options or {},
+    }
 
 
 def _slug(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.cache import cache_folder
 from bench.errors import JobError, ModelError
 from bench.identity import gguf_file
 from bench.settings import Lora, Model
@@ -253,12 +253,6 @@ def _plain_copy_of_gguf(package: str) -> Path:
             AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
             (folder / "complete").write_text(json.dumps({"made_from": file.name, "sha256": key}))
     return folder
-
-
-def cache_folder() -> Path:
-    """Return where rebuilt models are kept: $BENCH_CACHE, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "posttrain-bench"
-    return Path(os.environ.get("BENCH_CACHE", str(default))).expanduser()
 
 
 @torch.no_grad()

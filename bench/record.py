@@ -12,7 +12,8 @@
         samples.jsonl      what an evaluator saw: one line per question, answer or judged pair
         usage.jsonl        raw samples of the collectors: seconds since start, name, value
         measurements.json  name -> {value, unit} or {value: null, unit, reason}
-        scores.json        name -> {value, n, standard_error} or {value: null, reason}
+        scores.json        name -> {value, n, standard_error} or {value: null, reason}; of questions also {low, high}
+        data.json          what was read: rows and sha256; of questions the task's version, hashes of questions and prompts
         status.json        schema, outcome; written last, atomically
 """
 
@@ -111,7 +112,12 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); delete its folder to make it again") from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}); {_again(path)}") from error
+
+
+def _again(path: Path) -> str:
+    """Say how a broken file comes back; the whole suite's folder is never the one to delete."""
+    return "'bench run' writes it again" if path.name == "suite.json" else "delete its folder to make it again"
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -125,10 +131,13 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 return
-            yield json.loads(line)
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise InputError(f"{path}:{number}: cannot be read as JSON ({error}); {_again(path)}") from error
 
 
 def cut_jsonl(path: Path, *, last_step: int) -> None:
@@ -178,7 +187,7 @@ class Job:
     @cached_property
     def status(self) -> dict[str, Any]:
         path = self.path / "status.json"
-        return dict(read_json(path)) if path.exists() else {"outcome": None}
+        return _with_keys(path, "outcome") if path.exists() else {"outcome": None}
 
     @property
     def complete(self) -> bool:
@@ -211,15 +220,17 @@ def read_job(path: Path) -> Job:
     Raises:
         InputError: no readable spec, or a schema newer than this version knows.
     """
-    return Job(path, _known_schema(path / "spec.json"))
+    return Job(path, _with_keys(path / "spec.json", "id", "kind", "labels"))
 
 
-def _known_schema(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = read_json(path)
-    if value.get("schema", 0) > SCHEMA:
+def _with_keys(path: Path, *keys: str) -> dict[str, Any]:
+    value = read_json(path)
+    if isinstance(value, dict) and value.get("schema", 0) > SCHEMA:
         raise InputError(
             f"{path}: schema {value['schema']} is newer than {SCHEMA}, the last this version reads; upgrade bench"
         )
+    if not isinstance(value, dict) or any(key not in value for key in keys):
+        raise InputError(f"{path}: is not a record, which holds {', '.join(keys)}; {_again(path)}")
     return value
 
 
@@ -293,7 +304,7 @@ def find_suites(results: Path) -> list[SuiteRecord]:
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; 'bench run SUITE --results {results}' makes one")
     paths = [results / "suite.json", *sorted(results.glob("*/suite.json"))]
-    found = [SuiteRecord(path.parent, _known_schema(path)) for path in paths if path.exists()]
+    found = [SuiteRecord(path.parent, _with_keys(path, "name", "suite", "jobs")) for path in paths if path.exists()]
     if not found:
         raise InputError(f"{results}: holds no suite (no suite.json in it or one level below); 'bench run' makes one")
     return found

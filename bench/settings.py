@@ -232,7 +232,7 @@ class Reference(Frozen):
 
 
 class LmEval(Frozen):
-    """Ask lm-eval tasks; `limit` is questions per subject."""
+    """Ask lm-eval tasks; `limit` is questions per subject. `preflight.py` checks that lm-eval knows them."""
 
     tasks: tuple[str, ...] = ("mmlu",)
     shots: Annotated[int, Field(ge=0)] = 1
@@ -251,27 +251,61 @@ class Generation(Frozen):
     batch_size: Positive = 16
 
 
+class Price(Frozen):
+    """Give what an endpoint asks for a million tokens, in US dollars."""
+
+    input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+
+
 class Judge(Frozen):
     """Say who compares two answers.
 
     `openai` is any OpenAI-compatible endpoint under an alpaca-eval configuration; the key comes from the environment
     variable `key_variable` only. `local` is a Hugging Face model that scores the two labels. `rule` knows the world.
+    `replay` reads the replies that an earlier judging left in `journal`.
     """
 
-    kind: Literal["openai", "local", "rule"]
+    kind: Literal["openai", "local", "rule", "replay"]
     configuration: str = "weighted_alpaca_eval_gpt4_turbo"
     model: str | None = None
     local_model: Model | None = None
+    journal: str | None = None
     base_url: str | None = None
     key_variable: str = "OPENAI_API_KEY"
     orders: Literal["both", "single"] = "both"
     concurrency: Positive = 8
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
+    max_unjudged_share: Share = 0.0
+    max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    price: Price | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _carries_no_secret(cls, value: str | None) -> str | None:
+        """Records keep the URL, so nothing secret may stand in it."""
+        from urllib.parse import urlsplit
+
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            secret = parts.username or parts.password or parts.query
+        except ValueError:
+            raise ValueError("must be an address such as https://api.example.org/v1") from None
+        if secret:
+            raise ValueError("must carry no user, password or query; the key is read from 'key_variable'")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an address such as https://api.example.org/v1")
+        return value
 
     @model_validator(mode="after")
     def _needs_model(self) -> Judge:
         if self.kind == "local" and self.local_model is None:
             raise ValueError("kind 'local' needs 'local_model'")
+        if self.kind == "replay" and self.journal is None:
+            raise ValueError("kind 'replay' needs 'journal': a journal.jsonl, or a folder with some below it")
         return self
 
 

@@ -44,6 +44,8 @@ def find(name: str) -> Path:
     shipped = {file.stem: file for file in sorted(suite_folder().glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
+    if path.is_dir():
+        raise SuiteError(f"{name}: is a folder; give a suite's YAML file, or one of: {', '.join(shipped)}")
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise SuiteError(f"{name}: no such file; shipped suites: {', '.join(shipped)}")
     raise SuiteError(f"{unknown_name('suite', name, shipped)} (or give a path to a YAML file; 'bench init' writes one)")
@@ -62,7 +64,10 @@ class _Document:
             raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from None
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise SuiteError(f"{path}: cannot be read: {error}") from None
-        self.value = self._construct(node, ()) if node else {}
+        try:
+            self.value = self._construct(node, ()) if node else {}
+        except RecursionError:
+            raise SuiteError(f"{path}: holds an alias of what it stands in, or is nested too deep") from None
         if not isinstance(self.value, dict):
             raise SuiteError(f"{path}:1: a suite is a mapping of keys such as name, model, data; found {self.value!r}")
         self.root: type[Experiment] = ToySuite if "problem" in self.value else Suite

@@ -19,30 +19,37 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Head a column; `meaning` explains it in one line, `group` spans neighbours of the same name."""
+    """Head a column; `meaning` explains it in one line, `group` spans neighbours of the same name, `prose` holds sentences."""
 
     title: str
     numeric: bool = True
     meaning: str = ""
     group: str = ""
+    prose: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one row; `kind` is "" | "best" | "context" (not ranked: base, reference, optima)."""
+    """Hold one row; `kind` is "" | "best" | "context" (not ranked: base, reference, optima).
+
+    Attributes:
+        tags: (filter, value) pairs, such as ("method", "mix"), by which a reader can narrow the table down.
+    """
 
     cells: tuple[Cell, ...]
     kind: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """Show rows under columns; the first column heads the row."""
+    """Show rows under columns; the first column heads the row. `sortable` lets a reader order them by any column."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    sortable: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,30 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Strip:
+    """Show a run's choices along its steps: a bar as high as DPO's share, over SFT's.
+
+    Attributes:
+        label, link: the run, and where it stands.
+        bins: DPO's share in stretches of equal length, 0 to 1; empty for a run without steps.
+        words: the same in a sentence.
+    """
+
+    label: str
+    bins: tuple[float, ...]
+    words: str
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Show several runs' choices below each other."""
+
+    title: str
+    rows: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
 class Panel:
     """Hold one drawn panel as inline SVG."""
 
@@ -72,13 +103,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Show panels: one main column and a grid beside it, in the layout of the paper's Figures 3, 6 and 7.
+    """Show panels: one main column and a grid beside it, in the layout of the paper's Figures 3, 6 and 7; or rows of panels.
 
     Attributes:
         legend: (name, colour) per method, in the order of the bars.
+        shapes: (name, glyph) of what markers tell apart.
         image: the same figure as PNG, relative to the report's folder, for Markdown.
         data: the numbers behind it.
         legend_label: what the legend lists, for those who cannot see it.
+        caption: how to read it.
     """
 
     title: str
@@ -89,14 +122,17 @@ class Figure:
     alt: str
     data: tuple[Table, ...]
     legend_label: str = "Bars from left to right"
+    caption: str = ""
+    shapes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Details:
-    """Fold blocks away under a title."""
+    """Fold blocks away under a title; `page_only` leaves them out of Markdown, which has to stay short enough to render."""
 
     title: str
     blocks: tuple[Block, ...]
+    page_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +153,7 @@ class KeyFigure:
     note: str = ""
 
 
-Block: TypeAlias = "Text | Table | Code | Figure | Details | Group"
+Block: TypeAlias = "Text | Table | Code | Figure | Strips | Details | Group"
 
 
 @dataclass(frozen=True)

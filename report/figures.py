@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+GLYPHS = dict(zip("os^DvPX<>phd*", "●■▲◆▼✚✖◀▶⬟⬢♦★", strict=True))
 STYLE = {
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -42,6 +44,7 @@ STYLE = {
     "grid.color": GRID,
     "grid.linewidth": 0.7,
     "axes.linewidth": 0.8,
+    "hatch.linewidth": 0.35,
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
@@ -66,6 +69,59 @@ def tradeoff(tables: Tables, folder: Path) -> document.Figure | None:
         alt=" ".join(sketch.alt for sketch in (*drawer.main, *drawer.side)),
         data=(drawer.points_table(),),
     )
+
+
+def compose(
+    title: str,
+    sketches: Sequence[Sketch],
+    path: Path,
+    data: document.Table,
+    caption: str,
+    colours: dict[str, str],
+    shapes: dict[str, str] | None = None,
+) -> document.Figure:
+    """Draw panels in rows; the same panels on one sheet become the PNG at `path`.
+
+    Args:
+        data: the numbers behind the figure.
+        colours: name → colour, for the legend.
+        shapes: name → matplotlib's marker, for the legend.
+    """
+    with _style():
+        panels = tuple(_panel(sketch, sketch.size) for sketch in sketches)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _rows(sketches, path)
+    return document.Figure(
+        title=title,
+        main=(),
+        side=panels,
+        legend=tuple(colours.items()),
+        shapes=tuple((name, GLYPHS.get(marker, "●")) for name, marker in (shapes or {}).items()),
+        image=Path(path.parent.name) / path.name,
+        alt=" ".join(sketch.alt for sketch in sketches),
+        data=(data,),
+        legend_label="Colours",
+        caption=caption,
+    )
+
+
+def _rows(sketches: Sequence[Sketch], path: Path, across: int = 3) -> None:
+    from matplotlib.figure import Figure
+
+    columns = min(across, len(sketches))
+    rows = [sketches[start : start + columns] for start in range(0, len(sketches), columns)]
+    heights = [max(sketch.size[1] for sketch in row) for row in rows]
+    width = sum(sketch.size[0] for sketch in rows[0])
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained", facecolor="white")
+    grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, sketch in zip(grid.flatten(), sketches, strict=False):
+        sketch.draw(axes)
+    for axes in grid.flatten()[len(sketches) :]:
+        axes.set_axis_off()
+    legends = [axes for axes in grid.flatten() if axes.get_legend_handles_labels()[0]]
+    if legends:
+        _legend(figure, legends[0], columns=5 if width > 6 else 3)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
 def _style() -> Any:

@@ -1,7 +1,9 @@
-"""Write a report as one self-contained HTML file: no network, no script, everything from outside escaped."""
+"""Write a report as one self-contained HTML file: no network, one script of its own, everything from outside escaped."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
@@ -11,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from report.document import Block, Code, Column, Details, Figure, Group, Report, Table, Text
+from report.document import Block, Code, Column, Details, Figure, Group, Report, Strips, Table, Text
 
 TEMPLATES = Path(__file__).parent / "templates"
 KINDS: dict[type, str] = {
@@ -19,11 +21,24 @@ KINDS: dict[type, str] = {
     Table: "table",
     Code: "code",
     Figure: "figure",
+    Strips: "strips",
     Details: "details",
     Group: "group",
 }
-# No script at all, so none is allowed; styles and pictures stand in the page itself.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """Name a script or a style by what it holds, so that a browser runs or applies this one and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# Drawings carry style attributes, which cannot load or run anything; elements must match their hash.
+POLICY = (
+    f"default-src 'none'; script-src {_hash(SCRIPT)}; style-src-elem {_hash(STYLE)}; style-src-attr 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 @cache
@@ -36,12 +51,14 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # filters stand in the order they are named in
     made.filters["unbroken"] = _unbroken
     made.filters["kind"] = _kind
     made.filters["drawn"] = _drawn
     made.filters["consecutive"] = _consecutive
     made.globals["policy"] = POLICY
-    made.globals["style"] = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    made.filters["outline"] = _outline
+    made.globals["style"], made.globals["script"] = Markup(STYLE), Markup(SCRIPT)
     return made
 
 
@@ -57,6 +74,16 @@ def _consecutive(columns: Sequence[Column]) -> list[tuple[str, int]]:
 def _unbroken(text: str) -> str:
     """Keep a number and its sign on one line."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%").replace("λ = ", "λ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+
+
+def _outline(bins: Sequence[float]) -> str:
+    """Return the outline of a strip as an SVG path in a box of 1 × 1: as high as DPO's share, from the first step to the last."""
+    parts, last = ["M0 1"], 0.0
+    for place, share in enumerate(bins):
+        if share != last:
+            parts.append(f"H{place / len(bins):.4g}V{1 - share:.3g}")
+            last = share
+    return "".join([*parts, "H1V1Z"])
 
 
 def _drawn(svg: str) -> Markup:

@@ -247,6 +247,12 @@ class Results:
         return found
 
     @cached_property
+    def generations(self) -> dict[str, Job]:
+        """The jobs that made answers: a training job's id or "base" -> job."""
+        jobs = self.record.jobs.values()
+        return {str(job.labels["of"]): job for job in jobs if job.kind == "generate" and job.complete}
+
+    @cached_property
     def score_names(self) -> tuple[str, ...]:
         """Accuracies (one slash, ending in /acc) and win rates (win_rate/<judge>) that any policy has."""
         names = (name for jobs in self._evaluations.values() for job in jobs if job.complete for name in job.scores)

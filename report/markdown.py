@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from report.document import Block, Cell, Code, Details, Figure, Group, Report, Table, Text
+from report.document import Block, Cell, Code, Column, Details, Figure, Group, Report, Row, Strips, Table, Text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
 
 
 def escape(text: str) -> str:
     """Escape what Markdown, a table cell or HTML would read as markup; line breaks become spaces."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    # GitHub reads $ as mathematics before it reads a backslash.
+    return escaped.replace("$", "&#36;")
+
+
+def paragraph(text: str) -> str:
+    """Escape a text that begins a line: nothing at its start may make a list or a heading of it."""
+    escaped = escape(text)
+    marker = re.match(r"(\d*)([-+=.)])", escaped)
+    return f"{marker[1]}\\{escaped[marker.end(1) :]}" if marker else escaped
 
 
 def render(report: Report) -> str:
@@ -23,7 +32,7 @@ def render(report: Report) -> str:
         for banner in report.banners
     ]
     if report.description:
-        parts.append(escape(report.description))
+        parts.append(paragraph(report.description))
     parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
     for section in report.sections:
         parts.append(f"## {escape(section.title)}")
@@ -49,29 +58,51 @@ def table(shown: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return escape(f"{cell.text} ({cell.note})" if cell.note else cell.text)
+    text = escape(f"{cell.text} ({cell.note})" if cell.note else cell.text)
+    # Anchors are the page's; files beside the report are there for Markdown too.
+    return f"[{text}]({cell.link})" if text and "/" in cell.link else text
 
 
 def _block(block: Block) -> Iterable[str]:
     match block:
         case Text():
-            yield escape(block.text)
+            yield paragraph(block.text)
         case Table():
-            if block.title:
-                yield f"**{escape(block.title)}**"
-            yield table(block)
+            yield _heading(block.title) + table(block)
         case Figure():
-            yield f"![{escape(block.alt)}]({block.image.as_posix()})"
-            for data in block.data:
-                yield from _fold(data.title, [table(data)])
+            yield from _figure(block)
+        case Strips():
+            yield from _strips(block)
         case Code():
             yield _fenced(block)
         case Group():
             yield f"### {escape(block.title)}"
             for inner in block.blocks:
                 yield from _block(inner)
+        case Details(page_only=True):
+            yield f"{escape(block.title)}: in report.html."
         case Details():
             yield from _fold(block.title, [text for inner in block.blocks for text in _block(inner)])
+
+
+def _figure(block: Figure) -> Iterable[str]:
+    if not block.main:
+        yield f"**{escape(block.title)}**"
+    yield f"![{escape(block.alt)}]({block.image.as_posix()})"
+    if block.caption:
+        yield paragraph(block.caption)
+    for data in block.data:
+        yield from _fold(data.title, [table(data)])
+
+
+def _heading(title: str) -> str:
+    return f"**{escape(title)}**\n\n" if title else ""
+
+
+def _strips(block: Strips) -> Iterable[str]:
+    columns = Column("Run", numeric=False), Column("Steps", numeric=False)
+    rows = tuple(Row((Cell(one.label, link=one.link), Cell(one.words))) for one in block.rows)
+    yield _heading(block.title) + table(Table("", columns, rows))
 
 
 def _fold(title: str, parts: Iterable[str]) -> Iterable[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind tell apart; the baseline is grey.
 COLOURS = {"sequential": "#7d7d7d", "mix": "#e69f00", "alright": "#1f83c4", "maxright": "#d55e00"}
 MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#9a6a12", "#5b4bb5", "#b8a800", "#5d7a20", "#a33b5e", "#00808a")
+# By a method's place in its suite, so that paths and bars can be told apart without colour.
+DASHES = ("", (5, 1.5), (1.8, 1.2), (6, 1.5, 1.2, 1.5), (9, 2), (3, 1, 1, 1, 1, 1), (1, 2.5))
+HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++")  # lines only: a hatch of dots is a large drawing
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24
@@ -29,12 +32,24 @@ SPLIT_NAMES = {"held_out": "held-out rows", "train": "training rows"}
 
 @dataclass(frozen=True)
 class Sketch:
-    """Hold a panel before it is drawn."""
+    """Hold a panel before it is drawn; its size is in inches."""
 
     name: str
     title: str
     alt: str
     draw: Callable[[Axes], None]
+    size: tuple[float, float] = (4.7, 3.7)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Place a recipe in a panel; the spreads are sd over seeds, NaN where there is none."""
+
+    recipe: Recipe
+    x: float
+    y: float
+    x_spread: float = math.nan
+    y_spread: float = math.nan
 
 
 class Drawer:
@@ -55,6 +70,11 @@ class Drawer:
             own = COLOURS.get(self.results.base_method(method))
             found[method] = own if own is not None and own not in found.values() else next(spare)
         return found
+
+    @cached_property
+    def dashes(self) -> dict[str, Any]:
+        """A line style per shown method, in seaborn's notation."""
+        return {method: DASHES[place % len(DASHES)] for place, method in enumerate(self.colours)}
 
     def marker(self, lambda_dpo: float | None) -> str:
         """Return the marker of a λ."""
@@ -128,7 +148,8 @@ class Drawer:
 
         frame = self.trajectory_frame.assign(unit=lambda rows: rows["method"] + rows["lambda"].astype(str))
         if not frame.empty:
-            style: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.6, "legend": False, "sort": False, "estimator": None}
+            style: dict[str, Any] = {"linewidth": 1.1, "alpha": 0.7, "legend": False, "sort": False, "estimator": None}
+            style |= {"style": "method", "dashes": self.dashes}
             sns.lineplot(frame, x=self.x, y=self.y, hue="method", palette=self.colours, units="unit", ax=axes, **style)
             start = frame.nsmallest(1, "step").iloc[0]
             axes.plot(start[self.x], start[self.y], "o", color=INK, fillstyle="none", markersize=8, zorder=5)
@@ -136,9 +157,8 @@ class Drawer:
         front = self._front(axes)
         for words, point in zip(("SFT alone", "DPO alone"), (front[0], front[-1]) if front else (), strict=False):
             axes.annotate(words, point, (0, 4), textcoords="offset points", ha="center", va="bottom", alpha=0.8)
-        for recipe in self.tables.recipes:
-            point = (recipe.estimate(self.x).mean, recipe.estimate(self.y).mean)
-            self._final(axes, recipe, point, size=5.5)
+        ends = [Mark(one, one.estimate(self.x).mean, one.estimate(self.y).mean) for one in self.tables.recipes]
+        self.marks(axes, ends, 5.5)
         self._ideal(axes)
         axes.margins(0.12)
         self._axes(axes, "Trajectories")
@@ -146,16 +166,15 @@ class Drawer:
 
     def finals(self, axes: Axes) -> None:
         """Draw where the runs end, closer up, with the spread over seeds."""
-        points = []
+        marks = []
         for recipe in self.tables.recipes:
             x, y = recipe.estimate(self.x), recipe.estimate(self.y)
-            if math.isnan(x.mean) or math.isnan(y.mean):
-                continue
-            colour = self.colours[recipe.method]
-            if x.n > 1:
-                axes.errorbar(x.mean, y.mean, xerr=x.sd, yerr=y.sd, color=colour, elinewidth=0.9, alpha=0.7, zorder=3)
-            self._final(axes, recipe, (x.mean, y.mean), size=7)
-            points.append((x.mean, y.mean, 0.0 if math.isnan(x.sd) else x.sd, 0.0 if math.isnan(y.sd) else y.sd))
+            if not (math.isnan(x.mean) or math.isnan(y.mean)):
+                marks.append(Mark(recipe, x.mean, y.mean, x.sd, y.sd))
+        self.marks(axes, marks, 7)
+        points = [
+            (one.x, one.y, *(0.0 if math.isnan(sd) else sd for sd in (one.x_spread, one.y_spread))) for one in marks
+        ]
         ideal = self._ideal(axes)
         points += [(*ideal, 0.0, 0.0)] if ideal else []
         self._front(axes)
@@ -172,16 +191,37 @@ class Drawer:
     def _several_seeds(self) -> bool:
         return any(len(recipe.jobs) > 1 for recipe in self.tables.recipes)
 
-    def _final(self, axes: Axes, recipe: Recipe, point: tuple[float, float], size: float) -> None:
-        axes.plot(
-            *point,
-            self.marker(recipe.lambda_dpo),
-            color=self.colours[recipe.method],
-            markersize=size,
-            markeredgecolor="white",
-            markeredgewidth=0.5,
-            zorder=4,
-        )
+    def marks(self, axes: Axes, marks: Sequence[Mark], size: float) -> None:
+        """Draw recipes as points, colour for the method and shape for λ, with their spread as thin lines.
+
+        One artist a colour and a shape, since hundreds of them are slow.
+        """
+        for method, colour in self.colours.items():
+            spread = [one for one in marks if one.recipe.method == method and not math.isnan(one.x_spread)]
+            if spread:
+                axes.errorbar(
+                    [one.x for one in spread],
+                    [one.y for one in spread],
+                    [one.y_spread for one in spread],
+                    [one.x_spread for one in spread],
+                    fmt="none",
+                    ecolor=colour,
+                    elinewidth=0.8,
+                    alpha=0.55,
+                    zorder=3,
+                )
+        for lambda_dpo in dict.fromkeys(one.recipe.lambda_dpo for one in marks):
+            shown = [one for one in marks if one.recipe.lambda_dpo == lambda_dpo]
+            axes.scatter(
+                [one.x for one in shown],
+                [one.y for one in shown],
+                s=size**2,
+                marker=self.marker(lambda_dpo),
+                color=[self.colours[one.recipe.method] for one in shown],
+                edgecolors="white",
+                linewidths=0.5,
+                zorder=4,
+            )
 
     def _ideal(self, axes: Axes) -> tuple[float, float] | None:
         """Mark (f*_DPO, f*_SFT), mean over the seeds of the runs."""
@@ -219,7 +259,8 @@ class Drawer:
         """Add the legend's entries: methods by colour, λ by shape, and the three marks."""
         for method, colour in self.colours.items():
             name = method if len(method) <= LONGEST_NAME else method[: LONGEST_NAME - 1] + "…"
-            axes.plot([], [], "-", color=colour, linewidth=3, label=name)
+            dashes = self.dashes[method]
+            axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=name)
         for lambda_dpo in self.lambdas:
             axes.plot([], [], self.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.plot([], [], linestyle=(0, (4, 3)), color=INK, linewidth=0.9, label="reference front")
@@ -288,7 +329,12 @@ class Drawer:
             legend=False,
             ax=axes,
         )
+        for container, method in zip(axes.containers, methods, strict=False):
+            for bar in container:
+                bar.set(hatch=HATCHES[list(self.colours).index(method) % len(HATCHES)], edgecolor=INK, linewidth=0)
         axes.axhline(0, color=INK, linewidth=0.8)
+        if not rows[name].any():
+            axes.set_ylim(-1, 1)
         axes.set(xlabel="", ylabel="")
         axes.grid(axis="x", visible=False)
         # A group of bars is about 200 points wide, shared by the labels; a letter is about 0.6 of its size wide.

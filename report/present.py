@@ -48,6 +48,20 @@ SPECS = {
     "gpu_memory_used_bytes": Spec("GPU memory", "B", "median memory in use over the run"),
     "cpu_utilization_percent": Spec("CPU utilization", "%", "median of the process; 100 % = one core"),
     "energy_joules": Spec("Energy", "J", "drawn by the device during training"),
+    "relative_gap_dpo": Spec("DPO gap", "share", "as a share of f_DPO(θ_1) − f*_DPO", sign=True),
+    "relative_gap_sft": Spec("SFT gap", "share", "as a share of f_SFT(θ_1) − f*_SFT", sign=True),
+    "relative_ideal_distance": Spec("Ideal distance", "share", "each gap as a share of f(θ_1) − f*"),
+    "ideal_distance_at_equal_tokens": Spec(
+        "Distance at equal tokens", "nats", "after as many gradient tokens as every run of the suite reached"
+    ),
+    "seconds_per_step": Spec("Training per step", "s", "training seconds by optimizer steps"),
+    "seconds_per_token": Spec("Training per token", "s", "training seconds by gradient tokens"),
+    "joules_per_token": Spec("Energy per token", "J", "joules by gradient tokens"),
+    "dpo_step_share": Spec("DPO steps", "share", "steps that descended DPO, of all"),
+    "negative_gap_share_dpo": Spec("Negative DPO gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
+    "negative_gap_share_sft": Spec("Negative SFT gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
+    "distinct_rows_dpo": Spec("Different pairs", "rows", "preference pairs that took part in a gradient"),
+    "distinct_rows_sft": Spec("Different rows", "rows", "instruction rows that took part in a gradient"),
     "runtime_increase_percent": Spec(
         "Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True
     ),
@@ -72,11 +86,16 @@ def spec(name: str, tables: Tables) -> Spec:
     return Spec(f"f_{objective.upper()} {place}", "nats")
 
 
+def tags(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """Return what a reader can narrow a table of recipes down by; nothing for what is there for context."""
+    return () if recipe.lambda_dpo is None else (("method", recipe.method), ("λ", f"{recipe.lambda_dpo:g}"))
+
+
 class Sheet:
     """Build a table of recipes (rows) and figures (columns) with its footnotes."""
 
-    def __init__(self, tables: Tables, recipes: Sequence[Recipe], linked: bool = True) -> None:
-        self.tables, self.recipes, self.linked = tables, recipes, linked
+    def __init__(self, tables: Tables, recipes: Sequence[Recipe]) -> None:
+        self.tables, self.recipes = tables, recipes
         self.columns: list[Column] = []
         self.cells: list[list[Cell]] = [[] for _ in recipes]
         self.reasons: list[str] = []
@@ -100,7 +119,7 @@ class Sheet:
             for recipe, one in zip(self.recipes, estimates, strict=True)
             if recipe.lambda_dpo is not None
         ]
-        digits = {"%": 1, "tokens": 0, "steps": 0, "nats": max(3, series_digits(ranked))}.get(
+        digits = {"%": 1, "tokens": 0, "steps": 0, "rows": 0, "nats": max(3, series_digits(ranked))}.get(
             unit, series_digits(ranked)
         )
         title = f"{shown.title} ({unit})" if unit else shown.title
@@ -133,24 +152,23 @@ class Sheet:
         return Cell(f"not measured [{self.reasons.index(reason) + 1}]", link=self._link(recipe), missing=True)
 
     def _link(self, recipe: Recipe) -> str:
-        return recipe.anchor if self.linked and recipe.lambda_dpo is not None else ""
+        """Return the anchor of the runs behind a row."""
+        if any(one is recipe for one in self.tables.recipes):
+            return recipe.anchor
+        if recipe.jobs.get(0) == "base":
+            return "runs-base" if self.tables.results.evaluation_jobs("base") else ""
+        return "runs-behind"
 
     def table(self, title: str, notes: Sequence[str] = (), best: Recipe | None = None) -> Table:
         """Return the table with its footnotes."""
+        context = {id(recipe) for recipe in self.tables.context}
         rows = [
-            Row(
-                tuple(cells),
-                "context"
-                if not recipe.base_method or recipe in self.tables.context
-                else "best"
-                if recipe is best
-                else "",
-            )
+            Row(tuple(cells), "context" if id(recipe) in context else "best" if recipe is best else "", tags(recipe))
             for recipe, cells in zip(self.recipes, self.cells, strict=True)
         ]
         reasons = [f"[{place}] not measured: {reason}" for place, reason in enumerate(self.reasons, 1)]
         marks = [SHARED_NOTE] if self.shared else []
-        return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks))
+        return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks), sortable=len(rows) > 2)
 
 
 def leaderboard(tables: Tables) -> Table:
@@ -264,33 +282,41 @@ def best_seen(tables: Tables) -> Table | None:
     return sheet.table("Gaps against the best value seen", [note])
 
 
+COSTS = (
+    "steps",
+    "training_seconds",
+    "probe_seconds",
+    "all_in_seconds",
+    "tokens",
+    "probe_tokens",
+    "peak_memory_bytes",
+    "gpu_utilization_percent",
+    "gpu_memory_used_bytes",
+    "cpu_utilization_percent",
+    "energy_joules",
+    "seconds_per_step",
+    "joules_per_token",
+    "ideal_distance_at_equal_tokens",
+)
+
+
 def cost(tables: Tables) -> Table:
-    """Return what each recipe cost."""
+    """Return what each recipe cost; a figure that no run has is named below the table, with the reason."""
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
     sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
-    names = (
-        "steps",
-        "training_seconds",
-        "probe_seconds",
-        "all_in_seconds",
-        "tokens",
-        "probe_tokens",
-        "peak_memory_bytes",
-    )
-    for name in (
-        *names,
-        "gpu_utilization_percent",
-        "gpu_memory_used_bytes",
-        "cpu_utilization_percent",
-        "energy_joules",
-    ):
-        sheet.figure(name)
+    absent: dict[str, list[str]] = {}
+    for name in COSTS:
+        if any(recipe.estimate(name).n for recipe in recipes):
+            sheet.figure(name)
+        else:
+            absent.setdefault(recipes[0].reason(name), []).append(spec(name, tables).title)
     note = (
         "All-in runtime adds to a run's own training that of the reference policy π_ref, of the two optima where the "
         "recipe or the stopping rule uses their values f* or their weights, and of the reference front where a run is "
         "held against it; a job that serves several runs is charged in full to each."
     )
-    return sheet.table("Cost of one run", [note])
+    missing = (f"{', '.join(names)}: not measured: {reason}." for reason, names in absent.items())
+    return sheet.table("Cost of one run", [note, *missing])
 
 
 def both_splits(tables: Tables) -> Table:

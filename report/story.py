@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from report import figures, present, published
-from report.document import Block, Cell, Code, Column, Details, Group, Report, Row, Section, Table, Text
-from report.load import Results, Run
-from report.numbers import number, series_digits
+from report import cost_figures, examples, figures, judging, present, present_statistics, published, runs, score_figures
+from report.document import Block, Cell, Code, Column, Details, Report, Row, Section, Table, Text
+from report.load import Results
 from report.panels import SPLIT_NAMES
-from report.tables import Recipe, Tables
+from report.runs import Log
+from report.tables import Tables
 from report.verdict import Verdict
+from report.where import Where
 
 SMOKE = (
     "Smoke run with a random tiny model: it shows that the suite runs and measures nothing. No figure below "
     "means anything."
 )
-RUN_FIGURES = ("gap_dpo", "gap_sft", "ideal_distance")
 
 
-def tell(tables: Tables, verdict: Verdict, folder: Path, linked: bool) -> Report:
-    """Tell a suite's story; pictures go to `folder`/figures.
+def tell(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> Report:
+    """Tell a suite's story; pictures go to `folder`/figures, links lead from there to the records.
 
     Args:
-        linked: whether the job folders lie beside the report, so that links to them work.
+        log: the choices of every run, by job id.
     """
     results = tables.results
     produced = results.record.info.get("produced", {})
@@ -36,21 +32,23 @@ def tell(tables: Tables, verdict: Verdict, folder: Path, linked: bool) -> Report
         name=results.name,
         description=str(results.suite.get("description") or ""),
         smoke=results.smoke,
-        banners=tuple(_banners(results)),
+        banners=tuple(banners(tables)),
         headline=verdict.headline,
         sentences=verdict.sentences,
         key_figures=() if results.smoke else verdict.key_figures,
-        sections=tuple(section for section in _sections(tables, folder, linked) if section.blocks),
+        sections=tuple(section for section in _sections(tables, verdict, folder, log) if section.blocks),
         footer=" · ".join(
             part
             for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
             if part
         ),
-        links=(("Markdown", "report.md"), ("JSON", "report.json")),
+        links=(("Markdown", "report.md"), ("JSON", "report.json"), ("Parquet", "runs.parquet")),
     )
 
 
-def _banners(results: Results) -> list[Text]:
+def banners(tables: Tables) -> list[Text]:
+    """Return what a reader must know before any figure: smoke, what is missing, what does not compare, the suite's notes."""
+    results = tables.results
     found = [Text(SMOKE, "warning")] if results.smoke else []
     problems = results.problems
     if problems:
@@ -64,47 +62,68 @@ def _banners(results: Results) -> list[Text]:
                 "warning",
             )
         )
-    if len({run.conditions for run in results.runs}) > 1:
-        found.append(
-            Text(
-                "Runs were made on different hardware or with different workers: costs compare only within one "
-                "of these.",
-                "warning",
-            )
-        )
+    found += [Text(words, "warning") for words in tables.comparable.warnings]
     return found + [Text(str(note), "note") for note in results.suite.get("notes") or ()]
 
 
-def _sections(tables: Tables, folder: Path, linked: bool) -> list[Section]:
+def _sections(tables: Tables, verdict: Verdict, folder: Path, log: Log) -> list[Section]:
+    results, where, pictures = tables.results, Where(tables.results.record, folder), folder / "figures"
+    if not tables.recipes:
+        return [_problems(results, where), _settings(results)]
+    drawn = figures.tradeoff(tables, pictures)
+    rivals = [rival.other for rival in (verdict.sequential, verdict.runner_up) if rival is not None]
+    compared = [recipe for recipe in (verdict.best, *rivals[:1]) if recipe is not None]
+    scores = (
+        present.table_one(tables),
+        score_figures.scores(tables, pictures),
+        judging.details(results),
+        score_figures.subjects(tables, pictures, compared),
+    )
+    costs = cost_figures.cost_against_quality(tables, pictures), present.cost(tables)
+    forgotten = (
+        present.forgetting(tables),
+        present_statistics.forgetting_scores(tables),
+        present.change_against_base(tables),
+    )
+    return [
+        Section("leaderboard", "Leaderboard", _blocks(*_leaderboard(tables))),
+        Section(
+            "tradeoff",
+            "Trade-off",
+            _blocks(_reading(tables) if drawn else None, drawn, present_statistics.fronts(tables)),
+        ),
+        Section("scores", "Accuracy and win rate", _blocks(*scores)),
+        Section("cost", "Cost", _blocks(*costs)),
+        Section(
+            "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_figures.max_evaluation(tables, pictures))
+        ),
+        Section("forgetting", "Forgetting", _blocks(*forgotten)),
+        Section(
+            "choices", "Choices", _blocks(present_statistics.choices(tables), *examples.strips(tables, log, where))
+        ),
+        Section("answers", "Answers", examples.side_by_side(tables, verdict, where)),
+        Section("splits", "Objective values on both splits", _blocks(present.both_splits(tables))),
+        Section("published", "Beside the published figures", published.blocks(tables)),
+        Section("runs", "Every run", runs.every_run(tables, where, log)),
+        _problems(results, where),
+        _settings(results),
+    ]
+
+
+def _leaderboard(tables: Tables) -> tuple[Block | None, ...]:
+    verdicts = present_statistics.verdicts(tables)
+    return _how(tables), present.leaderboard(tables), verdicts, present.best_seen(tables)
+
+
+def _how(tables: Tables) -> Text:
+    """Say what gaps are measured on and against, and over how many seeds."""
     results = tables.results
-    split = SPLIT_NAMES[results.split]
     seeds = len({run.seed for run in results.runs})
     spread = f"Figures are means ± sd over {seeds} seeds." if seeds > 1 else "One seed: figures have no spread."
-    how = (
-        f"Gaps and distances are measured on {split}, against f* of the same seed: what training on that "
+    return Text(
+        f"Gaps and distances are measured on {SPLIT_NAMES[results.split]}, against f* of the same seed: what training on that "
         f"objective alone reached in as many steps. {spread}{_early(results)}"
     )
-    drawn = figures.tradeoff(tables, folder / "figures")
-    return [
-        Section(
-            "leaderboard",
-            "Leaderboard",
-            _blocks(Text(how), present.leaderboard(tables) if tables.recipes else None, present.best_seen(tables)),
-        ),
-        Section("scores", "Accuracy and win rate", _blocks(present.table_one(tables))),
-        Section("tradeoff", "Trade-off and cost", _blocks(_reading(tables) if drawn else None, drawn)),
-        Section("forgetting", "Forgetting", _blocks(present.forgetting(tables), present.change_against_base(tables))),
-        Section("cost", "Cost", _blocks(present.cost(tables) if tables.recipes else None)),
-        Section(
-            "splits",
-            "Objective values on both splits",
-            _blocks(present.both_splits(tables) if tables.recipes else None),
-        ),
-        Section("published", "Beside the published figures", published.blocks(tables)),
-        Section("runs", "Every run", _every_run(tables, linked)),
-        Section("missing", "Missing and failed jobs", _blocks(_problems(results, linked))),
-        Section("settings", "Settings", _settings(results)),
-    ]
 
 
 def _early(results: Results) -> str:
@@ -133,135 +152,16 @@ def _reading(tables: Tables) -> Text:
     )
 
 
-# ---- every run -------------------------------------------------------------------------------------------------------
-
-
-def _every_run(tables: Tables, linked: bool) -> tuple[Block, ...]:
-    """Return a group per recipe with its runs, and one for the jobs that stand behind them all."""
-    by_id = {run.id: run for run in tables.results.trained}
-    common = _common([run for run in by_id.values() if run.trains])
-    blocks: list[Block] = [_run_group(tables, recipe, by_id, common, linked) for recipe in tables.recipes]
-    behind = [run for run in by_id.values() if "run" not in run.roles]
-    if behind:
-        folded = tuple(_run_details(tables.results, run, common, linked) for run in behind)
-        blocks.append(Group("Optima and reference", "runs-behind", folded))
-    if common and blocks:
-        blocks.append(Details("Settings and environment shared by all training jobs", (Code(_yaml(common), "yaml"),)))
-    return tuple(blocks)
-
-
-def _run_group(tables: Tables, recipe: Recipe, by_id: dict[str, Run], common: dict[str, Any], linked: bool) -> Group:
-    objectives = [f"f_{name}/{tables.results.split}" for name in ("dpo", "sft")]
-    names = (*objectives, *RUN_FIGURES, *tables.scores, "training_seconds")
-    shown = [present.spec(name, tables) for name in names]
-    factors = [100.0 if one.unit == "share" else 1.0 for one in shown]
-    values = {
-        name: [value * factor for value in recipe.values(name).values()]
-        for name, factor in zip(names, factors, strict=True)
-    }
-    digits = {name: series_digits(values[name]) for name in names}
-    rows = []
-    for place, (seed, job) in enumerate(recipe.jobs.items()):
-        cells = [Cell(str(seed)), Cell(job, link=f"jobs/{job}/spec.json" if linked else "")]
-        for name, one in zip(names, shown, strict=True):
-            value = values[name][place]
-            if value != value:
-                cells.append(Cell("not measured", note=recipe.figures[seed][name].reason, missing=True))
-            else:
-                cells.append(Cell(number(value, digits[name], one.sign)))
-        rows.append(Row(tuple(cells)))
-    units = ["%" if one.unit == "share" else one.unit for one in shown]
-    columns = (
-        Column("Seed"),
-        Column("Job", numeric=False),
-        *(Column(f"{one.title} ({unit})" if unit else one.title) for one, unit in zip(shown, units, strict=True)),
-    )
-    details = tuple(_run_details(tables.results, by_id[job], common, linked) for job in recipe.jobs.values())
-    ends = (Text(f"{job} {by_id[job].ending}.", "note") for job in recipe.jobs.values() if by_id[job].ending)
-    return Group(recipe.name, recipe.anchor, (Table("", columns, tuple(rows)), *ends, *details))
-
-
-def _run_details(results: Results, run: Run, common: dict[str, Any], linked: bool) -> Details:
-    spec = run.job.spec
-    facts: dict[str, Any] = {
-        "job": run.id,
-        "roles": list(run.roles),
-        "labels": spec["labels"],
-        "inputs": spec["inputs"],
-        "first phase from": spec.get("prefix"),
-        "end": run.ending or None,
-        "data": spec.get("data"),
-        "own settings": _differing(spec["settings"], common.get("settings", {})),
-        "own environment": _differing(spec["environment"], common.get("environment", {})),
-        "measurements": {name: _figure_words(entry) for name, entry in run.job.measurements.items()},
-        "scores": {name: _figure_words(entry) for name, entry in run.job.scores.items()},
-        "evaluations": {
-            job.id: {name: _figure_words(entry) for name, entry in job.scores.items() if name.count("/") < 2}
-            for job in results.evaluation_jobs(run.id)
-        },
-        "finished": run.job.status.get("finished"),
-    }
-    kept = {name: value for name, value in facts.items() if value not in (None, {}, [])}
-    where = f"; files in jobs/{run.id}/" if linked else ""
-    return Details(f"{run.id}: settings, inputs, data, environment, measurements{where}", (Code(_yaml(kept), "yaml"),))
-
-
-def _figure_words(entry: dict[str, Any]) -> str:
-    """Word an entry of measurements.json or scores.json on one line."""
-    value = entry.get("value")
-    if value is None:
-        return f"not measured: {entry.get('reason') or 'no reason on record'}"
-    skipped = ("value", "unit")
-    rest = ", ".join(
-        f"{name.replace('_', ' ')} {_plain(other)}"
-        for name, other in entry.items()
-        if name not in skipped and other is not None
-    )
-    return f"{_plain(value)} {entry.get('unit') or ''}".strip() + (f" ({rest})" if rest else "")
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _common(runs: list[Run]) -> dict[str, Any]:
-    """Return the settings and environment entries that all training jobs share."""
-    found = {}
-    for part in ("settings", "environment"):
-        specs = [run.job.spec[part] for run in runs]
-        shared = {
-            name: value
-            for name, value in (specs[0] if specs else {}).items()
-            if all(other.get(name) == value for other in specs)
-        }
-        if shared:
-            found[part] = shared
-    return found
-
-
-def _differing(own: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in own.items() if name not in common or common[name] != value}
-
-
-# ---- the rest --------------------------------------------------------------------------------------------------------
-
-
-def _problems(results: Results, linked: bool) -> Table | None:
-    if not results.problems:
-        return None
+def _problems(results: Results, where: Where) -> Section:
     rows = []
     for problem in results.problems:
-        link = f"jobs/{problem.job}/log.txt" if linked and problem.state == "failed" else ""
+        link = where.file(problem.job, "log.txt") if problem.state == "failed" else ""
         rows.append(Row((Cell(problem.job, link=link), Cell(problem.state), Cell(problem.message))))
     columns = tuple(Column(title, numeric=False) for title in ("Job", "State", "Message"))
-    return Table("Planned jobs without a result", columns, tuple(rows))
+    table = Table("Planned jobs without a result", columns, tuple(rows)) if rows else None
+    return Section("missing", "Missing and failed jobs", _blocks(table))
 
 
-def _settings(results: Results) -> tuple[Block, ...]:
-    return (Details("The suite's resolved settings", (Code(_yaml(results.suite), "yaml"),)),)
-
-
-def _yaml(value: Any) -> str:
-    # Through JSON, so that what YAML cannot say plainly (tuples, aliases to shared lists) is written out.
-    plain = json.loads(json.dumps(value, default=str))
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)).rstrip()
+def _settings(results: Results) -> Section:
+    text = Code(runs.as_yaml(results.suite), "yaml")
+    return Section("settings", "Settings", (Details("The suite's resolved settings", (text,)),))

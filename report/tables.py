@@ -6,14 +6,17 @@ A recipe is a method at one λ. A figure that is missing is NaN in the frame and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import pandas as pd
 
-from report import tradeoff
+from report import checkpoints, derived, tradeoff
+from report import fronts as front_figures
+from report.comparable import Comparable
+from report.derived import combine
 from report.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
 from report.statistics import Estimate, estimate, paired
 
@@ -31,6 +34,11 @@ MEASUREMENTS = (
     "energy_joules",
 )
 IDENTITY = ("job", "method", "base_method", "lambda_dpo", "seed")
+
+
+def rounded(nats: float) -> float:
+    """Round to what float32 leaves of an objective value: the same run computed in two ways differs below that."""
+    return round(nats, 5)
 
 
 def recipe_name(method: str, lambda_dpo: float | None) -> str:
@@ -96,11 +104,18 @@ class Recipe:
 
 
 class Tables:
-    """Derive every figure of a suite from its records."""
+    """Derive every figure of a suite from its records.
 
-    def __init__(self, results: Results) -> None:
-        self.results = results
+    Args:
+        results: the records.
+        refuse: leave out what does not compare with most of the suite's runs; False where both sides of a comparison are
+            looked at themselves.
+    """
+
+    def __init__(self, results: Results, refuse: bool = True) -> None:
+        self.results, self._refuse = results, refuse
         self.scores = results.score_names
+        self.comparable = Comparable(results)
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
@@ -133,9 +148,9 @@ class Tables:
         ):
             for name in OBJECTIVES:
                 value = made[f"f_{name}/{self.results.split}"]
-                made[f"{prefix}gap_{name}"] = _combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
+                made[f"{prefix}gap_{name}"] = combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
             gaps = [made[f"{prefix}gap_{name}"] for name in OBJECTIVES]
-            made[f"{prefix}ideal_distance"] = _combine(tradeoff.ideal_distance, *gaps)
+            made[f"{prefix}ideal_distance"] = combine(tradeoff.ideal_distance, *gaps)
         made |= {name: self.results.score(run.id, name) for name in self.scores}
         made |= {name: run.measurement(name) for name in MEASUREMENTS}
         made["steps"] = run.steps
@@ -143,7 +158,15 @@ class Tables:
         if "run" in run.roles:
             made["runtime_increase_percent"] = self._increase(run, "training_seconds")
             made["utilization_increase_percent"] = self._increase(run, self.utilization)
-        return made
+        made |= derived.figures(self.results, run, made, self.equal_tokens)
+        if not self._refuse:
+            return made
+        return {name: self.comparable.check(run, name, one) for name, one in made.items()}
+
+    @cached_property
+    def equal_tokens(self) -> Measured:
+        """The gradient tokens that every run reached, at which `ideal_distance_at_equal_tokens` holds."""
+        return derived.equal_tokens(self.results.runs)
 
     def matching_sequential(self, run: Run) -> Run | None:
         """Find the Sequential run of the same λ and seed (the baseline B of Eq. 57 and 58)."""
@@ -159,11 +182,15 @@ class Tables:
             return missing(f"no complete Sequential run at λ = {run.lambda_dpo:g}, seed {run.seed}")
         if baseline.conditions != run.conditions:
             return missing("its Sequential run was made on other hardware or with other workers")
-        return _combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
+        return combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
+
+    @cached_property
+    def _by_id(self) -> dict[str, Run]:
+        return {one.id: one for one in self.results.trained}
 
     def _all_in(self, run: Run) -> Measured:
         """Add to a run's training seconds those of what it needs: π_ref, the optima where it uses them, and the front."""
-        by_id = {one.id: one for one in self.results.trained}
+        by_id = self._by_id
         needed = {run.id: run} if run.trains else {}
         for name, job_id in run.job.spec["inputs"].items():
             if name == "reference_logps":
@@ -171,12 +198,15 @@ class Tables:
                 if logps is None:
                     return missing(f"{job_id} is missing")
                 job_id = logps.spec["inputs"].get("policy")
-            needs = name in ("reference_logps", "optimum_dpo", "optimum_sft") or name.startswith("front_")
+            if name.startswith("row_optimum_"):
+                rows = self.results.record.jobs.get(job_id)
+                job_id = rows.spec["inputs"]["policy"] if rows else job_id
+            needs = name == "reference_logps" or name.startswith(("optimum_", "row_optimum_", "front_"))
             if needs and job_id is not None:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
                 needed[job_id] = by_id[job_id]
-        return _combine(
+        return combine(
             lambda *seconds: math.fsum(seconds), *(one.measurement("training_seconds") for one in needed.values())
         )
 
@@ -212,17 +242,19 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> Recipe:
-        return Recipe(
-            name, "", None, {seed: of}, {seed: {score: self.results.score(of, score) for score in self.scores}}
-        )
+        return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
+
+    def _score(self, of: str, name: str) -> Measured:
+        score = self.results.score(of, name)
+        return self.comparable.check_score(of, name, score) if self._refuse else score
 
     @cached_property
     def ranked(self) -> tuple[Recipe, ...]:
-        """The recipes by mean ideal distance, smallest first; those without one come last."""
+        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
 
         def place(recipe: Recipe) -> tuple[bool, float]:
             mean = recipe.estimate("ideal_distance").mean
-            return math.isnan(mean), mean
+            return math.isnan(mean), rounded(mean)
 
         return tuple(sorted(self.recipes, key=place))
 
@@ -244,7 +276,7 @@ class Tables:
 
     def change_against_base(self, recipe: Recipe, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
-        base = self.results.score("base", score).number
+        base = self._score("base", score).number
         return estimate([value - base for value in recipe.values(score).values()])
 
     @cached_property
@@ -273,17 +305,28 @@ class Tables:
             )
         return pd.DataFrame(rows)
 
+    @cached_property
+    def forgetting_scores(self) -> pd.DataFrame:
+        """One row per two-phase Sequential run and accuracy: at the phase change and at the end, or why not."""
+        return checkpoints.forgetting(self)
+
+    @cached_property
+    def against_sequential(self) -> pd.DataFrame:
+        """One row per recipe and figure: its difference to Sequential at the same λ, and the corrected verdict."""
+        from report import recipe_verdicts  # which is made of what `bench compare` uses, and that reads tables
+
+        return recipe_verdicts.frame(self)
+
+    @cached_property
+    def fronts(self) -> tuple[front_figures.Front, ...]:
+        """Every method's front over λ: hypervolume and spread, with intervals over seeds."""
+        return front_figures.fronts(self)
+
+    @cached_property
+    def dominance(self) -> pd.DataFrame:
+        """One row per recipe: whether another is better in both objectives, on average and seed by seed."""
+        return front_figures.dominance(self)
+
     def difference(self, a: Recipe, b: Recipe, name: str) -> Estimate:
         """Estimate a − b of a figure, paired over seeds."""
         return paired(a.values(name), b.values(name))
-
-
-def _combine(function: Callable[..., Any], *parts: Measured) -> Measured:
-    """Derive a figure; what is missing in a part is the reason why the whole is."""
-    reasons = dict.fromkeys(part.reason for part in parts if part.value is None)
-    if reasons:
-        return missing("; ".join(reasons))
-    value = float(function(*(part.number for part in parts)))
-    if math.isnan(value):
-        return missing("the baseline's figure is 0")
-    return Measured(value, shared=any(part.shared for part in parts))

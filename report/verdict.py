@@ -12,7 +12,7 @@ from report.load import is_accuracy, is_win_rate
 from report.numbers import duration, number, series_digits
 from report.present import spec
 from report.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
-from report.tables import Recipe, Tables
+from report.tables import Recipe, Tables, rounded
 
 CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 
@@ -36,7 +36,7 @@ class Comparison:
         """One of CLEAR, UNCLEAR, TOO_FEW."""
         if self.lead.n < SEEDS_FOR_AN_INTERVAL:
             return TOO_FEW
-        return CLEAR if self.lead.low > 0 else UNCLEAR
+        return CLEAR if rounded(self.lead.low) > 0 else UNCLEAR
 
     @property
     def digits(self) -> int:
@@ -237,7 +237,7 @@ class Verdict:
     def _caution(self, best: Recipe) -> str:
         parts = []
         by_seen = [one for one in self.tables.recipes if one.estimate("best_seen_ideal_distance").n]
-        first = min(by_seen, key=lambda one: one.estimate("best_seen_ideal_distance").mean, default=best)
+        first = min(by_seen, key=lambda one: rounded(one.estimate("best_seen_ideal_distance").mean), default=best)
         if first is not best:
             parts.append(
                 f"f* is not a minimum for every run (negative gaps); measured from the best values seen "

@@ -47,13 +47,23 @@ class Configuration:
         own = self.settings["completions_kwargs"]
         return _SENT_BY_DEFAULT | {name: value for name, value in own.items() if name not in _NOT_SENT}
 
+    @property
+    def longest_reply_tokens(self) -> int:
+        """How long a reply may be, for estimates of cost."""
+        return int(self.parameters.get("max_tokens", 1))
+
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether a reply is read from its log-probabilities instead of its text."""
+        return self.settings.get("fn_completion_parser") == "logprob_parser"
+
     def labels(self) -> tuple[str, str]:
         """Return the labels of output_1 and output_2, whose log-probabilities the parser compares.
 
         Raises:
             SuiteError: this configuration reads another kind of reply.
         """
-        if self.settings.get("fn_completion_parser") != "logprob_parser":
+        if not self.reads_logprobs:
             raise SuiteError(
                 f"evaluation.win_rate.judge.configuration = {self.name!r}: reads written replies, but judges of "
                 "kind local and rule give log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
@@ -73,8 +83,12 @@ def _fill(text: str, fields: Mapping[str, str]) -> list[Part]:
     return [Part(fields[piece] if place % 2 else piece, bool(place % 2)) for place, piece in enumerate(pieces) if piece]
 
 
-def configuration(name: str) -> Configuration:
+def configuration(name: str, *, to_ask: bool = True) -> Configuration:
     """Read a configuration without importing alpaca-eval.
+
+    Args:
+        name: its folder's.
+        to_ask: whether prompts will be sent; stored replies can be read under more configurations.
 
     Raises:
         SuiteError: there is none of that name, or it cannot be used here.
@@ -94,12 +108,18 @@ def configuration(name: str) -> Configuration:
     unfit = {
         "it is a pool of several judges": bool(others),
         "it asks for several pairs in one prompt": settings.get("batch_size", 1) != 1,
-        "it is not made for an OpenAI-compatible endpoint": settings.get("fn_completions") != "openai_completions",
-        "its template is not a chat": not _TURN.search(template),
-        "its template has other fields than instruction, output_1 and output_2": set(_FIELD.findall(template))
-        != {"instruction", "output_1", "output_2"},
-        "it biases single tokens": bool({"tokens_to_favor", "tokens_to_avoid"} & set(sent)),
     }
+    unfit |= (
+        {}
+        if not to_ask
+        else {
+            "it is not made for an OpenAI-compatible endpoint": settings.get("fn_completions") != "openai_completions",
+            "its template is not a chat": not _TURN.search(template),
+            "its template has other fields than instruction, output_1 and output_2": set(_FIELD.findall(template))
+            != {"instruction", "output_1", "output_2"},
+            "it biases single tokens": bool({"tokens_to_favor", "tokens_to_avoid"} & set(sent)),
+        }
+    )
     for reason, applies in unfit.items():
         if applies:
             raise SuiteError(

@@ -1,35 +1,25 @@
-"""Multiple-choice questions by lm-eval, asked of the model already in memory.
-
-MMLU goes through lm-eval's own task files with one key overridden: where the data is (the hub, or an offline mirror).
-The built-in world's questions are one more task of the same kind. Every other task comes from lm-eval's index.
-lm-eval's answer cache is never used: its key does not name the model.
-"""
+"""Multiple-choice questions by lm-eval, asked of the model already in memory: its tasks, its figures, named for the record."""
 
 from __future__ import annotations
 
-import difflib
-import json
+import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.errors import DataError, ModelError, OutOfMemory, SuiteError
+from bench.errors import ModelError, OutOfMemory
+from bench.evaluators import lm_eval_index, lm_eval_tasks
+from bench.evaluators.lm_eval_index import WORLD
 from bench.evaluators.quiet import quiet
 from bench.policy import Policy
-from bench.settings import DataSource, LmEval
-from bench.sources import locate
+from bench.settings import LmEval
 
-WORLD = "world_questions"
-MMLU_DATA = "cais/mmlu"
-_MMLU_SOURCE = DataSource(source="hub", path=MMLU_DATA, rows=1)
 # lm-eval draws random shots (MMLU takes the first ones) with this seed by default
 _SHOTS_SEED = 1234
 # Means have a closed formula; only other metrics (F1, perplexity) are resampled for their standard error
 _BOOTSTRAP_ITERATIONS = 1000
+_HASH_LETTERS = 16
 
 Scores = dict[str, dict[str, Any]]
 Rows = list[dict[str, Any]]
@@ -39,8 +29,8 @@ def ask(policy: Policy, settings: LmEval, mirror: Path | None, tell: Callable[[s
     """Ask every task of `settings` and score the answers.
 
     Returns:
-        Scores by name (`mmlu/acc`, `mmlu/acc/<subject>`) and one row per question: subject, id, answer, choice, correct
-        and the choices' log-probabilities in nats; never the prompts.
+        Scores by name (`mmlu/acc`, `mmlu/acc/<subject>`) and one row per question: subject, id, hashes of question and
+        prompt, answer, choice, correct and the choices' log-probabilities in nats; never the prompts.
 
     Raises:
         SuiteError: lm-eval knows no such task.
@@ -56,12 +46,52 @@ def ask(policy: Policy, settings: LmEval, mirror: Path | None, tell: Callable[[s
     rows: Rows = []
     for name in settings.tasks:
         tell(f"asking {name}")
-        loaded = _load(name, settings.shots, settings.limit if name == WORLD else None, mirror)
-        results = _evaluate(policy, settings, loaded, None if name == WORLD else settings.limit)
+        loaded = _load(name, settings, mirror)
+        results = _evaluate(policy, settings, loaded, None if name == WORLD else settings.limit, tell)
         scores |= _scores(name, loaded, results)
         task = {"task": name} if len(settings.tasks) > 1 else {}
         rows += [{**task, **row} for row in _rows(loaded, results["samples"])]
     return scores, rows
+
+
+def facts(policy: Policy, settings: LmEval, mirror: Path | None, rows: Rows) -> dict[str, Any]:
+    """Say what was asked, for the record: figures compare only where the hashes of questions and prompts are equal.
+
+    Returns:
+        lm-eval's version, the chat template's hash (null: none), and by task: version, shots, where its data is from,
+        how many questions, hashes of all questions and of all prompts in their order.
+    """
+    template = policy.tokenizer.chat_template if settings.chat_template else None
+    tasks = {}
+    for name in settings.tasks:
+        loaded = _load(name, settings, mirror)
+        asked = [row for row in rows if row.get("task", name) == name]
+        every = list(loaded["tasks"].values())
+        tasks[name] = {
+            "version": _only({str(task.VERSION) for task in every}),
+            "shots": _only({task.config.num_fewshot or 0 for task in every}),
+            "data": _only({lm_eval_tasks.data_identity(task, mirror) for task in every}),
+            "questions": len(asked),
+            **{f"{what}_hash": _hash("".join(row[f"{what}_hash"] for row in asked)) for what in ("question", "prompt")},
+        }
+    return {
+        "lm_eval": lm_eval_index.lm_eval_version(),
+        "chat_template_hash": None if template is None else _hash(str(template)),
+        "tasks": tasks,
+    }
+
+
+def _only(values: set[Any]) -> Any:
+    """Return what all tasks of a group have in common, or the list of what they have."""
+    return next(iter(values)) if len(values) == 1 else sorted(values)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LETTERS]
+
+
+def _load(name: str, settings: LmEval, mirror: Path | None) -> lm_eval_tasks.Tasks:
+    return lm_eval_tasks.load(name, settings.shots, settings.limit if name == WORLD else None, mirror)
 
 
 def clustered_standard_error(values: Mapping[str, Sequence[float]]) -> float:
@@ -75,17 +105,24 @@ def clustered_standard_error(values: Mapping[str, Sequence[float]]) -> float:
     return math.sqrt(math.fsum(total * total for total in sums)) / len(every)
 
 
-def _evaluate(policy: Policy, settings: LmEval, loaded: Any, limit: int | None) -> Any:
+def _evaluate(
+    policy: Policy, settings: LmEval, loaded: lm_eval_tasks.Tasks, limit: int | None, tell: Callable[[str], None]
+) -> Any:
     import torch
     from lm_eval.evaluator import evaluate
-    from lm_eval.models.huggingface import HFLM
 
-    for task in loaded["tasks"].values():
+    from bench.evaluators.lm_eval_model import SharedContextLM
+
+    tasks = list(loaded["tasks"].values())
+    for task in tasks:
         task.set_fewshot_seed(_SHOTS_SEED)
     tokenizer, padding = policy.tokenizer, policy.tokenizer.pad_token
+    template = (tokenizer.name_or_path, tokenizer.chat_template) if settings.chat_template else None
     try:
-        with quiet("lm_eval"):
-            model = HFLM(pretrained=policy.model, tokenizer=tokenizer, batch_size=settings.batch_size)
+        with quiet("lm_eval"), lm_eval_tasks.keep_requests(tasks, (limit, template)):
+            model = SharedContextLM(
+                pretrained=policy.model, tokenizer=tokenizer, batch_size=settings.batch_size, tell=tell
+            )
             return evaluate(
                 model,
                 loaded,
@@ -103,99 +140,6 @@ def _evaluate(policy: Policy, settings: LmEval, loaded: Any, limit: int | None) 
         tokenizer.pad_token = padding
 
 
-# ---- tasks -----------------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=32)
-def _load(name: str, shots: int, limit: int | None, mirror: Path | None) -> Any:
-    """Build a task, or a group of tasks, once per process: lm-eval's {"tasks", "groups", "group_map"}."""
-    with quiet("lm_eval", "datasets", "huggingface_hub"), TemporaryDirectory() as made:
-        folder = Path(made)
-        if name == WORLD:
-            _write_world(folder, limit)
-        else:
-            _write_mmlu(folder, mirror)
-        loaded = _load_from(folder, name, mirror)
-        for task in loaded["tasks"].values():
-            if task.config.num_fewshot != 0:  # a task that fixes 0 shots keeps them, as in lm-eval itself
-                task.set_config("num_fewshot", shots)
-    return loaded
-
-
-def _load_from(folder: Path, name: str, mirror: Path | None) -> Any:
-    """Load a task from the files written for it, or from lm-eval's own index (which takes seconds to read)."""
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager(include_defaults=False, include_path=str(folder))
-    if name not in manager.all_tasks:
-        manager = TaskManager()
-    elif name != WORLD:
-        locate(_MMLU_SOURCE, mirror)  # a mirror without these questions is an error, as for every other data set
-    if name not in manager.all_tasks:
-        near = difflib.get_close_matches(name, [WORLD, *manager.all_tasks], n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "'lm-eval ls tasks' lists them"
-        raise SuiteError(f"evaluation.lm_eval.tasks: lm-eval knows no task {name!r}; {hint}")
-    try:
-        return manager.load(name)
-    except (OSError, ConnectionError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        data = f" with DIR/datasets/{MMLU_DATA}" if name.startswith("mmlu") else ""
-        raise DataError(
-            f"the questions of {name!r} cannot be reached: the hub is offline and no mirror holds them; go online, or "
-            f"pass --mirror DIR (or BENCH_MIRROR){data} ({first})"
-        ) from error
-
-
-def _write_mmlu(folder: Path, mirror: Path | None) -> None:
-    """Write a task file for each of lm-eval's MMLU files: the stock one, with the data's place overridden."""
-    import lm_eval.tasks
-
-    data = str(mirror / "datasets" / MMLU_DATA) if mirror else MMLU_DATA
-    stock = Path(lm_eval.tasks.__file__).parent / "mmlu" / "default"
-    for file in sorted(stock.glob("*.yaml")):
-        is_group = file.name.startswith("_")
-        _write_yaml(folder / file.name, {"include": str(file)} | ({} if is_group else {"dataset_path": data}))
-
-
-def _write_world(folder: Path, limit: int | None) -> None:
-    """Write the world's questions and their task file; `limit` is questions per subject."""
-    from bench import world
-
-    for split in ("dev", "test"):
-        kept: dict[str, Rows] = defaultdict(list)
-        for row in world.questions(split):
-            if split == "dev" or limit is None or len(kept[row["subject"]]) < limit:
-                kept[row["subject"]].append(row)
-        lines = [json.dumps(row) + "\n" for rows in kept.values() for row in rows]
-        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
-    task = {
-        "task": WORLD,
-        "dataset_path": "json",
-        # read into memory, as the folder does not outlive the loading
-        "dataset_kwargs": {
-            "data_files": {split: str(folder / f"{split}.jsonl") for split in ("dev", "test")},
-            "cache_dir": str(folder / "cache"),
-            "keep_in_memory": True,
-        },
-        "test_split": "test",
-        "fewshot_split": "dev",
-        "fewshot_config": {"sampler": "first_n"},
-        "output_type": "multiple_choice",
-        "doc_to_text": world.PROMPT.replace("{question}", "{{question}}"),
-        "doc_to_choice": "choices",
-        "doc_to_target": "answer",
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": world.VERSION},
-    }
-    _write_yaml(folder / f"{WORLD}.yaml", task)
-
-
-def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
-    import yaml
-
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-
-
 # ---- results ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,20 +152,37 @@ def _scores(name: str, loaded: Any, results: Any) -> Scores:
     for metric in (entry.metric for entry in group.aggregate_metric_list or () if entry.weight_by_size):
         for key, entry in scores.items():
             if key.split("/")[-1].split(",")[0] == metric:
-                entry["standard_error"] = _clustered(key, results["samples"])
+                clusters = _by_subject(key, results["samples"])
+                # with one subject there is nothing to cluster by
+                error = clustered_standard_error(clusters) if len(clusters) > 1 else None
+                entry |= {"standard_error": error, **_interval(metric, entry["value"], error, len(clusters))}
     for task_name, task in loaded["tasks"].items():
         scores |= _figures(name, f"/{_subject(task_name, task)}", figures[task_name])
     return scores
 
 
-def _clustered(key: str, samples: Mapping[str, Rows]) -> float | None:
-    """Cluster a metric's values by subject; with one subject there is nothing to cluster by."""
+def _by_subject(key: str, samples: Mapping[str, Rows]) -> dict[str, list[float]]:
+    """Collect a metric's values, per subject."""
     metric, _, kind = key.split("/")[-1].partition(",")
-    chosen = {
+    return {
         task: [float(row[metric]) for row in rows if row["filter"] == (kind or "none")]
         for task, rows in samples.items()
     }
-    return clustered_standard_error(chosen) if len(chosen) > 1 else None
+
+
+def _interval(metric: str, value: float, error: float | None, independent: int) -> dict[str, float | None]:
+    """Return the two-sided 95 % Student-t interval of a mean over `independent` questions or subjects.
+
+    None where nothing can be said: without an error, or where no two answers differ and the error is 0. An accuracy's
+    interval ends at 0 and 1.
+    """
+    from scipy import stats
+
+    if not error or independent < 2:
+        return {"low": None, "high": None}
+    reach = float(stats.t.ppf(0.975, independent - 1)) * error
+    least, most = (0.0, 1.0) if metric.startswith("acc") else (-math.inf, math.inf)
+    return {"low": max(least, value - reach), "high": min(most, value + reach)}
 
 
 def _figures(name: str, suffix: str, figures: Mapping[str, Any]) -> Scores:
@@ -233,10 +194,12 @@ def _figures(name: str, suffix: str, figures: Mapping[str, Any]) -> Scores:
             continue
         error = figures.get(f"{metric}_stderr,{kind}")
         shown = metric if kind == "none" else key
+        known_error = float(error) if isinstance(error, int | float) else None
         made[f"{name}/{shown}{suffix}"] = {
             "value": float(value),
             "n": figures["sample_len"],
-            "standard_error": float(error) if isinstance(error, int | float) else None,
+            "standard_error": known_error,
+            **_interval(metric, float(value), known_error, figures["sample_len"]),
         }
     return made
 
@@ -256,7 +219,12 @@ def _rows(loaded: Any, samples: Mapping[str, Rows]) -> Rows:
 
 def _row(task: Any, subject: str, sample: Mapping[str, Any]) -> dict[str, Any]:
     given = sample["doc"].get("subject")
-    row = {"subject": given if isinstance(given, str) else subject, "id": sample["doc_id"]}
+    row = {
+        "subject": given if isinstance(given, str) else subject,
+        "id": sample["doc"].get(lm_eval_tasks.WORLD_ID, sample["doc_id"]),
+        "question_hash": sample["doc_hash"][:_HASH_LETTERS],
+        "prompt_hash": sample["prompt_hash"][:_HASH_LETTERS],
+    }
     if task.OUTPUT_TYPE != "multiple_choice":
         kind = {} if sample["filter"] == "none" else {"filter": sample["filter"]}
         return (

@@ -1,30 +1,29 @@
 """Win rate: how often a judge prefers our answer to the reference one, by alpaca-eval's annotators.
 
-A reply that cannot be read is never counted as anything: the rate is then null and says how many pairs are unjudged.
+A reply that cannot be read is never counted as anything: beyond the share of them that a suite allows, the rate is null
+and says how many pairs are unjudged.
 """
 
 from __future__ import annotations
 
-import hashlib
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
-from bench.judges import JUDGES, Reply, Request, Setup, local_name
+from bench.evaluators.length import length_controlled
+from bench.judges import Request, local_name
+from bench.judges.asking import JOURNAL, Asking
 from bench.settings import Judge, Model
 
 if TYPE_CHECKING:
-    from bench.judges import Judge as Judging
     from bench.policy import Policy
 
 ORDERS = ("ours_first", "theirs_first")
-JOURNAL = "journal.jsonl"
-_TELL_EVERY_SECONDS = 2.0
+# Below a suite's folder: those of its judgings, and that of its preflight
+JOURNALS = f"*/*/{JOURNAL}"
+_NORMAL_95 = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -42,11 +41,18 @@ def judge_name(settings: Judge) -> str:
 
     Raises:
         SuiteError: the configuration does not exist or does not suit this kind of judge.
+        InputError: the journal to replay is not there, or holds the replies of several judges.
     """
     from bench.evaluators import alpaca
 
-    configuration = alpaca.configuration(settings.configuration)
-    if settings.kind == "openai":
+    configuration = alpaca.configuration(settings.configuration, to_ask=settings.kind != "replay")
+    if settings.kind == "replay":
+        from bench.judges import replay
+
+        path = Path(settings.journal or "").expanduser()
+        if not replay.is_annotations(path):
+            return replay.model_of(path, settings.model)
+    if settings.kind in ("openai", "replay"):
         return (settings.model or configuration.model).replace("/", "-")
     configuration.labels()
     return (
@@ -62,6 +68,7 @@ def judge(
     folder: Path,
     load_local: Callable[[Model], Policy],
     tell: Callable[[str], None],
+    others: Callable[[], Iterable[Path]] = lambda: (),
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Judge every pair, in both orders or in alpaca-eval's random one.
 
@@ -71,57 +78,98 @@ def judge(
         folder: where the journal of replies is kept and found again.
         load_local: loads a local judge's model.
         tell: takes a line of progress.
+        others: lists journals that may hold replies to the same comparisons.
 
     Returns:
         The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
-        or None, as the mean over its orders, and by order.
+        or None, as the mean over its orders, and by order. Where the judge must not be asked further (refused key,
+        exhausted quota, ceiling of cost) the score's value is None, and its reason says so.
 
     Raises:
-        JudgeError: the judge cannot go on; replies so far are in the journal.
+        JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
     """
     from bench.evaluators import alpaca
 
-    configuration = alpaca.configuration(settings.configuration)
-    judging = JUDGES[settings.kind](Setup(settings, configuration, load_local))
+    configuration = alpaca.configuration(settings.configuration, to_ask=settings.kind != "replay")
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
     asked = [
         (pair, order)
         for pair in shown
         for order in (ORDERS if settings.orders == "both" else (alpaca.random_order(pair.instruction),))
     ]
-    with _Asking(judging, configuration, asked, folder / JOURNAL, tell) as asking:
-        found = alpaca.annotate(configuration, [_comparison(pair, order) for pair, order in asked], asking.complete)
+    whose = {tuple(_comparison(pair, order).values()): (pair.id, order) for pair, order in asked}
+
+    def of(request: Request) -> tuple[int, str]:
+        return whose[request.instruction, request.first, request.second]
+
+    with Asking(settings, configuration, folder / JOURNAL, others, load_local, tell) as asking:
+        found = alpaca.annotate(
+            configuration,
+            [_comparison(pair, order) for pair, order in asked],
+            lambda requests: asking.complete(requests, of),
+        )
+        bill = asking.bill()
     by_pair: dict[int, dict[str, float | None]] = {pair.id: {} for pair in shown}
     for (pair, order), value in zip(asked, found, strict=True):
         by_pair[pair.id][order] = None if value is None else (2 - value if order == "ours_first" else value - 1)
     rows = [{"id": number, "preference": _mean(orders), "orders": orders} for number, orders in by_pair.items()]
-    return {f"win_rate/{judge_name(settings)}": score(rows, shown)}, rows
+    stopped = str(asking.stopped) if asking.stopped else None
+    made = score(rows, shown, settings.max_unjudged_share, stopped) | bill
+    return {f"win_rate/{judge_name(settings)}": made}, rows
 
 
-def score(rows: Sequence[Mapping[str, Any]], pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Sum judged pairs up: win rate and its standard error by pair in percent, wins, lengths in characters.
+def score(
+    rows: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Pair],
+    max_unjudged_share: float = 0.0,
+    stopped: str | None = None,
+) -> dict[str, Any]:
+    """Sum judged pairs up: win rate with its standard error and 95 % interval by pair in percent, wins, lengths.
 
     `position_bias` is how much more than half of the preference falls to the answer shown first: −0.5 to 0.5.
+    Lengths are in characters.
+
+    Args:
+        rows: one per pair: its preference, and by order.
+        pairs: what was compared, in the same order.
+        max_unjudged_share: of the pairs; up to it the rate is that of the judged ones.
+        stopped: why the judge was not asked for all of them; there is no rate then.
     """
     from bench.evaluators import alpaca
 
-    judged = [row["preference"] for row in rows if row["preference"] is not None]
+    judged = [(row["preference"], pair) for row, pair in zip(rows, pairs, strict=True) if row["preference"] is not None]
+    unjudged = len(rows) - len(judged)
     facts: dict[str, Any] = {
         "n": len(rows),
-        "unjudged": len(rows) - len(judged),
+        "unjudged": unjudged,
         "mean_length_ours": fmean(len(pair.ours) for pair in pairs) if pairs else None,
         "mean_length_theirs": fmean(len(pair.theirs) for pair in pairs) if pairs else None,
     }
     both = [row["orders"] for row in rows if row["preference"] is not None and len(row["orders"]) == len(ORDERS)]
     if both:
         facts["position_bias"] = fmean((orders["ours_first"] + 1 - orders["theirs_first"]) / 2 for orders in both) - 0.5
-    if not rows or len(judged) < len(rows):
-        reason = f"{len(rows) - len(judged)} of {len(rows)} unjudged" if rows else "no pairs"
-        return {"value": None, "standard_error": None, "reason": reason, **facts}
-    figures = alpaca.win_rate(judged)
+    figures = alpaca.win_rate([preference for preference, _ in judged]) if judged else {}
+    facts |= {name: figures.get(name, 0) for name in ("n_wins", "n_wins_base", "n_draws")}
+    if not judged or stopped or unjudged > max_unjudged_share * len(rows):
+        reason = f"{unjudged} of {len(rows)} unjudged" if rows else "no pairs"
+        reason += f": {stopped}" if stopped else ""
+        return {"value": None, "standard_error": None, "reason": reason, **facts, "discrete_win_rate": None}
     error = figures["standard_error"] if len(judged) > 1 else None
-    wins = {name: figures[name] for name in ("n_wins", "n_wins_base", "n_draws", "discrete_win_rate")}
-    return {"value": figures["win_rate"], "standard_error": error, **facts, **wins}
+    return {
+        "value": figures["win_rate"],
+        "standard_error": error,
+        "interval_95": _interval(figures["win_rate"], error),
+        **facts,
+        "discrete_win_rate": figures["discrete_win_rate"],
+        **length_controlled(
+            [preference for preference, _ in judged], [len(pair.ours) - len(pair.theirs) for _, pair in judged]
+        ),
+    }
+
+
+def _interval(rate: float, error: float | None) -> list[float] | None:
+    """Return the normal interval of a mean over pairs, cut to what a rate can be."""
+    return None if error is None else [max(0.0, rate - _NORMAL_95 * error), min(100.0, rate + _NORMAL_95 * error)]
 
 
 def _comparison(pair: Pair, order: str) -> dict[str, str]:
@@ -131,84 +179,4 @@ def _comparison(pair: Pair, order: str) -> dict[str, str]:
 
 def _mean(orders: Mapping[str, float | None]) -> float | None:
     known = [value for value in orders.values() if value is not None]
-    return fmean(known) if len(known) == len(orders) else None
-
-
-class _Asking:
-    """Stand between alpaca-eval and a judge: give what the journal has, ask for the rest, keep what comes."""
-
-    def __init__(
-        self,
-        judging: Judging,
-        configuration: Any,
-        asked: Sequence[tuple[Pair, str]],
-        path: Path,
-        tell: Callable[[str], None],
-    ) -> None:
-        from bench.evaluators import alpaca
-        from bench.judges.journal import Journal
-
-        self._judging, self._template, self._tell = judging, configuration.template, tell
-        self._read = alpaca.parser(configuration)
-        self._journal = Journal(path) if judging.journaled else None
-        self._whose = {tuple(_comparison(pair, order).values()): (pair.id, order) for pair, order in asked}
-        self._counting = threading.Lock()
-
-    def __enter__(self) -> _Asking:
-        self._held: Any = self._journal or nullcontext()
-        self._held.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._held.__exit__(*error)
-
-    def complete(self, requests: Sequence[Request]) -> list[Mapping[str, Any] | None]:
-        """Return a usable completion per request, or None."""
-        from bench.judges.journal import key
-
-        keys = {request: key(self._judging, self._template, request) for request in requests}
-        known: dict[Request, Mapping[str, Any]] = {}
-        for request in requests:
-            row = self._journal.find(keys[request]) if self._journal else None
-            if row:
-                known[request] = row["reply"]
-        missing = [request for request in requests if request not in known]
-        if missing:
-            kept = f", {len(known)} replies are in the journal" if known else ""
-            self._tell(f"asking {self._judging.model} for {len(missing)} comparisons{kept}")
-        told = time.monotonic()
-
-        def receive(request: Request, reply: Reply) -> bool:
-            nonlocal told
-            usable = reply.completion is not None and self._read(reply.completion) is not None
-            if self._journal:
-                self._journal.add(self._row(keys[request], request, reply, usable))
-            if usable and reply.completion is not None:
-                with self._counting:
-                    known[request] = reply.completion
-                    if time.monotonic() - told > _TELL_EVERY_SECONDS:
-                        told = time.monotonic()
-                        self._tell(f"{len(known)} of {len(requests)} comparisons judged")
-            return usable
-
-        self._judging.ask(missing, receive)
-        return [known.get(request) for request in requests]
-
-    def _row(self, reply_key: str, request: Request, reply: Reply, usable: bool) -> dict[str, Any]:
-        pair, order = self._whose[request.instruction, request.first, request.second]
-        prompt = "\n".join(f"{message.role}\n{message.content}" for message in request.messages)
-        return {
-            "key": reply_key,
-            "pair": pair,
-            "order": order,
-            "model": self._judging.model,
-            "host": self._judging.host,
-            "parameters": dict(self._judging.parameters),
-            "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(),
-            "reply": reply.completion,
-            "usable": usable,
-            "error": reply.error,
-            "tokens": dict(reply.tokens) if reply.tokens else None,
-            "seconds": round(reply.seconds, 3),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
+    return fmean(known) if known and len(known) == len(orders) else None

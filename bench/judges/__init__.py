@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bench.settings import Model
 
 
+CONNECTION_ATTEMPTS = 6
+
+
 @dataclass(frozen=True)
 class Part:
     """Hold a piece of a prompt: the template's own text, or what was filled in (an instruction or an answer)."""
@@ -63,11 +66,21 @@ class Reply:
 
 @dataclass(frozen=True)
 class Setup:
-    """Give a judge what it may need: the suite's settings, the configuration, and a way to load a model here."""
+    """Give a judge what it may need.
+
+    Args:
+        settings: the suite's.
+        configuration: alpaca-eval's prompt and parser.
+        load_local: loads a model here.
+        reserve: to be called before each request that costs money; raises JudgeStopped at the ceiling of cost.
+        attempts: how often a request is tried that meets a passing fault.
+    """
 
     settings: Settings
     configuration: Configuration
     load_local: Callable[[Model], Policy]
+    reserve: Callable[[Request], None] = lambda request: None
+    attempts: int = CONNECTION_ATTEMPTS
 
 
 Receive = Callable[[Request, Reply], bool]
@@ -100,7 +113,8 @@ class Judge(Protocol):
         `receive` says whether the reply can be used; one that cannot may be asked for again.
 
         Raises:
-            JudgeError: it makes no sense to go on; the replies handed over are kept.
+            JudgeStopped: it must not be asked further; the replies handed over are kept and summed up.
+            JudgeError: it cannot answer at all.
         """
 
 
@@ -137,11 +151,15 @@ class _Table(Mapping[str, type[Judge]]):
             from bench.judges.openai import OpenaiJudge
 
             return OpenaiJudge
+        if kind == "replay":
+            from bench.judges.replay import ReplayJudge
+
+            return ReplayJudge
         judge: type[Judge] = self._foreign[kind].load()
         return judge
 
     def __iter__(self) -> Iterator[str]:
-        return iter({"rule": None, "local": None, "openai": None, **self._foreign})
+        return iter({"rule": None, "local": None, "openai": None, "replay": None, **self._foreign})
 
     def __len__(self) -> int:
         return len(list(iter(self)))

@@ -3,6 +3,7 @@
 ========================================  =============================================================
 time-out, cut connection, 408, 409, 5xx   tried again with growing pauses
 429                                       the same, waiting as long as Retry-After says
+many requests in a row that all failed    fatal: the endpoint is down
 429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
 400 for one prompt (too long, filtered)   that comparison stays unjudged
 another 400, 422                          fatal: every prompt would be refused
@@ -17,17 +18,18 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
-from bench.errors import JudgeError
+from bench.errors import JudgeError, JudgeStopped
 from bench.judges import Receive, Reply, Request, Setup
 
-CONNECTION_ATTEMPTS = 6
 REPLY_ATTEMPTS = 3
-FIRST_PAUSE_SECONDS = 1.0
+# So many comparisons in a row without an answer, each tried again and again, and the endpoint counts as down
+FAILURES_IN_A_ROW = 8
 LONGEST_PAUSE_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
 _SHORTEST_KEY = 8
@@ -46,23 +48,35 @@ class OpenaiJudge:
         self.model = settings.model or setup.configuration.model
         self.parameters = setup.configuration.parameters
         self._key_variable, self._concurrency = settings.key_variable, settings.concurrency
+        self._attempts, self._first_pause, self._reserve = setup.attempts, settings.first_pause_seconds, setup.reserve
+        self._failed_in_a_row = 0
         self._key = os.environ.get(settings.key_variable, "").strip()
         if not self._key:
             raise JudgeError(
                 f"the judge {self.model} needs a key: set the environment variable {settings.key_variable} "
                 "(to any value where the endpoint asks for none)"
             )
-        self._client = OpenAI(
-            api_key=self._key, base_url=settings.base_url, timeout=settings.timeout_seconds, max_retries=0
+        if not self._key.isascii() or not self._key.isprintable() or " " in self._key:
+            raise JudgeError(  # the HTTP library would refuse it, quoting it
+                f"{settings.key_variable} holds white space or letters that no key has; set it to the key alone"
+            )
+        self._connect = partial(
+            OpenAI, api_key=self._key, base_url=settings.base_url, timeout=settings.timeout_seconds, max_retries=0
         )
-        self.host = str(self._client.base_url.host)
+        with self._connect() as client:
+            self.host = str(client.base_url.host)
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request.
 
         Raises:
-            JudgeError: the endpoint refuses all requests, or the journal cannot be written.
+            JudgeStopped: the endpoint refuses all requests, is down, or the ceiling of cost is reached.
+            JudgeError: the journal cannot be written.
         """
+        with self._connect() as client:
+            self._ask(requests, receive, client.chat.completions.with_raw_response.create)
+
+    def _ask(self, requests: Sequence[Request], receive: Receive, create: Callable[..., Any]) -> None:
         stop = threading.Event()
 
         def work(request: Request) -> None:
@@ -70,7 +84,8 @@ class OpenaiJudge:
                 if stop.is_set():
                     return
                 try:
-                    reply, may_differ = self._reply(request, stop)
+                    self._reserve(request)
+                    reply, may_differ = self._reply(request, create, stop)
                     if receive(request, reply) or not may_differ:
                         return
                 except BaseException:
@@ -79,14 +94,15 @@ class OpenaiJudge:
 
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="judge")
         try:
-            for future in [pool.submit(work, request) for request in requests]:
+            futures = [pool.submit(work, request) for request in requests]
+            for future in as_completed(futures):
                 future.result()
         finally:
             stop.set()
             # replies already on their way are paid for: wait for them, so that they reach the journal
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reply(self, request: Request, stop: threading.Event) -> tuple[Reply, bool]:
+    def _reply(self, request: Request, create: Callable[..., Any], stop: threading.Event) -> tuple[Reply, bool]:
         """Get one reply, trying again where that may help, and say whether asking once more may give another one."""
         import openai
         import tenacity
@@ -94,25 +110,40 @@ class OpenaiJudge:
         started = time.monotonic()
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
         attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(CONNECTION_ATTEMPTS) | tenacity.stop_when_event_set(stop),
-            wait=_pause,
+            stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(stop),
+            wait=self._pause,
             retry=tenacity.retry_if_exception(_may_pass),
             sleep=tenacity.sleep_using_event(stop),
             reraise=True,
         )
         try:
             raw = attempts(
-                self._client.chat.completions.with_raw_response.create,
+                create,
                 model=self.model,
                 messages=messages,
                 **self.parameters,
             )
         except openai.APIError as error:
             if not _may_pass(error) and not _concerns_one_prompt(error):
-                raise JudgeError(self._explain(error)) from None  # its chain may quote the key
+                raise JudgeStopped(self._explain(error)) from None  # its chain may quote the key
+            self._count_failure(error, stop)
             return Reply(None, self._clean(f"{_status(error)}{error.message}"), None, time.monotonic() - started), False
+        self._failed_in_a_row = 0
         completion, problem, tokens = _completion(self._without_key(raw.text))
         return Reply(completion, self._clean(problem) if problem else None, tokens, time.monotonic() - started), True
+
+    def _count_failure(self, error: Any, stop: threading.Event) -> None:
+        """Give up where the endpoint answers nobody; a refused prompt is an answer."""
+        if stop.is_set() or not _may_pass(error):
+            return
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
+            raise JudgeStopped(
+                self._clean(
+                    f"the judge {self.model} at {self.host} did not answer {self._failed_in_a_row} comparisons in a row, "
+                    f"each tried {self._attempts} times ({_status(error)}{error.message}); see that it is up, then run again"
+                )
+            ) from None
 
     def _explain(self, error: Any) -> str:
         """Say what to change; 401's own text is left out, as endpoints quote part of the key in it."""
@@ -131,6 +162,16 @@ class OpenaiJudge:
         return self._clean(
             f"{where} refuses the request ({_status(error)}{error.message}); change the judge's settings"
         )
+
+    def _pause(self, state: Any) -> float:
+        """Wait as long as the endpoint says, or about twice as long each time."""
+        error = state.outcome.exception()
+        response = getattr(error, "response", None)
+        said = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
+        if said is not None:
+            return min(LONGEST_RETRY_AFTER_SECONDS, said)
+        growing: float = min(LONGEST_PAUSE_SECONDS, self._first_pause * 2 ** (state.attempt_number - 1))
+        return growing * random.uniform(0.5, 1)  # apart from others that failed at the same time
 
     def _clean(self, text: str) -> str:
         """Take the key out of a text from outside, make it one line and shorten it."""
@@ -164,17 +205,6 @@ def _status(error: Any) -> str:
     return f"{status}: " if status else ""
 
 
-def _pause(state: Any) -> float:
-    """Wait as long as the endpoint says, or about twice as long each time."""
-    error = state.outcome.exception()
-    response = getattr(error, "response", None)
-    said = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
-    if said is not None:
-        return min(LONGEST_RETRY_AFTER_SECONDS, said)
-    growing: float = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** (state.attempt_number - 1))
-    return growing * random.uniform(0.5, 1)  # apart from others that failed at the same time
-
-
 def _retry_after(value: str) -> float | None:
     """Read a Retry-After header: seconds or a date."""
     try:
@@ -190,7 +220,7 @@ def _retry_after(value: str) -> float | None:
 def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str, int] | None]:
     """Read a response's body: the choice in the form alpaca-eval stores, or the problem with it; and token counts."""
     try:
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_refuse)
         choice = dict(body["choices"][0])
         message = choice["message"]
     except (ValueError, KeyError, IndexError, TypeError):
@@ -202,6 +232,10 @@ def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str,
         if isinstance(usage.get(f"{name}_tokens"), int)
     }
     return {**choice, "text": _text(message)}, None, tokens or None
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _text(message: Any) -> str:

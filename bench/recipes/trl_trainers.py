@@ -12,7 +12,8 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from bench.data import Cursor, Example
+from bench.batches import Batches
+from bench.data import Example
 from bench.errors import JobError
 from bench.methods import Objective
 from bench.policy import ADAPTER
@@ -77,10 +78,10 @@ def dpo(phase: Phase, reference: Path | None, precomputed: bool) -> None:
 
 
 def batches(run: Run, objective: Objective, count: int) -> list[list[int]]:
-    """Return the row numbers of a phase's batches, as our cursor deals them."""
-    rows = len(run.datasets.train[objective].examples)
-    cursor = Cursor(objective, rows, getattr(run.batch_size, objective), run.job.labels["seed"])
-    return [cursor.draw() for _ in range(count)]
+    """Return the row numbers of a phase's batches, as they are dealt to the shared loop."""
+    by_length = run.suite.training.group_by_length
+    dealt = Batches(run.datasets, run.batch_size, run.job.labels["seed"], group_by_length=by_length)
+    return [dealt.to_descend(objective) for _ in range(count)]
 
 
 def sft_rows(examples: list[Example]) -> Iterator[dict[str, Any]]:

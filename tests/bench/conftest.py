@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_judge import endpoint as endpoint
 
 from bench import jobs, planner, record
 from bench.suite import Suite

@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_imports_nothing_heavy(folder: Path) -> None:
     code, out, _ = bench("--help", folder=folder)
     assert code == 0
-    for command in ("run", "plan", "validate", "status", "report", "init"):
+    for command in ("run", "plan", "validate", "status", "report", "export", "init"):
         assert f" {command} " in out
     check = "import sys, bench.cli; assert not {'torch', 'pandas', 'transformers', 'rich.live'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
@@ -210,6 +210,22 @@ def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
     assert err.count("\n") == 1
     assert bench("report", "nowhere", folder=folder)[0] == 2
     assert bench("run", "tiny.yaml", "--mirror", "nowhere", folder=folder)[0] == 2
+
+
+def test_a_file_where_a_folder_is_wanted_is_one_line(folder: Path) -> None:
+    code, _, err = bench("run", "tiny.yaml", "--results", "tiny.yaml", folder=folder)
+    assert (code, err) == (2, "bench: tiny.yaml/tiny: Not a directory; give another folder, or make room\n")
+
+
+def test_export_takes_a_run_away_and_refuses_in_one_line(folder: Path) -> None:
+    assert bench("run", "tiny.yaml", "--only", "dpo-optimum-*", folder=folder)[0] == 0
+    code, out, err = bench("export", "dpo-optimum", "model", "--merge", folder=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("model: merged model of dpo-optimum-s0-")
+    assert (folder / "model" / "README.md").exists()
+    code, out, err = bench("export", "dpo-optimum", "model", folder=folder)
+    assert (code, out) == (2, "")
+    assert err == "bench: model: is not empty; give a new folder, or --force to write over an earlier export\n"
 
 
 def test_a_job_that_fails_leaves_its_traceback_in_its_log(folder: Path) -> None:

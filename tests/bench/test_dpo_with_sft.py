@@ -27,7 +27,7 @@ def trainer_of(runner: Any) -> Trainer:
     logps = record.read_json(runner.desk.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
     rows = runner.desk.datasets(base.tokenizer, {})
     made = Trainer(Run(job, runner.suite, runner.folder, base, rows, runner.suite.training.batch_size, logps))
-    made.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0}
+    made.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0, "padding_tokens": 0}
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in made.parameters:

@@ -274,14 +274,6 @@ def test_a_gguf_is_rebuilt_once_as_a_plain_model_that_can_be_saved(
     assert made.check_reload(tmp_path / "run", IDS) == 0
 
 
-def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BENCH_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert policy.cache_folder() == tmp_path / "posttrain-bench"
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "own"))
-    assert policy.cache_folder() == tmp_path / "own"
-
-
 # ---- kernels --------------------------------------------------------------------------------------------------------
 
 

@@ -284,3 +284,30 @@ def test_f_dpo_stays_finite_at_any_margin() -> None:
     """−log σ(−2000) = 2000 and −log σ(2000) = 0 in double precision."""
     far = {"chosen": [-2000.0, 0.0], "rejected": [0.0, -2000.0]}
     assert record.dpo_losses(far, {"chosen": [0.0, 0.0], "rejected": [0.0, 0.0]}, 1.0) == [2000.0, 0.0]
+
+
+# ---- records that are not what they should be ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"schema": 1}', '{"schema": 1, "name": "s", "suite": {}}'])
+def test_a_suite_file_that_is_no_record_is_one_line_and_never_tells_to_delete_the_jobs(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "suite.json").write_text(text)
+    with pytest.raises(InputError, match=r"suite\.json: is not a record, .*'bench run' writes it again$"):
+        record.find_suites(tmp_path)
+
+
+def test_a_status_without_an_outcome_names_its_file(tmp_path: Path) -> None:
+    job = record.read_job(make_job(tmp_path / "a"))
+    record.write_json(tmp_path / "a" / "status.json", {})
+    with pytest.raises(InputError, match=r"a/status\.json: is not a record, which holds outcome; delete its folder"):
+        _ = job.complete
+
+
+def test_a_broken_line_names_file_and_line(tmp_path: Path) -> None:
+    """Only the last line may be cut, by a kill; a broken one before it is damage."""
+    path = tmp_path / "steps.jsonl"
+    path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"steps\.jsonl:2: cannot be read as JSON"):
+        list(record.read_jsonl(path))

@@ -99,6 +99,21 @@ def test_a_policy_that_is_not_there_is_one_clear_error(
     assert message in status["message"]
 
 
+def test_a_policy_that_is_not_there_is_bad_input_before_anything_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Exit code 2, one line, nothing made."""
+    from bench import cli
+
+    words = ["run", "quickstart", "--set", "reference.policy=first/mix-l0.5-s0-0123456789", "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["bench", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "reference.policy = first/mix-l0.5-s0-0123456789: no complete job in" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_policy_of_another_base_model_is_refused(tiny: TinySuite, run_plan: Any) -> None:
     source = run_plan(tiny(name="first", methods=["mix"])).run("mix")
     other = {"source": "random", "architecture": "gpt_neox"}

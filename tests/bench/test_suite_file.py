@@ -297,3 +297,12 @@ def test_every_key_of_a_shipped_suite_has_a_comment(path: Path) -> None:
     keys = [(number, line) for number, line in enumerate(lines, 1) if re.match(r"\s*(- )?[a-z_]+:( |$)", line)]
     assert len(keys) > 20
     assert [f"{path.name}:{number}: {line}" for number, line in keys if " # " not in line] == []
+
+
+def test_an_alias_of_itself_and_a_folder_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("notes: &a [*a]\n")
+    with pytest.raises(SuiteError, match=r"x\.yaml: holds an alias of what it stands in, or is nested too deep"):
+        suite_file.load(str(path))
+    with pytest.raises(SuiteError, match="is a folder; give a suite's YAML file"):
+        suite_file.load(str(tmp_path))

@@ -29,6 +29,31 @@ def distance(method: str, lambda_dpo: float, seed: int) -> float:
     return DISTANCE.get(method, 0.2) * AT_LAMBDA.get(lambda_dpo, 1.5) * (1 + 0.1 * (seed - 1))
 
 
+def steps_of(labels: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a step log: Sequential in its phases, Mix on both, MAXRIGHT by turns with two probes, ALRIGHT 2 of 3 on SFT."""
+    phases = labels["phase_steps"] or {"sft": STEPS // 2, "dpo": STEPS - STEPS // 2}
+    rows: list[dict[str, Any]] = []
+    for step in range(1, STEPS + 1):
+        weights = {
+            "sequential": {"sft" if step <= phases["sft"] else "dpo": 1.0},
+            "mix": {"dpo": labels["lambda_dpo"], "sft": 1 - (labels["lambda_dpo"] or 0.0)},
+            "maxright": {"dpo" if step % 2 else "sft": 1.0},
+        }.get(labels["base_method"], {"sft" if step % 3 else "dpo": 1.0})
+        rows.append({"step": step, "phase": 0, "weights": weights, "losses": {}, "seconds": 0.1, "tokens": 10})
+        if labels["base_method"] == "maxright" and step in (1, 50):
+            # f*_DPO on training rows is 0.15 in seed 0, f*_SFT 0.95: one of these four gaps is negative.
+            rows[-1]["probes"] = {"dpo": 0.7 if step == 1 else 0.1, "sft": 3.0}
+    return rows
+
+
+def questions(right: int) -> list[dict[str, Any]]:
+    """Return twenty questions of two subjects by turns, the first `right` of them answered right."""
+    return [
+        {"subject": ("logic", "physics")[place % 2], "id": place // 2, "correct": int(place < right)}
+        for place in range(20)
+    ]
+
+
 class Writer:
     """Write one suite's folder by the records contract."""
 
@@ -112,6 +137,7 @@ class Writer:
             }
             rows.append(row | {f"f_{name}/held_out": value for name, value in values.items()})
         append_jsonl(folder / "trajectory.jsonl", rows)
+        append_jsonl(folder / "steps.jsonl", steps_of(labels))
         scores = {
             f"f_{name}/held_out": {"value": value, "n": 64, "standard_error": 0.01} for name, value in final.items()
         }
@@ -135,9 +161,10 @@ class Writer:
             },
         )
 
-    def evaluate(self, of: str, accuracy: float, win_rate: float, judge: str = "rule") -> None:
-        """Write the question and judge jobs of a policy."""
+    def evaluate(self, of: str, accuracy: float, win_rate: float, judge: str = "rule", answer: str = "fine.") -> None:
+        """Write the question, answer and judge jobs of a policy."""
         folder = self.job(f"questions-{of}", "lm_eval", {"of": of})
+        append_jsonl(folder / "samples.jsonl", questions(round(20 * accuracy)))
         write_json(
             folder / "scores.json",
             {
@@ -145,7 +172,13 @@ class Writer:
                 "mmlu/acc/logic": {"value": 1.0, "n": 4, "standard_error": 0.0},
             },
         )
-        folder = self.job(f"judged-{of}", "judge", {"of": of, "judge": judge})
+        folder = self.job(f"answers-{of}", "generate", {"of": of})
+        said = ({"id": place, "answer": f"{answer} ({of}, {place})", "tokens": 3, "ended": True} for place in range(6))
+        append_jsonl(folder / "samples.jsonl", said)
+        inputs = {"answers": f"answers-{of}"}
+        folder = self.job(f"judged-{of}", "judge", {"of": of, "judge": judge}, inputs=inputs)
+        preferences = ({"id": place, "preference": (place + len(of)) % 3 / 2} for place in range(6))
+        append_jsonl(folder / "samples.jsonl", preferences)
         write_json(
             folder / "scores.json",
             {f"win_rate/{judge}": {"value": win_rate, "n": 50, "standard_error": 5.0, "unjudged": 0}},

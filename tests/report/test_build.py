@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from report.build import build
+from bench.record import find_suites
+from report.build import build, labels
 from report.html import POLICY
-from report.markdown import escape
+from report.markdown import escape, paragraph
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> | ![x](javascript:alert(3)) $\\frac{1}{0$ `"
 
@@ -46,10 +47,9 @@ def test_the_files_of_a_report(built: Path) -> None:
 
 
 def test_the_page_stands_alone_and_every_anchor_exists(built: Path) -> None:
-    """No script, no outside source; links lead to anchors of the page or to files beside it."""
+    """One script of its own, no outside source; links lead to anchors of the page or to files beside it."""
     tags = Page(built / "report.html").tags
-    names = {tag for tag, _ in tags}
-    assert not names & {"script", "link", "iframe", "object"}
+    assert [attrs for tag, attrs in tags if tag in ("script", "link", "iframe", "object")] == [{}]
     assert {"http-equiv": "Content-Security-Policy", "content": POLICY} in [
         attrs for tag, attrs in tags if tag == "meta"
     ]
@@ -62,10 +62,13 @@ def test_the_page_stands_alone_and_every_anchor_exists(built: Path) -> None:
 
 
 def test_figures_have_words_and_numbers(built: Path) -> None:
-    """Two panels of the objective space and five of bars, each with an accessible name; the data folds out below."""
+    """Two panels of the objective space, five of bars, three of scores and by subject, four of cost; then the strips.
+
+    Each has an accessible name; the data folds out below.
+    """
     tags = Page(built / "report.html").tags
     drawn = [attrs for tag, attrs in tags if tag == "svg"]
-    assert len(drawn) == 7
+    assert len(drawn) == 7 + 3 + 4 + 12 + 36
     assert all(attrs["role"] == "img" and len(str(attrs["aria-label"])) > 40 for attrs in drawn)
     assert "lowest maxright at λ = 0.5: 0.0500" in str(drawn[4]["aria-label"])
     page = (built / "report.html").read_text(encoding="utf-8")
@@ -110,6 +113,10 @@ def test_out_puts_everything_elsewhere(
     assert (tmp_path / "reports" / "made" / "report.html").exists()
     assert not list(folder.glob("report.*"))
     assert 'href="made/report.html"' in index.read_text(encoding="utf-8")
+    links = [str(attrs["href"]) for tag, attrs in Page(index.parent / "made" / "report.html").tags if tag == "a"]
+    jobs = [link for link in links if "/jobs/" in link]
+    assert jobs
+    assert all((index.parent / "made" / link).exists() for link in jobs)
 
 
 def test_one_suite_alone_gets_an_index_beside_its_report(
@@ -129,6 +136,31 @@ def test_index_of_several_suites(writer: Callable[..., Any], fill_suite: Callabl
     assert "Smoke run: it shows that the suite runs and measures nothing." in page
     assert 'href="first/report.html#runs-mix-0_5"' in page
     assert "second--smoke/report.html#" not in page
+
+
+def test_several_folders_make_one_leaderboard(
+    writer: Callable[..., Any], new_writer: Any, fill_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two folders hold a suite of the same name: each report stays beside its records, the index of both in the first.
+
+    Distances are ranked inside each suite alone: two firsts, two seconds.
+    """
+    first = fill_suite(writer(), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
+    second = fill_suite(new_writer(tmp_path / "b", "made"), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
+    index = build([first.parent, second.parent, first.parent])
+    assert index == first.parent / "index.html"
+    page = index.read_text(encoding="utf-8")
+    for label, href in (("results/made", "made/report.html"), ("b/made", "../b/made/report.html")):
+        assert f'<th scope="row"><a href="{href}">{label}</a></th>' in page
+        assert (index.parent / href).exists()
+    assert page.count('<tr class="best"') == 2
+
+
+def test_labels_tell_suites_of_one_name_apart(writer: Callable[..., Any], new_writer: Any, tmp_path: Path) -> None:
+    folders = [writer("x").finish(), new_writer(tmp_path / "b", "x").finish(), writer("y").finish()]
+    records = [record for folder in folders for record in find_suites(folder)]
+    assert labels(records) == ["results/x", "b/x", "y"]
+    assert labels(records[:1]) == ["x"]
 
 
 def test_smoke_and_notes_are_on_top(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> None:
@@ -179,7 +211,7 @@ def test_text_from_outside_is_only_text(writer: Callable[..., Any]) -> None:
     made.finish()
     build(made.folder)
     tags = Page(made.folder / "report.html").tags
-    assert not [tag for tag, _ in tags if tag in ("script", "img")]
+    assert [tag for tag, _ in tags if tag in ("script", "img")] == ["script"]
     assert not [name for _, attrs in tags for name in attrs if name.startswith("on")]
     markdown = re.sub(r"```.*?```", "", (made.folder / "report.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     assert not re.search(r"(?<!\\)<(?!/?(details|summary)>)", markdown)
@@ -198,6 +230,9 @@ def test_markdown_tables_keep_their_shape(built: Path) -> None:
 
 
 def test_escape() -> None:
+    assert escape("costs $5 or $6") == "costs &#36;5 or &#36;6"
+    assert [paragraph(text) for text in ("1. first", "- item", "+5 nats")] == [r"1\. first", r"\- item", r"\+5 nats"]
+    assert paragraph("a - b") == "a - b"
     assert escape("a|b\n<c> *d* [e](f)") == r"a\|b \<c\> \*d\* \[e\](f)"
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from report.statistics import estimate, paired
+from report.statistics import Estimate, estimate, holm, independent, paired, pooled
 
 
 def test_three_values_by_hand() -> None:
@@ -58,3 +59,60 @@ def test_intervals_hold_the_truth_about_95_times_in_100() -> None:
     made = [estimate(generator.normal(5.0, 1.0, 3).tolist()) for _ in range(1000)]
     hits = sum(one.low <= 5.0 <= one.high for one in made)
     assert abs(hits - 950) <= 28
+
+
+def test_from_ten_seeds_the_interval_is_a_bootstrap_that_bends_with_the_values() -> None:
+    """Log-normal values have their long side above: so has the interval, where Student's t is symmetric."""
+    rng = np.random.default_rng(2)
+    made = estimate(rng.lognormal(size=40).tolist())
+    assert made.high - made.mean > 1.2 * (made.mean - made.low)
+    assert made == estimate(np.random.default_rng(2).lognormal(size=40).tolist()), (
+        "seeded: the same values, the same interval"
+    )
+
+
+def test_the_bootstrap_of_many_normal_values_is_students_interval() -> None:
+    """Of 400 normal values both agree to a twentieth of the half width (4,999 resamples)."""
+    values = np.random.default_rng(3).normal(size=400)
+    made = estimate(values.tolist())
+    low, high = stats.t.interval(0.95, 399, loc=values.mean(), scale=stats.sem(values))
+    assert (made.low, made.high) == pytest.approx((low, high), abs=0.05 * (high - low) / 2)
+
+
+def test_values_nearly_all_the_same_fall_back_on_students_t() -> None:
+    """Eleven 0 and one 1: (11/12)¹² = 35 % of the resamples hold 0 only; mean 1/12, sd √(1/12), error 1/12."""
+    made = estimate([0.0] * 11 + [1.0])
+    assert (made.low, made.high) == pytest.approx((1 / 12 - 2.20099 / 12, 1 / 12 + 2.20099 / 12), abs=1e-6)
+    assert estimate([0.3] * 12).high == pytest.approx(0.3), "no spread at all: no width"
+
+
+def test_p_values_are_scipys() -> None:
+    values = np.random.default_rng(4).normal(0.3, 1.0, 6)
+    made = estimate(values.tolist())
+    assert made.p_value == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
+    assert made.p_above == pytest.approx(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue)
+    assert made.p_below == pytest.approx(1 - made.p_above)
+
+
+def test_equal_differences_are_taken_at_their_word() -> None:
+    """Three differences of 1 have no spread: above 0 for sure; three of 0 are no sign of anything."""
+    assert estimate([1.0, 1.0, 1.0]).p_above == 0.0
+    assert estimate([0.0, 0.0, 0.0]).p_above == 1.0
+    assert math.isnan(estimate([1.0, 1.0]).p_above)
+
+
+@pytest.mark.parametrize(("function", "equal_var"), [(independent, False), (pooled, True)])
+def test_two_sets_of_seeds_are_scipys(function: Callable[..., Estimate], equal_var: bool) -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(1.0, 0.5, 4), rng.normal(0.6, 0.2, 3)
+    made, expected = function(a.tolist(), b.tolist()), stats.ttest_ind(a, b, equal_var=equal_var)
+    interval = expected.confidence_interval(0.95)
+    assert made.p_value == pytest.approx(expected.pvalue)
+    assert (made.low, made.high) == pytest.approx((interval.low, interval.high))
+    assert not function(a[:2].tolist(), b.tolist()).has_interval
+
+
+def test_holm_by_hand() -> None:
+    """Sorted 0.01, 0.03, 0.04 times 3, 2, 1: 0.03, 0.06, 0.04, and 0.04 may not fall below 0.06; NaN does not count."""
+    assert holm([0.01, 0.04, math.nan, 0.03]) == pytest.approx([0.03, 0.06, math.nan, 0.06], nan_ok=True)
+    assert holm([0.6, 0.7]) == [1.0, 1.0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -37,3 +39,44 @@ def test_undone_is_what_the_second_phase_raised() -> None:
     assert lost == pytest.approx([0.5, 0.1])
     assert share[0] == pytest.approx(0.25)
     assert np.isnan(share[1])
+
+
+def test_gap_in_shares_of_what_training_on_it_alone_gains() -> None:
+    """Start 3, optimum 1: a gap of 0.5 is a quarter of the 2 gained; no gain gives no share."""
+    assert tradeoff.relative_gap(0.5, 3.0, 1.0) == pytest.approx(0.25)
+    assert tradeoff.relative_gap(-0.5, 3.0, 1.0) == pytest.approx(-0.25)
+    assert math.isnan(tradeoff.relative_gap(0.5, 1.0, 1.0))
+
+
+def test_value_between_two_points_of_a_trajectory() -> None:
+    """From 4 at 0 tokens over nothing at 50 to 2 at 100: 3.5 at 25, and nothing beyond 100."""
+    assert tradeoff.value_at([0, 50, 100], [4.0, math.nan, 2.0], 25) == pytest.approx(3.5)
+    assert math.isnan(tradeoff.value_at([0, 50, 100], [4.0, math.nan, 2.0], 101))
+
+
+def test_dominance_and_front() -> None:
+    """(3, 3) is worse than (2, 1) in both; equal points share the front; a point that was not measured is on none."""
+    points = [(1.0, 3.0), (2.0, 1.0), (3.0, 3.0), (2.0, 1.0), (math.nan, 0.0)]
+    assert tradeoff.pareto_front(points) == [0, 1, 3]
+    assert tradeoff.dominates((2.0, 1.0), (2.0, 3.0))
+    assert not tradeoff.dominates((2.0, 1.0), (2.0, 1.0))
+
+
+def test_hypervolume_by_hand() -> None:
+    """Below (4, 4): (1, 3) covers 3 · 1, (2, 1) adds 2 · 2; (3, 3) is dominated and (5, 0) lies outside: 7."""
+    points = [(2.0, 1.0), (1.0, 3.0), (3.0, 3.0), (5.0, 0.0)]
+    assert tradeoff.hypervolume(points, (4.0, 4.0)) == pytest.approx(7.0)
+    assert tradeoff.hypervolume([], (4.0, 4.0)) == 0.0
+
+
+def test_hypervolume_is_the_share_of_random_points_below_the_front() -> None:
+    """Of 200,000 points in the unit square, the dominated share has a standard error of at most 0.0011; four of them."""
+    rng = np.random.default_rng(0)
+    front, drawn = rng.random((6, 2)), rng.random((200_000, 2))
+    below = (drawn[:, None, :] >= front[None]).all(axis=2).any(axis=1).mean()
+    assert tradeoff.hypervolume(front, (1.0, 1.0)) == pytest.approx(below, abs=0.0045)
+
+
+def test_spread_is_the_diagonal_of_the_ends() -> None:
+    assert tradeoff.spread([(0.0, 4.0), (3.0, 0.0), (1.0, 1.0)]) == pytest.approx(5.0)
+    assert math.isnan(tradeoff.spread([(0.0, 4.0)]))

@@ -80,6 +80,17 @@ def test_few_seeds_give_no_interval(writer: Callable[..., Any], seeds: int, word
     assert "may be noise" in made.headline
 
 
+def test_what_rounding_sets_apart_is_equal(writer: Callable[..., Any]) -> None:
+    """MAXRIGHT's distances lie 10⁻⁷ below ALRIGHT's in every seed: no lead, and the suite's order decides who is named first."""
+    distances = [0.2, 0.22, 0.24]
+    near = [value - 1e-7 for value in distances]
+    made = verdict(suite_of_two(writer, {"alright": distances, "maxright": near}))
+    assert made.best is not None
+    assert made.best.method == "alright"
+    assert made.runner_up is not None
+    assert made.runner_up.verdict == UNCLEAR
+
+
 def test_negative_gaps_that_change_the_order_are_said(writer: Callable[..., Any]) -> None:
     """f_SFT: f* 1.0, ALRIGHT 0.8 (gap −0.2, distance 0.2), MAXRIGHT 1.1 (distance 0.1) ranks first, but ALRIGHT is best seen."""
     made = verdict(suite_of_two(writer, {"alright": [-0.2], "maxright": [0.1]}))

@@ -53,11 +53,12 @@ def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path, monkeypatch:
 
 def test_a_second_user_waits_and_then_sees_what_the_first_kept(tmp_path: Path) -> None:
     found: list[Any] = []
+    told: list[str] = []
     first = Journal(tmp_path / "j")
     first.__enter__()
 
     def second() -> None:
-        with Journal(tmp_path / "j") as other:
+        with Journal(tmp_path / "j", tell=told.append) as other:
             found.append(other.find("a"))
 
     thread = threading.Thread(target=second)
@@ -68,6 +69,55 @@ def test_a_second_user_waits_and_then_sees_what_the_first_kept(tmp_path: Path) -
     first.__exit__(None, None, None)
     thread.join(5)
     assert found == [ROW]
+    assert told == [f"waiting for another process that holds {tmp_path / 'j'}"]
+
+
+def test_a_reply_that_another_judging_paid_for_is_taken_over(tmp_path: Path) -> None:
+    """It is copied under the pair's number here, marked with its origin, and only the origin's to pay."""
+    theirs, ours = tmp_path / "one" / "journal.jsonl", tmp_path / "two" / "journal.jsonl"
+    with Journal(theirs) as other:
+        other.add(ROW | {"pair": 7, "order": "ours_first", "cost_usd": 0.25})
+        other.add({"key": "b", "usable": False, "cost_usd": 0.5})
+    with Journal(ours, others=lambda: tmp_path.glob("*/journal.jsonl")) as one:
+        assert one.find("a") is None
+        taken = one.take_over("a", 3, "theirs_first")
+        assert taken == ROW | {"from": "one", "pair": 3, "order": "theirs_first", "cost_usd": 0.25}
+        assert one.take_over("b", 3, "ours_first") is None
+        assert one.spent_by_others() == 0.75
+    with Journal(ours) as again:
+        assert again.find("a") == taken
+    with Journal(tmp_path / "three" / "journal.jsonl", others=lambda: [ours, theirs]) as third:
+        assert third.spent_by_others() == 0.75
+        assert (third.take_over("a", 0, "ours_first") or {})["from"] == "one"
+
+
+def test_another_journal_is_read_while_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line is no row yet; it is read once its end is there."""
+    monkeypatch.setattr(journal, "_LOOK_EVERY_SECONDS", 0)
+    theirs = tmp_path / "theirs"
+    line = b'{"key": "a", "usable": true, "reply": {}}\n'
+    theirs.write_bytes(line[:20])
+    with Journal(tmp_path / "ours", others=lambda: [theirs]) as one:
+        assert one.take_over("a", 0, "ours_first") is None
+        theirs.write_bytes(line)
+        assert one.take_over("a", 0, "ours_first") is not None
+
+
+def test_spoiled_lines_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as one:
+        one.add(ROW)
+    path.write_bytes(b'\x00\x00\x00\n[1]\n{"key": "z"}\n\xff\n' + path.read_bytes())
+    with Journal(path) as again:
+        assert again.rows == [ROW]
+
+
+def test_half_a_surrogate_pair_is_kept(tmp_path: Path) -> None:
+    row = ROW | {"reply": {"text": "\ud800"}}
+    with Journal(tmp_path / "j") as one:
+        one.add(row)
+    with Journal(tmp_path / "j") as again:
+        assert again.find("a") == row
 
 
 def test_the_key_covers_all_that_decides_a_reply() -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-
-from bench.judges import openai as openai_judge
 
 KEY = "sk-planted-0123456789"
 
@@ -49,6 +48,7 @@ class Endpoint:
     url: str
     answer: Callable[[str, int], Response] = lambda prompt, before: Response()
     prompts: list[str] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +65,7 @@ class Endpoint:
         return self.choose(0.9 if prompt.index("our answer") < prompt.index("their answer") else 0.4)
 
     def times(self, prompt: str) -> int:
-        return self.prompts.count(prompt)
+        return self.seen[prompt]
 
 
 @pytest.fixture
@@ -79,6 +79,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
             with made.lock:
                 before = made.times(prompt)
                 made.prompts.append(prompt)
+                made.seen[prompt] += 1
                 made.bodies.append(body)
                 made.keys.add(self.headers["Authorization"])
             response = made.answer(prompt, before)
@@ -107,7 +108,6 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
     made = Endpoint(f"http://127.0.0.1:{server.server_port}/v1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("JUDGE_KEY", KEY)
-    monkeypatch.setattr(openai_judge, "FIRST_PAUSE_SECONDS", 0.01)
     yield made
     server.shutdown()
     server.server_close()

@@ -1,0 +1,207 @@
+"""lm-eval's Hugging Face model, made cheaper for questions: what requests share is forwarded once.
+
+A row is a context with all its continuations behind it, hidden from each other; rows that begin alike share one
+key-value cache of their beginning; logits are made only where an answer's token is predicted. Log-probabilities equal
+the stock model's to float precision. What is not a question (generated answers, rolling likelihoods) stays stock.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from bench.evaluators.shared_rows import (
+    PASS_TOKENS_CPU,
+    PASS_TOKENS_GPU,
+    Request,
+    Row,
+    batches,
+    make_rows,
+    share_beginnings,
+)
+
+Answer = tuple[float, bool]
+_SECONDS_BETWEEN_NEWS = 10.0
+# One evaluation after another asks the same questions: tokens by tokenizer, then by (context, continuation).
+_encoded: WeakKeyDictionary[Any, dict[tuple[str, str], tuple[list[int], list[int]]]] = WeakKeyDictionary()
+
+
+class SharedContextLM(HFLM):  # type: ignore[misc]
+    """Answer log-likelihood requests as HFLM does, from as few tokens as they need.
+
+    The model is tried on a few tokens first, once: `packed` rows, else rows of their own for continuations of several
+    tokens, else the stock way. What was chosen stays on the model as `bench_contexts`.
+    """
+
+    def __init__(self, *, tell: Callable[[str], None], **stock: Any) -> None:
+        super().__init__(**stock)
+        self._tell = tell
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        known = _encoded.setdefault(self.tokenizer, {})
+        if (context, continuation) not in known:
+            known[context, continuation] = super()._encode_pair(context, continuation)
+        return known[context, continuation]
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[Answer]:
+        is_rolling = any(text is None for text, _, _ in requests)
+        way = "stock" if is_rolling or not isinstance(self.batch_size, int) else self._way()
+        if way == "stock":
+            stock: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            return stock
+        pass_tokens = PASS_TOKENS_CPU if self.device.type == "cpu" else PASS_TOKENS_GPU
+        return self._answers(requests, way == "packed" and self._within_window(requests), pass_tokens)
+
+    # ---- what this model can take -------------------------------------------------------------------------------------
+
+    def _way(self) -> str:
+        """Return packed, rows or stock: the first that gives the stock model's answers on a few tokens."""
+        base = _base(self.model)
+        if not hasattr(base, "bench_contexts"):
+            base.bench_contexts = next((way for way in ("packed", "rows") if self._agrees(way == "packed")), "stock")
+            if base.bench_contexts == "stock":
+                self._tell("this model cannot share contexts between questions: asking each in full, as lm-eval does")
+        return str(base.bench_contexts)
+
+    def _agrees(self, packed: bool) -> bool:
+        size = self.model.config.get_text_config().vocab_size
+        contexts = [[5, 11, 3, 17, 8], [5, 11, 3, 2], [5, 11, 3, 2, 9, 14, 6]]
+        continuations = [[4], [12, 7, 1], [10, 13]]
+        requests = [
+            (("", ""), [token % size for token in context], [token % size for token in continuation])
+            for context in contexts
+            for continuation in continuations
+        ]
+        expected = super()._loglikelihood_tokens(requests, disable_tqdm=True)
+        try:
+            got = self._answers(requests, packed, pass_tokens=0)
+        except Exception:  # whatever a model's own code raises for a cache or a mask it does not know
+            return False
+        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.2
+        return all(abs(one[0] - other[0]) <= tolerance for one, other in zip(got, expected, strict=True))
+
+    def _within_window(self, requests: Sequence[Request]) -> bool:
+        """Say whether no row reaches past the model's attention window, which the mask of a packed row would lift."""
+        config = self.model.config.get_text_config()
+        windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        longest = max(len(context) + len(continuation) for _, context, continuation in requests)
+        return all(window is None or longest <= window for window in windows)
+
+    # ---- forward passes -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _answers(self, requests: Sequence[Request], packed: bool, pass_tokens: int) -> list[Answer]:
+        answers: dict[int, Answer] = {}
+        told = time.monotonic()
+        for group in share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens):
+            cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
+            for batch in batches(group, self.batch_size, pass_tokens):
+                answers |= self._score(batch, group.shared, cache)
+                if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
+                    told = time.monotonic()
+                    self._tell(f"{len(answers):,} of {len(requests):,} answers scored")
+        return [answers[place] for place in range(len(requests))]
+
+    def _cache(self, tokens: Sequence[int]) -> Any:
+        """Forward a beginning once; return its key-value cache of one row."""
+        ids = torch.tensor([tokens], device=self.device)
+        with self._only(torch.tensor([len(tokens) - 1], device=self.device)):
+            return self.model(input_ids=ids, use_cache=True).past_key_values
+
+    def _score(self, rows: Sequence[Row], shared: int, cache: Any) -> dict[int, Answer]:
+        """Forward the rows' own tokens behind the cache, and score every reply."""
+        ids, mask, positions, replies = _lay_out(rows, shared, self.max_length)
+        predictors = torch.tensor(sorted({place for _, places in replies for place in places}))
+        arguments: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": cache is not None}
+        if cache is not None:
+            arguments["past_key_values"] = _repeated(cache, len(rows))
+        if mask is not None:
+            hidden = torch.zeros(mask.shape, dtype=self.model.dtype).masked_fill_(
+                ~mask, torch.finfo(self.model.dtype).min
+            )
+            arguments |= {"attention_mask": hidden.to(self.device), "position_ids": positions.to(self.device)}
+        with self._only(predictors.to(self.device)):
+            logits = self.model(**arguments).logits
+        logps = torch.log_softmax(logits.flatten(0, 1), dim=-1, dtype=self.softmax_dtype)  # [predictors, vocabulary]
+        greedy = logps.argmax(-1).cpu()
+        at = {int(place): number for number, place in enumerate(predictors)}
+        where = [[at[place] for place in places] for _, places in replies]
+        targets = [token for reply, _ in replies for token in reply.continuation]
+        flat = torch.tensor([number for numbers in where for number in numbers])
+        chosen = logps[flat.to(self.device), torch.tensor(targets, device=self.device)].cpu()
+        answers, start = {}, 0
+        for (reply, _), numbers in zip(replies, where, strict=True):
+            end = start + len(numbers)
+            is_greedy = greedy[numbers].tolist() == list(reply.continuation)
+            answers[reply.place] = (float(chosen[start:end].sum()), is_greedy)
+            start = end
+        return answers
+
+    @contextmanager
+    def _only(self, predictors: Tensor) -> Iterator[None]:
+        """Let the vocabulary projection see some positions of the flattened batch; logits become [1, predictors, vocabulary].
+
+        What the model does to its logits afterwards (scaling, soft caps) stays its own.
+        """
+        head = _base(self.model).get_output_embeddings()
+
+        def pick(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return (inputs[0].flatten(0, 1).index_select(0, predictors).unsqueeze(0), *inputs[1:])
+
+        handle = head.register_forward_pre_hook(pick)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _repeated(cache: Any, rows: int) -> Any:
+    """Copy a cache of one row for a batch; the forward pass appends to what it is given."""
+    made = copy.deepcopy(cache)
+    made.batch_repeat_interleave(rows)
+    return made
+
+
+def _lay_out(
+    rows: Sequence[Row], shared: int, max_length: int
+) -> tuple[Tensor, Tensor | None, Tensor, list[tuple[Any, list[int]]]]:
+    """Lay rows out without their shared beginning: each context, its tails behind it, padding on the right.
+
+    Returns:
+        Token ids [rows, width]; which keys a position may look at [rows, 1, width, shared + width], None where plain
+        causal attention says the same; positions [rows, width]; each reply with the flat places that predict its tokens.
+    """
+    width = max(row.length for row in rows) - shared
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    positions = torch.arange(shared, shared + width).clamp_(max=max_length - 1).repeat(len(rows), 1)
+    mask = None
+    if any(row.length > len(row.context) for row in rows):
+        mask = torch.ones(width, shared + width, dtype=torch.bool).tril(shared).repeat(len(rows), 1, 1, 1)
+    replies: list[tuple[Any, list[int]]] = []
+    for number, row in enumerate(rows):
+        own = len(row.context) - shared
+        ids[number, :own] = torch.tensor(row.context[shared:])
+        base, start = number * width, own
+        for reply in row.replies:
+            end = start + len(reply.tail)
+            if mask is not None and reply.tail:
+                ids[number, start:end] = torch.tensor(reply.tail)
+                positions[number, start:end] = torch.arange(len(row.context), len(row.context) + len(reply.tail))
+                mask[number, 0, start:end, shared + own : shared + start] = False
+            replies.append((reply, [*range(base + own - reply.inside, base + own), *range(base + start, base + end)]))
+            start = end
+    return ids, mask, positions, replies

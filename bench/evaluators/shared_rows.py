@@ -1,0 +1,150 @@
+"""Which rows to forward for a list of log-likelihood requests, so that nothing two of them share is forwarded twice.
+
+Requests about one context become one row, and rows that begin alike (the solved example before every question of a
+subject) become a group whose beginning is forwarded once. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+# What one more forward pass costs beside its tokens, in tokens (starting kernels, reading weights): rough is enough.
+PASS_TOKENS_CPU, PASS_TOKENS_GPU = 64, 256
+_DEEPEST = 100
+
+Request = tuple[Any, Sequence[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Hold one request about a row's context: its place among the requests and its tokens.
+
+    The last `inside` positions of the context predict its first tokens; the others are predicted by the `tail`, the
+    continuation without its last token, which is laid behind the context.
+    """
+
+    place: int
+    continuation: tuple[int, ...]
+    inside: int
+
+    @property
+    def tail(self) -> tuple[int, ...]:
+        return self.continuation[:-1] if self.inside < len(self.continuation) else ()
+
+
+@dataclass
+class Row:
+    """Hold a context and the requests about it."""
+
+    context: tuple[int, ...]
+    replies: list[Reply] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        return len(self.context) + sum(len(reply.tail) for reply in self.replies)
+
+    @property
+    def sequences(self) -> int:
+        """Count the rows that plain evaluation would need."""
+        return max(1, sum(bool(reply.tail) for reply in self.replies))
+
+    @property
+    def shareable(self) -> int:
+        """Count the tokens before the first position that predicts an answer's token."""
+        return len(self.context) - max(reply.inside for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hold rows whose first `shared` tokens are the same."""
+
+    shared: int
+    rows: list[Row]
+
+
+def make_rows(requests: Sequence[Request], max_length: int, packed: bool) -> list[Row]:
+    """Put requests about the same context into one row. What is too long loses tokens on the left, as in lm-eval.
+
+    Args:
+        requests: (anything, the context's tokens, the continuation's tokens).
+        max_length: the most tokens the model may see at once.
+        packed: lay continuations of several tokens behind their context; otherwise each has a row of its own.
+    """
+    rows: dict[tuple[int, ...], Row] = {}
+    for place, (_, context, continuation) in enumerate(requests):
+        inside = 1 if packed else len(continuation)
+        seen = (*context, *continuation)[-(max_length + 1) :]
+        kept = seen[: len(seen) - len(continuation) + inside - 1]
+        rows.setdefault(kept, Row(kept)).replies.append(Reply(place, tuple(continuation), inside))
+    return list(rows.values())
+
+
+def share_beginnings(rows: Sequence[Row], pass_tokens: int = PASS_TOKENS_CPU) -> list[Group]:
+    """Group rows that begin alike wherever that saves more tokens than the pass over their beginning costs.
+
+    In the order of their tokens, rows that begin alike are neighbours. From the whole list down, a group is split where
+    its neighbours share least, if its parts then save more than it does.
+
+    Returns:
+        Groups; the rows that share nothing come last, as one group.
+    """
+    ordered = sorted(rows, key=lambda row: row.context)
+    alike = [
+        min(_alike(one.context, other.context), one.shareable, other.shareable) for one, other in pairwise(ordered)
+    ]
+
+    def best(first: int, end: int, depth: int) -> tuple[int, list[tuple[int, int, int]]]:
+        """Return the tokens saved among some neighbours, and the groups: (shared tokens, first row, end)."""
+        if end - first < 2:
+            return 0, []
+        shared = min(alike[first : end - 1])
+        whole = (end - first - 1) * shared - pass_tokens
+        parts, saved = [], 0
+        if depth < _DEEPEST:
+            cuts = [place + 1 for place in range(first, end - 1) if alike[place] == shared]
+            for start, stop in pairwise([first, *cuts, end]):
+                of_part, groups = best(start, stop, depth + 1)
+                saved += of_part
+                parts += groups
+        return (whole, [(shared, first, end)]) if whole > saved else (saved, parts)
+
+    found = best(0, len(ordered), 0)[1]
+    groups = [Group(shared, ordered[first:end]) for shared, first, end in found]
+    grouped = {place for _, first, end in found for place in range(first, end)}
+    rest = [row for place, row in enumerate(ordered) if place not in grouped]
+    return [*groups, *([Group(0, rest)] if rest else [])]
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Count the tokens that two contexts begin with alike."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))
+
+
+def batches(group: Group, batch_size: int, pass_tokens: int = PASS_TOKENS_CPU) -> list[list[Row]]:
+    """Cut a group into batches so that padding and passes together cost the least; the longest rows come first.
+
+    No batch holds more than `batch_size` rows of plain evaluation, except a row that alone stands for more.
+    """
+    ordered = sorted(group.rows, key=lambda row: -row.length)
+    least, cut = [0], [0]  # for the first 0, 1, ... rows: the tokens they cost, and where their last batch starts
+    for end in range(1, len(ordered) + 1):
+        choices, sequences = [], 0
+        for first in range(end - 1, -1, -1):
+            sequences += ordered[first].sequences
+            if sequences > batch_size and first < end - 1:
+                break
+            choices.append((least[first] + (end - first) * (ordered[first].length - group.shared) + pass_tokens, first))
+        tokens, first = min(choices)
+        least.append(tokens)
+        cut.append(first)
+    made, end = [], len(ordered)
+    while end:
+        made.append(ordered[cut[end] : end])
+        end = cut[end]
+    return made[::-1]

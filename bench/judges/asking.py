@@ -1,0 +1,183 @@
+"""Between alpaca-eval and a judge: give what the journal has, ask for the rest, keep what comes and what it costs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import JudgeStopped, SuiteError
+from bench.judges import CONNECTION_ATTEMPTS, JUDGES, Reply, Request, Setup
+from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
+from bench.judges.journal import Journal, key
+from bench.settings import Judge, Model
+
+if TYPE_CHECKING:
+    from bench.evaluators.alpaca import Configuration
+    from bench.policy import Policy
+
+JOURNAL = "journal.jsonl"
+_TELL_EVERY_SECONDS = 2.0
+Whose = Callable[[Request], tuple[int, str]]
+
+
+class Asking:
+    """Ask a judge; use it in a with statement, which holds the journal.
+
+    Args:
+        settings: the suite's judge.
+        configuration: whose template and parser it works under.
+        journal: where replies are kept and found again.
+        others: lists the journals of the same suite's other judgings.
+        load_local: loads a local judge's model.
+        tell: takes a line of progress.
+        attempts: how often a request is tried that meets a passing fault.
+
+    Raises:
+        SuiteError: a ceiling of cost without a price.
+        JudgeError: the judge cannot be asked at all.
+    """
+
+    def __init__(
+        self,
+        settings: Judge,
+        configuration: Configuration,
+        journal: Path,
+        others: Callable[[], Iterable[Path]],
+        load_local: Callable[[Model], Policy],
+        tell: Callable[[str], None],
+        attempts: int = CONNECTION_ATTEMPTS,
+    ) -> None:
+        from bench.evaluators import alpaca
+
+        model = settings.model or configuration.model
+        self._price, self._no_price = rate(settings, model)
+        if settings.kind == "openai" and settings.max_cost_usd is not None and self._price is None:
+            raise SuiteError(f"{KEY}.max_cost_usd: {self._no_price}")
+        self._longest_reply = configuration.longest_reply_tokens
+        self._budget = Budget(self._price, settings.max_cost_usd, self._longest_reply)
+        self.judging = JUDGES[settings.kind](Setup(settings, configuration, load_local, self._budget.reserve, attempts))
+        self._template, self._tell = configuration.template, tell
+        self._read = alpaca.parser(configuration)
+        self._journal = Journal(journal, others, tell) if self.judging.journaled else None
+        self._counting = threading.Lock()
+        self._asked: set[str] = set()
+        self.stopped: JudgeStopped | None = None
+
+    def __enter__(self) -> Asking:
+        self._held: Any = self._journal or nullcontext()
+        self._held.__enter__()
+        if self._journal:
+            self._budget.elsewhere = self._journal.spent_by_others
+            self._budget.spend(sum(row.get("cost_usd") or 0.0 for row in self._journal.rows if not row.get("from")))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._held.__exit__(*error)
+
+    def complete(self, requests: Sequence[Request], whose: Whose) -> list[Mapping[str, Any] | None]:
+        """Return a usable completion per request, or None; `stopped` says why a judge was not asked for all of them.
+
+        Args:
+            requests: what to ask.
+            whose: gives the number of a request's pair, and its order.
+        """
+        keys = {request: key(self.judging, self._template, request) for request in requests}
+        self._asked.update(keys.values())
+        known: dict[Request, Mapping[str, Any]] = {}
+        for request in requests:
+            row = self._kept(keys[request], request, whose)
+            if row:
+                known[request] = row["reply"]
+        # pair by pair, so that judging that is stopped leaves whole pairs
+        missing = sorted((request for request in requests if request not in known), key=whose)
+        if missing:
+            kept = f", {len(known)} replies are in the journal" if known else ""
+            self._tell(f"asking {self.judging.model} for {len(missing)} comparisons{self._about(missing)}{kept}")
+        told = time.monotonic()
+
+        def receive(request: Request, reply: Reply) -> bool:
+            nonlocal told
+            usable = reply.completion is not None and self._read(reply.completion) is not None
+            cost = self._cost(reply)
+            self._budget.settle(request, cost)
+            if self._journal:
+                self._journal.add(self._row(keys[request], request, whose(request), reply, usable, cost))
+            if usable and reply.completion is not None:
+                with self._counting:
+                    known[request] = reply.completion
+                    if time.monotonic() - told > _TELL_EVERY_SECONDS:
+                        told = time.monotonic()
+                        self._tell(f"{len(known)} of {len(requests)} comparisons judged")
+            return usable
+
+        try:
+            self.judging.ask(missing, receive)
+        except JudgeStopped as stop:
+            self.stopped = stop
+        return [known.get(request) for request in requests]
+
+    def _about(self, requests: Sequence[Request]) -> str:
+        """Word what requests may cost."""
+        if self._price is None:
+            return ""
+        return f" (about ${sum(self._price.of(tokens_of(one), self._longest_reply) for one in requests):.2f})"
+
+    @property
+    def last_row(self) -> dict[str, Any] | None:
+        """The latest reply in the journal."""
+        rows = self._journal.rows if self._journal else []
+        return rows[-1] if rows else None
+
+    def bill(self) -> dict[str, Any]:
+        """Return what the replies to what was asked cost, whenever they came; empty for a judge without a journal."""
+        if not self._journal:
+            return {}
+        return bill((row for row in self._journal.rows if row["key"] in self._asked), self._price, self._no_price)
+
+    def _kept(self, reply_key: str, request: Request, whose: Whose) -> dict[str, Any] | None:
+        if not self._journal:
+            return None
+        return self._journal.find(reply_key) or self._journal.take_over(reply_key, *whose(request))
+
+    def _cost(self, reply: Reply) -> float | None:
+        """Return US dollars; None where the price or the tokens are not known."""
+        if self._price is None or not reply.tokens:
+            return None
+        return self._price.of(reply.tokens.get("prompt", 0), reply.tokens.get("completion", 0))
+
+    def _row(
+        self,
+        reply_key: str,
+        request: Request,
+        whose: tuple[int, str],
+        reply: Reply,
+        usable: bool,
+        cost: float | None,
+    ) -> dict[str, Any]:
+        return {
+            "key": reply_key,
+            "pair": whose[0],
+            "order": whose[1],
+            "model": self.judging.model,
+            "host": self.judging.host,
+            "parameters": dict(self.judging.parameters),
+            "prompt_sha256": prompt_hash(request),
+            "reply": reply.completion,
+            "usable": usable,
+            "error": reply.error,
+            "tokens": dict(reply.tokens) if reply.tokens else None,
+            "cost_usd": cost,
+            "seconds": round(reply.seconds, 3),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+
+def prompt_hash(request: Request) -> str:
+    """Hash the whole prompt: template, instruction and both answers in their order."""
+    prompt = "\n".join(f"{message.role}\n{message.content}" for message in request.messages)
+    return hashlib.sha256(prompt.encode()).hexdigest()

@@ -1,0 +1,218 @@
+"""What a judge costs: prices, an estimate before, a ceiling while it is asked, the bill after.
+
+A price that is not known is null with a reason and never 0.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import JudgeStopped
+
+if TYPE_CHECKING:
+    from bench.judges import Request
+    from bench.settings import Judge
+    from bench.suite import Suite
+
+_TABLE = Path(__file__).with_name("prices.yaml")
+_MILLION = 1e6
+# Of English text; estimates only, the bill counts the endpoint's own tokens
+CHARACTERS_PER_TOKEN = 4
+KEY = "evaluation.win_rate.judge"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Hold a price for a token in and a token out, in US dollars a million, and where it comes from."""
+
+    input: float
+    output: float
+    source: str
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Return US dollars."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / _MILLION
+
+
+@lru_cache
+def _table() -> dict[str, Any]:
+    import yaml
+
+    table: dict[str, Any] = yaml.safe_load(_TABLE.read_text(encoding="utf-8"))
+    return table
+
+
+def rate(settings: Judge, model: str) -> tuple[Rate | None, str]:
+    """Find what a token costs: in the suite, or in the dated table for the endpoint that table is of.
+
+    Returns:
+        The rate, and an empty text; or None, and why it is not known.
+    """
+    if settings.price:
+        price = settings.price
+        return Rate(
+            price.input_usd_per_million_tokens, price.output_usd_per_million_tokens, "the suite's own price"
+        ), ""
+    if settings.kind != "openai":
+        return None, f"a judge of kind {settings.kind} has no price"
+    table = _table()
+    prices = table["input_and_output_usd_per_million_tokens"]
+    if settings.base_url and table["endpoint"] not in settings.base_url:
+        return None, f"no price is known for this endpoint; give {KEY}.price"
+    if model not in prices:
+        return None, f"no price is known for {model}; give {KEY}.price"
+    paid_in, paid_out = prices[model]
+    return Rate(paid_in, paid_out, f"prices of {table['date']}, {table['source']}"), ""
+
+
+def retirement(settings: Judge, model: str) -> str | None:
+    """Say since when OpenAI's endpoint no longer serves a model; None for one that it serves, or another endpoint."""
+    elsewhere = settings.base_url and _table()["endpoint"] not in settings.base_url
+    since = None if settings.kind != "openai" or elsewhere else _table()["retired"].get(model)
+    return str(since) if since else None
+
+
+def tokens_of(request: Request) -> int:
+    """Estimate the tokens of a prompt from its characters."""
+    return sum(len(message.content) for message in request.messages) // CHARACTERS_PER_TOKEN + 1
+
+
+class Budget:
+    """Keep what is spent below a ceiling: what is under way is set aside by estimate until its bill is known.
+
+    Args:
+        price: of a token; None without a ceiling, or where nothing can be counted.
+        ceiling: US dollars, with what `spent_before` says; None for no ceiling.
+        completion_tokens: the longest reply, which is what is set aside for one.
+    """
+
+    def __init__(self, price: Rate | None, ceiling: float | None, completion_tokens: int) -> None:
+        self._price, self._ceiling, self._completion_tokens = price, ceiling, completion_tokens
+        self._counting = threading.Lock()
+        self._spent, self._aside = 0.0, 0.0
+        self.elsewhere: Callable[[], float] = lambda: 0.0
+
+    def reserve(self, request: Request) -> None:
+        """Set aside what a request may cost.
+
+        Raises:
+            JudgeStopped: it might pass the ceiling.
+        """
+        if self._price is None or self._ceiling is None:
+            return
+        with self._counting:
+            spent = self._spent + self.elsewhere()
+            cost = self._estimate(request)
+            if spent + self._aside + cost > self._ceiling:
+                raise JudgeStopped(
+                    f"the next comparison may pass the ceiling: ${spent:.4f} of {KEY}.max_cost_usd = {self._ceiling:g} "
+                    "are spent; raise it and run again: what was judged is kept"
+                )
+            self._aside += cost
+
+    def settle(self, request: Request, cost: float | None) -> None:
+        """Take what a request did cost for what was set aside; where that is not known, the estimate stands."""
+        if self._price is None or self._ceiling is None:
+            return
+        with self._counting:
+            estimate = self._estimate(request)
+            self._aside -= estimate
+            self._spent += estimate if cost is None else cost
+
+    def spend(self, cost: float) -> None:
+        """Count what was spent earlier."""
+        self._spent += cost
+
+    def _estimate(self, request: Request) -> float:
+        assert self._price is not None
+        return self._price.of(tokens_of(request), self._completion_tokens)
+
+
+def estimate(suite: Suite, judgings: int) -> dict[str, Any] | None:
+    """Say what a suite's paid judge may be asked and cost at most, before there are answers.
+
+    An answer of ours and a reference answer count at their length limits in the policy's tokens, the prompt's template
+    at four characters a token.
+
+    Args:
+        suite: whose judge it is.
+        judgings: how many policies are to be judged.
+
+    Returns:
+        Comparisons, tokens and US dollars at most; the last null with a reason where the price is not known. None
+        without a paid judge or anything to judge.
+    """
+    from bench.evaluators import alpaca
+
+    win_rate = suite.evaluation.win_rate
+    if win_rate is None or win_rate.judge.kind != "openai" or not judgings:
+        return None
+    judge = win_rate.judge
+    configuration = alpaca.configuration(judge.configuration)
+    model = judge.model or configuration.model
+    comparisons = judgings * win_rate.prompts * (2 if judge.orders == "both" else 1)
+    answers = win_rate.generation.max_new_tokens + suite.data.max_answer_tokens
+    prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + suite.data.max_prompt_tokens + answers
+    tokens = {"prompt": comparisons * prompt, "completion": comparisons * configuration.longest_reply_tokens}
+    price, reason = rate(judge, model)
+    cost = price.of(tokens["prompt"], tokens["completion"]) if price else None
+    return {
+        "judge": model,
+        "comparisons": comparisons,
+        "prompt_tokens_at_most": tokens["prompt"],
+        "completion_tokens_at_most": tokens["completion"],
+        "cost_usd_at_most": cost,
+        "max_cost_usd": judge.max_cost_usd,
+        **({"price": price.source} if price else {"cost_reason": reason}),
+    }
+
+
+def estimate_in_words(found: Mapping[str, Any]) -> str:
+    """Word an estimate in a line."""
+    text = (
+        f"judge {found['judge']}: {found['comparisons']:,} comparisons to do, about "
+        f"{found['prompt_tokens_at_most']:,} tokens in and {found['completion_tokens_at_most']:,} out at most: "
+    )
+    if found["cost_usd_at_most"] is None:
+        text += f"cost not known, {found['cost_reason']}"
+    else:
+        text += f"${found['cost_usd_at_most']:.2f} at {found['price']}"
+    return text + (f"; stops at ${found['max_cost_usd']:g}" if found["max_cost_usd"] is not None else "")
+
+
+def bill(rows: Iterable[Mapping[str, Any]], price: Rate | None, reason: str) -> dict[str, Any]:
+    """Add up what the replies in a journal cost, replies that could not be used included.
+
+    Replies taken over from another journal are that one's to pay. Requests that ended in an error are not billed.
+
+    Returns:
+        `requests`, `prompt_tokens`, `completion_tokens`, `cost_usd`; the last null with `cost_reason` where it is
+        not known.
+    """
+    paid = [row for row in rows if row.get("reply") is not None and not row.get("from")]
+    counted = [row for row in paid if row.get("tokens")]
+    sums = {
+        f"{name}_tokens": sum(row["tokens"].get(name, 0) for row in counted) if counted else None
+        for name in ("prompt", "completion")
+    }
+    facts: dict[str, Any] = {"requests": len(paid), **sums, "cost_usd": None}
+    if price is None:
+        return facts | {"cost_reason": reason}
+    if len(counted) < len(paid):
+        return facts | {"cost_reason": f"the endpoint gave no token counts for {len(paid) - len(counted)} replies"}
+    # what each reply cost when it came, which a newer price does not change
+    return facts | {"cost_usd": sum(_cost(row, price) for row in paid), "price": price.source}
+
+
+def _cost(row: Mapping[str, Any], price: Rate) -> float:
+    kept = row.get("cost_usd")
+    return (
+        float(kept)
+        if kept is not None
+        else price.of(row["tokens"].get("prompt", 0), row["tokens"].get("completion", 0))
+    )

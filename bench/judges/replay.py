@@ -1,0 +1,192 @@
+"""The replay judge: gives the replies that an earlier judging was given, without a network, a key or a model.
+
+It reads journals of this project, and AlpacaEval's annotation files, which hold a judge's raw replies too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.judges import Receive, Reply, Request, Setup
+from bench.judges.journal import Tail
+
+JOURNALS = "**/journal.jsonl"
+_ANNOTATION = ("instruction", "output_1", "output_2", "raw_completion")
+
+
+class ReplayJudge:
+    """Look replies up by their prompt: the same template, instruction and answers in the same order."""
+
+    journaled = False
+
+    def __init__(self, setup: Setup) -> None:
+        path = Path(setup.settings.journal or "").expanduser()
+        self._annotations = read_annotations(path) if is_annotations(path) else None
+        self.host = "replay"
+        self.parameters: dict[str, Any] = {}
+        if self._annotations is not None:
+            self.model = setup.settings.model or setup.configuration.model
+            return
+        self.model = model_of(path, setup.settings.model)
+        self._replies = {row["prompt_sha256"]: row for row in journal_rows(path) if named(row) == self.model}
+
+    def ask(self, requests: Sequence[Request], receive: Receive) -> None:
+        """Answer every request; one that was never judged has no reply."""
+        for request in requests:
+            completion = self._completion(request)
+            receive(request, Reply(completion, None if completion else "there is no reply to it in the journal"))
+
+    def _completion(self, request: Request) -> dict[str, Any] | None:
+        from bench.judges.asking import prompt_hash
+
+        if self._annotations is not None:
+            return self._annotations.get(_shown(request.instruction, request.first, request.second))
+        row = self._replies.get(prompt_hash(request))
+        return row["reply"] if row else None
+
+
+def journals(path: Path) -> list[Path]:
+    """List the journals at a path: the file itself, or all below a folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = [path] if path.is_file() else sorted(path.glob(JOURNALS))
+    if not found:
+        raise InputError(f"{path}: no such journal; give a journal.jsonl, or a folder such as results/SUITE")
+    return found
+
+
+def content_hash(path: Path) -> str:
+    """Hash what a journal says, for the identity of a judging that replays it."""
+    digest = hashlib.sha256()
+    for file in journals(path):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def journal_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the usable replies of the journals at a path."""
+    for file in journals(path):
+        for row in Tail(file).new_rows():
+            if row["usable"] and "prompt_sha256" in row:
+                yield row
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Say under which configuration and in which orders replies were given, as far as their file tells."""
+
+    configuration: str | None
+    orders: str
+
+
+def stored(path: Path) -> Stored:
+    """Look into annotations or a journal.
+
+    Raises:
+        InputError: it is neither, or empty.
+    """
+    if not is_annotations(path):
+        orders = {row["order"] for row in journal_rows(path)}
+        return Stored(None, "both" if len(orders) > 1 else "single")
+    rows = annotation_rows(path)
+    if not rows:
+        raise InputError(f"{path}: holds no annotation")
+    name = rows[0].get("annotator")
+    return Stored(name if isinstance(name, str) else None, "single")
+
+
+def named(row: Mapping[str, Any]) -> str:
+    """Name the judge of a journal's row as scores do."""
+    name = str(row["model"]).replace("/", "-")
+    return f"local:{name}" if row["host"] == "local" else name
+
+
+def model_of(path: Path, wanted: str | None) -> str:
+    """Name the judge whose replies a journal holds.
+
+    Raises:
+        InputError: it holds none, those of several, or none of the one wanted.
+    """
+    names = sorted({named(row) for row in journal_rows(path)})
+    if wanted is not None:
+        wanted = wanted.replace("/", "-")
+    if not names or (wanted or names[0]) not in names:
+        raise InputError(
+            f"{path}: holds no reply of {wanted or 'any judge'}" + (f"; it has: {', '.join(names)}" if names else "")
+        )
+    if wanted is None and len(names) > 1:
+        raise InputError(f"{path}: holds replies of {', '.join(names)}; choose one by evaluation.win_rate.judge.model")
+    return wanted or names[0]
+
+
+# ---- AlpacaEval's annotation files ------------------------------------------------------------------------------------
+
+
+def is_annotations(path: Path) -> bool:
+    """Tell AlpacaEval's annotations, one JSON array, from a journal."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] == b"["
+    except OSError:
+        return False
+
+
+def annotation_rows(path: Path) -> list[dict[str, Any]]:
+    """Read an annotation file.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as annotations ({error})") from None
+    for place, row in enumerate(rows, 1):
+        missing = [name for name in _ANNOTATION if not isinstance(row, dict) or name not in row]
+        if missing:
+            raise InputError(
+                f"{path}: annotation {place} has no {missing[0]!r}; AlpacaEval writes instruction, output_1 (the "
+                "reference's), output_2 and the judge's raw_completion"
+            )
+    return list(rows)
+
+
+def read_annotations(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Index the raw replies of annotations by what the judge was shown: AlpacaEval switched answers at random."""
+    from bench.evaluators import alpaca
+
+    found = {}
+    for row in annotation_rows(path):
+        raw = _completion(row["raw_completion"])
+        if raw is None:
+            continue
+        first, second = row["output_1"], row["output_2"]
+        if alpaca.random_order(row["instruction"]) == "ours_first":
+            first, second = second, first
+        found[_shown(row["instruction"], first, second)] = raw
+    return found
+
+
+def _completion(raw: Any) -> dict[str, Any] | None:
+    """Read a raw reply as it is stored: the endpoint's whole choice, that choice as JSON, or the text alone."""
+    if isinstance(raw, str) and raw.startswith("{"):
+        try:
+            choice = json.loads(raw)
+        except ValueError:
+            choice = None
+        raw = choice if isinstance(choice, dict) and "text" in choice else raw
+    if isinstance(raw, dict):
+        return raw
+    return {"text": raw} if isinstance(raw, str) else None
+
+
+def _shown(instruction: str, first: str, second: str) -> tuple[str, str, str]:
+    return instruction.strip(), first.strip(), second.strip()

@@ -1,0 +1,1 @@
+"""Side-by-side measurements of speed and memory: `python -m benchmarks`, or `make bench`."""

@@ -1,0 +1,151 @@
+"""How the seconds of a suite grow with its runs, its rows' length and its model's size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import material
+from benchmarks.rows import Context, Row
+from benchmarks.sides import Turns, call
+from benchmarks.timing import fit_power
+
+# Width, layers and heads of the built-in architecture at two sizes; the first is the built-in world's own.
+SIZES = {"1M": (128, 4, 4), "4M": (272, 4, 8)}
+
+
+def rows(context: Context) -> Iterator[Row]:
+    """Fit one exponent each."""
+    folder = context.folder("growth")
+    made = call(context, "benchmarks.growth:prepare", folder=str(folder))
+    small = {"source": "local", "path": str(folder / "1M")}
+    yield _runs(context, folder, small)
+    yield _lengths(context, folder)
+    yield _models(context, folder, made["parameters"])
+
+
+def _runs(context: Context, folder: Path, model: dict[str, Any]) -> Row:
+    counts, steps = ((1, 2, 4), 8) if context.quick else ((1, 2, 4, 8), 20)
+    methods = ["sequential", "mix", "alright", "maxright"]
+    found = {}
+    for count in counts:
+        lambdas = [(one + 1) / (count + 1) for one in range(count)]
+        suite = _suite(folder, model, 32, steps, steps // 2, methods=methods, lambdas=lambdas)
+        found[len(methods) * count] = _seconds(context, folder / f"runs-{count}", suite)
+    return _fitted(f"a suite of short runs, 1M parameters, {steps} steps each", "number of runs", found)
+
+
+def _lengths(context: Context, folder: Path) -> Row:
+    lengths = (32, 64, 128) if context.quick else (64, 128, 256, 512)
+    found = {}
+    for length in lengths:
+        suite = _suite(folder, material.smollm2("float32"), length, 2, 1)
+        found[length] = _seconds(context, folder / f"length-{length}", suite)
+    return _fitted("a suite on SmolLM2-135M, 2 steps a run", "tokens of a row", found)
+
+
+def _models(context: Context, folder: Path, parameters: Mapping[str, int]) -> Row:
+    found = {}
+    for size, count in parameters.items():
+        model = material.smollm2("float32") if size == "135M" else {"source": "local", "path": str(folder / size)}
+        suite = _suite(folder, model, 96, 2 if context.quick else 4, 2)
+        found[count] = _seconds(context, folder / f"model-{size}", suite)
+    return _fitted("a suite with rows of 96 tokens", "parameters of the model", found)
+
+
+def _fitted(work: str, against: str, found: Mapping[int, float]) -> Row:
+    power = fit_power(list(found), list(found.values()))
+    error = "" if power.standard_error is None else f" ± {power.standard_error:.2f} (standard error)"
+    measured = ", ".join(f"{seconds:.3g} s at {x:,}" for x, seconds in found.items())
+    return Row(
+        f"seconds of {work}",
+        against,
+        [power.exponent],
+        unit="",
+        facts={"x": list(found), "seconds": list(found.values()), "standard_error": power.standard_error},
+        notes=[f"Seconds of {work} grow with {against} to the power {power.exponent:.2f}{error}: {measured}."],
+    )
+
+
+def _seconds(context: Context, folder: Path, suite: dict[str, Any]) -> float:
+    """Run a suite in a fresh process; add up its jobs' seconds, without start-up and the first loading of libraries."""
+    context.say(f"{folder.name}: {len(suite['methods'])} methods × {len(suite['lambdas'])} λ")
+    made = call(context, "benchmarks.growth:run", suite=suite, folder=str(folder))
+    return float(made["seconds"])
+
+
+def _suite(folder: Path, model: dict[str, Any], length: int, steps: int, every: int, **changes: Any) -> dict[str, Any]:
+    """Return a suite whose rows all have `length` tokens: half prompt, half answer, cut from long texts."""
+    made = material.suite(
+        folder,
+        "float32",
+        16,
+        16,
+        training={"steps": steps, "batch_size": {"dpo": 2, "sft": 4}, "evaluate_every": every},
+        data={"max_prompt_tokens": length // 2, "max_answer_tokens": length // 2},
+        **changes,
+    )
+    return made | {
+        "model": {**model, "dtype": "float32"},
+        "lora": {"rank": 8, "alpha": 16, "targets": ["q_proj", "v_proj"]},
+    }
+
+
+# ---- inside a side ---------------------------------------------------------------------------------------------------
+
+
+def prepare(turns: Turns, folder: str) -> dict[str, Any]:
+    """Write long rows of the built-in world's sentences, and the built-in models with random weights.
+
+    Returns:
+        {"parameters": {size: count}}, SmolLM2 included.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from bench import policy, world, world_model
+    from bench.settings import Model
+
+    del turns
+    place = Path(folder)
+    text = " ".join(world.corpus()[:120])
+    pair = json.dumps({"prompt": text, "chosen": " " + text, "rejected": " Just " + text})
+    (place / "pairs.jsonl").write_text((pair + "\n") * 18, encoding="utf-8")
+    row = json.dumps({"instruction": text, "output": " " + text})
+    (place / "rows.jsonl").write_text((row + "\n") * 18, encoding="utf-8")
+    parameters = {}
+    for size, (width, layers, heads) in SIZES.items():
+        torch.manual_seed(0)
+        config = world_model.config("llama", "small")
+        config.update(
+            {
+                "hidden_size": width,
+                "intermediate_size": 3 * width,
+                "num_hidden_layers": layers,
+                "num_attention_heads": heads,
+                "num_key_value_heads": heads,
+                "head_dim": width // heads,
+            }
+        )
+        model = AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(place / size)
+        world_model.tokenizer().save_pretrained(place / size)
+        parameters[size] = model.num_parameters()
+    real = policy.load(Model(**material.smollm2("float32")), torch.device("cpu")).model
+    return {"parameters": parameters | {"135M": real.num_parameters()}}
+
+
+def run(turns: Turns, suite: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Run a suite once to warm up, and once from nothing: {"seconds"} of the second time's jobs."""
+    import shutil
+
+    from benchmarks.ours import run_jobs
+
+    # A short run first: libraries and the model's file are then in memory, whatever the suite's size.
+    warm = suite | {"training": suite["training"] | {"steps": 1}, "methods": ["mix"], "lambdas": [0.5]}
+    run_jobs(turns, warm, f"{folder}-warm-up")
+    shutil.rmtree(folder, ignore_errors=True)
+    made = run_jobs(turns, suite, folder)
+    return {"seconds": sum(job["seconds"] for job in made.values())}

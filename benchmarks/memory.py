@@ -1,0 +1,59 @@
+"""Peak memory of one run a method, each in a fresh process, by the project's own collector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks import material, training
+from benchmarks.rows import Context, Row, RowFailed, at_most
+from benchmarks.sides import call
+from benchmarks.timing import alternate, ratios
+
+METHODS = {
+    "alright": {"name": "alright"},
+    "maxright": {"name": "maxright"},
+    "mix-accumulate": {"name": "mix", "label": "mix-accumulate", "backward": "accumulate"},
+    "mix-joint": {"name": "mix", "label": "mix-joint", "backward": "joint"},
+}
+
+
+def rows(context: Context) -> Iterator[Row]:
+    """Run every method on one and the same batch of pairs and of rows, over and over, so that none meets a longer one."""
+    folder = context.folder("memory")
+    call(
+        context,
+        "benchmarks.material:write",
+        mirror=str(context.mirror),
+        folder=str(folder),
+        pairs=6,
+        rows=10,
+        **(training.QUICK_LIMITS if context.quick else training.LIMITS),
+    )
+    suite = material.suite(
+        folder, "float32", 4, 8, training={"steps": 6 if context.quick else 10}, methods=list(METHODS.values())
+    )
+    context.say("reference and optima")
+    results = f"{folder}/results"
+    call(context, "benchmarks.ours:run_what_is_needed", suite=suite, folder=results, by=[f"{one}-l" for one in METHODS])
+
+    def peak(name: str) -> float:
+        made = call(context, "benchmarks.ours:run_jobs", suite=suite, folder=results, only=[f"{name}-l"], again=True)
+        (run,) = made.values()
+        measured = run["measurements"]
+        if name == "alright" and not all(measured.get(f"steps_on/{one}", {}).get("value") for one in ("dpo", "sft")):
+            raise RowFailed("ALRIGHT's coin never fell on one of the objectives: more steps are needed")
+        return float(measured["peak_memory_bytes"]["value"])
+
+    rounds = 1 if context.quick else 2
+    context.say(f"{rounds} runs of {', '.join(METHODS)}, each in a fresh process")
+    # A default value binds the name: each side is a function of no arguments.
+    peaks = alternate({name: lambda name=name: peak(name) for name in METHODS}, rounds, warm_up=0)  # type: ignore[misc]
+    for name, goal in (("maxright", 1.05), ("mix-accumulate", 1.05), ("mix-joint", None)):
+        yield Row(
+            f"peak memory of {name}",
+            "ALRIGHT",
+            ratios(peaks[name], peaks["alright"]),
+            goal=at_most(goal) if goal else None,
+            sides={"own_bytes": peaks[name], "alright_bytes": peaks["alright"]},
+            notes=["Memory: resident set at its highest while training (VmHWM), base model and libraries included."],
+        )

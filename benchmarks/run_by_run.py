@@ -1,0 +1,157 @@
+"""The runs of a suite as one would make them by hand: each for itself, with TRL, a plain joint loop and stock lm-eval."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks import by_hand, with_trl
+from benchmarks.sides import Turns
+
+Examples = list[dict[str, Any]]
+
+
+def measure(turns: Turns, suite: dict[str, Any], mirror: str, folder: str, kinds: Sequence[str]) -> dict[str, float]:
+    """Make one run of each kind and ask one checkpoint the questions: seconds of each, without loading the base model."""
+    del turns
+    work = Work(suite, folder)
+    alone = {"sft": work.sft, "dpo": work.dpo, "sequential": work.sequential}
+    seconds = {kind: alone[kind]() if kind in alone else work.joint(kind) for kind in kinds}
+    return seconds | {"lm-eval": questions(suite, mirror)}
+
+
+def questions(suite: dict[str, Any], mirror: str) -> float:
+    """Ask a checkpoint the suite's questions with stock lm-eval; the tasks' loading counts, as in every such run."""
+    from benchmarks.evaluation import ask_stock, load_tasks
+
+    model, tokenizer = with_trl.base_model(suite["model"]["dtype"], suite["model"])
+    settings = suite["evaluation"]["lm_eval"]
+    started = time.perf_counter()
+    ask_stock(model, tokenizer, load_tasks(mirror, settings["tasks"]), settings["limit"])
+    return time.perf_counter() - started
+
+
+class Work:
+    """Hold a suite's rows as text and tokens, and run the kinds of runs on them."""
+
+    def __init__(self, suite: dict[str, Any], folder: str) -> None:
+        from bench import data, policy, sources
+        from bench.methods import Objective
+        from bench.suite import Suite
+
+        settings = Suite.model_validate(suite)
+        tokenizer = policy.load(settings.model, torch.device("cpu")).tokenizer
+        loaded = data.load(settings.data, tokenizer, None)
+        self.suite, self.folder, self.source = suite, folder, suite["model"]
+        self.steps, self.batch = settings.steps, settings.training.batch_size
+        self.every = settings.training.evaluate_every
+        self.train = {str(one): _plain(loaded.train[one].examples) for one in Objective}
+        self.held_out = {str(one): _plain(loaded.held_out[one].examples) for one in Objective}
+        preference = settings.data.preference
+        texts = sources.load_text(preference, "train", preference.rows, tokenizer, None)
+        self.pairs = [{"prompt": one.prompt, "chosen": one.chosen, "rejected": one.rejected} for one in texts]
+
+    def sft(self, steps: int | None = None) -> float:
+        """Train with SFTTrainer."""
+        count = steps or self.steps
+        rows = _cycle(self.train["sft"], count * self.batch.sft)
+        made = [
+            {
+                "input_ids": one["prompt"] + one["answers"][0],
+                "completion_mask": [0] * len(one["prompt"]) + [1] * len(one["answers"][0]),
+            }
+            for one in rows
+        ]
+        evaluate = with_trl.AfterSteps(self.every, self.evaluation())
+        return _timed(lambda: with_trl.sft_trainer(self.source, made, self.batch.sft, self.folder, [evaluate]))
+
+    def dpo(self, steps: int | None = None) -> float:
+        """Train with DPOTrainer; the precomputing belongs to the run."""
+        pairs = _cycle(self.pairs, (steps or self.steps) * self.batch.dpo)
+        evaluate = with_trl.AfterSteps(self.every, self.evaluation())
+        return _timed(lambda: with_trl.dpo_trainer(self.source, pairs, self.batch.dpo, self.folder, True, [evaluate]))
+
+    def sequential(self) -> float:
+        """Train with one, then with the other, half of the steps each."""
+        half = self.steps // 2
+        return self.sft(half) + self.dpo(self.steps - half)
+
+    def joint(self, method: str) -> float:
+        """Train with a plain loop at λ = 0.5."""
+        model = by_hand.with_adapter(self.source)
+        started = time.perf_counter()
+        descent, evaluate = by_hand.Descent(model), self.evaluation()
+        evaluate(model)
+        reference = self.reference(model, self.train["dpo"])
+        chance = random.Random(0)
+        names = ("dpo", "sft")
+        for step in range(1, self.steps + 1):
+            rows = {name: chance.sample(range(len(self.train[name])), getattr(self.batch, name)) for name in names}
+            chosen: Sequence[str] = names
+            if method == "alright":
+                chosen = [chance.choice(names)]
+            elif method == "maxright" and step % 10 == 1:
+                with torch.no_grad():
+                    gaps = {name: float(self.loss(model, name, rows[name], reference)) for name in names}
+                chosen = [max(gaps, key=gaps.__getitem__)]
+            elif method == "maxright":
+                chosen = [names[step % 2]]
+            descent.step(sum((self.loss(model, name, rows[name], reference) for name in chosen), torch.zeros(())))
+            if step % self.every == 0 or step == self.steps:
+                evaluate(model)
+        return time.perf_counter() - started
+
+    def loss(self, model: Any, name: str, rows: Sequence[int], reference: Tensor) -> Tensor:
+        """Return one objective on some training rows."""
+        examples = [self.train[name][row] for row in rows]
+        if name == "sft":
+            return by_hand.sft_loss(model, examples)
+        return by_hand.dpo_loss(model, examples, reference[:, list(rows)].flatten())
+
+    def reference(self, model: Any, pairs: Examples) -> Tensor:
+        """Forward the reference over all pairs once. Shape: [2, pairs]."""
+        size = 2 * self.batch.dpo
+        parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        return torch.cat([by_hand.reference_logps(model, by_hand.pair_rows(part)).view(2, -1) for part in parts], 1)
+
+    def evaluation(self) -> Callable[[Any], None]:
+        """Return a function that evaluates both objectives on the held-out rows; the reference is forwarded once."""
+        known: dict[str, Tensor] = {}
+
+        @torch.no_grad()
+        def evaluate(model: Any) -> None:
+            model.eval()
+            pairs, rows = self.held_out["dpo"], self.held_out["sft"]
+            reference = known.setdefault("reference", self.reference(model, pairs)) if not known else known["reference"]
+            size = 2 * self.batch.dpo
+            for start in range(0, len(pairs), size):
+                part = reference[:, start : start + size].flatten()
+                by_hand.dpo_loss(model, pairs[start : start + size], part)
+            size = 2 * self.batch.sft
+            for start in range(0, len(rows), size):
+                by_hand.sft_loss(model, rows[start : start + size])
+            model.train()
+
+        return evaluate
+
+
+def _plain(examples: Sequence[Any]) -> Examples:
+    return [{"prompt": list(one.prompt), "answers": [list(answer) for answer in one.answers]} for one in examples]
+
+
+def _cycle(rows: Sequence[Any], count: int) -> list[Any]:
+    """Repeat rows until there are enough."""
+    return [rows[place % len(rows)] for place in range(count)]
+
+
+def _timed(make: Callable[[], Any]) -> float:
+    """Set a trainer up and train; the loading of its model, which `make` does first, is taken off."""
+    started = time.perf_counter()
+    trainer = make()
+    trainer.train()
+    return time.perf_counter() - started - with_trl.LOADING.pop()

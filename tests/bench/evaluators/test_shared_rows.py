@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from bench.evaluators.shared_rows import Group, Row, batches, make_rows, share_beginnings
+
+
+def requests(*pairs: tuple[str, str]) -> list[tuple[str, list[int], list[int]]]:
+    """Letters stand for tokens."""
+    return [("", [ord(one) for one in context], [ord(one) for one in continuation]) for context, continuation in pairs]
+
+
+def words(row: Row) -> tuple[str, list[str]]:
+    return "".join(map(chr, row.context)), ["".join(map(chr, reply.tail)) for reply in row.replies]
+
+
+def rows(*contexts: str) -> list[Row]:
+    return make_rows(requests(*((context, "x") for context in contexts)), 100, packed=True)
+
+
+def test_one_context_is_one_row_with_the_continuations_behind_it() -> None:
+    """The last token of a continuation is predicted, never seen: one-token answers A and B need no tail, "Ced" has "Ce"."""
+    asked = requests(("abc", "A"), ("abc", "B"), ("abc", "Ced"), ("ab", "c"))
+    made = make_rows(asked, 100, packed=True)
+    assert [words(row) for row in made] == [("abc", ["", "", "Ce"]), ("ab", [""])]
+    assert [(row.length, row.sequences, row.shareable) for row in made] == [(5, 1, 2), (2, 1, 1)]
+    assert [reply.place for row in made for reply in row.replies] == [0, 1, 2, 3]
+
+
+def test_rows_of_their_own_are_seen_up_to_the_last_token() -> None:
+    """abc + "Ced" shows abcCe, whose last three places predict it; abc + "A" shows abc, which "ab" + "cA" shows too."""
+    made = make_rows(requests(("abc", "A"), ("abc", "Ced"), ("ab", "cA")), 100, packed=False)
+    assert [words(row) for row in made] == [("abc", ["", ""]), ("abcCe", [""])]
+    assert [[reply.inside for reply in row.replies] for row in made] == [[1, 2], [3]]
+    assert [row.shareable for row in made] == [1, 2]
+
+
+def test_too_long_rows_lose_tokens_on_the_left() -> None:
+    """A model that sees 4 tokens is shown the last 4 before the answer's last: of abcdef + XY, defX; of abcdef + X, cdef."""
+    made = make_rows(requests(("abcdef", "XY"), ("abcdef", "X")), 4, packed=True)
+    assert [words(row) for row in made] == [("def", ["X"]), ("cdef", [""])]
+    alone = make_rows(requests(("abcdef", "XY"), ("abcdef", "X")), 4, packed=False)
+    assert [words(row) for row in alone] == [("defX", [""]), ("cdef", [""])]
+
+
+def test_a_beginning_is_shared_where_that_saves_more_than_its_pass_costs() -> None:
+    """Two subjects of three rows, 8 tokens alike in each, one token over both; a pass costs 4.
+
+    By subject: 2 · (2 · 8 − 4) = 24 tokens saved; all as one group: 5 · 1 − 4 = 1.
+    """
+    asked = rows(*(f"z{subject * 7}{question}" for subject in "AB" for question in ("12", "34", "56")))
+    found = share_beginnings(asked, pass_tokens=4)
+    assert [(group.shared, len(group.rows)) for group in found] == [(8, 3), (8, 3)]
+    assert {words(row)[0][1] for row in found[0].rows} == {"A"}
+
+
+def test_a_few_longer_beginnings_do_not_break_a_group() -> None:
+    """Four rows share 8 tokens and two of them 10: one group saves 3 · 8 − 4 = 20, that pair alone 10 − 4 = 6."""
+    found = share_beginnings(rows("shared--aax", "shared--aay", "shared--bzx", "shared--czx"), pass_tokens=4)
+    assert [(group.shared, len(group.rows)) for group in found] == [(8, 4)]
+
+
+def test_rows_that_share_too_little_stay_in_one_group_without_a_cache() -> None:
+    found = share_beginnings(rows("abc", "abd", "xyz"), pass_tokens=4)
+    assert [(group.shared, len(group.rows)) for group in found] == [(0, 3)]
+
+
+def test_the_places_that_predict_are_never_shared() -> None:
+    """Of "aaaa" and "aaaaaaaa" four tokens are alike, but the fourth predicts the first row's answer."""
+    found = share_beginnings(rows("aaaa", "aaaaaaaa"), pass_tokens=0)
+    assert [(group.shared, len(group.rows)) for group in found] == [(3, 2)]
+
+
+def test_deeply_nested_beginnings_end() -> None:
+    asked = rows(*("a" * length for length in range(1, 2000)))
+    found = share_beginnings(asked)
+    assert sum(len(group.rows) for group in found) == len(asked)
+
+
+def test_batches_trade_padding_against_passes() -> None:
+    """Lengths 20, 19, 5, 4 in one batch cost 80 tokens and a pass of 10; cut in two, 40 + 10 and 10 + 10."""
+    group = Group(0, rows("a" * 20, "b" * 5, "c" * 19, "d" * 4))
+    cut = batches(group, 8, pass_tokens=10)
+    assert [[row.length for row in batch] for batch in cut] == [[20, 19], [5, 4]]
+    assert [[row.length for row in batch] for batch in batches(group, 8, pass_tokens=100)] == [[20, 19, 5, 4]]
+
+
+def test_a_batch_counts_the_rows_that_plain_evaluation_would_hold() -> None:
+    """Four continuations of two tokens are four plain rows, so two such contexts fill a batch of 8; five exceed one of 4."""
+    four = make_rows(
+        requests(*((context, answer) for context in "abc" for answer in ("Aa", "Bb", "Cc", "Dd"))), 9, True
+    )
+    assert [len(batch) for batch in batches(Group(0, four), 8, pass_tokens=100)] == [1, 2]
+    assert [len(batch) for batch in batches(Group(0, four), 2, pass_tokens=100)] == [1, 1, 1]

@@ -1,0 +1,188 @@
+"""What a long judging meets: faults at random, kills at random. Nothing is lost and nothing is paid for twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loopback_judge import KEY, completion
+
+from bench.errors import JudgeError
+from bench.evaluators.win_rate import JOURNAL, Pair, judge
+from bench.record import read_jsonl
+from bench.settings import Judge
+
+PAIRS = 1000
+KILLED = """
+import sys
+from pathlib import Path
+from bench.evaluators.win_rate import Pair, judge
+from bench.settings import Judge
+pairs = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)]
+settings = Judge(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=4)
+judge(pairs, settings, Path(sys.argv[2]), None, lambda text: None)
+"""
+
+
+def pairs(count: int) -> list[Pair]:
+    return [
+        Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(count)
+    ]
+
+
+def faults(endpoint: Any) -> list[Any]:
+    other = {"content": [{"token": "The", "logprob": -0.1, "top_logprobs": [{"token": "The", "logprob": -0.1}]}]}
+    return [
+        endpoint.respond(status=429, headers={"Retry-After": "0"}, body=b'{"error": {"code": "rate_limit"}}'),
+        endpoint.respond(status=500, body=b"{}"),
+        endpoint.respond(status=503, body=f"<html>{KEY}</html>".encode()),
+        endpoint.respond(cut=True),
+        endpoint.respond(body=b"<html>busy</html>", headers={"Content-Type": "text/html"}),
+        endpoint.respond(body=b""),
+        endpoint.respond(body=completion(0.9, logprobs=None)),
+        endpoint.respond(body=completion(0.9, logprobs=other)),
+    ]
+
+
+def run(
+    endpoint: Any, folder: Path, judged: list[Pair], told: list[str] | None = None, **changes: Any
+) -> dict[str, Any]:
+    settings = Judge.model_validate(
+        {
+            "kind": "openai",
+            "model": "some-judge",
+            "base_url": endpoint.url,
+            "key_variable": "JUDGE_KEY",
+            "first_pause_seconds": 0.001,
+            **changes,
+        }
+    )
+    scores, _ = judge(judged, settings, folder, None, (told if told is not None else []).append)  # type: ignore[arg-type]
+    return scores["win_rate/some-judge"]
+
+
+def test_a_thousand_pairs_through_faults_lose_nothing(endpoint: Any, tmp_path: Path) -> None:
+    """16 requests at a time; a fifth of first requests meets a fault, chosen by the prompt's own seed.
+
+    Ours are preferred with 0.9 in first place and 0.6 in second; the order is drawn, so the rate is the mean over the
+    orders that the journal names: (0.9 a + 0.6 b) / 1000. A second run finds everything and asks for nothing.
+    """
+    good, bad = endpoint.like_ours, faults(endpoint)
+
+    def sometimes(prompt: str, before: int) -> Any:
+        chance = random.Random(f"{prompt}{before}")
+        return chance.choice(bad) if chance.random() < 0.2 and before < 2 else good(prompt, before)
+
+    endpoint.answer = sometimes
+    told: list[str] = []
+    score = run(endpoint, tmp_path, pairs(PAIRS), told, concurrency=16, orders="single")
+    kept = [row for row in read_jsonl(tmp_path / JOURNAL) if row["usable"]]
+    orders = Counter(row["order"] for row in kept)
+    assert {row["pair"] for row in kept} == set(range(PAIRS))
+    expected = (90 * orders["ours_first"] + 60 * orders["theirs_first"]) / PAIRS
+    assert score["value"] == pytest.approx(expected, abs=1e-9)
+    assert (score["n"], score["unjudged"]) == (PAIRS, 0)
+    asked = len(endpoint.prompts)
+    assert asked > 1.15 * PAIRS
+
+    assert run(endpoint, tmp_path, pairs(PAIRS), told, concurrency=16, orders="single") == score
+    assert len(endpoint.prompts) == asked
+    assert KEY not in "".join([*told, *(path.read_text() for path in tmp_path.iterdir())])
+
+
+def test_kills_at_random_points_cost_no_reply_that_was_kept(endpoint: Any, tmp_path: Path) -> None:
+    """Kill −9 after 7 and 31 kept replies; each last line is then cut as a crash would leave it.
+
+    What the journal held at a kill is never asked for again, and the end is the fault-free 75 %.
+    """
+    good = endpoint.like_ours
+
+    def slowly(prompt: str, before: int) -> Any:
+        time.sleep(0.05)
+        return good(prompt, before)
+
+    endpoint.answer = slowly
+    journal = tmp_path / JOURNAL
+    command = [sys.executable, "-c", KILLED, endpoint.url, str(tmp_path)]
+    root = str(Path(__file__).parents[3])
+    asked_before_kill: dict[str, int] = {}
+    for goal in (7, 31):
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": root})
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < goal):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert goal <= len(list(read_jsonl(journal))) < 80
+        with journal.open("ab") as file:
+            file.write(b'{"key": "cut in the mid')
+        time.sleep(0.2)  # requests under way at the kill are counted before what follows
+        for row in read_jsonl(journal):
+            prompt = next(one for one in endpoint.seen if _hash(one) == row["prompt_sha256"])
+            asked_before_kill.setdefault(prompt, endpoint.times(prompt))
+
+    endpoint.answer = good
+    score = run(endpoint, tmp_path, pairs(40))
+    assert score["value"] == pytest.approx(75)
+    assert {prompt: endpoint.times(prompt) for prompt in asked_before_kill} == asked_before_kill
+    assert len(list(read_jsonl(journal))) == 80
+
+
+def _hash(prompt: str) -> str:
+    """Hash a prompt as the journal does: the template has a system and a user message."""
+    import hashlib
+
+    from bench.evaluators import alpaca
+
+    system = (
+        alpaca.configuration("weighted_alpaca_eval_gpt4_turbo")
+        .messages({"instruction": "", "output_1": "", "output_2": ""})[0]
+        .content
+    )
+    user = prompt.removeprefix(f"{system}\n")
+    return hashlib.sha256(f"system\n{system}\nuser\n{user}".encode()).hexdigest()
+
+
+def test_two_processes_at_once_ask_for_each_comparison_once(endpoint: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, endpoint.url, str(tmp_path)]
+    root = str(Path(__file__).parents[3])
+    endpoint.answer = endpoint.like_ours
+    both = [subprocess.Popen(command, env=os.environ | {"PYTHONPATH": root}) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert set(endpoint.seen.values()) == {1}
+    assert len(endpoint.seen) == 80
+
+
+def test_a_disk_that_fills_up_loses_at_most_what_was_under_way(
+    endpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fourth reply cannot be written: three are kept whole. Once there is room, 77 of 80 comparisons are missing."""
+    from bench.judges import journal
+
+    endpoint.answer = endpoint.like_ours
+    written, really = Counter[str](), os.fsync
+
+    def full(descriptor: int) -> None:
+        written["lines"] += 1
+        if written["lines"] > 3:
+            raise OSError(28, "No space left on device")
+        really(descriptor)
+
+    monkeypatch.setattr(journal.os, "fsync", full)
+    with pytest.raises(
+        JudgeError, match=r"journal\.jsonl: .* \(No space left on device\); free the disk and run again"
+    ):
+        run(endpoint, tmp_path, pairs(40), concurrency=1)
+    assert len(endpoint.prompts) == 4
+    assert len(list(read_jsonl(tmp_path / JOURNAL))) == 3
+    monkeypatch.undo()
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    assert run(endpoint, tmp_path, pairs(40))["value"] == pytest.approx(75)
+    assert len(endpoint.prompts) == 4 + 77

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import InputError
+from bench.evaluators import alpaca
+from bench.evaluators.win_rate import JOURNAL, Pair, judge, judge_name
+from bench.judges import replay
+from bench.settings import Judge
+
+PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
+
+
+def asked(endpoint: Any, folder: Path, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
+    endpoint.answer = endpoint.like_ours
+    given = {"kind": "openai", "model": "org/some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    settings = Judge.model_validate(given | changes)
+    return judge(PAIRS, settings, folder, None, lambda text: None)  # type: ignore[arg-type]
+
+
+def replayed(path: Path, pairs: list[Pair] = PAIRS, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
+    settings = Judge.model_validate({"kind": "replay", "journal": str(path), **changes})
+    return judge(pairs, settings, path.parent / "nowhere", None, lambda text: None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("orders", ["both", "single"])
+def test_a_journal_gives_the_same_win_rate_without_its_judge(
+    orders: str, endpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pair by pair, under the same name; nothing is asked, and no key is needed."""
+    scores, rows = asked(endpoint, tmp_path / "judged", orders=orders)
+    monkeypatch.delenv("JUDGE_KEY")
+    before = len(endpoint.prompts)
+    again, rows_again = replayed(tmp_path / "judged" / JOURNAL, orders=orders)
+    assert rows_again == rows
+    score, same = scores["win_rate/org-some-judge"], again["win_rate/org-some-judge"]
+    assert {name: score[name] for name in same} == same
+    assert len(endpoint.prompts) == before
+    assert not (tmp_path / "nowhere").exists()
+    assert replayed(tmp_path, orders=orders)[1] == rows  # a folder with journals below it
+
+
+def test_a_comparison_that_was_not_judged_is_unjudged(endpoint: Any, tmp_path: Path) -> None:
+    """One order alone cannot stand for both, and a changed answer is another comparison."""
+    asked(endpoint, tmp_path, orders="single")
+    scores, _ = replayed(tmp_path / JOURNAL)
+    assert scores["win_rate/org-some-judge"]["reason"] == "4 of 4 unjudged"
+    changed = [Pair(0, "Question 0?", "our other answer", "their answer 0"), *PAIRS[1:]]
+    scores, _ = replayed(tmp_path / JOURNAL, changed, orders="single")
+    assert scores["win_rate/org-some-judge"]["reason"] == "1 of 4 unjudged"
+
+
+def test_of_several_judges_one_is_chosen(endpoint: Any, tmp_path: Path) -> None:
+    asked(endpoint, tmp_path)
+    asked(endpoint, tmp_path, model="another")
+    with pytest.raises(InputError, match=r"holds replies of another, org-some-judge; choose one by .*\.model"):
+        replayed(tmp_path / JOURNAL)
+    assert "win_rate/another" in replayed(tmp_path / JOURNAL, model="another")[0]
+    with pytest.raises(InputError, match="holds no reply of third; it has: another, org-some-judge"):
+        replayed(tmp_path / JOURNAL, model="third")
+
+
+def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such journal; give a journal"):
+        judge_name(Judge(kind="replay", journal=str(tmp_path / "none")))
+    (tmp_path / JOURNAL).write_text("hello\n")
+    with pytest.raises(InputError, match="holds no reply of any judge"):
+        judge_name(Judge(kind="replay", journal=str(tmp_path)))
+
+
+def test_the_content_of_a_journal_is_its_identity(endpoint: Any, tmp_path: Path) -> None:
+    asked(endpoint, tmp_path / "one")
+    moved = tmp_path / "moved" / JOURNAL
+    moved.parent.mkdir()
+    moved.write_bytes((tmp_path / "one" / JOURNAL).read_bytes())
+    first = replay.content_hash(moved)
+    assert first == replay.content_hash(tmp_path / "one" / JOURNAL)
+    with moved.open("a") as file:
+        file.write("{}\n")
+    assert replay.content_hash(moved) != first
+
+
+def annotation(number: int, raw: Any) -> dict[str, Any]:
+    """Word an annotation whose pair alpaca-eval showed in its own random order."""
+    instruction = f"Question {number}?"
+    return {
+        "instruction": instruction,
+        "output_1": f"their answer {number}",
+        "output_2": f"our answer {number}",
+        "annotator": "weighted_alpaca_eval_gpt4_turbo",
+        "raw_completion": raw,
+    }
+
+
+def label(name: str) -> dict[str, Any]:
+    return {"text": name, "logprobs": {"content": [{"top_logprobs": [{"token": name, "logprob": 0.0}]}]}}
+
+
+def test_annotations_are_read_in_the_order_that_was_shown(tmp_path: Path) -> None:
+    """The judge always names the first answer: ours win exactly where the seeded order showed them first.
+
+    A raw reply may be stored as the choice or as its JSON; one that is missing, or says neither label, is unjudged.
+    """
+    path = tmp_path / "annotations.json"
+    raws = [label("m"), json.dumps(label("m")), None, "I like both."]
+    path.write_text(json.dumps([annotation(number, raw) for number, raw in enumerate(raws)]))
+    _, rows = replayed(path, orders="single")
+    wins = [float(alpaca.random_order(pair.instruction) == "ours_first") for pair in PAIRS]
+    assert [row["preference"] for row in rows] == [wins[0], wins[1], None, None]
+
+
+def test_annotations_of_another_shape_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    path.write_text('[{"instruction": "x"}]')
+    with pytest.raises(InputError, match="annotation 1 has no 'output_1'; AlpacaEval writes instruction"):
+        replayed(path)
+    path.write_text("[")
+    with pytest.raises(InputError, match="cannot be read as annotations"):
+        replayed(path)
