@@ -1,7 +1,7 @@
 """Measure this project beside what one would use instead, and write RESULTS.md and results.json.
 
 python -m benchmarks                    everything
-python -m benchmarks --quick            shorter rows, fewer rounds: under 10 minutes on two idle cores
+python -m benchmarks --quick            shorter rows, fewer rounds
 python -m benchmarks --only training    one group; the others' results stay as they are
 """
 
