@@ -196,11 +196,6 @@ def dpo_and_chosen_sums(
     return losses.sum(), -logps[:, 0].sum()
 
 
-def dpo_sum(model: Any, batch: Batch, reference: Mapping[str, Tensor], beta: float) -> Tensor:
-    """Return the sum over a batch's pairs of Eq. 1's summand. Divide by the pairs of the whole batch for f_DPO."""
-    return dpo_and_chosen_sums(model, batch, reference, beta)[0]
-
-
 def sft_sum(model: Any, batch: Batch) -> Tensor:
     """Return −Σ log π_θ(y | x) over a batch's answer tokens (Eq. 4 before its division).
 

@@ -55,8 +55,8 @@ class Setup:
     """Give a method what it may know: λ, the run's length, its seed, and the optima's values on training rows.
 
     Attributes:
-        batch_optimum: the optimum's loss on the rows that an objective's last probe or step was on; None unless the
-            method needs it.
+        batch_optimum: gives the optimum's loss on the rows that an objective's last probe or step was on, to a method that
+            needs ROW_OPTIMUM; None on a toy problem, which has no rows.
     """
 
     lambda_dpo: float

@@ -14,7 +14,7 @@ import torch
 
 from bench import data, objectives, policy, sources
 from bench.data import Example
-from bench.objectives import collate, dpo_losses, dpo_sum, sequence_logps, sft_divisor, sft_sum
+from bench.objectives import collate, dpo_and_chosen_sums, dpo_losses, sequence_logps, sft_divisor, sft_sum
 from bench.settings import InstructionData, Lora, Model, PreferenceData
 
 CPU = torch.device("cpu")
@@ -134,7 +134,7 @@ def test_dpo_sum_by_hand() -> None:
     h = β (log 2 − log 1/2) = β log 4; with β = 1 the loss is −log(4 / 5)."""
     quarter = torch.tensor([math.log(0.25)])
     batch = collate([Example((1,), ((0,), (2,)))], "plain", CPU)
-    loss = dpo_sum(Bigrams(), batch, {"chosen": quarter, "rejected": quarter}, beta=1.0)
+    loss = dpo_and_chosen_sums(Bigrams(), batch, {"chosen": quarter, "rejected": quarter}, beta=1.0)[0]
     assert loss.item() == pytest.approx(math.log(5 / 4))
 
 
@@ -224,7 +224,8 @@ def test_logps_equal_those_of_each_row_alone(adapted: Any, layout: Any) -> None:
 def test_both_layouts_give_the_same_dpo_gradient(adapted: Any) -> None:
     reference = {"chosen": torch.full((3,), -9.0), "rejected": torch.full((3,), -11.0)}
     shared, plain = (
-        dpo_sum(adapted, collate(PAIRS, layout, CPU), reference, beta=0.5) for layout in ("shared_prompt", "plain")
+        dpo_and_chosen_sums(adapted, collate(PAIRS, layout, CPU), reference, beta=0.5)[0]
+        for layout in ("shared_prompt", "plain")
     )
     torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-5)
     assert_equal_gradients(gradients(adapted, shared), gradients(adapted, plain))
@@ -242,7 +243,9 @@ def test_the_loss_is_log_2_where_the_policy_is_the_reference(adapted: Any) -> No
     batch = collate(PAIRS, "shared_prompt", CPU)
     with torch.no_grad():
         logps = sequence_logps(adapted, batch).view(-1, 2)
-        loss = dpo_sum(adapted, batch, {"chosen": logps[:, 0], "rejected": logps[:, 1]}, beta=0.7) / len(PAIRS)
+        loss = dpo_and_chosen_sums(adapted, batch, {"chosen": logps[:, 0], "rejected": logps[:, 1]}, beta=0.7)[0] / len(
+            PAIRS
+        )
     assert float(loss) == pytest.approx(math.log(2), abs=1e-6)
 
 
@@ -378,7 +381,7 @@ def test_dpo_equals_trl_on_real_pairs(smollm2: policy.Policy, mirror: Path, tmp_
     starts = batch["completion_mask"].argmax(dim=1).tolist()
     assert starts == [len(one.prompt) for one in examples] * 2
     with torch.no_grad():
-        ours = [float(dpo_sum(smollm2.model, layout, reference, 0.1)) / COUNT for layout in layouts]
+        ours = [float(dpo_and_chosen_sums(smollm2.model, layout, reference, 0.1)[0]) / COUNT for layout in layouts]
     assert abs(theirs - math.log(2)) > 0.01  # the adapter has moved away from the reference
     assert ours == pytest.approx([theirs, theirs], abs=1e-4)
 

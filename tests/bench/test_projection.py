@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import policy, projection, world_model
 from bench.data import Example
-from bench.objectives import collate, dpo_sum, sequence_logps, sft_sum
+from bench.objectives import collate, dpo_and_chosen_sums, sequence_logps, sft_sum
 from bench.settings import Lora, Model
 
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ REFERENCE = {"chosen": torch.full((3,), -9.0), "rejected": torch.full((3,), -11.
 def loss_and_gradients(made: policy.Policy, objective: str, layout: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
     made.model.zero_grad()
     if objective == "dpo":
-        loss = dpo_sum(made.model, collate(PAIRS, layout, CPU), REFERENCE, beta=0.5)
+        loss = dpo_and_chosen_sums(made.model, collate(PAIRS, layout, CPU), REFERENCE, beta=0.5)[0]
     else:
         loss = sft_sum(made.model, collate(ROWS, layout, CPU))
     loss.backward()
