@@ -1,7 +1,7 @@
 """The two objectives, f_DPO (Eq. 1) and f_SFT (Eq. 4), and the log-probabilities they are made of.
 
 Only answer tokens get logits: the decoder runs over whole rows, the vocabulary projection over the positions that
-predict an answer token. A row is padded on the right, where a causal model cannot look, so plain rows need no mask.
+predict an answer token. Plain rows are padded on the right, where a causal model cannot look, so they need no mask.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench import projection
+from bench import attention, projection
 from bench.data import Example
 
 Layout = Literal["plain", "shared_prompt"]
@@ -24,14 +24,14 @@ Layout = Literal["plain", "shared_prompt"]
 class Batch:
     """Hold rows ready for a forward pass.
 
-    Shapes: input_ids [rows, length]; position_ids and attention_mask None for plain rows, else [rows, length] and
-    [rows, 1, length, length] (True = may look); predictors, targets, sequences [answer tokens]: the flat position whose
+    Shapes: input_ids [rows, length]; position_ids [1, length], and examples the lengths of each one's prompt and answers,
+    where all lie in one row; None for plain rows; predictors, targets, sequences [answer tokens]: the flat position whose
     hidden state predicts the token, the token, and which answer (of `answers`) it belongs to.
     """
 
     input_ids: Tensor
     position_ids: Tensor | None
-    attention_mask: Tensor | None
+    examples: tuple[tuple[int, tuple[int, ...]], ...] | None
     predictors: Tensor
     targets: Tensor
     sequences: Tensor
@@ -53,15 +53,12 @@ def tokens_of(example: Example, layout: Layout) -> int:
 def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -> Batch:
     """Lay examples out as rows; answer k of example i is sequence i · answers per example + k.
 
-    `plain` makes a row per answer. `shared_prompt` makes one stretch of each example, prompt then every answer, so that
-    the prompt is forwarded once: positions restart after the prompt for each answer and a mask hides the answers from each
-    other. Short stretches stand in one row, hidden from each other too, so that little is padded. Rows that this would not
-    make fewer lie plain, which needs no mask.
+    `plain` makes a row per answer, padded on the right. `shared_prompt` makes one row of all: each example's prompt, then
+    its answers, so that a prompt is forwarded once and nothing is padded. Positions restart with each example, and after
+    the prompt with each answer; attention keeps them apart.
     """
     if layout == "shared_prompt":
-        places = _places([example.length for example in examples])
-        if len({row for row, _ in places}) < sum(len(example.answers) for example in examples):
-            return _shared(examples, places, device)
+        return _one_row(examples, device)
     rows = [(example.prompt, answer) for example in examples for answer in example.answers]
     length = max(len(prompt) + len(answer) for prompt, answer in rows)
     ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer in rows]
@@ -76,7 +73,7 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
     return Batch(
         input_ids=torch.tensor(ids, device=device),
         position_ids=None,
-        attention_mask=None,
+        examples=None,
         predictors=torch.tensor(predictors, device=device),
         targets=torch.tensor(targets, device=device),
         sequences=torch.tensor(sequences, device=device),
@@ -85,58 +82,34 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
     )
 
 
-def _places(lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """Find each stretch a row and a start in it: the longest first, each in the first row with room for it."""
-    capacity = max(lengths)
-    filled: list[int] = []
-    places = [(0, 0)] * len(lengths)
-    for number in sorted(range(len(lengths)), key=lambda one: -lengths[one]):
-        fitting = (row for row, end in enumerate(filled) if end + lengths[number] <= capacity)
-        row = next(fitting, len(filled))
-        if row == len(filled):
-            filled.append(0)
-        places[number] = (row, filled[row])
-        filled[row] += lengths[number]
-    return places
-
-
-def _shared(examples: Sequence[Example], places: Sequence[tuple[int, int]], device: torch.device) -> Batch:
-    rows, length = 1 + max(row for row, _ in places), max(example.length for example in examples)
-    ids = torch.zeros(rows, length, dtype=torch.long)
-    positions = torch.zeros(rows, length, dtype=torch.long)
-    # Every position may look at itself, padding included: a row of the mask without a True would give NaN.
-    mask = torch.eye(length, dtype=torch.bool).repeat(rows, 1, 1)
+def _one_row(examples: Sequence[Example], device: torch.device) -> Batch:
+    ids: list[int] = []
+    positions: list[int] = []
     predictors: list[int] = []
     targets: list[int] = []
     sequences: list[int] = []
-    number = 0
-    for (row, begin), example in zip(places, examples, strict=True):
+    answers = 0
+    for example in examples:
         prompt = len(example.prompt)
-        start = begin + prompt
-        ids[row, begin:start] = torch.tensor(example.prompt)
-        positions[row, begin:start] = torch.arange(prompt)
-        mask[row, begin:start, begin:start] = torch.ones(prompt, prompt, dtype=torch.bool).tril()
-        base = row * length
-        last_of_prompt = base + start - 1
+        ids += example.prompt
+        positions += range(prompt)
+        last_of_prompt = len(ids) - 1
         for answer in example.answers:
-            end = start + len(answer)
-            ids[row, start:end] = torch.tensor(answer)
-            positions[row, start:end] = torch.arange(prompt, prompt + len(answer))
-            mask[row, start:end, begin : begin + prompt] = True
-            mask[row, start:end, start:end] = torch.ones(end - start, end - start, dtype=torch.bool).tril()
-            predictors += [last_of_prompt, *range(base + start, base + end - 1)]
+            predictors += [last_of_prompt, *range(len(ids), len(ids) + len(answer) - 1)]
+            ids += answer
+            positions += range(prompt, prompt + len(answer))
             targets += answer
-            sequences += [number] * len(answer)
-            start, number = end, number + 1
+            sequences += [answers] * len(answer)
+            answers += 1
     return Batch(
-        input_ids=ids.to(device),
-        position_ids=positions.to(device),
-        attention_mask=mask.unsqueeze(1).to(device),
+        input_ids=torch.tensor([ids], device=device),
+        position_ids=torch.tensor([positions], device=device),
+        examples=tuple((len(one.prompt), tuple(map(len, one.answers))) for one in examples),
         predictors=torch.tensor(predictors, device=device),
         targets=torch.tensor(targets, device=device),
         sequences=torch.tensor(sequences, device=device),
-        answers=number,
-        tokens=sum(example.length for example in examples),
+        answers=answers,
+        tokens=len(ids),
     )
 
 
@@ -144,10 +117,13 @@ def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π_θ of every answer token, in nats and float32. Shape: [answer tokens]."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
-    if batch.attention_mask is not None:
+    if batch.examples is not None:
+        dtype = getattr(causal, "dtype", torch.float32)
         arguments |= {
-            "attention_mask": _added(batch.attention_mask, getattr(causal, "dtype", torch.float32)),
             "position_ids": batch.position_ids,
+            "stretches": [attention.stretch(*one, dtype, batch.input_ids.device) for one in batch.examples],
+            # Four dimensions keep transformers from making a mask of the whole row; stretches need none.
+            "attention_mask": torch.zeros(1, 1, 1, 1, dtype=dtype, device=batch.input_ids.device),
         }
     if getattr(causal, "bench_full_logits", False):
         logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
@@ -155,11 +131,6 @@ def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     hidden = causal.get_decoder()(**arguments).last_hidden_state.flatten(0, 1).index_select(0, batch.predictors)
     cap = getattr(causal, "bench_logit_cap", None)
     return projection.token_logps(causal.get_output_embeddings(), hidden, batch.targets, cap)
-
-
-def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a mask into numbers that attention adds to its scores: every kernel takes those, and none converts them again."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def sequence_logps(model: Any, batch: Batch) -> Tensor:

@@ -263,6 +263,7 @@ def _check_kernels(policy: Policy) -> None:
     a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask). A few tokens cannot show what a
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
+    from bench import attention
     from bench.data import Example
     from bench.objectives import collate, sequence_logps
 
@@ -285,6 +286,8 @@ def _check_kernels(policy: Policy) -> None:
     if not fast:
         policy.note("the model does more than project to its vocabulary: logits are made for all tokens of a row")
     try:
+        if not attention.install(policy.model):
+            raise TypeError("attention of its own")
         shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
         same = torch.allclose(shared, expected, atol=tolerance)
     except (RuntimeError, ValueError, TypeError):

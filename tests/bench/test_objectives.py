@@ -158,46 +158,33 @@ def test_rows_lie_as_the_layouts_say() -> None:
     """Prompt (5, 6), answers (7, 8) and (9).
 
     Plain: two rows padded with 0 to length 4; the tokens 7, 8 and 9 are predicted at flat positions 1, 2 and 4 + 1.
-    Shared: one row 5 6 7 8 9 whose second answer restarts at position 2 and does not see the first; 9 is predicted by 6.
+    Shared: one row 5 6 7 8 9 whose second answer restarts at position 2; 9 is predicted by 6.
     """
     example = Example((5, 6), ((7, 8), (9,)))
     plain = collate([example], "plain", CPU)
     assert plain.input_ids.tolist() == [[5, 6, 7, 8], [5, 6, 9, 0]]
-    assert plain.attention_mask is None
+    assert plain.examples is None
     assert (plain.predictors.tolist(), plain.targets.tolist()) == ([1, 2, 5], [7, 8, 9])
     assert (plain.answers, plain.tokens, plain.padding) == (2, 7, 1)
 
     shared = collate([example], "shared_prompt", CPU)
     assert shared.position_ids is not None
-    assert shared.attention_mask is not None
     assert shared.input_ids.tolist() == [[5, 6, 7, 8, 9]]
     assert shared.position_ids.tolist() == [[0, 1, 2, 3, 2]]
-    assert shared.attention_mask.int().tolist() == [
-        [[[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]]
-    ]
+    assert shared.examples == ((2, (2, 1)),)
     assert (shared.predictors.tolist(), shared.targets.tolist()) == ([1, 2, 1], [7, 8, 9])
     assert (shared.sequences.tolist(), shared.answers, shared.tokens) == ([0, 0, 1], 2, 5)
 
 
-def test_short_rows_stand_in_one_row_hidden_from_each_other() -> None:
-    """Rows of 2, 5 and 3 tokens: the longest fills a row of 5; the next, (4 | 5 6), and (7 | 8) fill another.
-
-    Positions restart with each; the mask is block by block; tokens are predicted in the order of the examples.
-    """
+def test_examples_lie_one_after_another_without_padding() -> None:
+    """Rows of 2, 5 and 3 tokens are one row of 10, positions restarting with each; plain rows pad 2 and 3 to 5."""
     examples = [Example((7,), ((8,),)), Example((1, 2, 3), ((9, 9),)), Example((4,), ((5, 6),))]
     batch = collate(examples, "shared_prompt", CPU)
     assert batch.position_ids is not None
-    assert batch.attention_mask is not None
-    assert batch.input_ids.tolist() == [[1, 2, 3, 9, 9], [4, 5, 6, 7, 8]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
-    assert batch.attention_mask[1, 0].int().tolist() == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [0, 0, 0, 1, 0],
-        [0, 0, 0, 1, 1],
-    ]
-    assert (batch.predictors.tolist(), batch.targets.tolist()) == ([8, 2, 3, 5, 6], [8, 9, 9, 5, 6])
+    assert batch.input_ids.tolist() == [[7, 8, 1, 2, 3, 9, 9, 4, 5, 6]]
+    assert batch.position_ids.tolist() == [[0, 1, 0, 1, 2, 3, 4, 0, 1, 2]]
+    assert batch.examples == ((1, (1,)), (3, (2,)), (1, (2,)))
+    assert (batch.predictors.tolist(), batch.targets.tolist()) == ([0, 4, 5, 7, 8], [8, 9, 9, 5, 6])
     assert (batch.sequences.tolist(), batch.answers) == ([0, 1, 1, 2, 2], 3)
     assert (batch.tokens, batch.padding) == (10, 0)
     assert collate(examples, "plain", CPU).padding == 5
@@ -229,13 +216,6 @@ def test_both_layouts_give_the_same_dpo_gradient(adapted: Any) -> None:
     )
     torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-5)
     assert_equal_gradients(gradients(adapted, shared), gradients(adapted, plain))
-
-
-def test_rows_that_fill_a_row_each_lie_plain_in_either_layout() -> None:
-    """5 + 3, 2 + 6 and 9 + 2 tokens with one answer: no two fit into 11, so there is nothing to save and no mask."""
-    shared, plain = (collate(ROWS, layout, CPU) for layout in ("shared_prompt", "plain"))
-    assert shared.attention_mask is None
-    assert shared.input_ids.equal(plain.input_ids)
 
 
 def test_the_loss_is_log_2_where_the_policy_is_the_reference(adapted: Any) -> None:
