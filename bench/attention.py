@@ -95,7 +95,7 @@ def forward(
         )
         return mixed, None
     key, value = (_for_all_heads(one, query.shape[1]) for one in (key, value))
-    settings = {"dropout_p": dropout, "scale": scaling, "softcap": softcap}
+    settings: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "softcap": softcap}
     if stretches is None:
         causal = attention_mask is None and query.shape[2] > 1
         return _attend(query, key, value, attention_mask, causal, **settings).transpose(1, 2).contiguous(), None

@@ -38,8 +38,9 @@ def main(pipe: Connection, stop: Event, seat: Seat) -> None:
     # Before torch is imported: it reads these once.
     os.environ["CUDA_VISIBLE_DEVICES"] = seat.visible_gpu or ""
     os.environ.setdefault("OMP_NUM_THREADS", str(seat.threads))
-    # Threads that wait for each other must not spin: on a busy machine that cost a suite three to four times its time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for each other spin for a moment only: docs/decisions/threads.md.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # The parent shows the progress; libraries' bars would be drawn over it.
     os.environ["TQDM_DISABLE"] = "1"

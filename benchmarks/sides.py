@@ -102,8 +102,8 @@ def variables(context: Context) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(context.threads),
         "MKL_NUM_THREADS": str(context.threads),
-        # As in this project's workers: threads that wait must not spin while it is another side's turn.
-        "OMP_WAIT_POLICY": "PASSIVE",
+        # As in this project's workers: threads that wait must not spin on while it is another side's turn.
+        "GOMP_SPINCOUNT": "10000",
         "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
