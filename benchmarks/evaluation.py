@@ -95,19 +95,13 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
 
 
 def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str], limit: int) -> None:
-    """Ask all questions once a turn, as lm-eval does by itself."""
-    import torch
-
-    from bench import policy
-    from bench.settings import Model
-
-    asked = policy.load(Model(**source), torch.device("cpu"))
-    loaded = load_tasks(mirror, tasks)
+    """Load the tasks and ask all questions once a turn, as lm-eval does by itself."""
+    model, tokenizer = load_stock(source)
     turns.ready({})
     while True:
         turns.wait()
         started = time.perf_counter()
-        results = ask_stock(asked.model, asked.tokenizer, loaded, limit)
+        results = ask_stock(model, tokenizer, load_tasks(mirror, tasks), limit)
         seconds = time.perf_counter() - started
         answers = {
             f"{task}/{row['doc_id']}": {
@@ -118,6 +112,28 @@ def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str
             for row in found
         }
         turns.done({"seconds": seconds, "answers": answers})
+
+
+def checkpoint(turns: Turns, begun: float, source: dict[str, Any], mirror: str, settings: dict[str, Any]) -> Any:
+    """Ask one checkpoint a suite's questions as a run of lm-eval does: seconds of all, and of asking alone."""
+    del turns
+    model, tokenizer = load_stock(source)
+    started = time.time()
+    ask_stock(model, tokenizer, load_tasks(mirror, settings["tasks"]), settings["limit"])
+    ended = time.time()
+    return {"seconds": ended - begun, "work": ended - started}
+
+
+def load_stock(source: dict[str, Any]) -> tuple[Any, Any]:
+    """Load a model and its tokenizer, with the attention that it comes with."""
+    import torch
+
+    from bench import policy
+    from bench.settings import Model
+
+    loaded = policy.load(Model(**source), torch.device("cpu"))
+    loaded.model.set_attn_implementation("sdpa")
+    return loaded.model, loaded.tokenizer
 
 
 def ask_stock(model: Any, tokenizer: Any, loaded: dict[str, Any], limit: int) -> Any:

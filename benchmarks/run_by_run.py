@@ -16,28 +16,32 @@ from benchmarks.sides import Turns
 Examples = list[dict[str, Any]]
 
 
-def measure(turns: Turns, suite: dict[str, Any], mirror: str, folder: str, kinds: Sequence[str]) -> dict[str, float]:
-    """Make one run of each kind and ask one checkpoint the questions: seconds of each, without loading the base model."""
+def measure(turns: Turns, begun: float, suite: dict[str, Any], folder: str, kind: str) -> dict[str, float]:
+    """Make one run of a kind from its process's start.
+
+    Args:
+        turns: unused.
+        begun: time.time() when the process was started.
+        suite: the settings of the whole suite.
+        folder: for the trainers' files.
+        kind: "sft", "dpo" or a method.
+
+    Returns:
+        Seconds of all of it, and of the work alone: after start, imports and loading.
+    """
     del turns
     work = Work(suite, folder)
     alone = {"sft": work.sft, "dpo": work.dpo, "sequential": work.sequential}
-    seconds = {kind: alone[kind]() if kind in alone else work.joint(kind) for kind in kinds}
-    return seconds | {"lm-eval": questions(suite, mirror)}
-
-
-def questions(suite: dict[str, Any], mirror: str) -> float:
-    """Ask a checkpoint the suite's questions with stock lm-eval; the tasks' loading counts, as in every such run."""
-    from benchmarks.evaluation import ask_stock, load_tasks
-
-    model, tokenizer = with_trl.base_model(suite["model"]["dtype"], suite["model"])
-    settings = suite["evaluation"]["lm_eval"]
-    started = time.perf_counter()
-    ask_stock(model, tokenizer, load_tasks(mirror, settings["tasks"]), settings["limit"])
-    return time.perf_counter() - started
+    worked = alone[kind]() if kind in alone else work.joint(kind)
+    return {"seconds": time.time() - begun - work.tokenizing, "work": worked}
 
 
 class Work:
-    """Hold a suite's rows as text and tokens, and run the kinds of runs on them."""
+    """Hold a suite's rows as text and tokens, and run the kinds of runs on them.
+
+    Attributes:
+        tokenizing: seconds that loading the tokenizer took.
+    """
 
     def __init__(self, suite: dict[str, Any], folder: str) -> None:
         from bench import data, policy, sources
@@ -45,7 +49,10 @@ class Work:
         from bench.suite import Suite
 
         settings = Suite.model_validate(suite)
+        # A model is loaded here for its tokenizer only; a run by hand would not, so it is taken off.
+        started = time.perf_counter()
         tokenizer = policy.load(settings.model, torch.device("cpu")).tokenizer
+        self.tokenizing = time.perf_counter() - started
         loaded = data.load(settings.data, tokenizer, None)
         self.suite, self.folder, self.source = suite, folder, suite["model"]
         self.steps, self.batch = settings.steps, settings.training.batch_size
@@ -150,8 +157,8 @@ def _cycle(rows: Sequence[Any], count: int) -> list[Any]:
 
 
 def _timed(make: Callable[[], Any]) -> float:
-    """Set a trainer up and train; the loading of its model, which `make` does first, is taken off."""
-    started = time.perf_counter()
+    """Train; setting the trainer up, its model's loading and the reference's precomputing included, is not in it."""
     trainer = make()
+    started = time.perf_counter()
     trainer.train()
-    return time.perf_counter() - started - with_trl.LOADING.pop()
+    return time.perf_counter() - started

@@ -16,9 +16,6 @@ from bench import policy
 from bench.settings import Model
 from benchmarks.sides import Turns
 
-# Seconds that each loading of a base model took in this process.
-LOADING: list[float] = []
-
 
 class OneStepATurn(TrainerCallback):  # type: ignore[misc]
     """Wait for a turn before each step; clock it from after its batch was made to after the optimizer."""
@@ -47,10 +44,9 @@ class OneStepATurn(TrainerCallback):  # type: ignore[misc]
 
 
 def base_model(dtype: str, source: dict[str, Any]) -> tuple[Any, Any]:
-    """Load the model and tokenizer that this project uses too."""
-    started = time.perf_counter()
+    """Load the model and tokenizer that this project uses too, with the attention that it comes with."""
     loaded = policy.load(Model(**source), torch.device("cpu"))
-    LOADING.append(time.perf_counter() - started)
+    loaded.model.set_attn_implementation("sdpa")
     return loaded.model.to(getattr(torch, dtype)), loaded.tokenizer
 
 

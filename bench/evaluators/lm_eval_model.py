@@ -1,7 +1,8 @@
 """lm-eval's Hugging Face model, made cheaper for questions: what requests share is forwarded once.
 
-A row is a context with all its continuations behind it, hidden from each other; rows that begin alike share one
-key-value cache of their beginning; logits are made only where an answer's token is predicted. Log-probabilities equal
+Where every continuation is one token (MMLU's letters), what questions begin with is followed by all of them in one row,
+hidden from each other. Otherwise a row is a context with all its continuations behind it, and rows that begin alike share one
+key-value cache of their beginning. Logits are made only where an answer's token is predicted. Log-probabilities equal
 the stock model's to float precision. What is not a question (generated answers, rolling likelihoods) stays stock.
 """
 
@@ -18,13 +19,17 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
+from bench import attention
 from bench.evaluators.shared_rows import (
     PASS_TOKENS_CPU,
     PASS_TOKENS_GPU,
+    Group,
+    Reply,
     Request,
     Row,
     batches,
     make_rows,
+    one_row_batches,
     share_beginnings,
 )
 
@@ -82,9 +87,10 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             for context in contexts
             for continuation in continuations
         ]
-        expected = super()._loglikelihood_tokens(requests, disable_tqdm=True)
+        of_one_token = [request for request in requests if len(request[2]) == 1]
+        expected = super()._loglikelihood_tokens([*requests, *of_one_token], disable_tqdm=True)
         try:
-            got = self._answers(requests, packed, pass_tokens=0)
+            got = [*self._answers(requests, packed, pass_tokens=0), *self._answers(of_one_token, packed, pass_tokens=0)]
         except Exception:  # whatever a model's own code raises for a cache or a mask it does not know
             return False
         tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.2
@@ -104,13 +110,44 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         answers: dict[int, Answer] = {}
         told = time.monotonic()
         for group in share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens):
-            cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
-            for batch in batches(group, self.batch_size, pass_tokens):
-                answers |= self._score(batch, group.shared, cache)
+            for found in self._scores(group, packed, pass_tokens):
+                answers |= found
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()
                     self._tell(f"{len(answers):,} of {len(requests):,} answers scored")
         return [answers[place] for place in range(len(requests))]
+
+    def _scores(self, group: Group, packed: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
+        """Score a group batch by batch: in one row where attention can keep questions apart, else behind a cache."""
+        takes_stretches = getattr(self.model.config.get_text_config(), "_attn_implementation", "") == attention.NAME
+        if packed and takes_stretches and not group.has_tails:
+            for batch in one_row_batches(group, self.batch_size):
+                yield self._score_one_row(batch, group.shared)
+            return
+        cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
+        for batch in batches(group, self.batch_size, pass_tokens):
+            yield self._score(batch, group.shared, cache)
+
+    def _score_one_row(self, rows: Sequence[Row], shared: int) -> dict[int, Answer]:
+        """Forward a beginning once with all its rows behind it, each of which sees the beginning and itself."""
+        ids = list(rows[0].context[:shared])
+        positions = list(range(shared))
+        replies: list[tuple[Reply, list[int]]] = []
+        for row in rows:
+            ids += row.context[shared:]
+            positions += range(shared, len(row.context))
+            replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
+        own = [len(row.context) - shared for row in rows]
+        dtype = self.model.dtype
+        parts = [(shared, own)] if shared else [(0, [length]) for length in own]
+        arguments = {
+            "input_ids": torch.tensor([ids], device=self.device),
+            "position_ids": torch.tensor([positions], device=self.device),
+            "attention_mask": torch.zeros(1, 1, 1, 1, dtype=dtype, device=self.device),
+            "stretches": [attention.stretch(*part, dtype, self.device) for part in parts],
+            "use_cache": False,
+        }
+        return self._forward(arguments, replies)
 
     def _cache(self, tokens: Sequence[int]) -> Any:
         """Forward a beginning once; return its key-value cache of one row."""
@@ -121,7 +158,6 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     def _score(self, rows: Sequence[Row], shared: int, cache: Any) -> dict[int, Answer]:
         """Forward the rows' own tokens behind the cache, and score every reply."""
         ids, mask, positions, replies = _lay_out(rows, shared, self.max_length)
-        predictors = torch.tensor(sorted({place for _, places in replies for place in places}))
         arguments: dict[str, Any] = {"input_ids": ids.to(self.device), "use_cache": cache is not None}
         if cache is not None:
             arguments["past_key_values"] = _repeated(cache, len(rows))
@@ -130,6 +166,11 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
                 ~mask, torch.finfo(self.model.dtype).min
             )
             arguments |= {"attention_mask": hidden.to(self.device), "position_ids": positions.to(self.device)}
+        return self._forward(arguments, replies)
+
+    def _forward(self, arguments: dict[str, Any], replies: Sequence[tuple[Reply, list[int]]]) -> dict[int, Answer]:
+        """Forward a batch and score each reply from the flat places that predict its tokens."""
+        predictors = torch.tensor(sorted({place for _, places in replies for place in places}))
         with self._only(predictors.to(self.device)):
             logits = self.model(**arguments).logits
         logps = torch.log_softmax(logits.flatten(0, 1), dim=-1, dtype=self.softmax_dtype)  # [predictors, vocabulary]

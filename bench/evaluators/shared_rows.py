@@ -64,6 +64,11 @@ class Group:
     shared: int
     rows: list[Row]
 
+    @property
+    def has_tails(self) -> bool:
+        """Say whether a continuation's tokens have to be laid behind a context."""
+        return any(reply.tail for row in self.rows for reply in row.replies)
+
 
 def make_rows(requests: Sequence[Request], max_length: int, packed: bool) -> list[Row]:
     """Put requests about the same context into one row. What is too long loses tokens on the left, as in lm-eval.
@@ -148,3 +153,22 @@ def batches(group: Group, batch_size: int, pass_tokens: int = PASS_TOKENS_CPU) -
         made.append(ordered[cut[end] : end])
         end = cut[end]
     return made[::-1]
+
+
+def one_row_batches(group: Group, batch_size: int) -> list[list[Row]]:
+    """Cut a group into batches of about equal length, each its beginning once and then its rows.
+
+    No batch holds more tokens than `batch_size` of the group's longest row, which plain evaluation would forward at once.
+    """
+    room = batch_size * max(row.length for row in group.rows) - group.shared
+    own = [row.length - group.shared for row in group.rows]
+    share = sum(own) / -(-sum(own) // room)
+    made: list[list[Row]] = [[]]
+    used = 0
+    for row, length in zip(group.rows, own, strict=True):
+        if made[-1] and (used >= share or used + length > room):
+            made.append([])
+            used = 0
+        made[-1].append(row)
+        used += length
+    return made
