@@ -13,8 +13,8 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from bench import attention, world_model
 from bench import policy as policies
-from bench import world_model
 from bench.evaluators import lm_eval_tasks
 from bench.evaluators.lm_eval_model import SharedContextLM
 from bench.evaluators.quiet import quiet
@@ -103,9 +103,11 @@ def test_answers_equal_stock_lm_eval(name: str, adapted: bool) -> None:
     assert told == []
 
 
-def test_fewer_tokens_are_forwarded_and_no_logits_for_the_rest() -> None:
-    """8 contexts of 30 common and 5 own tokens: 30 + 8 · 5 tokens forwarded, logits for the cached one and 8 answers."""
+@pytest.mark.parametrize("stretches", [False, True], ids=["cache", "one row"])
+def test_fewer_tokens_are_forwarded_and_no_logits_for_the_rest(stretches: bool) -> None:
+    """8 contexts of 30 common and 5 own tokens: 30 + 8 · 5 tokens forwarded, logits for 8 answers and a cached beginning."""
     made = model("llama", **GROUPED)
+    assert not stretches or attention.install(made)
     seen = {"tokens": 0, "logits": 0}
     made.get_input_embeddings().register_forward_hook(
         lambda _module, inputs, _output: seen.update(tokens=seen["tokens"] + inputs[0].numel())
@@ -119,7 +121,22 @@ def test_fewer_tokens_are_forwarded_and_no_logits_for_the_rest() -> None:
         lm._way()
         seen.update(tokens=0, logits=0)
         lm._loglikelihood_tokens(asked)
-    assert seen == {"tokens": 30 + 8 * 5, "logits": 1 + 8}
+    assert seen == {"tokens": 30 + 8 * 5, "logits": 8 if stretches else 1 + 8}
+
+
+@pytest.mark.parametrize("name", ["gpt_neox", "llama", "qwen2", "gemma2"])
+def test_questions_of_one_letter_in_one_row_equal_stock(name: str) -> None:
+    """3 subjects, 5 questions, 4 letters: with stretches each batch is one row; what is left of 75 tokens is cut as in stock."""
+    kind, settings = ARCHITECTURES[name]
+    made = adapt(model(kind, **settings))
+    letters = [[5], [6], [7], [8]]
+    asked = [(pair, context, letters[place % 4]) for place, (pair, context, _) in enumerate(requests())]
+    assert attention.install(made.get_base_model())
+    seen = []
+    made.get_input_embeddings().register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape[0]))
+    theirs, ours, _ = both(made, asked)
+    assert furthest(theirs, ours) < 1e-4
+    assert set(seen[-3:]) == {1}
 
 
 def test_the_batch_size_changes_no_answer() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from bench.evaluators.shared_rows import Group, Row, batches, make_rows, share_beginnings
+from bench.evaluators.shared_rows import Group, Row, batches, make_rows, one_row_batches, share_beginnings
 
 
 def requests(*pairs: tuple[str, str]) -> list[tuple[str, list[int], list[int]]]:
@@ -90,3 +90,15 @@ def test_a_batch_counts_the_rows_that_plain_evaluation_would_hold() -> None:
     )
     assert [len(batch) for batch in batches(Group(0, four), 8, pass_tokens=100)] == [1, 2]
     assert [len(batch) for batch in batches(Group(0, four), 2, pass_tokens=100)] == [1, 1, 1]
+
+
+def test_one_row_batches_are_even_and_hold_no_more_than_plain_ones() -> None:
+    """Behind 2 common tokens 3, 3, 3 and 5 own ones; 2 rows of 7 leave room for 12: 14 tokens make two batches, the first of 7 or more.
+
+    With 4 rows of 7 there is room for all.
+    """
+    group = Group(2, rows("zzaaa", "zzbbb", "zzccc", "zzddddd"))
+    lengths = [[row.length - 2 for row in batch] for batch in one_row_batches(group, 2)]
+    assert lengths == [[3, 3, 3], [5]]
+    assert len(one_row_batches(group, 4)) == 1
+    assert [len(batch) for batch in one_row_batches(group, 1)] == [1, 1, 1, 1]
