@@ -93,7 +93,7 @@ def test_a_batch_counts_the_rows_that_plain_evaluation_would_hold() -> None:
 
 
 def test_one_row_batches_are_even_and_hold_no_more_than_plain_ones() -> None:
-    """Behind 2 common tokens 3, 3, 3 and 5 own ones; 2 rows of 7 leave room for 12: 14 tokens make two batches, the first of 7 or more.
+    """Behind 2 common tokens 3, 3, 3 and 5 own ones; 2 rows of 7 leave room for 12: 14 tokens make two batches.
 
     With 4 rows of 7 there is room for all.
     """
