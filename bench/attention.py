@@ -49,6 +49,20 @@ def _mask(prompt: int, answer: int, dtype: torch.dtype, device: torch.device) ->
     return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, torch.finfo(dtype).min)
 
 
+def arguments(
+    examples: Sequence[tuple[int, Sequence[int]]], dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """Return what a model's forward pass takes beside ids and positions of examples: (prompt's length, answers' lengths).
+
+    The mask of one element keeps transformers from making one of the whole row. Stretches do not look at it; attention that
+    does not know them comes out as NaN and not as something plausible.
+    """
+    return {
+        "stretches": [stretch(*one, dtype, device) for one in examples],
+        "attention_mask": torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=device),
+    }
+
+
 def install(model: Any) -> bool:
     """Let a model's attention take stretches; everything else it computes as before.
 

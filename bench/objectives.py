@@ -119,12 +119,8 @@ def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.examples is not None:
         dtype = getattr(causal, "dtype", torch.float32)
-        arguments |= {
-            "position_ids": batch.position_ids,
-            "stretches": [attention.stretch(*one, dtype, batch.input_ids.device) for one in batch.examples],
-            # Four dimensions keep transformers from making a mask of the whole row; stretches need none.
-            "attention_mask": torch.zeros(1, 1, 1, 1, dtype=dtype, device=batch.input_ids.device),
-        }
+        arguments |= attention.arguments(batch.examples, dtype, batch.input_ids.device)
+        arguments["position_ids"] = batch.position_ids
     if getattr(causal, "bench_full_logits", False):
         logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
         return -F.cross_entropy(logits.float(), batch.targets, reduction="none")

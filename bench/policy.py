@@ -29,7 +29,7 @@ class Policy:
     """Hold a model in memory, with or without an adapter.
 
     Attributes:
-        layout: how the rows of a pair lie where they fit into the window.
+        layout: how the rows of a pair lie where they fit into the window; `load` sees whether they can share prompts.
         window: positions that its attention looks back over; None: all of them.
         notes: what this model cannot take, each said once.
     """
@@ -38,7 +38,7 @@ class Policy:
     tokenizer: Any
     device: torch.device
     settings: Model
-    layout: Layout = "shared_prompt"
+    layout: Layout = "plain"
     window: int | None = None
     notes: list[str] = field(default_factory=list)
 

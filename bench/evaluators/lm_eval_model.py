@@ -138,14 +138,12 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             positions += range(shared, len(row.context))
             replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
         own = [len(row.context) - shared for row in rows]
-        dtype = self.model.dtype
         parts = [(shared, own)] if shared else [(0, [length]) for length in own]
         arguments = {
             "input_ids": torch.tensor([ids], device=self.device),
             "position_ids": torch.tensor([positions], device=self.device),
-            "attention_mask": torch.zeros(1, 1, 1, 1, dtype=dtype, device=self.device),
-            "stretches": [attention.stretch(*part, dtype, self.device) for part in parts],
             "use_cache": False,
+            **attention.arguments(parts, self.model.dtype, self.device),
         }
         return self._forward(arguments, replies)
 

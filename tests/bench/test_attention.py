@@ -62,6 +62,15 @@ def test_stretches_equal_a_masked_row_with_gradients(cap: float | None) -> None:
     assert float(results[0][1].abs().max()) > 0.1
 
 
+def test_attention_that_does_not_know_stretches_comes_out_as_nan() -> None:
+    """Never as one row whose examples all see each other."""
+    model = tiny(transformers.LlamaConfig, "sdpa")
+    given = {"input_ids": torch.tensor([[5, 9, 3]]), "position_ids": torch.tensor([[0, 1, 0]])}
+    with torch.no_grad():
+        logits = model(**given, **attention.arguments([(1, (2,))], torch.float32, CPU)).logits
+    assert logits.isnan().all()
+
+
 def test_what_stretches_do_not_know_is_refused() -> None:
     row = torch.randn(1, 1, 3, 4)
     stretches = [attention.stretch(2, (1,), torch.float32, CPU)]

@@ -299,11 +299,21 @@ def test_records_say_what_was_charged(bench: Bench) -> None:
     assert json.loads((job.path / "data.json").read_text())["sft/train"]["rows"] == 12
 
 
-def test_padding_is_on_record(bench: Bench, tmp_path: Path) -> None:
+def test_one_row_of_all_examples_pads_nothing(bench: Bench) -> None:
+    assert bench.run("sft-optimum").measurements["padding_share"] == {"value": 0.0, "unit": "share"}
+
+
+def lie_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no model take more than a row an answer."""
+    monkeypatch.setattr(policy.Policy, "layout_of", lambda self, examples: "plain")
+
+
+def test_padding_is_on_record(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run: the sum of its steps' padding over all tokens forwarded. Of one step by hand: rows × longest − tokens.
 
     An SFT batch is four plain rows, so its padding is 4 times the longest less the sum of the four lengths.
     """
+    lie_plain(monkeypatch)
     job = bench.run("maxright")
     steps = job.rows("steps")
     padding, tokens, probed = (sum(row[name] for row in steps) for name in ("padding_tokens", "tokens", "probe_tokens"))
@@ -334,8 +344,9 @@ def test_steps_recorded_before_padding_was_counted_leave_its_share_open(bench: B
     assert made["tokens"]["value"] > 0
 
 
-def test_batches_grouped_by_length_are_padded_less(tmp_path: Path) -> None:
+def test_batches_grouped_by_length_are_padded_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twelve rows in batches of 4, sorted before they are cut; everything else of the run is as before."""
+    lie_plain(monkeypatch)
     training = suite().training.model_dump() | {"group_by_length": True}
     by_chance, grouped = (
         Bench(suite(**more), tmp_path / name) for name, more in (("a", {}), ("b", {"training": training}))
