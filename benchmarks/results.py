@@ -59,7 +59,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _summary(groups: Mapping[str, Any]) -> list[str]:
     rows = [row for group in groups.values() for row in group["rows"] if row["holds"] is not None]
-    missed = [f"{row['work']} ({_value(row['spread']['median'], row['unit'])})" for row in rows if not row["holds"]]
+    missed = [f"{row['work']} ({value_text(row['spread']['median'], row['unit'])})" for row in rows if not row["holds"]]
     failed = [name for name, group in groups.items() if group["failed"]]
     lines = [f"**{len(rows) - len(missed)} of {len(rows)} goals hold.**"]
     if missed:
@@ -84,9 +84,9 @@ def _where(group: Mapping[str, Any]) -> str:
 
 def _line(row: Mapping[str, Any]) -> str:
     found, unit = row["spread"], row["unit"]
-    shown = _value(found["median"], unit)
+    shown = value_text(found["median"], unit)
     if found["n"] > 1:
-        shown += f" ({_value(found['minimum'], unit)} to {_value(found['maximum'], unit)}), {found['n']}"
+        shown += f" ({value_text(found['minimum'], unit)} to {value_text(found['maximum'], unit)}), {found['n']}"
     else:
         shown += ", 1"
     wanted = _goal(row["goal"], unit)
@@ -100,10 +100,11 @@ def _goal(goal: Mapping[str, Any] | None, unit: str) -> str:
         return ""
     if "text" in goal:
         return str(goal["text"])
-    return f"{'≥' if goal['at'] == 'least' else '≤'} {_value(goal['bound'], unit)}"
+    return f"{'≥' if goal['at'] == 'least' else '≤'} {value_text(goal['bound'], unit)}"
 
 
-def _value(value: float, unit: str) -> str:
+def value_text(value: float, unit: str) -> str:
+    """Write a figure in its unit; "%" is of a share."""
     if unit == "%":
         return f"{100 * value:.1f} %"
     digits = 2 if unit in ("×", "s", "GiB") else 3
