@@ -121,7 +121,10 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
 def _show(row: Row, content: dict[str, Any]) -> None:
     verdict = {True: "goal holds", False: "GOAL MISSED", None: ""}[content["holds"]]
     against = f" against {row.against}" if row.against else ""
-    print(f"    {row.work}{against}: {results.value_text(content['spread']['median'], row.unit)} {verdict}".rstrip(), flush=True)
+    print(
+        f"    {row.work}{against}: {results.value_text(content['spread']['median'], row.unit)} {verdict}".rstrip(),
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
