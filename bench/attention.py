@@ -45,22 +45,38 @@ def stretch(prompt: int, answers: Sequence[int], dtype: torch.dtype, device: tor
 
 
 def _mask(prompt: int, answer: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    hidden = torch.ones(answer, prompt + answer, dtype=torch.bool, device=device).triu(prompt + 1)
-    return torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, torch.finfo(dtype).min)
+    return added(torch.ones(answer, prompt + answer, dtype=torch.bool, device=device).tril(prompt), dtype)
+
+
+def added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn what may be seen into numbers added to scores: every kernel takes those, and none converts them again."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
 def arguments(
     examples: Sequence[tuple[int, Sequence[int]]], dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Return what a model's forward pass takes beside ids and positions of examples: (prompt's length, answers' lengths).
+    """Return what a model's forward pass takes beside the ids of examples: (prompt's length, answers' lengths).
 
-    The mask of one element keeps transformers from making one of the whole row. Stretches do not look at it; attention that
-    does not know them comes out as NaN and not as something plausible.
+    Positions restart with each example and, after its prompt, with each answer. The mask of one element keeps transformers
+    from making one of the whole row. Stretches do not look at it; attention that does not know them comes out as NaN and
+    not as something plausible.
     """
+    positions: list[int] = []
+    for prompt, answers in examples:
+        positions += range(prompt)
+        for answer in answers:
+            positions += range(prompt, prompt + answer)
     return {
+        "position_ids": torch.tensor([positions], device=device),
         "stretches": [stretch(*one, dtype, device) for one in examples],
         "attention_mask": torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=device),
     }
+
+
+def installed(model: Any) -> bool:
+    """Say whether a model's attention takes stretches."""
+    return bool(getattr(model.config.get_text_config(), "_attn_implementation", None) == NAME)
 
 
 def install(model: Any) -> bool:
@@ -104,10 +120,10 @@ def forward(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if stretches is None and softcap is None:
-        mixed, _ = sdpa_attention_forward(
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
-        return mixed, None
+        return plain
     key, value = (_for_all_heads(one, query.shape[1]) for one in (key, value))
     settings: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "softcap": softcap}
     if stretches is None:

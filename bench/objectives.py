@@ -24,13 +24,12 @@ Layout = Literal["plain", "shared_prompt"]
 class Batch:
     """Hold rows ready for a forward pass.
 
-    Shapes: input_ids [rows, length]; position_ids [1, length], and examples the lengths of each one's prompt and answers,
-    where all lie in one row; None for plain rows; predictors, targets, sequences [answer tokens]: the flat position whose
+    Shapes: input_ids [rows, length]; examples the lengths of each one's prompt and answers where all lie in one row, None
+    for plain rows; predictors, targets, sequences [answer tokens]: the flat position whose
     hidden state predicts the token, the token, and which answer (of `answers`) it belongs to.
     """
 
     input_ids: Tensor
-    position_ids: Tensor | None
     examples: tuple[tuple[int, tuple[int, ...]], ...] | None
     predictors: Tensor
     targets: Tensor
@@ -72,7 +71,6 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
         sequences += [number] * len(answer)
     return Batch(
         input_ids=torch.tensor(ids, device=device),
-        position_ids=None,
         examples=None,
         predictors=torch.tensor(predictors, device=device),
         targets=torch.tensor(targets, device=device),
@@ -84,26 +82,21 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
 
 def _one_row(examples: Sequence[Example], device: torch.device) -> Batch:
     ids: list[int] = []
-    positions: list[int] = []
     predictors: list[int] = []
     targets: list[int] = []
     sequences: list[int] = []
     answers = 0
     for example in examples:
-        prompt = len(example.prompt)
         ids += example.prompt
-        positions += range(prompt)
         last_of_prompt = len(ids) - 1
         for answer in example.answers:
             predictors += [last_of_prompt, *range(len(ids), len(ids) + len(answer) - 1)]
             ids += answer
-            positions += range(prompt, prompt + len(answer))
             targets += answer
             sequences += [answers] * len(answer)
             answers += 1
     return Batch(
         input_ids=torch.tensor([ids], device=device),
-        position_ids=torch.tensor([positions], device=device),
         examples=tuple((len(one.prompt), tuple(map(len, one.answers))) for one in examples),
         predictors=torch.tensor(predictors, device=device),
         targets=torch.tensor(targets, device=device),
@@ -120,7 +113,6 @@ def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     if batch.examples is not None:
         dtype = getattr(causal, "dtype", torch.float32)
         arguments |= attention.arguments(batch.examples, dtype, batch.input_ids.device)
-        arguments["position_ids"] = batch.position_ids
     if getattr(causal, "bench_full_logits", False):
         logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
         return -F.cross_entropy(logits.float(), batch.targets, reduction="none")

@@ -43,7 +43,7 @@ class Policy:
     notes: list[str] = field(default_factory=list)
 
     def layout_of(self, examples: Sequence[Example]) -> Layout:
-        """Return how rows are to lie: a mask for shared prompts would lift a window that is narrower than the rows."""
+        """Return how rows are to lie: attention by stretch knows no window, so none may be narrower than the rows."""
         longest = max(len(one.prompt) + max(map(len, one.answers)) for one in examples)
         if self.layout == "plain" or self.window is None or longest <= self.window:
             return self.layout
@@ -260,7 +260,7 @@ def _check_kernels(policy: Policy) -> None:
     """See on a few tokens whether this model can take the fast paths; choose the plain ones where it cannot.
 
     The decoder followed by the output embeddings must equal the whole model (some models scale or cap their logits), and
-    a row with a shared prompt must equal two plain rows (some kernels take no 4-D mask). A few tokens cannot show what a
+    a row with a shared prompt must equal two plain rows (some attention cannot go by stretch). A few tokens cannot show what a
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
     from bench import attention

@@ -60,9 +60,10 @@ def with_adapter(source: dict[str, Any]) -> Any:
     """Load the base model and put a fresh adapter on it."""
     import peft
 
-    from benchmarks.with_trl import base_model, lora
+    from benchmarks import material
+    from benchmarks.with_trl import lora
 
-    model, _ = base_model(source["dtype"], source)
+    model, _ = material.stock_model(source)
     torch.manual_seed(0)
     return peft.get_peft_model(model, lora()).train()
 

@@ -96,7 +96,7 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
 
 def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str], limit: int) -> None:
     """Load the tasks and ask all questions once a turn, as lm-eval does by itself."""
-    model, tokenizer = load_stock(source)
+    model, tokenizer = material.stock_model(source)
     turns.ready({})
     while True:
         turns.wait()
@@ -117,23 +117,11 @@ def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str
 def checkpoint(turns: Turns, begun: float, source: dict[str, Any], mirror: str, settings: dict[str, Any]) -> Any:
     """Ask one checkpoint a suite's questions as a run of lm-eval does: seconds of all, and of asking alone."""
     del turns
-    model, tokenizer = load_stock(source)
+    model, tokenizer = material.stock_model(source)
     started = time.time()
     ask_stock(model, tokenizer, load_tasks(mirror, settings["tasks"]), settings["limit"])
     ended = time.time()
     return {"seconds": ended - begun, "work": ended - started}
-
-
-def load_stock(source: dict[str, Any]) -> tuple[Any, Any]:
-    """Load a model and its tokenizer, with the attention that it comes with."""
-    import torch
-
-    from bench import policy
-    from bench.settings import Model
-
-    loaded = policy.load(Model(**source), torch.device("cpu"))
-    loaded.model.set_attn_implementation("sdpa")
-    return loaded.model, loaded.tokenizer
 
 
 def ask_stock(model: Any, tokenizer: Any, loaded: dict[str, Any], limit: int) -> Any:

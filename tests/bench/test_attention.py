@@ -65,9 +65,9 @@ def test_stretches_equal_a_masked_row_with_gradients(cap: float | None) -> None:
 def test_attention_that_does_not_know_stretches_comes_out_as_nan() -> None:
     """Never as one row whose examples all see each other."""
     model = tiny(transformers.LlamaConfig, "sdpa")
-    given = {"input_ids": torch.tensor([[5, 9, 3]]), "position_ids": torch.tensor([[0, 1, 0]])}
+    known = attention.arguments([(1, (1,)), (1, (2,))], torch.float32, CPU)
     with torch.no_grad():
-        logits = model(**given, **attention.arguments([(1, (2,))], torch.float32, CPU)).logits
+        logits = model(torch.tensor([[5, 9, 3, 7, 2]]), **known).logits
     assert logits.isnan().all()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import data, objectives, policy, sources
+from bench import attention, data, objectives, policy, sources
 from bench.data import Example
 from bench.objectives import collate, dpo_and_chosen_sums, dpo_losses, sequence_logps, sft_divisor, sft_sum
 from bench.settings import InstructionData, Lora, Model, PreferenceData
@@ -168,10 +168,9 @@ def test_rows_lie_as_the_layouts_say() -> None:
     assert (plain.answers, plain.tokens, plain.padding) == (2, 7, 1)
 
     shared = collate([example], "shared_prompt", CPU)
-    assert shared.position_ids is not None
     assert shared.input_ids.tolist() == [[5, 6, 7, 8, 9]]
-    assert shared.position_ids.tolist() == [[0, 1, 2, 3, 2]]
     assert shared.examples == ((2, (2, 1)),)
+    assert attention.arguments(shared.examples, torch.float32, CPU)["position_ids"].tolist() == [[0, 1, 2, 3, 2]]
     assert (shared.predictors.tolist(), shared.targets.tolist()) == ([1, 2, 1], [7, 8, 9])
     assert (shared.sequences.tolist(), shared.answers, shared.tokens) == ([0, 0, 1], 2, 5)
 
@@ -180,10 +179,10 @@ def test_examples_lie_one_after_another_without_padding() -> None:
     """Rows of 2, 5 and 3 tokens are one row of 10, positions restarting with each; plain rows pad 2 and 3 to 5."""
     examples = [Example((7,), ((8,),)), Example((1, 2, 3), ((9, 9),)), Example((4,), ((5, 6),))]
     batch = collate(examples, "shared_prompt", CPU)
-    assert batch.position_ids is not None
     assert batch.input_ids.tolist() == [[7, 8, 1, 2, 3, 9, 9, 4, 5, 6]]
-    assert batch.position_ids.tolist() == [[0, 1, 0, 1, 2, 3, 4, 0, 1, 2]]
     assert batch.examples == ((1, (1,)), (3, (2,)), (1, (2,)))
+    positions = attention.arguments(batch.examples, torch.float32, CPU)["position_ids"]
+    assert positions.tolist() == [[0, 1, 0, 1, 2, 3, 4, 0, 1, 2]]
     assert (batch.predictors.tolist(), batch.targets.tolist()) == ([0, 4, 5, 7, 8], [8, 9, 9, 5, 6])
     assert (batch.sequences.tolist(), batch.answers) == ([0, 1, 1, 2, 2], 3)
     assert (batch.tokens, batch.padding) == (10, 0)
