@@ -114,10 +114,15 @@ def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str
         turns.done({"seconds": seconds, "answers": answers})
 
 
-def checkpoint(turns: Turns, begun: float, source: dict[str, Any], mirror: str, settings: dict[str, Any]) -> Any:
+def checkpoint(
+    turns: Turns, begun: float, source: dict[str, Any], adapter: str, mirror: str, settings: dict[str, Any]
+) -> Any:
     """Ask one checkpoint a suite's questions as a run of lm-eval does: seconds of all, and of asking alone."""
+    import peft
+
     del turns
-    model, tokenizer = material.stock_model(source)
+    base, tokenizer = material.stock_model(source)
+    model = peft.PeftModel.from_pretrained(base, adapter)
     started = time.time()
     ask_stock(model, tokenizer, load_tasks(mirror, settings["tasks"]), settings["limit"])
     ended = time.time()

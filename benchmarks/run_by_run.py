@@ -10,21 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import by_hand, with_trl
+from benchmarks import by_hand, material, with_trl
 from benchmarks.sides import Turns
 
 Examples = list[dict[str, Any]]
 
 
-def measure(turns: Turns, begun: float, suite: dict[str, Any], folder: str, kind: str) -> dict[str, float]:
+def measure(
+    turns: Turns, begun: float, suite: dict[str, Any], folder: str, kind: str, optimum: dict[str, float]
+) -> dict[str, float]:
     """Make one run of a kind from its process's start.
 
     Args:
         turns: unused.
         begun: time.time() when the process was started.
         suite: the settings of the whole suite.
-        folder: for the trainers' files.
+        folder: for the trainers' files and the adapter.
         kind: "sft", "dpo" or a method.
+        optimum: f* of both objectives, for MAXRIGHT.
 
     Returns:
         Seconds of all of it, and of the work alone: after start, imports and loading.
@@ -32,7 +35,7 @@ def measure(turns: Turns, begun: float, suite: dict[str, Any], folder: str, kind
     del turns
     work = Work(suite, folder)
     alone = {"sft": work.sft, "dpo": work.dpo, "sequential": work.sequential}
-    worked = alone[kind]() if kind in alone else work.joint(kind)
+    worked = alone[kind]() if kind in alone else work.joint(kind, optimum)
     return {"seconds": time.time() - begun - work.tokenizing, "work": worked}
 
 
@@ -44,27 +47,29 @@ class Work:
     """
 
     def __init__(self, suite: dict[str, Any], folder: str) -> None:
-        from bench import data, policy, sources
+        from bench import data, sources
         from bench.methods import Objective
         from bench.suite import Suite
 
         settings = Suite.model_validate(suite)
         # A model is loaded here for its tokenizer only; a run by hand would not, so it is taken off.
         started = time.perf_counter()
-        tokenizer = policy.load(settings.model, torch.device("cpu")).tokenizer
+        tokenizer = material.stock_model(suite["model"])[1]
         self.tokenizing = time.perf_counter() - started
         loaded = data.load(settings.data, tokenizer, None)
         self.suite, self.folder, self.source = suite, folder, suite["model"]
         self.steps, self.batch = settings.steps, settings.training.batch_size
         self.every = settings.training.evaluate_every
         self.train = {str(one): _plain(loaded.train[one].examples) for one in Objective}
-        self.held_out = {str(one): _plain(loaded.held_out[one].examples) for one in Objective}
+        self.samples = {
+            split: {str(one): _plain(loaded.sample(split, one)) for one in Objective} for split in ("held_out", "train")
+        }
         preference = settings.data.preference
         texts = sources.load_text(preference, "train", preference.rows, tokenizer, None)
         self.pairs = [{"prompt": one.prompt, "chosen": one.chosen, "rejected": one.rejected} for one in texts]
 
-    def sft(self, steps: int | None = None) -> float:
-        """Train with SFTTrainer."""
+    def sft(self, steps: int | None = None, last: bool = True) -> float:
+        """Train with SFTTrainer; `last`: nothing follows it."""
         count = steps or self.steps
         rows = _cycle(self.train["sft"], count * self.batch.sft)
         made = [
@@ -74,27 +79,29 @@ class Work:
             }
             for one in rows
         ]
-        evaluate = with_trl.AfterSteps(self.every, self.evaluation())
-        return _timed(lambda: with_trl.sft_trainer(self.source, made, self.batch.sft, self.folder, [evaluate]))
+        evaluate = with_trl.AfterSteps(self.every, self.evaluation(), last=last)
+        return self._timed(lambda: with_trl.sft_trainer(self.source, made, self.batch.sft, self.folder, [evaluate]))
 
-    def dpo(self, steps: int | None = None) -> float:
-        """Train with DPOTrainer; the precomputing belongs to the run."""
+    def dpo(self, steps: int | None = None, first: bool = True) -> float:
+        """Train with DPOTrainer; the precomputing belongs to the run. `first`: nothing came before it."""
         pairs = _cycle(self.pairs, (steps or self.steps) * self.batch.dpo)
-        evaluate = with_trl.AfterSteps(self.every, self.evaluation())
-        return _timed(lambda: with_trl.dpo_trainer(self.source, pairs, self.batch.dpo, self.folder, True, [evaluate]))
+        evaluate = with_trl.AfterSteps(self.every, self.evaluation(), first=first)
+        return self._timed(
+            lambda: with_trl.dpo_trainer(self.source, pairs, self.batch.dpo, self.folder, True, [evaluate])
+        )
 
     def sequential(self) -> float:
         """Train with one, then with the other, half of the steps each."""
         half = self.steps // 2
-        return self.sft(half) + self.dpo(self.steps - half)
+        return self.sft(half, last=False) + self.dpo(self.steps - half, first=False)
 
-    def joint(self, method: str) -> float:
+    def joint(self, method: str, optimum: dict[str, float]) -> float:
         """Train with a plain loop at λ = 0.5."""
         model = by_hand.with_adapter(self.source)
         started = time.perf_counter()
-        descent, evaluate = by_hand.Descent(model), self.evaluation()
-        evaluate(model)
-        reference = self.reference(model, self.train["dpo"])
+        descent, reference = by_hand.Descent(model), self.reference(model, self.train["dpo"])
+        evaluate = self.evaluation(reference)
+        evaluate(model, True)
         chance = random.Random(0)
         names = ("dpo", "sft")
         for step in range(1, self.steps + 1):
@@ -102,15 +109,16 @@ class Work:
             chosen: Sequence[str] = names
             if method == "alright":
                 chosen = [chance.choice(names)]
-            elif method == "maxright" and step % 10 == 1:
+            elif method == "maxright":  # Algorithm 3, as the suite has it: both are probed at every step
                 with torch.no_grad():
-                    gaps = {name: float(self.loss(model, name, rows[name], reference)) for name in names}
+                    gaps = {
+                        name: float(self.loss(model, name, rows[name], reference)) - optimum[name] for name in names
+                    }
                 chosen = [max(gaps, key=gaps.__getitem__)]
-            elif method == "maxright":
-                chosen = [names[step % 2]]
             descent.step(sum((self.loss(model, name, rows[name], reference) for name in chosen), torch.zeros(())))
             if step % self.every == 0 or step == self.steps:
-                evaluate(model)
+                evaluate(model, step == self.steps)
+        model.save_pretrained(f"{self.folder}/adapter")
         return time.perf_counter() - started
 
     def loss(self, model: Any, name: str, rows: Sequence[int], reference: Tensor) -> Tensor:
@@ -126,25 +134,39 @@ class Work:
         parts = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         return torch.cat([by_hand.reference_logps(model, by_hand.pair_rows(part)).view(2, -1) for part in parts], 1)
 
-    def evaluation(self) -> Callable[[Any], None]:
-        """Return a function that evaluates both objectives on the held-out rows; the reference is forwarded once."""
-        known: dict[str, Tensor] = {}
+    def evaluation(self, reference: Tensor | None = None) -> Callable[[Any, bool], None]:
+        """Return a function that evaluates both objectives, on held-out rows and, if told so, on training rows.
+
+        Args:
+            reference: its log-probabilities of the training pairs, where a run has them; it is forwarded once otherwise.
+        """
+        known = {} if reference is None else {"train": reference}
 
         @torch.no_grad()
-        def evaluate(model: Any) -> None:
+        def evaluate(model: Any, both_splits: bool) -> None:
             model.eval()
-            pairs, rows = self.held_out["dpo"], self.held_out["sft"]
-            reference = known.setdefault("reference", self.reference(model, pairs)) if not known else known["reference"]
-            size = 2 * self.batch.dpo
-            for start in range(0, len(pairs), size):
-                part = reference[:, start : start + size].flatten()
-                by_hand.dpo_loss(model, pairs[start : start + size], part)
-            size = 2 * self.batch.sft
-            for start in range(0, len(rows), size):
-                by_hand.sft_loss(model, rows[start : start + size])
+            for split in ("held_out", "train") if both_splits else ("held_out",):
+                pairs, rows = self.samples[split]["dpo"], self.samples[split]["sft"]
+                if split not in known:
+                    known[split] = self.reference(model, pairs)
+                size = 2 * self.batch.dpo
+                for start in range(0, len(pairs), size):
+                    part = pairs[start : start + size]
+                    by_hand.dpo_loss(model, part, known[split][:, start : start + len(part)].flatten())
+                size = 2 * self.batch.sft
+                for start in range(0, len(rows), size):
+                    by_hand.sft_loss(model, rows[start : start + size])
             model.train()
 
         return evaluate
+
+    def _timed(self, make: Callable[[], Any]) -> float:
+        """Train and save; setting the trainer up, its model's loading and the precomputing included, is not in it."""
+        trainer = make()
+        started = time.perf_counter()
+        trainer.train()
+        trainer.save_model(f"{self.folder}/adapter")
+        return time.perf_counter() - started
 
 
 def _plain(examples: Sequence[Any]) -> Examples:
@@ -154,11 +176,3 @@ def _plain(examples: Sequence[Any]) -> Examples:
 def _cycle(rows: Sequence[Any], count: int) -> list[Any]:
     """Repeat rows until there are enough."""
     return [rows[place % len(rows)] for place in range(count)]
-
-
-def _timed(make: Callable[[], Any]) -> float:
-    """Train; setting the trainer up, its model's loading and the reference's precomputing included, is not in it."""
-    trainer = make()
-    started = time.perf_counter()
-    trainer.train()
-    return time.perf_counter() - started

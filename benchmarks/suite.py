@@ -27,9 +27,10 @@ NOTES = (
     "base model).",
     "By hand, Sequential and the optima are TRL's SFTTrainer and DPOTrainer (reference precomputed, no activation "
     "checkpointing); the joint methods are a plain loop over pairs of rows with full logits and the reference's "
-    "log-probabilities computed once a run. All evaluate both objectives at the same steps as we do.",
+    "log-probabilities computed once a run. All evaluate both objectives at the same steps and on the same rows as we do, "
+    "and save their adapter.",
     "By hand each kind is a process of its own, clocked from its start: imports and loading the model count there as they do "
-    "in `bench run`. Saving adapters, checkpoints and records counts on our side only.",
+    "in `bench run`. Checking that adapters reload, checkpoints and records count on our side only.",
 )
 
 
@@ -51,7 +52,8 @@ def rows(context: Context) -> Iterator[Row]:
     context.say(f"bench run: {size['steps']} steps a run, 12 runs, {POLICIES} policies evaluated")
     ours = _bench_run(context, folder, suite)
     context.say(f"bench run took {ours:.0f} s; by hand, each kind once")
-    by_hand = {kind: _by_hand(context, folder, suite, kind) for kind in (*COUNTS, "lm-eval")}
+    optimum = _optimum(folder / "results")
+    by_hand = {kind: _by_hand(context, folder, suite, kind, optimum) for kind in (*COUNTS, "lm-eval")}
     counts = COUNTS | {"lm-eval": POLICIES}
     total, work = (sum(by_hand[kind][part] * count for kind, count in counts.items()) for part in ("seconds", "work"))
     yield Row(
@@ -71,13 +73,25 @@ def rows(context: Context) -> Iterator[Row]:
     )
 
 
-def _by_hand(context: Context, folder: Path, suite: dict[str, Any], kind: str) -> dict[str, float]:
-    """Make one run of a kind, or ask one checkpoint the questions, in a fresh process."""
+def _optimum(results: Path) -> dict[str, float]:
+    """Read f* of both objectives from our own run; by hand it is known from the two optima as well."""
+    found = {}
+    for objective in ("dpo", "sft"):
+        (scores,) = results.glob(f"*/jobs/{objective}-optimum-*/scores.json")
+        found[objective] = float(json.loads(scores.read_text(encoding="utf-8"))[f"f_{objective}/train"]["value"])
+    return found
+
+
+def _by_hand(
+    context: Context, folder: Path, suite: dict[str, Any], kind: str, optimum: dict[str, float]
+) -> dict[str, float]:
+    """Make one run of a kind, or ask the checkpoint of the run before the questions, in a fresh process."""
+    trainers = folder / "by-hand"
     if kind == "lm-eval":
-        settings = suite["evaluation"]["lm_eval"]
-        asked = {"source": suite["model"], "mirror": str(context.mirror), "settings": settings}
-        return call(context, "benchmarks.evaluation:checkpoint", begun=time.time(), **asked)
-    run = {"suite": suite, "folder": str(folder / "by-hand"), "kind": kind}
+        asked = {"source": suite["model"], "mirror": str(context.mirror), "settings": suite["evaluation"]["lm_eval"]}
+        adapter = str(trainers / "adapter")
+        return call(context, "benchmarks.evaluation:checkpoint", begun=time.time(), adapter=adapter, **asked)
+    run = {"suite": suite, "folder": str(trainers), "kind": kind, "optimum": optimum}
     return call(context, "benchmarks.run_by_run:measure", begun=time.time(), **run)
 
 

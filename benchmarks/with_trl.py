@@ -144,16 +144,23 @@ def sft_trainer(
 
 
 class AfterSteps(TrainerCallback):  # type: ignore[misc]
-    """Call a function with the model before training, after every so many steps, and at the end."""
+    """Call a function with the model before training, after every so many steps, and at the end.
 
-    def __init__(self, every: int, then: Callable[[Any], None]) -> None:
-        self.every, self.then = every, then
+    It is told whether this is where the whole run starts or ends: `first` and `last` say whether the trainer's does.
+    """
+
+    def __init__(
+        self, every: int, then: Callable[[Any, bool], None], *, first: bool = True, last: bool = True
+    ) -> None:
+        self.every, self.then, self.first, self.last = every, then, first, last
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         """Evaluate the start."""
-        self.then(model)
+        if self.first:
+            self.then(model, True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:
         """Evaluate where it is due."""
-        if state.global_step % self.every == 0 or state.global_step == args.max_steps:
-            self.then(model)
+        at_end = state.global_step == args.max_steps
+        if state.global_step % self.every == 0 or at_end:
+            self.then(model, at_end and self.last)

@@ -99,23 +99,25 @@ def test_other_work_is_refused() -> None:
         training.same_losses(taken, "TRL", "float32")
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo", "mix", "alright", "maxright"])
+@pytest.mark.parametrize("kind", ["sft", "dpo", "sequential", "mix", "alright", "maxright"])
 def test_every_run_by_hand_evaluates_where_ours_does(
     suite: dict[str, Any], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 3 steps, every second: before the first, after the second, after the last."""
-    evaluated: list[bool] = []
+    """Of 3 steps, every second, on training rows too where the run starts and ends; phases of 1 and 2 steps likewise."""
+    both_splits: list[bool] = []
     once = Work.evaluation
 
-    def counted(self: Work) -> Any:
-        evaluate = once(self)
-        return lambda model: (evaluated.append(model.training), evaluate(model))
+    def counted(self: Work, reference: Any = None) -> Any:
+        evaluate = once(self, reference)
+        return lambda model, both: (both_splits.append(both), evaluate(model, both))
 
     monkeypatch.setattr(Work, "evaluation", counted)
     work = Work(suite, str(tmp_path / kind))
-    seconds = {"sft": work.sft, "dpo": work.dpo}.get(kind, lambda: work.joint(kind))()
-    assert len(evaluated) == 3
+    alone = {"sft": work.sft, "dpo": work.dpo, "sequential": work.sequential}
+    seconds = alone[kind]() if kind in alone else work.joint(kind, {"dpo": 0.6, "sft": 1.0})
+    assert both_splits == [True, False, True]
     assert 0 < seconds < 60
+    assert (tmp_path / kind / "adapter" / "adapter_model.safetensors").exists()
 
 
 class Enough(Exception):
