@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import products
+
 NAME = "bench_stretches"
 
 
@@ -119,6 +121,10 @@ def forward(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    if products.in_float32(query, query.shape[0] * query.shape[2]):
+        wide = (query.float(), key.float(), value.float(), _as_scores(attention_mask, torch.float32))
+        mixed, _ = forward(module, *wide, dropout, scaling, stretches, softcap, **others)
+        return mixed.to(query.dtype), None
     if stretches is None and softcap is None:
         plain: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
@@ -160,6 +166,10 @@ def _for_all_heads(tensor: Tensor, heads: int) -> Tensor:
     return tensor[:, :, None].expand(rows, groups, heads // groups, length, size).reshape(rows, heads, length, size)
 
 
+def _as_scores(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return mask if mask is None or mask.dtype is torch.bool else mask.to(dtype)
+
+
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -171,6 +181,7 @@ def _attend(
     scale: float | None,
     softcap: float | None,
 ) -> Tensor:
+    mask = _as_scores(mask, query.dtype)
     if softcap is None:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout_p, is_causal=causal, scale=scale

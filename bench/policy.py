@@ -189,20 +189,28 @@ def load(settings: Model, device: torch.device, pretrained: Path | None = None) 
     Raises:
         ModelError: it cannot be found or loaded.
     """
+    model, tokenizer = load_model(settings, pretrained)
+    policy = Policy(model.to(device), tokenizer, device, settings)
+    _check_kernels(policy)
+    return policy
+
+
+def load_model(settings: Model, pretrained: Path | None = None) -> tuple[Any, Any]:
+    """Load a frozen base model and its tokenizer as they come, to compute as transformers has them do.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    dtype = getattr(torch, settings.dtype)
     try:
-        model, tokenizer = _load(settings, dtype, pretrained)
+        model, tokenizer = _load(settings, getattr(torch, settings.dtype), pretrained)
     except (OSError, ValueError, ImportError) as error:
         detail = str(error).strip().splitlines()[0][:300]
         raise ModelError(f"model {settings.source}:{settings.path or ''}: cannot be loaded: {detail}") from error
-    model.eval().requires_grad_(False)
-    policy = Policy(model.to(device), tokenizer, device, settings)
-    _check_kernels(policy)
-    return policy
+    return model.eval().requires_grad_(False), tokenizer
 
 
 def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple[Any, Any]:
@@ -263,10 +271,12 @@ def _check_kernels(policy: Policy) -> None:
     a row with a shared prompt must equal two plain rows (some attention cannot go by stretch). A few tokens cannot show what a
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
-    from bench import attention
+    from bench import attention, products
     from bench.data import Example
     from bench.objectives import collate, sequence_logps
 
+    if products.install(policy.model):
+        policy.note("this CPU multiplies bfloat16 slower than float32: products are made in float32, and rounded")
     config = policy.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     policy.window = min((window for window in windows if window), default=None)

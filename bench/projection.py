@@ -13,7 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_LOGITS = 1 << 24  # logits in memory at once, 64 MiB
+from bench import products
+
+# Logits in memory at once. On a CPU 16 MiB: what is larger than 32 MiB glibc hands back to the system each time, and every
+# page of the next chunk is a fault.
+CHUNK_LOGITS = {"cpu": 1 << 22}
+CHUNK_LOGITS_ELSEWHERE = 1 << 24
 
 
 def token_logps(head: Any, hidden: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
@@ -25,16 +30,17 @@ def token_logps(head: Any, hidden: Tensor, targets: Tensor, cap: float | None = 
         targets: shape [tokens].
         cap: logits are softly held within ±cap, as Gemma 2 does; None: they are not.
     """
-    size = max(1, CHUNK_LOGITS // getattr(head, "out_features", 1))
+    logits = CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS_ELSEWHERE)
+    size = max(1, logits // getattr(head, "out_features", 1))
     if len(targets) <= size:
         return _plain(head, hidden, targets, cap)
     count = -(-len(targets) // size)
     pieces = list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
-    if not torch.is_grad_enabled():
-        return torch.cat([_plain(head, *piece, cap) for piece in pieces])
     frozen: Any = _FrozenHead
     if cap is None and type(head) is torch.nn.Linear and not any(one.requires_grad for one in head.parameters()):
-        return torch.cat([frozen.apply(*piece, head.weight, head.bias) for piece in pieces])
+        return torch.cat([frozen.apply(*piece, head) for piece in pieces])
+    if not torch.is_grad_enabled():
+        return torch.cat([_plain(head, *piece, cap) for piece in pieces])
     return torch.cat([checkpoint(_plain, head, *piece, cap, use_reentrant=False) for piece in pieces])
 
 
@@ -53,18 +59,21 @@ class _FrozenHead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        logits = F.linear(hidden, weight, bias).float()
-        logps = logits.sub_(logits.logsumexp(-1, keepdim=True))
-        chosen = logps.gather(1, targets[:, None])
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: torch.nn.Linear) -> Tensor:
+        logits = head(hidden).float()
+        chosen = logits.gather(1, targets[:, None])
+        largest = logits.amax(-1, keepdim=True)
+        # In place, and divided by their sum only after the product with W: few passes over what is large.
+        exponentials = logits.sub_(largest).exp_()
+        total = exponentials.sum(-1, keepdim=True)
         if ctx.needs_input_grad[0]:
-            probabilities = logps.exp_()
             rows = torch.arange(len(targets), device=targets.device)
-            probabilities[rows, targets] -= 1
-            ctx.save_for_backward(-(probabilities.to(weight.dtype) @ weight))
-        return chosen[:, 0]
+            exponentials[rows, targets] -= total[:, 0]
+            weight = products.weight_of(head)
+            ctx.save_for_backward((exponentials.to(weight.dtype) @ weight).div_(-total).to(hidden.dtype))
+        return (chosen - largest - total.log())[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * above[0][:, None]).to(gradient.dtype), None, None, None
+        return (gradient * above[0][:, None]).to(gradient.dtype), None, None

@@ -23,15 +23,11 @@ def smollm2(dtype: str) -> dict[str, Any]:
 
 
 def stock_model(source: dict[str, Any]) -> tuple[Any, Any]:
-    """Load the model and tokenizer that this project uses too, with the attention that the model comes with."""
-    import torch
-
+    """Load the model and tokenizer that this project uses too, to compute as transformers has it."""
     from bench import policy
     from bench.settings import Model
 
-    loaded = policy.load(Model(**source), torch.device("cpu"))
-    loaded.model.set_attn_implementation("sdpa")
-    return loaded.model, loaded.tokenizer
+    return policy.load_model(Model(**source))
 
 
 def find_mirror() -> Path | None:

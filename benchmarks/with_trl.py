@@ -149,9 +149,7 @@ class AfterSteps(TrainerCallback):  # type: ignore[misc]
     It is told whether this is where the whole run starts or ends: `first` and `last` say whether the trainer's does.
     """
 
-    def __init__(
-        self, every: int, then: Callable[[Any, bool], None], *, first: bool = True, last: bool = True
-    ) -> None:
+    def __init__(self, every: int, then: Callable[[Any, bool], None], *, first: bool = True, last: bool = True) -> None:
         self.every, self.then, self.first, self.last = every, then, first, last
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any, **_: Any) -> None:

@@ -92,7 +92,7 @@ def test_chunks_give_the_loss_and_gradient_of_the_plain_path(
 ) -> None:
     """18 answer tokens of DPO and 11 of SFT at 4 tokens a chunk: several chunks, of unequal size."""
     plain = loss_and_gradients(made, objective, "plain")
-    monkeypatch.setattr(projection, "CHUNK_LOGITS", 4 * VOCABULARY)
+    monkeypatch.setattr(projection, "CHUNK_LOGITS", {"cpu": 4 * VOCABULARY})
     assert_equal(loss_and_gradients(made, objective, "plain"), plain)
     with torch.no_grad():
         assert float(sft_sum(made.model, collate(ROWS, "plain", CPU))) > 1
@@ -106,7 +106,7 @@ def test_a_trained_projection_gets_its_gradient_in_chunks_too(
     head.weight.requires_grad_(True)
     gradients = []
     for tokens in (1000, 4):
-        monkeypatch.setattr(projection, "CHUNK_LOGITS", tokens * VOCABULARY)
+        monkeypatch.setattr(projection, "CHUNK_LOGITS", {"cpu": tokens * VOCABULARY})
         made.model.zero_grad()
         sft_sum(made.model, collate(ROWS, "plain", CPU)).backward()
         gradients.append(head.weight.grad.clone())
@@ -136,7 +136,7 @@ def test_no_more_logits_than_a_chunk_are_ever_made(
     made: policy.Policy, layout: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forward and backward of 18 answer tokens at 4 a chunk: ⌈18 / 4⌉ = 5 chunks, of 4 tokens at most."""
-    monkeypatch.setattr(projection, "CHUNK_LOGITS", 4 * VOCABULARY)
+    monkeypatch.setattr(projection, "CHUNK_LOGITS", {"cpu": 4 * VOCABULARY})
     with Largest() as seen:
         loss_and_gradients(made, "dpo", layout)
     assert seen.rows == 4
@@ -157,7 +157,7 @@ def test_bfloat16_chunks_stay_within_its_rounding(monkeypatch: pytest.MonkeyPatc
     values, targets = torch.randn(30, 32).bfloat16(), torch.randint(0, VOCABULARY, (30,))
     made = []
     for tokens in (1000, 7):
-        monkeypatch.setattr(projection, "CHUNK_LOGITS", tokens * VOCABULARY)
+        monkeypatch.setattr(projection, "CHUNK_LOGITS", {"cpu": tokens * VOCABULARY})
         hidden = values.clone().requires_grad_(True)
         logps = projection.token_logps(head, hidden, targets)
         assert logps.dtype is torch.float32
