@@ -51,7 +51,7 @@ def install(model: Any) -> bool:
         return False
     for module in model.modules():
         if type(module) is torch.nn.Linear and not module.weight.requires_grad:
-            module.forward = functools.partial(_forward, module)
+            module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
     head.bench_float32 = head.weight.float()
     return True
 

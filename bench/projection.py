@@ -71,7 +71,8 @@ class _FrozenHead(torch.autograd.Function):
             exponentials[rows, targets] -= total[:, 0]
             weight = products.weight_of(head)
             ctx.save_for_backward((exponentials.to(weight.dtype) @ weight).div_(-total).to(hidden.dtype))
-        return (chosen - largest - total.log())[:, 0]
+        logps: Tensor = (chosen - largest - total.log())[:, 0]
+        return logps
 
     @staticmethod
     def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:

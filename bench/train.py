@@ -215,6 +215,8 @@ class Trainer:
                     graphs.append(graph)
                 else:
                     self.accelerator.backward(graph)
+                # What is left of this graph would lie scattered between the next one's tensors, and keep memory from reuse.
+                del value, chosen, graph
         if graphs:
             self.accelerator.backward(torch.stack(graphs).sum())
         if choice.chosen_sft:
