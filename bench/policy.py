@@ -271,10 +271,11 @@ def _check_kernels(policy: Policy) -> None:
     a row with a shared prompt must equal two plain rows (some attention cannot go by stretch). A few tokens cannot show what a
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
-    from bench import attention, products
+    from bench import attention, norms, products
     from bench.data import Example
     from bench.objectives import collate, sequence_logps
 
+    norms.install(policy.model)
     if products.install(policy.model):
         policy.note("this CPU multiplies bfloat16 slower than float32: products are made in float32, and rounded")
     config = policy.model.config.get_text_config()
@@ -300,7 +301,7 @@ def _check_kernels(policy: Policy) -> None:
             raise TypeError("attention of its own")
         shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
         same = torch.allclose(shared, expected, atol=tolerance)
-    except (RuntimeError, ValueError, TypeError):
+    except (RuntimeError, ValueError, TypeError, AttributeError):
         same = False
     policy.layout = "shared_prompt" if same else "plain"
     if not same:

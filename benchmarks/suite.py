@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks import material
 from benchmarks.rows import SECONDS_AT_MOST, Context, Row, RowFailed, at_least
 from benchmarks.sides import call, variables
+from benchmarks.training import DPO_BATCH, SFT_BATCH
 
 METHODS = ("sequential", "mix", "alright", "maxright")
 LAMBDAS = (0.25, 0.5, 0.75)
@@ -96,11 +97,12 @@ def _by_hand(
 
 
 def _size(quick: bool) -> dict[str, Any]:
+    batch_size = {"dpo": DPO_BATCH, "sft": SFT_BATCH}
     if quick:
         return {
             "dtype": "float32",
-            "steps": 4,
-            "batch_size": {"dpo": 2, "sft": 4},
+            "steps": 2,
+            "batch_size": batch_size,
             "pairs": 8,
             "rows": 16,
             "held_out": 4,
@@ -110,8 +112,8 @@ def _size(quick: bool) -> dict[str, Any]:
         }
     return {
         "dtype": "float32",
-        "steps": 8,
-        "batch_size": {"dpo": 2, "sft": 4},
+        "steps": 4,
+        "batch_size": batch_size,
         "pairs": 16,
         "rows": 32,
         "held_out": 6,
