@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 ROWS = 32
 # How much of the time that bfloat16 takes float32 may take at most; noise shall not decide.
 SHARE = 0.85
+_left_alone = False
 
 
 @functools.cache
@@ -36,9 +39,20 @@ def float32_is_faster() -> bool:
 
 def in_float32(inputs: Tensor, rows: int) -> bool:
     """Say whether a product of so many rows is made in float32."""
-    if inputs.dtype is not torch.bfloat16 or inputs.device.type != "cpu" or rows < ROWS:
+    if _left_alone or inputs.dtype is not torch.bfloat16 or inputs.device.type != "cpu" or rows < ROWS:
         return False
     return float32_is_faster()
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Make no product in float32 for a while: a check on a few tokens then compares two layouts and not two roundings."""
+    global _left_alone
+    before, _left_alone = _left_alone, True
+    try:
+        yield
+    finally:
+        _left_alone = before
 
 
 def install(model: Any) -> bool:

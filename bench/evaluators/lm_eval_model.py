@@ -19,7 +19,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from bench import attention
+from bench import attention, products
 from bench.evaluators.shared_rows import (
     PASS_TOKENS_CPU,
     PASS_TOKENS_GPU,
@@ -78,6 +78,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
                 self._tell("this model cannot share contexts between questions: asking each in full, as lm-eval does")
         return str(base.bench_contexts)
 
+    @products.left_alone()
     def _agrees(self, packed: bool) -> bool:
         size = self.model.config.get_text_config().vocab_size
         contexts = [[5, 11, 3, 17, 8], [5, 11, 3, 2], [5, 11, 3, 2, 9, 14, 6]]

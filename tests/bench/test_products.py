@@ -92,3 +92,10 @@ def test_the_choice_is_measured_once_a_process() -> None:
     assert isinstance(first, bool)
     assert products.float32_is_faster() is first
     assert products.float32_is_faster.cache_info().misses == 1
+
+
+def test_checks_can_leave_products_alone(slow_bfloat16: None) -> None:
+    many = torch.zeros(products.ROWS, 4, dtype=torch.bfloat16)
+    with products.left_alone():
+        assert not products.in_float32(many, products.ROWS)
+    assert products.in_float32(many, products.ROWS)
