@@ -94,7 +94,8 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             got = [*self._answers(requests, packed, pass_tokens=0), *self._answers(of_one_token, packed, pass_tokens=0)]
         except Exception:  # whatever a model's own code raises for a cache or a mask it does not know
             return False
-        tolerance = 1e-3 if self.model.dtype == torch.float32 else 0.2
+        # Tokens without sense carry rounding far (1e-3 nats were seen in float32); a wrong way is off by whole nats.
+        tolerance = 1e-2 if self.model.dtype == torch.float32 else 0.2
         return all(abs(one[0] - other[0]) <= tolerance for one, other in zip(got, expected, strict=True))
 
     def _within_window(self, requests: Sequence[Request]) -> bool:
