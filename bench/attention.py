@@ -51,7 +51,7 @@ def _mask(prompt: int, answer: int, dtype: torch.dtype, device: torch.device) ->
 
 
 def added(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn what may be seen into numbers added to scores: every kernel takes those, and none converts them again."""
+    """Turn what may be seen into numbers added to scores, which every kernel takes."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 

@@ -321,7 +321,7 @@ class Trainer:
         scores: dict[str, dict[str, Any]] = {}
         for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
             scores |= self.scores(split)
-        self._write_usage()
+        self.log.usage(self.step, self.collecting.drain())
         self.log.evaluation(self.step, max(self.phase, 0), scores)
         return scores
 
@@ -339,9 +339,6 @@ class Trainer:
             row = {"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}
             self.log.append("evaluation_logps", [row])
         return held_out.scores_of(logps, run.datasets, split, run.suite.objectives, run.reference)
-
-    def _write_usage(self) -> None:
-        self.log.usage(self.step, self.collecting.drain())
 
     def finish(self) -> None:
         """Evaluate a last time and write everything down."""
@@ -373,7 +370,7 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Keep everything a resumed run needs to take the same steps."""
-        self._write_usage()
+        self.log.usage(self.step, self.collecting.drain())
         if self.processes.main:
             checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
 
