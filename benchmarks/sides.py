@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,16 +40,18 @@ class Turns:
 
 
 class Side:
-    """Run `module:function(turns, **settings)` in a fresh process; `with` ends it."""
+    """Run `module:function(turns, **settings)` in a fresh process, with `environment` beside the usual variables; `with` ends it."""
 
-    def __init__(self, context: Context, target: str, **settings: Any) -> None:
+    def __init__(
+        self, context: Context, target: str, environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
         self.name = target
         self.log = context.folder("logs") / f"{target.replace(':', '.')}.txt"
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        environment = variables(context)
+        settled = variables(context) | dict(environment or {})
         self._process = spawn.Process(
-            target=_main, args=(theirs, target, str(self.log), context.threads, environment, settings), daemon=True
+            target=_main, args=(theirs, target, str(self.log), context.threads, settled, settings), daemon=True
         )
         self._process.start()
         theirs.close()
