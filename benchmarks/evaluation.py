@@ -24,7 +24,7 @@ def rows(context: Context) -> Iterator[Row]:
     subjects = material.mmlu_subjects()[::28]
     limit = 14 if context.quick else 20
     for dtype in ("float32",) if context.quick else ("float32", "bfloat16"):
-        settings = {
+        settings: dict[str, Any] = {
             "source": material.smollm2(dtype),
             "mirror": str(context.mirror),
             "tasks": [f"mmlu_{subject}" for subject in subjects],

@@ -40,7 +40,7 @@ class Turns:
 
 
 class Side:
-    """Run `module:function(turns, **settings)` in a fresh process, with `environment` beside the usual variables; `with` ends it."""
+    """Run `module:function(turns, **settings)` in a fresh process with these variables, too; `with` ends it."""
 
     def __init__(
         self, context: Context, target: str, environment: Mapping[str, str] | None = None, **settings: Any
