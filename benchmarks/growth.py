@@ -38,12 +38,12 @@ def _runs(context: Context, folder: Path, model: dict[str, Any]) -> Row:
 
 
 def _lengths(context: Context, folder: Path) -> Row:
-    lengths = (32, 128) if context.quick else (64, 128, 256, 512)
+    lengths, steps = ((32, 128), 1) if context.quick else ((64, 128, 256, 512), 2)
     found = {}
     for length in lengths:
-        suite = _suite(folder, material.smollm2("float32"), length, 2, 1)
+        suite = _suite(folder, material.smollm2("float32"), length, steps, 1)
         found[length] = _seconds(context, folder / f"length-{length}", suite)
-    return _fitted("a suite on SmolLM2-135M, 2 steps a run", "tokens of a row", found)
+    return _fitted(f"a suite on SmolLM2-135M, {steps} {'step' if steps == 1 else 'steps'} a run", "tokens of a row", found)
 
 
 def _models(context: Context, folder: Path, parameters: Mapping[str, int]) -> Row:

@@ -40,7 +40,7 @@ def rows(context: Context) -> Iterator[Row]:
         "float32",
         4,
         8,
-        training={"steps": 4 if context.quick else 10},
+        training={"steps": 3 if context.quick else 10},
         methods=[METHODS[name] for name in names],
     )
     context.say("reference and optima")

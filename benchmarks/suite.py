@@ -102,10 +102,11 @@ def _size(quick: bool) -> dict[str, Any]:
         return {
             "dtype": "float32",
             "steps": 2,
+            "evaluate_every": 2,
             "batch_size": batch_size,
             "pairs": 8,
             "rows": 16,
-            "held_out": 4,
+            "held_out": 2,
             "prompt_tokens": 64,
             "answer_tokens": 32,
             "limit": 3,
@@ -113,6 +114,7 @@ def _size(quick: bool) -> dict[str, Any]:
     return {
         "dtype": "float32",
         "steps": 4,
+        "evaluate_every": 2,
         "batch_size": batch_size,
         "pairs": 16,
         "rows": 32,
@@ -132,7 +134,7 @@ def _suite(folder: Path, size: dict[str, Any]) -> dict[str, Any]:
         training={
             "steps": size["steps"],
             "batch_size": size["batch_size"],
-            "evaluate_every": size["steps"] // 2,
+            "evaluate_every": size["evaluate_every"],
         },
         data={"max_prompt_tokens": size["prompt_tokens"], "max_answer_tokens": size["answer_tokens"]},
         reference={"policy": "sft"},

@@ -16,7 +16,7 @@ from benchmarks.timing import alternate, ratios
 DPO_BATCH, SFT_BATCH = 4, 8
 # Longest prompt, longest answer of a pair and of a row.
 LIMITS: dict[str, Any] = {"prompt_tokens": 192, "answer_tokens": {"dpo": 96, "sft": 160}}
-QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 96, "answer_tokens": {"dpo": 48, "sft": 80}}
+QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 128, "answer_tokens": {"dpo": 64, "sft": 160}}
 # The same work: losses of both sides, step by step. TRL rounds what it logs to four digits after the point or so.
 SAME_LOSS = {"float32": 1e-3, "bfloat16": 5e-2}
 
@@ -25,7 +25,7 @@ def rows(context: Context) -> Iterator[Row]:
     """Measure every step in float32, and in bfloat16 too unless it has to be quick."""
     folder = context.folder("training")
     counts, limits = (
-        ({"pairs": 32, "rows": 64}, QUICK_LIMITS) if context.quick else ({"pairs": 96, "rows": 192}, LIMITS)
+        ({"pairs": 16, "rows": 64}, QUICK_LIMITS) if context.quick else ({"pairs": 96, "rows": 192}, LIMITS)
     )
     call(
         context,
