@@ -43,7 +43,9 @@ def _lengths(context: Context, folder: Path) -> Row:
     for length in lengths:
         suite = _suite(folder, material.smollm2("float32"), length, steps, 1)
         found[length] = _seconds(context, folder / f"length-{length}", suite)
-    return _fitted(f"a suite on SmolLM2-135M, {steps} {'step' if steps == 1 else 'steps'} a run", "tokens of a row", found)
+    return _fitted(
+        f"a suite on SmolLM2-135M, {steps} {'step' if steps == 1 else 'steps'} a run", "tokens of a row", found
+    )
 
 
 def _models(context: Context, folder: Path, parameters: Mapping[str, int]) -> Row:
