@@ -15,9 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from bench import products
 
-# Logits in memory at once. On a CPU 16 MiB: what is larger than 32 MiB glibc hands back to the system each time, and every
+# Logits in memory at once. On a CPU 24 MiB: what is larger than 32 MiB glibc hands back to the system each time, and every
 # page of the next chunk is a fault.
-CHUNK_LOGITS = {"cpu": 1 << 22}
+CHUNK_LOGITS = {"cpu": 3 << 21}
 CHUNK_LOGITS_ELSEWHERE = 1 << 24
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +14,43 @@ from benchmarks.timing import fit_power
 
 # Width, layers and heads of the built-in architecture at two sizes; the first is the built-in world's own.
 SIZES = {"1M": (128, 4, 4), "4M": (272, 4, 8)}
+# Of the rows that models of all sizes are trained on.
+_LENGTH = 128
 
 
 def rows(context: Context) -> Iterator[Row]:
     """Fit one exponent each."""
     folder = context.folder("growth")
     made = call(context, "benchmarks.growth:prepare", folder=str(folder))
-    small = {"source": "local", "path": str(folder / "1M")}
-    yield _runs(context, folder, small)
-    yield _lengths(context, folder)
-    yield _models(context, folder, made["parameters"])
+    yield _runs(context, folder)
+    lengths, steps = ((32, 128), 1) if context.quick else ((64, 128, 256, 512), 2)
+    real = material.smollm2("float32")
+    longer = _seconds(context, folder, {length: _suite(folder, real, length, steps, 1) for length in lengths})
+    how = f"{steps} {'step' if steps == 1 else 'steps'} a run"
+    yield _fitted(f"a suite on SmolLM2-135M, {how}", "tokens of a row", longer)
+    sizes = {
+        made["parameters"][size]: _suite(folder, _local(folder, size), _LENGTH, steps, 1)
+        for size in SIZES
+        if size != "4M" or not context.quick
+    }
+    larger = _seconds(context, folder, sizes) | {made["parameters"]["135M"]: longer[_LENGTH]}
+    yield _fitted(f"a suite with rows of {_LENGTH} tokens, {how}", "parameters of the model", larger)
 
 
-def _runs(context: Context, folder: Path, model: dict[str, Any]) -> Row:
+def _runs(context: Context, folder: Path) -> Row:
     counts, steps = ((1, 4), 6) if context.quick else ((1, 2, 4, 8), 20)
     methods = ["sequential", "mix", "alright", "maxright"]
-    found = {}
+    suites = {}
     for count in counts:
         lambdas = [(one + 1) / (count + 1) for one in range(count)]
-        suite = _suite(folder, model, 32, steps, steps // 2, methods=methods, lambdas=lambdas)
-        found[len(methods) * count] = _seconds(context, folder / f"runs-{count}", suite)
+        changes: dict[str, Any] = {"methods": methods, "lambdas": lambdas}
+        suites[len(methods) * count] = _suite(folder, _local(folder, "1M"), 32, steps, steps // 2, **changes)
+    found = _seconds(context, folder, suites)
     return _fitted(f"a suite of short runs, 1M parameters, {steps} steps each", "number of runs", found)
 
 
-def _lengths(context: Context, folder: Path) -> Row:
-    lengths, steps = ((32, 128), 1) if context.quick else ((64, 128, 256, 512), 2)
-    found = {}
-    for length in lengths:
-        suite = _suite(folder, material.smollm2("float32"), length, steps, 1)
-        found[length] = _seconds(context, folder / f"length-{length}", suite)
-    return _fitted(
-        f"a suite on SmolLM2-135M, {steps} {'step' if steps == 1 else 'steps'} a run", "tokens of a row", found
-    )
-
-
-def _models(context: Context, folder: Path, parameters: Mapping[str, int]) -> Row:
-    found = {}
-    for size, count in parameters.items():
-        if context.quick and size == "4M":
-            continue
-        model = material.smollm2("float32") if size == "135M" else {"source": "local", "path": str(folder / size)}
-        suite = _suite(folder, model, 96, 2 if context.quick else 4, 2)
-        found[count] = _seconds(context, folder / f"model-{size}", suite)
-    return _fitted("a suite with rows of 96 tokens", "parameters of the model", found)
+def _local(folder: Path, size: str) -> dict[str, Any]:
+    return {"source": "local", "path": str(folder / size)}
 
 
 def _fitted(work: str, against: str, found: Mapping[int, float]) -> Row:
@@ -73,11 +67,12 @@ def _fitted(work: str, against: str, found: Mapping[int, float]) -> Row:
     )
 
 
-def _seconds(context: Context, folder: Path, suite: dict[str, Any]) -> float:
-    """Run a suite in a fresh process; add up its jobs' seconds, without start-up and the first loading of libraries."""
-    context.say(f"{folder.name}: {len(suite['methods'])} methods × {len(suite['lambdas'])} λ")
-    made = call(context, "benchmarks.growth:run", suite=suite, folder=str(folder))
-    return float(made["seconds"])
+def _seconds(context: Context, folder: Path, suites: Mapping[int, dict[str, Any]]) -> dict[int, float]:
+    """Run suites one after another in a fresh process; return each one's seconds by the same key."""
+    for at, suite in suites.items():
+        context.say(f"{at:,}: {len(suite['methods'])} methods × {len(suite['lambdas'])} λ")
+    made = call(context, "benchmarks.growth:run", suites=list(suites.values()), folder=str(folder / "results"))
+    return dict(zip(suites, made["seconds"], strict=True))
 
 
 def _suite(folder: Path, model: dict[str, Any], length: int, steps: int, every: int, **changes: Any) -> dict[str, Any]:
@@ -141,15 +136,17 @@ def prepare(turns: Turns, folder: str) -> dict[str, Any]:
     return {"parameters": parameters | {"135M": real.num_parameters()}}
 
 
-def run(turns: Turns, suite: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Run a suite once to warm up, and once from nothing: {"seconds"} of the second time's jobs."""
+def run(turns: Turns, suites: Sequence[dict[str, Any]], folder: str) -> dict[str, Any]:
+    """Run suites from nothing: {"seconds": each one's}, its jobs' added up, without start-up and the first loading."""
     import shutil
 
     from benchmarks.ours import run_jobs
 
+    def jobs_of(suite: dict[str, Any]) -> dict[str, Any]:
+        shutil.rmtree(folder, ignore_errors=True)
+        return run_jobs(turns, suite, folder)
+
     # A short run first: libraries and the model's file are then in memory, whatever the suite's size.
-    warm = suite | {"training": suite["training"] | {"steps": 1}, "methods": ["mix"], "lambdas": [0.5]}
-    run_jobs(turns, warm, f"{folder}-warm-up")
-    shutil.rmtree(folder, ignore_errors=True)
-    made = run_jobs(turns, suite, folder)
-    return {"seconds": sum(job["seconds"] for job in made.values())}
+    short = suites[0]["training"] | {"steps": 1}
+    jobs_of(suites[0] | {"training": short, "methods": ["mix"], "lambdas": [0.5]})
+    return {"seconds": [sum(job["seconds"] for job in jobs_of(suite).values()) for suite in suites]}

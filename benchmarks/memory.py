@@ -33,14 +33,14 @@ def rows(context: Context) -> Iterator[Row]:
         folder=str(folder),
         pairs=6,
         rows=10,
-        **(training.QUICK_LIMITS if context.quick else training.LIMITS),
+        **training.LIMITS,
     )
     suite = material.suite(
         folder,
         "float32",
         4,
         8,
-        training={"steps": 3 if context.quick else 10},
+        training={"steps": 6, "batch_size": {"dpo": 2, "sft": 4}} if context.quick else {"steps": 10},
         methods=[METHODS[name] for name in names],
     )
     context.say("reference and optima")

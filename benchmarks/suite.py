@@ -97,25 +97,24 @@ def _by_hand(
 
 
 def _size(quick: bool) -> dict[str, Any]:
-    batch_size = {"dpo": DPO_BATCH, "sft": SFT_BATCH}
     if quick:
         return {
             "dtype": "float32",
             "steps": 2,
             "evaluate_every": 2,
-            "batch_size": batch_size,
-            "pairs": 8,
-            "rows": 16,
+            "batch_size": {"dpo": 2, "sft": 4},
+            "pairs": 4,
+            "rows": 8,
             "held_out": 2,
             "prompt_tokens": 64,
             "answer_tokens": 32,
-            "limit": 3,
+            "limit": 2,
         }
     return {
         "dtype": "float32",
         "steps": 4,
         "evaluate_every": 2,
-        "batch_size": batch_size,
+        "batch_size": {"dpo": DPO_BATCH, "sft": SFT_BATCH},
         "pairs": 16,
         "rows": 32,
         "held_out": 6,

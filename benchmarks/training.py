@@ -16,7 +16,7 @@ from benchmarks.timing import alternate, ratios
 DPO_BATCH, SFT_BATCH = 4, 8
 # Longest prompt, longest answer of a pair and of a row.
 LIMITS: dict[str, Any] = {"prompt_tokens": 192, "answer_tokens": {"dpo": 96, "sft": 160}}
-QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 128, "answer_tokens": {"dpo": 64, "sft": 160}}
+QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 96, "answer_tokens": {"dpo": 48, "sft": 160}}
 # The same work: losses of both sides, step by step. TRL rounds what it logs to four digits after the point or so.
 SAME_LOSS = {"float32": 1e-3, "bfloat16": 5e-2}
 
@@ -42,11 +42,12 @@ def rows(context: Context) -> Iterator[Row]:
         yield from _dpo(context, folder, dtype, suite)
         if dtype == "float32" and not context.quick:
             yield _held_rate(context, folder, suite)
-        yield _sft(context, folder, dtype, suite)
+        for grouped in (False,) if context.quick else (False, True):
+            yield _sft(context, folder, dtype, suite, grouped)
 
 
 def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> Iterator[Row]:
-    rounds = 2 if context.quick else 5 if dtype == "float32" else 3
+    rounds = 2 if context.quick else 5
     with ExitStack() as stack:
         ours = stack.enter_context(
             Side(context, "benchmarks.ours:steps", suite=suite, folder=f"{folder}/dpo-{dtype}", job="dpo-optimum")
@@ -153,13 +154,14 @@ def _rate(
     )
 
 
-def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> Row:
-    rounds = 2 if context.quick else 5 if dtype == "float32" else 3
-    grouped = can_group()
-    training = suite["training"] | ({"group_by_length": True} if grouped else {})
-    suite = suite | {"training": training}
+def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any], grouped: bool) -> Row:
+    """Measure a step on batches as they are drawn, or of rows of like length, of which TRL has little to pad."""
+    rounds = 2 if context.quick else 5
+    suite = suite | {"training": suite["training"] | {"group_by_length": grouped}}
+    work = f"SFT step, {dtype}" + (", batches grouped by length" if grouped else "")
+    place = f"sft-{dtype}" + ("-grouped" if grouped else "")
     with (
-        Side(context, "benchmarks.ours:steps", suite=suite, folder=f"{folder}/sft-{dtype}", job="sft-optimum") as ours,
+        Side(context, "benchmarks.ours:steps", suite=suite, folder=f"{folder}/{place}", job="sft-optimum") as ours,
         ExitStack() as stack,
     ):
         told = ours.ready()
@@ -172,24 +174,15 @@ def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> R
                 source=suite["model"],
                 examples=[for_trl(examples[row]) for row in order],
                 batch_size=SFT_BATCH,
-                folder=f"{folder}/trl-sft-{dtype}",
+                folder=f"{folder}/trl-{place}",
             )
         )
         trl.ready()
-        context.say(f"SFT step, {dtype}: {rounds} rounds of ours, TRL")
+        context.say(f"{work}: {rounds} rounds of ours, TRL")
         taken = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds)
     seconds = {name: [one["seconds"] for one in results] for name, results in taken.items()}
     facts = {"largest_loss_difference": same_losses(taken, "TRL", dtype), "rows_a_step": SFT_BATCH}
-    row = _row(f"SFT step, {dtype}", "TRL SFTTrainer, completion-only", seconds, "TRL", 2.0, facts)
-    how = "grouped by length on both sides" if grouped else "not grouped by length on either side"
-    return Row(**{**vars(row), "notes": [f"Batches are {how}; both sides take the same ones."]})
-
-
-def can_group() -> bool:
-    """Say whether this version can group batches by length."""
-    from bench.settings import Training
-
-    return "group_by_length" in Training.model_fields
+    return _row(work, "TRL SFTTrainer, completion-only", seconds, "TRL", 2.0, facts)
 
 
 def for_trl(example: dict[str, Any]) -> dict[str, list[int]]:
