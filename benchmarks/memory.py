@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from typing import Any
+
 from benchmarks import material, training
 from benchmarks.rows import Context, Row, RowFailed, at_most
 from benchmarks.sides import call
@@ -35,12 +37,14 @@ def rows(context: Context) -> Iterator[Row]:
         rows=10,
         **training.LIMITS,
     )
+    quick: dict[str, Any] = {"max_prompt_tokens": 96, "max_answer_tokens": 48}
     suite = material.suite(
         folder,
         "float32",
         4,
         8,
-        training={"steps": 6, "batch_size": {"dpo": 2, "sft": 4}} if context.quick else {"steps": 10},
+        training={"steps": 10},
+        data=quick if context.quick else {},
         methods=[METHODS[name] for name in names],
     )
     context.say("reference and optima")
