@@ -23,22 +23,18 @@ def rows(context: Context) -> Iterator[Row]:
     folder = context.folder("growth")
     made = call(context, "benchmarks.growth:prepare", folder=str(folder))
     yield _runs(context, folder)
-    lengths, steps = ((32, 128), 1) if context.quick else ((64, 128, 256, 512), 2)
+    lengths, steps = (64, 128, 256, 512), 2
     real = material.smollm2("float32")
     longer = _seconds(context, folder, {length: _suite(folder, real, length, steps, 1) for length in lengths})
-    how = f"{steps} {'step' if steps == 1 else 'steps'} a run"
+    how = f"{steps} steps a run"
     yield _fitted(f"a suite on SmolLM2-135M, {how}", "tokens of a row", longer)
-    sizes = {
-        made["parameters"][size]: _suite(folder, _local(folder, size), _LENGTH, steps, 1)
-        for size in SIZES
-        if size != "4M" or not context.quick
-    }
+    sizes = {made["parameters"][size]: _suite(folder, _local(folder, size), _LENGTH, steps, 1) for size in SIZES}
     larger = _seconds(context, folder, sizes) | {made["parameters"]["135M"]: longer[_LENGTH]}
     yield _fitted(f"a suite with rows of {_LENGTH} tokens, {how}", "parameters of the model", larger)
 
 
 def _runs(context: Context, folder: Path) -> Row:
-    counts, steps = ((1, 4), 6) if context.quick else ((1, 2, 4, 8), 20)
+    counts, steps = (1, 2, 4, 8), 20
     methods = ["sequential", "mix", "alright", "maxright"]
     suites = {}
     for count in counts:

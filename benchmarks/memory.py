@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from benchmarks import material, training
 from benchmarks.rows import Context, Row, RowFailed, at_most
@@ -18,15 +17,14 @@ METHODS = {
 }
 
 
-# Times ALRIGHT's peak, at most; None: for comparison only, and not measured when it has to be quick.
+# Times ALRIGHT's peak, at most; None: for comparison only.
 GOALS = {"maxright": 1.05, "mix-accumulate": 1.05, "mix-joint": None}
 
 
 def rows(context: Context) -> Iterator[Row]:
     """Run every method on one and the same batch of pairs and of rows, over and over, so that none meets a longer one."""
     folder = context.folder("memory")
-    measured = [name for name, goal in GOALS.items() if goal or not context.quick]
-    names = ["alright", *measured]
+    names = ["alright", *GOALS]
     call(
         context,
         "benchmarks.material:write",
@@ -36,14 +34,12 @@ def rows(context: Context) -> Iterator[Row]:
         rows=10,
         **training.LIMITS,
     )
-    quick: dict[str, Any] = {"max_prompt_tokens": 96, "max_answer_tokens": 48}
     suite = material.suite(
         folder,
         "float32",
         4,
         8,
         training={"steps": 10},
-        data=quick if context.quick else {},
         methods=[METHODS[name] for name in names],
     )
     context.say("reference and optima")
@@ -58,12 +54,11 @@ def rows(context: Context) -> Iterator[Row]:
             raise RowFailed("ALRIGHT's coin never fell on one of the objectives: more steps are needed")
         return float(found["peak_memory_bytes"]["value"])
 
-    rounds = 1 if context.quick else 2
+    rounds = 2
     context.say(f"{rounds} runs of {', '.join(names)}, each in a fresh process")
     # A default value binds the name: each side is a function of no arguments.
     peaks = alternate({name: lambda name=name: peak(name) for name in names}, rounds, warm_up=0)  # type: ignore[misc]
-    for name in measured:
-        goal = GOALS[name]
+    for name, goal in GOALS.items():
         yield Row(
             f"peak memory of {name}",
             "ALRIGHT",
