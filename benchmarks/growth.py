@@ -26,11 +26,10 @@ def rows(context: Context) -> Iterator[Row]:
     lengths, steps = (64, 128, 256, 512), 2
     real = material.smollm2("float32")
     longer = _seconds(context, folder, {length: _suite(folder, real, length, steps, 1) for length in lengths})
-    how = f"{steps} steps a run"
-    yield _fitted(f"a suite on SmolLM2-135M, {how}", "tokens of a row", longer)
+    yield _fitted(f"a suite on SmolLM2-135M, {steps} steps a run", "tokens of a row", longer)
     sizes = {made["parameters"][size]: _suite(folder, _local(folder, size), _LENGTH, steps, 1) for size in SIZES}
     larger = _seconds(context, folder, sizes) | {made["parameters"]["135M"]: longer[_LENGTH]}
-    yield _fitted(f"a suite with rows of {_LENGTH} tokens, {how}", "parameters of the model", larger)
+    yield _fitted(f"a suite with rows of {_LENGTH} tokens, {steps} steps a run", "parameters of the model", larger)
 
 
 def _runs(context: Context, folder: Path) -> Row:
