@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from bench import products
 
-# Logits in memory at once. On a CPU 24 MiB: what is larger than 32 MiB glibc hands back to the system each time, and every
-# page of the next chunk is a fault.
+# Logits in memory at once. On a CPU 24 MiB: what is larger than 32 MiB glibc hands back to the system at once, and every
+# page of the next chunk is a fault; smaller chunks read the weights more often.
 CHUNK_LOGITS = {"cpu": 3 << 21}
 CHUNK_LOGITS_ELSEWHERE = 1 << 24
 

@@ -5,6 +5,7 @@ All validation of an experiment's settings is in these two files or in `suite_fi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -60,7 +61,7 @@ def refuse_equal_labels(methods: Sequence[Method]) -> None:
         raise ValueError("methods: two share a name; give each its own 'label'")
 
 
-class Experiment(Frozen):
+class Experiment(Frozen, ABC):
     """Hold what every suite has, whether it trains language models (`Suite`) or a toy problem (`toy_suite.ToySuite`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -69,14 +70,14 @@ class Experiment(Frozen):
     smoke: bool = Field(default=False, exclude=True)
 
     @property
+    @abstractmethod
     def size(self) -> str:
         """How much there is to run, in words: methods × λ × seeds and steps."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def contents(self) -> str:
         """What the suite holds, in words: methods by name, λ, seeds and steps."""
-        raise NotImplementedError
 
 
 class Suite(Experiment):

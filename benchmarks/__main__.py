@@ -33,7 +33,7 @@ GROUPS = {
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
 }
-# Their figures say little about short rows and few steps.
+# Short rows and few steps would say little about them: always at full size, and only when asked for by name or with all.
 NEVER_QUICK = ("memory", "growth")
 
 
@@ -92,6 +92,7 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
     """Measure one group; what it yields before it fails is kept, with the reason."""
     from bench import environment
 
+    quick = context.quick and name not in NEVER_QUICK
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
     failed = None
@@ -105,10 +106,10 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
     kept = ("posttrain-bench", "torch", "transformers", "peft", "trl", "lm-eval")
     return {
         "title": GROUPS[name],
-        "command": "make bench QUICK=1" if context.quick else "make bench",
+        "command": "make bench QUICK=1" if quick else "make bench",
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": time.perf_counter() - started,
-        "quick": context.quick,
+        "quick": quick,
         "real_data": context.real_data,
         "threads": context.threads,
         "commit": environment.commit(),

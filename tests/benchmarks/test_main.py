@@ -61,6 +61,15 @@ def test_one_group_alone_leaves_the_others_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("groups")
+def test_quick_leaves_out_what_short_rows_say_little_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "NEVER_QUICK", ("breaks",))
+    code, told = run(tmp_path, "--quick")
+    assert (code, list(told)) == (0, ["works"])
+    _, told = run(tmp_path, "--quick", "--only", "breaks")
+    assert (told["breaks"]["quick"], told["breaks"]["command"]) == (False, "make bench")
+
+
+@pytest.mark.usefixtures("groups")
 def test_an_unknown_group_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(tmp_path, "--only", "trainign")
