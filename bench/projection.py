@@ -1,4 +1,4 @@
-"""The vocabulary projection: hidden states → log-probabilities of given tokens, in chunks on long batches.
+"""The vocabulary projection: hidden states → log-probabilities of given tokens, with few logits in memory at once.
 
 A batch's logits, tokens × vocabulary in float32, can outweigh the model. Above `CHUNK_LOGITS` they are made, used and
 dropped chunk by chunk; a smaller batch is one plain cross-entropy and pays nothing.
@@ -15,10 +15,12 @@ from torch.utils.checkpoint import checkpoint
 
 from bench import products
 
-# Logits in memory at once. On a CPU 24 MiB: what is larger than 32 MiB glibc hands back to the system at once, and every
-# page of the next chunk is a fault; smaller chunks read the weights more often.
+# Logits in memory at once: on a CPU 24 MiB, which stay in its cache from one pass over them to the next.
 CHUNK_LOGITS = {"cpu": 3 << 21}
 CHUNK_LOGITS_ELSEWHERE = 1 << 24
+# Tokens for which a part of a frozen vocabulary is read once.
+BLOCK_TOKENS = {"cpu": 1 << 10}
+BLOCK_TOKENS_ELSEWHERE = 1 << 12
 
 
 def token_logps(head: Any, hidden: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
@@ -30,18 +32,23 @@ def token_logps(head: Any, hidden: Tensor, targets: Tensor, cap: float | None = 
         targets: shape [tokens].
         cap: logits are softly held within ±cap, as Gemma 2 does; None: they are not.
     """
-    logits = CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS_ELSEWHERE)
-    size = max(1, logits // getattr(head, "out_features", 1))
-    if len(targets) <= size:
+    device, vocabulary = hidden.device.type, getattr(head, "out_features", 1)
+    chunk = CHUNK_LOGITS.get(device, CHUNK_LOGITS_ELSEWHERE)
+    if len(targets) <= max(1, chunk // vocabulary):
         return _plain(head, hidden, targets, cap)
-    count = -(-len(targets) // size)
-    pieces = list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
     frozen: Any = _FrozenHead
     if cap is None and type(head) is torch.nn.Linear and not any(one.requires_grad for one in head.parameters()):
-        return torch.cat([frozen.apply(*piece, head) for piece in pieces])
+        blocks = _pieces(hidden, targets, min(chunk, BLOCK_TOKENS.get(device, BLOCK_TOKENS_ELSEWHERE)))
+        return torch.cat([frozen.apply(*block, head, chunk) for block in blocks])
+    pieces = _pieces(hidden, targets, max(1, chunk // vocabulary))
     if not torch.is_grad_enabled():
         return torch.cat([_plain(head, *piece, cap) for piece in pieces])
     return torch.cat([checkpoint(_plain, head, *piece, cap, use_reentrant=False) for piece in pieces])
+
+
+def _pieces(hidden: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
+    count = -(-len(targets) // size)
+    return list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
 def _plain(head: Any, hidden: Tensor, targets: Tensor, cap: float | None) -> Tensor:
@@ -52,29 +59,56 @@ def _plain(head: Any, hidden: Tensor, targets: Tensor, cap: float | None) -> Ten
 
 
 class _FrozenHead(torch.autograd.Function):
-    """Compute a chunk's log-probabilities, and with them their gradient, so that backward makes no logits again.
+    """Compute log-probabilities a part of the vocabulary at a time, and with them their gradient.
 
-    ∂ log p(target) / ∂ hidden = W[target] − Σ_v p(v) W[v] is known as soon as the logits are; what comes from above is a
+    ∂ log p(target) / ∂ hidden = (1 − p(target)) W[target] − Σ_{v ≠ target} p(v) W[v]. Its sum and log p's grow part by part,
+    relative to the largest logit so far; once they are complete no logits are needed again, and what comes from above is a
     factor a token. Only this vector is kept, of the size of the hidden states.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: torch.nn.Linear) -> Tensor:
-        logits = head(hidden).float()
-        chosen = logits.gather(1, targets[:, None])
-        largest = logits.amax(-1, keepdim=True)
-        # In place, and divided by their sum only after the product with W: few passes over what is large.
-        exponentials = logits.sub_(largest).exp_()
-        total = exponentials.sum(-1, keepdim=True)
-        if ctx.needs_input_grad[0]:
-            rows = torch.arange(len(targets), device=targets.device)
-            exponentials[rows, targets] -= total[:, 0]
-            weight = products.weight_of(head)
-            ctx.save_for_backward((exponentials.to(weight.dtype) @ weight).div_(-total).to(hidden.dtype))
-        logps: Tensor = (chosen - largest - total.log())[:, 0]
-        return logps
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: torch.nn.Linear, chunk: int) -> Tensor:
+        weight, wanted = products.weight_of(head), ctx.needs_input_grad[0]
+        width = max(1, chunk // len(targets))
+        # One piece of memory for all parts: memory that is new each time costs a page fault every 4 KiB.
+        space = torch.empty(len(targets) * width, device=hidden.device)
+        chosen = torch.zeros(len(targets), 1, device=hidden.device)
+        largest, others = torch.full_like(chosen, -torch.inf), torch.zeros_like(chosen)
+        mixed = torch.zeros(hidden.shape, device=hidden.device) if wanted else None
+        for start in range(0, len(weight), width):
+            part = weight[start : start + width]
+            logits = space[: len(targets) * len(part)].view(len(targets), len(part))
+            _product(hidden, part, None if head.bias is None else head.bias[start : start + width], logits)
+            column = targets[:, None] - start
+            inside = (column >= 0) & (column < len(part))
+            column = column.clamp(0, len(part) - 1)
+            chosen = torch.where(inside, logits.gather(1, column), chosen)
+            before, largest = largest, torch.maximum(largest, logits.amax(-1, keepdim=True))
+            exponentials = logits.sub_(largest).exp_()
+            # Without the target, so that 1 − p(target) is exact where the target is all but certain.
+            exponentials.scatter_(1, column, exponentials.gather(1, column).masked_fill_(inside, 0))
+            shrunk = (before - largest).exp_()
+            others.mul_(shrunk).add_(exponentials.sum(-1, keepdim=True))
+            if mixed is not None:
+                mixed.mul_(shrunk).add_(exponentials.to(part.dtype) @ part)
+        total = others + (chosen - largest).exp_()
+        if mixed is not None:
+            ctx.save_for_backward((weight[targets] * others).sub_(mixed).div_(total).to(hidden.dtype))
+        return (chosen - largest - total.log())[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *above: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * above[0][:, None]).to(gradient.dtype), None, None
+        return (gradient * above[0][:, None]).to(gradient.dtype), None, None, None
+
+
+def _product(hidden: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """Write hidden · weightᵀ + bias into float32 `out`, rounded as the model's own projection rounds it."""
+    if weight.dtype is not torch.float32:
+        out.copy_(F.linear(hidden, weight, bias))
+        return
+    torch.mm(hidden.float(), weight.T, out=out)
+    if bias is not None:
+        out.add_(bias)
+    if hidden.dtype is not torch.float32:
+        out.copy_(out.to(hidden.dtype))

@@ -117,29 +117,48 @@ def test_a_trained_projection_gets_its_gradient_in_chunks_too(
 
 
 class Largest(TorchDispatchMode):
-    """Note the largest first dimension of any tensor with the vocabulary as its last."""
+    """Note the most logits that one product with the vocabulary's weights, or a part of them, makes."""
 
-    rows = 0
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.place, self.hidden, self.logits, self.made = weight.untyped_storage().data_ptr(), weight.shape[1], 0, 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for one in result if isinstance(result, tuple | list) else (result,):
-            if function is torch.ops.aten.t.default:  # the weights turned round, not logits
-                continue
-            if isinstance(one, torch.Tensor) and one.ndim and one.shape[-1] == VOCABULARY:
-                self.rows = max(self.rows, one.numel() // VOCABULARY)
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.mm.out, torch.ops.aten.addmm.default):
+            places = [one.untyped_storage().data_ptr() for one in args if isinstance(one, torch.Tensor)]
+            if self.place in places and result.shape[-1] != self.hidden:
+                self.logits = max(self.logits, result.numel())
+                self.made += result.numel()
         return result
 
 
 @pytest.mark.parametrize("layout", ["plain", "shared_prompt"])
+@pytest.mark.parametrize("tokens", [1000, 10])
 def test_no_more_logits_than_a_chunk_are_ever_made(
-    made: policy.Policy, layout: Any, monkeypatch: pytest.MonkeyPatch
+    made: policy.Policy, layout: Any, tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward and backward of 18 answer tokens at 4 a chunk: ⌈18 / 4⌉ = 5 chunks, of 4 tokens at most."""
+    """Forward and backward of 18 answer tokens, in one block or in two: never many logits at a time.
+
+    Each is made once, but for capped ones, which are made again backward.
+    """
     monkeypatch.setattr(projection, "CHUNK_LOGITS", {"cpu": 4 * VOCABULARY})
-    with Largest() as seen:
+    monkeypatch.setattr(projection, "BLOCK_TOKENS", {"cpu": tokens})
+    with Largest(made.model_alone().get_output_embeddings().weight) as seen:
         loss_and_gradients(made, "dpo", layout)
-    assert seen.rows == 4
+    assert 3 * VOCABULARY < seen.logits <= 4 * VOCABULARY
+    capped = getattr(made.model_alone().config, "final_logit_softcapping", None) is not None
+    assert seen.made == (2 if capped else 1) * 18 * VOCABULARY
+
+
+def test_a_target_that_is_all_but_certain_keeps_an_exact_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits 0 and 20 for two tokens: ∂ log p(second) = (W₂ − W₁) · (1 − p), with 1 − p = 1 / (1 + e²⁰) = 2.0612e-9."""
+    monkeypatch.setattr(projection, "CHUNK_LOGITS", {"cpu": 1})
+    head = torch.nn.Linear(1, 2, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.tensor([[0.0], [20.0]]))
+    hidden = torch.ones(3, 1, requires_grad=True)
+    projection.token_logps(head, hidden, torch.tensor([1, 1, 1])).sum().backward()
+    torch.testing.assert_close(hidden.grad, torch.full((3, 1), 20 * 2.0612e-9), rtol=1e-4, atol=0)
 
 
 def test_a_batch_below_the_chunk_is_one_plain_cross_entropy() -> None:
