@@ -17,6 +17,8 @@ DPO_BATCH, SFT_BATCH = 4, 8
 # Longest prompt, longest answer of a pair and of a row.
 LIMITS: dict[str, Any] = {"prompt_tokens": 192, "answer_tokens": {"dpo": 96, "sft": 160}}
 QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 96, "answer_tokens": {"dpo": 48, "sft": 160}}
+# Turns before those that count: memory grows until the largest rows have been seen.
+WARM_UP, QUICK_WARM_UP = 2, 1
 # The same work: losses of both sides, step by step. TRL rounds what it logs to four digits after the point or so.
 SAME_LOSS = {"float32": 1e-3, "bfloat16": 5e-2}
 
@@ -47,13 +49,13 @@ def rows(context: Context) -> Iterator[Row]:
 
 
 def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> Iterator[Row]:
-    rounds = 2 if context.quick else 5
+    rounds, warm_up = (2, QUICK_WARM_UP) if context.quick else (7 if dtype == "float32" else 5, WARM_UP)
     with ExitStack() as stack:
         ours = stack.enter_context(
             Side(context, "benchmarks.ours:steps", suite=suite, folder=f"{folder}/dpo-{dtype}", job="dpo-optimum")
         )
         told = ours.ready()
-        order = [row for batch in told["batches"]["dpo"][: rounds + 2] for row in batch]
+        order = [row for batch in told["batches"]["dpo"][: warm_up + rounds + 1] for row in batch]
         examples = told["examples"]["dpo"]
         pairs = [json.loads(line) for line in (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
         trl = {
@@ -86,7 +88,7 @@ def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> I
             if name != "ours":
                 side.ready()
         context.say(f"DPO step, {dtype}: {rounds} rounds of {', '.join(sides)}")
-        taken = alternate({name: side.turn for name, side in sides.items()}, rounds)
+        taken = alternate({name: side.turn for name, side in sides.items()}, rounds, warm_up)
     seconds = {name: [one["seconds"] for one in results] for name, results in taken.items()}
     difference = max(same_losses(taken, name, dtype) for name in sides if name not in ("ours", "matmul"))
     facts = {"largest_loss_difference": difference, "pairs_a_step": DPO_BATCH}
@@ -95,7 +97,8 @@ def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> I
     if "TRL, reference at each step" in seconds:
         name = "TRL, reference at each step"
         yield _row(f"DPO step, {dtype}", f"{name} (its default)", seconds, name, None, facts)
-    yield _rate(dtype, [examples[row] for row in order], suite, taken, goal=0.7 if dtype == "float32" else None)
+    counted = [examples[row] for row in order[warm_up * DPO_BATCH :]]
+    yield _rate(dtype, counted, suite, taken, goal=0.7 if dtype == "float32" else None)
 
 
 def _row(
@@ -122,25 +125,28 @@ def _held_rate(context: Context, folder: Path, suite: dict[str, Any]) -> Row:
         told = ours.ready()
         matmul.ready()
         context.say(f"DPO step, float32, matrix products held to AVX2: {rounds} rounds")
-        taken = alternate({"ours": ours.turn, "matmul": matmul.turn}, rounds)
-    order = [told["examples"]["dpo"][row] for batch in told["batches"]["dpo"][: rounds + 2] for row in batch]
-    row = _rate("float32, products held to AVX2", order, suite, taken, goal=None)
+        taken = alternate({"ours": ours.turn, "matmul": matmul.turn}, rounds, WARM_UP)
+    batches = told["batches"]["dpo"][WARM_UP : WARM_UP + rounds]
+    counted = [told["examples"]["dpo"][row] for batch in batches for row in batch]
+    row = _rate("float32, products held to AVX2", counted, suite, taken, goal=None)
     note = "Held to AVX2: MKL_ENABLE_INSTRUCTIONS=AVX2 on both sides; MKL heeds it on CPUs of Intel."
     return Row(**{**vars(row), "notes": [note]})
 
 
 def _rate(
     how: str,
-    order: Sequence[dict[str, Any]],
+    pairs: Sequence[dict[str, Any]],
     suite: dict[str, Any],
     taken: dict[str, list[dict[str, Any]]],
     goal: float | None,
 ) -> Row:
-    """Hold the DPO step's model FLOPs a second against the machine's own matrix multiply in the same round."""
+    """Hold the DPO step's model FLOPs a second against the machine's own matrix multiply in the same round.
+
+    `pairs`: those of the rounds that count, in order.
+    """
     seconds = [one["seconds"] for one in taken["ours"]]
     model = flops.Shape(**flops.SMOLLM2, rank=suite["lora"]["rank"])
-    # The first batch was the warm-up's.
-    batches = [order[start : start + DPO_BATCH] for start in range(DPO_BATCH, len(order), DPO_BATCH)]
+    batches = [pairs[start : start + DPO_BATCH] for start in range(0, len(pairs), DPO_BATCH)]
     counted = [flops.dpo_step(model, batch) for batch in batches[: len(seconds)]]
     rates = ratios(counted, seconds)
     speeds = [one["flops_per_second"] for one in taken["matmul"]]
@@ -156,7 +162,7 @@ def _rate(
 
 def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any], grouped: bool) -> Row:
     """Measure a step on batches as they are drawn, or of rows of like length, of which TRL has little to pad."""
-    rounds = 2 if context.quick else 5
+    rounds, warm_up = (2, QUICK_WARM_UP) if context.quick else (5, WARM_UP)
     suite = suite | {"training": suite["training"] | {"group_by_length": grouped}}
     work = f"SFT step, {dtype}" + (", batches grouped by length" if grouped else "")
     place = f"sft-{dtype}" + ("-grouped" if grouped else "")
@@ -165,7 +171,7 @@ def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any], grou
         ExitStack() as stack,
     ):
         told = ours.ready()
-        order = [row for batch in told["batches"]["sft"][: rounds + 2] for row in batch]
+        order = [row for batch in told["batches"]["sft"][: warm_up + rounds + 1] for row in batch]
         examples = told["examples"]["sft"]
         trl = stack.enter_context(
             Side(
@@ -179,7 +185,7 @@ def _sft(context: Context, folder: Path, dtype: str, suite: dict[str, Any], grou
         )
         trl.ready()
         context.say(f"{work}: {rounds} rounds of ours, TRL")
-        taken = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds)
+        taken = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds, warm_up)
     seconds = {name: [one["seconds"] for one in results] for name, results in taken.items()}
     facts = {"largest_loss_difference": same_losses(taken, "TRL", dtype), "rows_a_step": SFT_BATCH}
     return _row(work, "TRL SFTTrainer, completion-only", seconds, "TRL", 2.0, facts)
