@@ -34,13 +34,14 @@ def token_logps(head: Any, hidden: Tensor, targets: Tensor, cap: float | None = 
     """
     device, vocabulary = hidden.device.type, getattr(head, "out_features", 1)
     chunk = CHUNK_LOGITS.get(device, CHUNK_LOGITS_ELSEWHERE)
-    if len(targets) <= max(1, chunk // vocabulary):
+    at_once = max(1, chunk // vocabulary)
+    if len(targets) <= at_once:
         return _plain(head, hidden, targets, cap)
     frozen: Any = _FrozenHead
     if cap is None and type(head) is torch.nn.Linear and not any(one.requires_grad for one in head.parameters()):
         blocks = _pieces(hidden, targets, min(chunk, BLOCK_TOKENS.get(device, BLOCK_TOKENS_ELSEWHERE)))
         return torch.cat([frozen.apply(*block, head, chunk) for block in blocks])
-    pieces = _pieces(hidden, targets, max(1, chunk // vocabulary))
+    pieces = _pieces(hidden, targets, at_once)
     if not torch.is_grad_enabled():
         return torch.cat([_plain(head, *piece, cap) for piece in pieces])
     return torch.cat([checkpoint(_plain, head, *piece, cap, use_reentrant=False) for piece in pieces])
@@ -69,7 +70,7 @@ class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: torch.nn.Linear, chunk: int) -> Tensor:
         weight, wanted = products.weight_of(head), ctx.needs_input_grad[0]
-        width = max(1, chunk // len(targets))
+        width = min(len(weight), chunk // len(targets))
         # One piece of memory for all parts: memory that is new each time costs a page fault every 4 KiB.
         space = torch.empty(len(targets) * width, device=hidden.device)
         chosen = torch.zeros(len(targets), 1, device=hidden.device)

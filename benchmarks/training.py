@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,7 @@ def _dpo(context: Context, folder: Path, dtype: str, suite: dict[str, Any]) -> I
     if "TRL, reference at each step" in seconds:
         name = "TRL, reference at each step"
         yield _row(f"DPO step, {dtype}", f"{name} (its default)", seconds, name, None, facts)
-    counted = [examples[row] for row in order[warm_up * DPO_BATCH :]]
-    yield _rate(dtype, counted, suite, taken, goal=0.7 if dtype == "float32" else None)
+    yield _rate(dtype, told, warm_up, suite, taken, goal=0.7 if dtype == "float32" else None)
 
 
 def _row(
@@ -126,28 +125,24 @@ def _held_rate(context: Context, folder: Path, suite: dict[str, Any]) -> Row:
         matmul.ready()
         context.say(f"DPO step, float32, matrix products held to AVX2: {rounds} rounds")
         taken = alternate({"ours": ours.turn, "matmul": matmul.turn}, rounds, WARM_UP)
-    batches = told["batches"]["dpo"][WARM_UP : WARM_UP + rounds]
-    counted = [told["examples"]["dpo"][row] for batch in batches for row in batch]
-    row = _rate("float32, products held to AVX2", counted, suite, taken, goal=None)
+    row = _rate("float32, products held to AVX2", told, WARM_UP, suite, taken, goal=None)
     note = "Held to AVX2: MKL_ENABLE_INSTRUCTIONS=AVX2 on both sides; MKL heeds it on CPUs of Intel."
     return Row(**{**vars(row), "notes": [note]})
 
 
 def _rate(
     how: str,
-    pairs: Sequence[dict[str, Any]],
+    told: dict[str, Any],
+    warm_up: int,
     suite: dict[str, Any],
     taken: dict[str, list[dict[str, Any]]],
     goal: float | None,
 ) -> Row:
-    """Hold the DPO step's model FLOPs a second against the machine's own matrix multiply in the same round.
-
-    `pairs`: those of the rounds that count, in order.
-    """
+    """Hold the DPO step's model FLOPs a second against the machine's own matrix multiply in the same round."""
     seconds = [one["seconds"] for one in taken["ours"]]
     model = flops.Shape(**flops.SMOLLM2, rank=suite["lora"]["rank"])
-    batches = [pairs[start : start + DPO_BATCH] for start in range(0, len(pairs), DPO_BATCH)]
-    counted = [flops.dpo_step(model, batch) for batch in batches[: len(seconds)]]
+    pairs, batches = told["examples"]["dpo"], told["batches"]["dpo"][warm_up : warm_up + len(seconds)]
+    counted = [flops.dpo_step(model, [pairs[row] for row in batch]) for batch in batches]
     rates = ratios(counted, seconds)
     speeds = [one["flops_per_second"] for one in taken["matmul"]]
     return Row(
