@@ -121,7 +121,8 @@ def forward(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    if products.in_float32(query, query.shape[0] * query.shape[2]):
+    # PyTorch's attention on a CPU: as fast forward, and backward four times as fast as in bfloat16, with a unit for it too.
+    if products.worth_widening(query, query.shape[0] * query.shape[2]):
         wide = (query.float(), key.float(), value.float(), _as_scores(attention_mask, torch.float32))
         mixed, _ = forward(module, *wide, dropout, scaling, stretches, softcap, **others)
         return mixed.to(query.dtype), None

@@ -271,7 +271,7 @@ def _check_kernels(policy: Policy) -> None:
     a row with a shared prompt must equal two plain rows (some attention cannot go by stretch). A few tokens cannot show what a
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
-    from bench import attention, norms, products
+    from bench import attention, norms, probe, products
     from bench.data import Example
     from bench.objectives import collate, sequence_logps
 
@@ -281,16 +281,16 @@ def _check_kernels(policy: Policy) -> None:
     config = policy.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     policy.window = min((window for window in windows if window), default=None)
-    ids = [token % config.vocab_size for token in (5, 11, 3, 17, 8, 2, 9)]
+    ids = probe.tokens(policy.tokenizer, 7, config.vocab_size)
     example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
     batch = collate([example], "plain", policy.device)
     policy.model.bench_full_logits = True
     expected = sequence_logps(policy.model, batch)
     policy.model.bench_full_logits = False
     policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
-    tolerance = 1e-3 if policy.settings.dtype == "float32" else 0.2
+    dtype = policy.model.dtype
     try:
-        fast = torch.allclose(sequence_logps(policy.model, batch), expected, atol=tolerance)
+        fast = probe.agree(sequence_logps(policy.model, batch), expected, dtype)
     except (AttributeError, TypeError):
         fast = False
     policy.model.bench_full_logits = not fast
@@ -300,7 +300,7 @@ def _check_kernels(policy: Policy) -> None:
         if not attention.install(policy.model):
             raise TypeError("attention of its own")
         shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
-        same = torch.allclose(shared, expected, atol=tolerance)
+        same = probe.agree(shared, expected, dtype)
     except (RuntimeError, ValueError, TypeError):
         same = False
     policy.layout = "shared_prompt" if same else "plain"

@@ -39,9 +39,12 @@ def float32_is_faster() -> bool:
 
 def in_float32(inputs: Tensor, rows: int) -> bool:
     """Say whether a product of so many rows is made in float32."""
-    if _left_alone or inputs.dtype is not torch.bfloat16 or inputs.device.type != "cpu" or rows < ROWS:
-        return False
-    return float32_is_faster()
+    return worth_widening(inputs, rows) and float32_is_faster()
+
+
+def worth_widening(inputs: Tensor, rows: int) -> bool:
+    """Say whether so many rows of bfloat16 lie on a CPU, and may be computed in float32 if that is faster."""
+    return not _left_alone and inputs.dtype is torch.bfloat16 and inputs.device.type == "cpu" and rows >= ROWS
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Measure this project beside what one would use instead, and write RESULTS.md and results.json.
 
 python -m benchmarks                    everything
-python -m benchmarks --quick            shorter rows, fewer rounds; memory and growth stay as they are
+python -m benchmarks --quick            fewer rounds and steps, float32 alone; memory and growth stay as they are
 python -m benchmarks --only training    one group; the others' results stay as they are
 """
 
@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="shorter rows and fewer rounds; not memory and growth")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer rounds and steps, float32 alone; not memory and growth"
+    )
     parser.add_argument("--only", action="append", choices=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS))
     parser.add_argument("--out", type=Path, default=HERE, help="folder of RESULTS.md and results.json")
     parser.add_argument("--work", type=Path, help="keep what is made on the way, and the sides' logs, in this folder")

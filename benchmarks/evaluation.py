@@ -49,6 +49,9 @@ def _row(dtype: str, subjects: Sequence[str], taken: dict[str, list[dict[str, An
         abs(one - other) for key in stock for one, other in zip(ours[key]["logps"], stock[key]["logps"], strict=True)
     )
     accuracy = {name: _accuracy(taken[name][0]["answers"]) for name in taken}
+    contexts = taken["ours"][0]["contexts"]
+    if contexts == "stock":
+        raise RowFailed("ours found that this model cannot share contexts, and asked as stock lm-eval does")
     if dtype == "float32" and difference > SAME_LOGPS:
         raise RowFailed(f"log-probabilities differ by {difference:.3g} (allowed {SAME_LOGPS:g})")
     if dtype == "float32" and accuracy["ours"] != accuracy["lm-eval"]:
@@ -60,7 +63,12 @@ def _row(dtype: str, subjects: Sequence[str], taken: dict[str, list[dict[str, An
         ratios(seconds["lm-eval"], seconds["ours"]),
         goal=at_least(2.5),
         sides={"ours_seconds": seconds["ours"], "other_seconds": seconds["lm-eval"]},
-        facts={"accuracy": accuracy, "largest_logp_difference": difference, "subjects": list(subjects)},
+        facts={
+            "accuracy": accuracy,
+            "largest_logp_difference": difference,
+            "subjects": list(subjects),
+            "contexts": contexts,
+        },
         notes=[
             f"{len(stock)} questions, the first of the subjects {', '.join(subjects)}; {dtype}: log-probabilities differ by "
             f"{difference:.1e} nats at most, accuracies are {accuracy['ours']:.4f} (ours) and {accuracy['lm-eval']:.4f}."
@@ -91,7 +99,7 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
         answers = {
             f"{row.get('task')}/{row['id']}": {"logps": row["logps"], "correct": row["correct"]} for row in found
         }
-        turns.done({"seconds": seconds, "answers": answers})
+        turns.done({"seconds": seconds, "answers": answers, "contexts": asked.model.bench_contexts})
 
 
 def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str], limit: int) -> None:

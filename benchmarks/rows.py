@@ -98,7 +98,7 @@ class Context:
     """Give every benchmark what it works with.
 
     Attributes:
-        quick: fewer rounds, shorter rows.
+        quick: fewer rounds and steps, float32 alone.
         work: a folder for what is made on the way.
         mirror: the offline mirror with pairs and questions, or its generated stand-in.
         real_data: whether that is the mirror.

@@ -28,11 +28,15 @@ class Turns:
         self._pipe.send(("ready", facts))
 
     def wait(self) -> None:
-        """Wait for the next turn; the process ends here when there is none."""
+        """Wait for the next turn; the process ends here when there is none.
+
+        Raises:
+            SystemExit: it does, and gives back what it holds of the system.
+        """
         try:
             self._pipe.recv()
         except EOFError:
-            os._exit(0)
+            raise SystemExit(0) from None
 
     def done(self, result: dict[str, Any]) -> None:
         """Hand back what a turn came to."""

@@ -16,7 +16,6 @@ from benchmarks.timing import alternate, ratios
 DPO_BATCH, SFT_BATCH = 4, 8
 # Longest prompt, longest answer of a pair and of a row.
 LIMITS: dict[str, Any] = {"prompt_tokens": 192, "answer_tokens": {"dpo": 96, "sft": 160}}
-QUICK_LIMITS: dict[str, Any] = {"prompt_tokens": 96, "answer_tokens": {"dpo": 48, "sft": 160}}
 # Turns before those that count: memory grows until the largest rows have been seen.
 WARM_UP, QUICK_WARM_UP = 2, 1
 # The same work: losses of both sides, step by step. TRL rounds what it logs to four digits after the point or so.
@@ -26,9 +25,7 @@ SAME_LOSS = {"float32": 1e-3, "bfloat16": 5e-2}
 def rows(context: Context) -> Iterator[Row]:
     """Measure every step in float32, and in bfloat16 too unless it has to be quick."""
     folder = context.folder("training")
-    counts, limits = (
-        ({"pairs": 16, "rows": 64}, QUICK_LIMITS) if context.quick else ({"pairs": 96, "rows": 192}, LIMITS)
-    )
+    counts = {"pairs": 16, "rows": 64} if context.quick else {"pairs": 96, "rows": 192}
     call(
         context,
         "benchmarks.material:write",
@@ -36,9 +33,9 @@ def rows(context: Context) -> Iterator[Row]:
         folder=str(folder),
         pairs=counts["pairs"] + 2,
         rows=counts["rows"] + 2,
-        **limits,
+        **LIMITS,
     )
-    tokens = {"max_prompt_tokens": limits["prompt_tokens"], "max_answer_tokens": limits["answer_tokens"]["sft"]}
+    tokens = {"max_prompt_tokens": LIMITS["prompt_tokens"], "max_answer_tokens": LIMITS["answer_tokens"]["sft"]}
     for dtype in ("float32",) if context.quick else ("float32", "bfloat16"):
         suite = material.suite(folder, dtype, counts["pairs"], counts["rows"], data=tokens)
         yield from _dpo(context, folder, dtype, suite)

