@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -56,6 +56,13 @@ def left_alone() -> Iterator[None]:
         yield
     finally:
         _left_alone = before
+
+
+@contextmanager
+def forward_only() -> Iterator[None]:
+    """Compute something that has no backward pass: where products stay bfloat16, attention does, too."""
+    with nullcontext() if float32_is_faster() else left_alone():
+        yield
 
 
 def install(model: Any) -> bool:

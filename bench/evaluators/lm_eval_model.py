@@ -105,6 +105,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     # ---- forward passes -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @products.forward_only()
     def _answers(self, requests: Sequence[Request], packed: bool, pass_tokens: int) -> list[Answer]:
         answers: dict[int, Answer] = {}
         told = time.monotonic()

@@ -99,3 +99,11 @@ def test_checks_can_leave_products_alone(slow_bfloat16: None) -> None:
     with products.left_alone():
         assert not products.in_float32(many, products.ROWS)
     assert products.in_float32(many, products.ROWS)
+
+
+def test_where_there_is_no_backward_pass_attention_follows_the_products(faster: bool) -> None:
+    """With a unit for bfloat16 it is as fast there, and nothing is widened."""
+    many = torch.zeros(products.ROWS, 4, dtype=torch.bfloat16)
+    with products.forward_only():
+        assert products.worth_widening(many, products.ROWS) is faster
+    assert products.worth_widening(many, products.ROWS)
