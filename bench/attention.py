@@ -121,7 +121,7 @@ def forward(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    # PyTorch's attention on a CPU: as fast forward, and backward four times as fast as in bfloat16, with a unit for it too.
+    # On a CPU PyTorch's attention is slow backward in bfloat16, with a unit for it, too.
     if products.worth_widening(query, query.shape[0] * query.shape[2]):
         wide = (query.float(), key.float(), value.float(), _as_scores(attention_mask, torch.float32))
         mixed, _ = forward(module, *wide, dropout, scaling, stretches, softcap, **others)
