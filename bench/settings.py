@@ -196,6 +196,21 @@ class Objectives(Frozen):
     reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
 
 
+class TrainingParts(Frozen):
+    """Hold the parts of a suite that a training job reads."""
+
+    model: Model
+    lora: Lora
+    data: Data
+    training: Training
+    objectives: Objectives = Objectives()
+
+    @property
+    def primary_split(self) -> str:
+        """The split on which objective values are followed and compared: held_out or train."""
+        return "train" if self.data.evaluation_split == "train_head" else "held_out"
+
+
 REFERENCES = ("base", "phase_1", "preference_chosen", "sft")
 
 

@@ -92,7 +92,7 @@ def _context(quick: bool, work: Path) -> Context:
 
 def _measure(name: str, context: Context) -> dict[str, Any]:
     """Measure one group; what it yields before it fails is kept, with the reason."""
-    from bench import environment
+    from bench.run import environment
 
     quick = context.quick and name not in NEVER_QUICK
     started = time.perf_counter()

@@ -84,8 +84,8 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
     """Ask all questions once a turn, this project's way."""
     import torch
 
-    from bench import policy
-    from bench.evaluators import questions
+    from bench.evaluators import lm_eval
+    from bench.models import policy
     from bench.settings import LmEval, Model
 
     asked = policy.load(Model(**source), torch.device("cpu"))
@@ -94,7 +94,7 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
     while True:
         turns.wait()
         started = time.perf_counter()
-        _, found = questions.ask(asked, settings, Path(mirror), lambda text: None)
+        _, found = lm_eval.ask(asked, settings, Path(mirror), lambda text: None)
         seconds = time.perf_counter() - started
         answers = {
             f"{row.get('task')}/{row['id']}": {"logps": row["logps"], "correct": row["correct"]} for row in found

@@ -99,7 +99,8 @@ def prepare(turns: Turns, folder: str) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from bench import policy, world, world_model
+    from bench.data import world
+    from bench.models import policy, world_model
     from bench.settings import Model
 
     del turns

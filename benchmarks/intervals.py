@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from report import compare, items, tradeoff
-from report.arms import Entry, Key
-from report.checkpoints import Answers, Question
-from report.fronts import Box
-from report.gate import Gate
-from report.statistics import Estimate, estimate, independent, paired
+from report.analysis import items, tradeoff
+from report.analysis.checkpoints import Answers, Question
+from report.analysis.fronts import Box
+from report.analysis.gate import Gate
+from report.analysis.sides import Entry, Key
+from report.analysis.statistics import Estimate, estimate, independent, paired
+from report.compare import compare
 
 Floats = NDArray[np.float64]
 Generator = np.random.Generator

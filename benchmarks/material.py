@@ -24,7 +24,7 @@ def smollm2(dtype: str) -> dict[str, Any]:
 
 def stock_model(source: dict[str, Any]) -> tuple[Any, Any]:
     """Load the model and tokenizer that this project uses too, to compute as transformers has it."""
-    from bench import policy
+    from bench.models import policy
     from bench.settings import Model
 
     return policy.load_model(Model(**source))
@@ -90,9 +90,9 @@ def write(
     """
     import torch
 
-    from bench import policy
+    from bench.data.sources import load_text
+    from bench.models import policy
     from bench.settings import InstructionData, Model, PreferenceData
-    from bench.sources import load_text
 
     del turns
     tokenizer = policy.load(Model(**smollm2("float32")), torch.device("cpu")).tokenizer
@@ -137,7 +137,7 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def make_mirror(folder: Path) -> Path:
     """Generate a mirror of the same shape from the built-in world's sentences; lengths are like those of the real sets."""
-    from bench import world
+    from bench.data import world
 
     chance = random.Random(0)
     sentences = world.corpus()

@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
-from bench import environment, jobs, planner, record
 from bench.methods import Objective
-from bench.plan import PlannedJob
-from bench.suite import Suite
-from bench.train import Trainer
+from bench.plan import planner
+from bench.records import record
+from bench.records.spec import JobSpec
+from bench.run import environment, handlers
+from bench.run.context import WorkerContext
+from bench.suite.suite import Suite
+from bench.train.loop import Trainer
 from benchmarks.sides import Turns
 
 # Batches that a side shows its opponent, which has to take the same ones.
@@ -31,26 +34,26 @@ class Bench:
         where = Path(mirror) if mirror else None
         self.plan = planner.make(settings, where)
         facts = environment.facts("cpu", 1)
-        self.desk = jobs.Desk(settings, Path(folder), where, "cpu", facts, lambda message: None, lambda: False)
+        self.context = WorkerContext(settings, Path(folder), where, "cpu", facts, lambda message: None, lambda: False)
 
-    def job(self, start: str) -> PlannedJob:
+    def job(self, start: str) -> JobSpec:
         """Return the first job whose id begins so."""
         return next(job for job in self.plan.jobs.values() if job.id.startswith(start))
 
-    def run_needs(self, job: PlannedJob) -> None:
+    def run_needs(self, job: JobSpec) -> None:
         """Run what a job needs and is not complete."""
         for need in job.needs:
-            if not (self.desk.job_folder(need) / "status.json").exists():
+            if not (self.context.job_folder(need) / "status.json").exists():
                 self.run(self.plan.jobs[need])
 
-    def run(self, job: PlannedJob) -> dict[str, Any]:
+    def run(self, job: JobSpec) -> dict[str, Any]:
         """Run a job after what it needs; return its status.
 
         Raises:
             RuntimeError: it failed.
         """
         self.run_needs(job)
-        status = jobs.run(job, self.desk)
+        status = handlers.run(job, self.context)
         if status["outcome"] != record.COMPLETE:
             raise RuntimeError(f"{job.id}: {status['message']}")
         return status
@@ -80,7 +83,7 @@ def steps(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> None:
 
     wanted = made.job(job)
     made.run_needs(wanted)
-    made.desk.tell = tell
+    made.context.tell = tell
     with after_start(begin):
         made.run(wanted)
 
@@ -193,13 +196,13 @@ def run_jobs(
     chosen = [made.job(start) for start in only] if only else list(made.plan.jobs.values())
     found: dict[str, Any] = {}
     for job in chosen:
-        place = made.desk.job_folder(job.id)
+        place = made.context.job_folder(job.id)
         if again:
             shutil.rmtree(place, ignore_errors=True)
         if not (place / "status.json").exists():
             made.run(job)
     for job in chosen:
-        one = record.read_job(made.desk.job_folder(job.id))
+        one = record.read_job(made.context.job_folder(job.id))
         found[job.id] = {"seconds": one.status["seconds"], "measurements": one.measurements}
     return found
 
@@ -230,7 +233,7 @@ def trajectory(turns: Turns, suite: dict[str, Any], folder: str, mirror: str, on
             values.clear()
         made.run(job)
         Trainer.scores = scores  # type: ignore[method-assign]
-        measured = record.read_job(made.desk.job_folder(job.id)).measurements
+        measured = record.read_job(made.context.job_folder(job.id)).measurements
         result[job.id] = {
             "training_seconds": measured["training_seconds"]["value"],
             "seconds": {split: sum(values) for split, values in spent.items()},

@@ -47,16 +47,16 @@ class Work:
     """
 
     def __init__(self, suite: dict[str, Any], folder: str) -> None:
-        from bench import data, sources
+        from bench.data import sources, tokens
         from bench.methods import Objective
-        from bench.suite import Suite
+        from bench.suite.suite import Suite
 
         settings = Suite.model_validate(suite)
         # A model is loaded here for its tokenizer only; a run by hand would not, so it is taken off.
         started = time.perf_counter()
         tokenizer = material.stock_model(suite["model"])[1]
         self.tokenizing = time.perf_counter() - started
-        loaded = data.load(settings.data, tokenizer, None)
+        loaded = tokens.load(settings.data, tokenizer, None)
         self.suite, self.folder, self.source = suite, folder, suite["model"]
         self.steps, self.batch = settings.steps, settings.training.batch_size
         self.every = settings.training.evaluate_every

@@ -7,13 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.record import SuiteRecord, find_suites, write_json
-from report import choices, html, index, machine, markdown, story, toy_page
-from report.index import Built
-from report.load import Results
-from report.tables import Tables
-from report.toy_load import ToyResults, is_toy
-from report.verdict import Verdict
+from bench.records.record import SuiteRecord, find_suites, write_json
+from report.analysis import choices
+from report.analysis.findings import Findings
+from report.analysis.load import Results
+from report.analysis.toy import ToyResults, is_toy
+from report.page import index, report_json, sections
+from report.page.index import Built
+from report.page.verdict import Verdict
+from report.render import html, markdown
+from report.toy import page
 
 
 def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
@@ -61,14 +64,14 @@ def _suite(record: SuiteRecord, folder: Path, label: str) -> Built:
     folder.mkdir(parents=True, exist_ok=True)
     if is_toy(record):
         toy = ToyResults(record)
-        told, content = toy_page.tell(toy, folder), machine.clean(toy_page.as_json(toy))
+        told, content = page.tell(toy, folder), report_json.clean(page.as_json(toy))
         built = Built(label, results, folder, told.headline)
     else:
-        tables = Tables(results)
+        tables = Findings(results)
         verdict = Verdict(tables)
         log = {run.id: choices.read(results, run) for run in results.runs}
-        told, content = story.tell(tables, verdict, folder, log), machine.as_json(tables, verdict)
-        machine.write_runs(folder / "runs.parquet", tables, log)
+        told, content = sections.tell(tables, verdict, folder, log), report_json.as_json(tables, verdict)
+        report_json.write_runs(folder / "runs.parquet", tables, log)
         built = Built(label, results, folder, verdict.headline, tables, verdict)
     _write(folder / "report.html", html.render(told))
     _write(folder / "report.md", markdown.render(told))

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.recipes import RECIPES
 from bench.settings import Model
-from bench.suite import Experiment, Suite
-from bench.toy_suite import ToyMethod, ToySuite
+from bench.suite.suite import Experiment, Suite
+from bench.suite.toy import ToyMethod, ToySuite
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -147,7 +147,7 @@ def test_the_readmes_commands_exist() -> None:
     """The table of commands is the program's own list, and every option it names belongs to one of them."""
     import typer.main
 
-    from bench.cli import app
+    from bench.cli.main import app
 
     commands = subcommands(typer.main.get_command(app))
     told = re.findall(r"^\| `bench ([a-z]+(?: [a-z]+)*)", section("Commands"), flags=re.MULTILINE)
@@ -158,13 +158,14 @@ def test_the_readmes_commands_exist() -> None:
 
 def test_what_sharing_saves_is_what_the_plan_says() -> None:
     """The steps in the README and the decision come from `bench plan`, without sharing and with it."""
-    from bench import planner, suite_file
+    from bench.plan import planner
+    from bench.suite import yaml_file
 
     texts = [path.read_text(encoding="utf-8") for path in (README, ROOT / "docs" / "decisions" / "sharing.md")]
     told = [set(re.findall(r"`(\w+)`\s([\d,]+) → (\d+,\d+)", text)) for text in texts]
     expected = set()
     for name in ("pythia_1b_dpo_sft", "pythia_1b_sft_dpo", "pythia_1b_max_evaluation", "llama3_8b"):
-        made = planner.make(suite_file.load(name))
+        made = planner.make(yaml_file.load(name))
         expected.add((name, f"{made.unshared_steps:,}", f"{made.optimizer_steps:,}"))
         saved = f"{made.optimizer_steps:,} ({made.unshared_steps - made.optimizer_steps:,} saved)"
         assert saved in texts[0]

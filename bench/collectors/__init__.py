@@ -14,13 +14,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol, Self
 
-from bench import record
+from bench.records import record
+from bench.registry import Registry
 
 INTERVAL = 0.5  # seconds of training between two samples
 
@@ -77,36 +76,17 @@ class Collector(Protocol):
         return None
 
 
-class _Table(Mapping[str, type[Collector]]):
-    """Look collectors up by metric name; other packages' are loaded when asked for."""
-
-    @cached_property
-    def _own(self) -> dict[str, type[Collector]]:
-        from bench.collectors.cpu import Cpu
-        from bench.collectors.energy import Energy
-        from bench.collectors.gpu import GpuMemory, GpuUtilization
-        from bench.collectors.memory import Memory
-
-        return {one.name: one for one in (GpuUtilization, GpuMemory, Cpu, Memory, Energy)}
-
-    @cached_property
-    def _foreign(self) -> dict[str, Any]:
-        return {point.name: point for point in entry_points(group="bench.collectors")}
-
-    def __getitem__(self, name: str) -> type[Collector]:
-        if name in self._own:
-            return self._own[name]
-        collector: type[Collector] = self._foreign[name].load()
-        return collector
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._own, **self._foreign})
-
-    def __len__(self) -> int:
-        return len({**self._own, **self._foreign})
-
-
-COLLECTORS: Mapping[str, type[Collector]] = _Table()
+COLLECTORS: Registry[type[Collector]] = Registry(
+    "collector",
+    "bench.collectors",
+    {
+        "gpu_utilization_percent": "bench.collectors.gpu:GpuUtilization",
+        "gpu_memory_used_bytes": "bench.collectors.gpu:GpuMemory",
+        "cpu_utilization_percent": "bench.collectors.cpu:Cpu",
+        "peak_memory_bytes": "bench.collectors.memory:Memory",
+        "energy_joules": "bench.collectors.energy:Energy",
+    },
+)
 
 
 def collect(device: str, gpu_uuids: Sequence[str] = (), interval: float = INTERVAL) -> Collectors:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.data import Tokenizing
+from bench.data.tokens import Tokenizing
 from bench.errors import OutOfMemory
-from bench.policy import Policy
+from bench.models.policy import Policy
 from bench.settings import Generation
 
 # A token of text is at least one byte, so this many last tokens hold any stop string together with what precedes it

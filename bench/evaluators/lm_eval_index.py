@@ -15,9 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import record
-from bench.cache import cache_folder
 from bench.errors import InputError, SuiteError
+from bench.records import record
+from bench.records.cache import cache_folder
 
 WORLD = "world_questions"
 _NAME = re.compile(r"""^["']?(?:task|group|tag)["']?: *["']?(\w+)["']? *$""", re.MULTILINE)
@@ -82,7 +82,7 @@ def entries(tell: Callable[[str], None] = lambda text: None) -> dict[str, dict[s
 def _read(folder: Path) -> dict[str, dict[str, Any]]:
     from lm_eval.tasks import TaskManager
 
-    from bench.evaluators.quiet import quiet
+    from bench.quiet import quiet
 
     with quiet("lm_eval"):
         index = TaskManager().task_index

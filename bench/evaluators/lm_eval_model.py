@@ -19,7 +19,6 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from bench import attention, probe, products
 from bench.evaluators.shared_rows import (
     PASS_TOKENS_CPU,
     PASS_TOKENS_GPU,
@@ -32,6 +31,7 @@ from bench.evaluators.shared_rows import (
     one_row_batches,
     share_beginnings,
 )
+from bench.models import bf16_matmul, packed_attention, probe
 
 Answer = tuple[float, bool]
 _SECONDS_BETWEEN_NEWS = 10.0
@@ -78,7 +78,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
                 self._tell("this model cannot share contexts between questions: asking each in full, as lm-eval does")
         return str(base.bench_contexts)
 
-    @products.left_alone()
+    @bf16_matmul.left_alone()
     def _agrees(self, packed: bool) -> bool:
         ids = probe.tokens(self.tokenizer, 12, self.model.config.get_text_config().vocab_size)
         requests: list[Request] = [
@@ -105,7 +105,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     # ---- forward passes -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    @products.forward_only()
+    @bf16_matmul.forward_only()
     def _answers(self, requests: Sequence[Request], packed: bool, pass_tokens: int) -> list[Answer]:
         answers: dict[int, Answer] = {}
         told = time.monotonic()
@@ -119,7 +119,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
     def _scores(self, group: Group, packed: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
         """Score a group batch by batch: in one row where attention can keep questions apart, else behind a cache."""
-        if packed and attention.installed(self.model) and not group.has_tails:
+        if packed and packed_attention.installed(self.model) and not group.has_tails:
             for batch in one_row_batches(group, self.batch_size):
                 yield self._score_one_row(batch, group.shared)
             return
@@ -139,7 +139,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         arguments = {
             "input_ids": torch.tensor([ids], device=self.device),
             "use_cache": False,
-            **attention.arguments(parts, self.model.dtype, self.device),
+            **packed_attention.arguments(parts, self.model.dtype, self.device),
         }
         return self._forward(arguments, replies)
 
@@ -156,7 +156,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         if cache is not None:
             arguments["past_key_values"] = _repeated(cache, len(rows))
         if mask is not None:
-            scores = attention.added(mask, self.model.dtype).to(self.device)
+            scores = packed_attention.added(mask, self.model.dtype).to(self.device)
             arguments |= {"attention_mask": scores, "position_ids": positions.to(self.device)}
         return self._forward(arguments, replies)
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench import sources
+from bench.data import sources
 from bench.errors import DataError
 from bench.evaluators import lm_eval_index
 from bench.evaluators.lm_eval_index import WORLD
-from bench.evaluators.quiet import quiet
+from bench.quiet import quiet
 from bench.settings import DataSource
 
 WORLD_ID = "world_id"
@@ -116,7 +116,7 @@ def keep_requests(tasks: Iterable[Any], key: tuple[Any, ...]) -> Iterator[None]:
 
 def data_identity(task: Any, mirror: Path | None) -> str:
     """Name the data a task was read from: the world's version, a hub id with its commit, or sha256 of the mirror's files."""
-    from bench.world import VERSION
+    from bench.data.world import VERSION
 
     path = str(task.config.dataset_path or "")
     if task.config.task == WORLD:
@@ -145,7 +145,7 @@ def _write_world(folder: Path, limit: int | None) -> None:
     """Write the world's questions and their task file; `limit` is questions per subject."""
     import yaml
 
-    from bench import world
+    from bench.data import world
 
     for split in ("dev", "test"):
         by_subject: dict[str, list[Any]] = defaultdict(list)

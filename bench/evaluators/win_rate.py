@@ -7,33 +7,23 @@ and says how many pairs are unjudged.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.evaluators.length import length_controlled
-from bench.judges import Request, local_name
+from bench.judges import local_name
 from bench.judges.asking import JOURNAL, Asking
+from bench.judges.requests import Pair, Request
 from bench.settings import Judge, Model
 
 if TYPE_CHECKING:
-    from bench.policy import Policy
+    from bench.models.policy import Policy
 
 ORDERS = ("ours_first", "theirs_first")
 # Below a suite's folder: those of its judgings, and that of its preflight
 JOURNALS = f"*/*/{JOURNAL}"
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Hold our answer and the reference answer to one instruction."""
-
-    id: int
-    instruction: str
-    ours: str
-    theirs: str
 
 
 def judge_name(settings: Judge) -> str:
@@ -43,7 +33,7 @@ def judge_name(settings: Judge) -> str:
         SuiteError: the configuration does not exist or does not suit this kind of judge.
         InputError: the journal to replay is not there, or holds the replies of several judges.
     """
-    from bench.evaluators import alpaca
+    from bench.judges import alpaca
 
     configuration = alpaca.configuration(settings.configuration, to_ask=settings.kind != "replay")
     if settings.kind == "replay":
@@ -88,7 +78,7 @@ def judge(
     Raises:
         JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
     """
-    from bench.evaluators import alpaca
+    from bench.judges import alpaca
 
     configuration = alpaca.configuration(settings.configuration, to_ask=settings.kind != "replay")
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
@@ -135,7 +125,7 @@ def score(
         max_unjudged_share: of the pairs; up to it the rate is that of the judged ones.
         stopped: why the judge was not asked for all of them; there is no rate then.
     """
-    from bench.evaluators import alpaca
+    from bench.judges import alpaca
 
     judged = [(row["preference"], pair) for row, pair in zip(rows, pairs, strict=True) if row["preference"] is not None]
     unjudged = len(rows) - len(judged)

@@ -6,62 +6,24 @@ package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from bench.judges.requests import Message, Part, Reply, Request
+from bench.registry import Registry
+
 if TYPE_CHECKING:
-    from bench.evaluators.alpaca import Configuration
-    from bench.policy import Policy
+    from bench.judges.alpaca import Configuration
+    from bench.models.policy import Policy
     from bench.settings import Judge as Settings
     from bench.settings import Model
 
 
+__all__ = ["JUDGES", "Judge", "Message", "Part", "Reply", "Request", "Setup", "label_completion", "local_name"]
+
 CONNECTION_ATTEMPTS = 6
-
-
-@dataclass(frozen=True)
-class Part:
-    """Hold a piece of a prompt: the template's own text, or what was filled in (an instruction or an answer)."""
-
-    text: str
-    filled: bool
-
-
-@dataclass(frozen=True)
-class Message:
-    """Hold one chat message. Filled-in parts are data: nothing in them may act as a turn marker or a placeholder."""
-
-    role: str
-    parts: tuple[Part, ...]
-
-    @property
-    def content(self) -> str:
-        """The whole text."""
-        return "".join(part.text for part in self.parts)
-
-
-@dataclass(frozen=True)
-class Request:
-    """Ask for one comparison. `first` is the template's output_1, `second` its output_2."""
-
-    instruction: str
-    first: str
-    second: str
-    messages: tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Hold what a judge said: a completion in the form alpaca-eval's parsers read, or the reason why there is none."""
-
-    completion: dict[str, Any] | None
-    error: str | None = None
-    tokens: Mapping[str, int] | None = None
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,38 +93,13 @@ def local_name(model: Model) -> str:
     return PurePath(model.path).name if model.path else model.source
 
 
-class _Table(Mapping[str, type[Judge]]):
-    """Look judges up by kind; each is imported when it is asked for."""
-
-    @cached_property
-    def _foreign(self) -> dict[str, Any]:
-        return {point.name: point for point in entry_points(group="bench.judges")}
-
-    def __getitem__(self, kind: str) -> type[Judge]:
-        if kind == "rule":
-            from bench.judges.rule import RuleJudge
-
-            return RuleJudge
-        if kind == "local":
-            from bench.judges.local import LocalJudge
-
-            return LocalJudge
-        if kind == "openai":
-            from bench.judges.openai import OpenaiJudge
-
-            return OpenaiJudge
-        if kind == "replay":
-            from bench.judges.replay import ReplayJudge
-
-            return ReplayJudge
-        judge: type[Judge] = self._foreign[kind].load()
-        return judge
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({"rule": None, "local": None, "openai": None, "replay": None, **self._foreign})
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-JUDGES: Mapping[str, type[Judge]] = _Table()
+JUDGES: Registry[type[Judge]] = Registry(
+    "judge",
+    "bench.judges",
+    {
+        "rule": "bench.judges.rule:RuleJudge",
+        "local": "bench.judges.local:LocalJudge",
+        "openai": "bench.judges.openai:OpenaiJudge",
+        "replay": "bench.judges.replay:ReplayJudge",
+    },
+)

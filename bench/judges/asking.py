@@ -17,8 +17,8 @@ from bench.judges.journal import Journal, key
 from bench.settings import Judge, Model
 
 if TYPE_CHECKING:
-    from bench.evaluators.alpaca import Configuration
-    from bench.policy import Policy
+    from bench.judges.alpaca import Configuration
+    from bench.models.policy import Policy
 
 JOURNAL = "journal.jsonl"
 _TELL_EVERY_SECONDS = 2.0
@@ -52,7 +52,7 @@ class Asking:
         tell: Callable[[str], None],
         attempts: int = CONNECTION_ATTEMPTS,
     ) -> None:
-        from bench.evaluators import alpaca
+        from bench.judges import alpaca
 
         model = settings.model or configuration.model
         self._price, self._no_price = rate(settings, model)

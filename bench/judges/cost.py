@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import JudgeStopped
 
 if TYPE_CHECKING:
-    from bench.judges import Request
-    from bench.settings import Judge
-    from bench.suite import Suite
+    from bench.judges.requests import Request
+    from bench.settings import Data, Judge, WinRate
 
 _TABLE = Path(__file__).with_name("prices.yaml")
 _MILLION = 1e6
@@ -133,31 +132,31 @@ class Budget:
         return self._price.of(tokens_of(request), self._completion_tokens)
 
 
-def estimate(suite: Suite, judgings: int) -> dict[str, Any] | None:
+def estimate(win_rate: WinRate | None, limits: Data, judgings: int) -> dict[str, Any] | None:
     """Say what a suite's paid judge may be asked and cost at most, before there are answers.
 
     An answer of ours and a reference answer count at their length limits in the policy's tokens, the prompt's template
     at four characters a token.
 
     Args:
-        suite: whose judge it is.
+        win_rate: whose judge it is.
+        limits: how long prompts and reference answers may be.
         judgings: how many policies are to be judged.
 
     Returns:
         Comparisons, tokens and US dollars at most; the last null with a reason where the price is not known. None
         without a paid judge or anything to judge.
     """
-    from bench.evaluators import alpaca
+    from bench.judges import alpaca
 
-    win_rate = suite.evaluation.win_rate
     if win_rate is None or win_rate.judge.kind != "openai" or not judgings:
         return None
     judge = win_rate.judge
     configuration = alpaca.configuration(judge.configuration)
     model = judge.model or configuration.model
     comparisons = judgings * win_rate.prompts * (2 if judge.orders == "both" else 1)
-    answers = win_rate.generation.max_new_tokens + suite.data.max_answer_tokens
-    prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + suite.data.max_prompt_tokens + answers
+    answers = win_rate.generation.max_new_tokens + limits.max_answer_tokens
+    prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + limits.max_prompt_tokens + answers
     tokens = {"prompt": comparisons * prompt, "completion": comparisons * configuration.longest_reply_tokens}
     price, reason = rate(judge, model)
     cost = price.of(tokens["prompt"], tokens["completion"]) if price else None

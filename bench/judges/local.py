@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.data import Example
-from bench.evaluators.held_out import answer_logps
+from bench.data.tokens import Example
 from bench.judges import Message, Part, Receive, Reply, Request, Setup, label_completion, local_name
+from bench.models.held_out import answer_logps
 
 # Private-use characters, which no template contains, mark where filled-in text goes
 _MARK = "\ue000{}\ue001"
@@ -23,7 +23,7 @@ class LocalJudge:
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
-        from bench.identity import model_settings
+        from bench.models.files import model_settings
 
         model = setup.settings.local_model
         assert model is not None  # the suite's schema sees to it

@@ -161,7 +161,7 @@ def annotation_rows(path: Path) -> list[dict[str, Any]]:
 
 def read_annotations(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """Index the raw replies of annotations by what the judge was shown: AlpacaEval switched answers at random."""
-    from bench.evaluators import alpaca
+    from bench.judges import alpaca
 
     found = {}
     for row in annotation_rows(path):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from bench import world
+from bench.data import world
 from bench.judges import Receive, Reply, Request, Setup, label_completion
 
 # Log-odds so large that the preference is 0 or 1 in float64

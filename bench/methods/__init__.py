@@ -7,14 +7,14 @@ point in the group `bench.methods` of another package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+from bench.registry import Registry
 
 
 class Objective(StrEnum):
@@ -82,12 +82,6 @@ def needs_nothing(_: Any) -> frozenset[Need]:
     return frozenset()
 
 
-def options_of(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a method's or recipe's options; an option that is not used has no place among a job's settings."""
-    checked: BaseModel = kind.Options.model_validate(given)
-    return checked.model_dump(mode="json", exclude_none=True)
-
-
 class Method(Protocol):
     """Decide which objectives one optimizer step descends.
 
@@ -120,40 +114,14 @@ class Method(Protocol):
         """Go on where `state` was taken."""
 
 
-class _Table(Mapping[str, type[Method]]):
-    """Look methods up by name; other packages' methods are loaded when asked for."""
-
-    @cached_property
-    def _own(self) -> dict[str, type[Method]]:
-        from bench.methods.alright import Alright
-        from bench.methods.dpo_with_sft import DpoWithSft
-        from bench.methods.maxright import Maxright
-        from bench.methods.mix import Mix
-        from bench.methods.sequential import Sequential
-
-        return {
-            "sequential": Sequential,
-            "mix": Mix,
-            "alright": Alright,
-            "maxright": Maxright,
-            "dpo_with_sft": DpoWithSft,
-        }
-
-    @cached_property
-    def _foreign(self) -> dict[str, Any]:
-        return {point.name: point for point in entry_points(group="bench.methods")}
-
-    def __getitem__(self, name: str) -> type[Method]:
-        if name in self._own:
-            return self._own[name]
-        method: type[Method] = self._foreign[name].load()
-        return method
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._own, **self._foreign})
-
-    def __len__(self) -> int:
-        return len({**self._own, **self._foreign})
-
-
-METHODS: Mapping[str, type[Method]] = _Table()
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    "bench.methods",
+    {
+        "sequential": "bench.methods.sequential:Sequential",
+        "mix": "bench.methods.mix:Mix",
+        "alright": "bench.methods.alright:Alright",
+        "maxright": "bench.methods.maxright:Maxright",
+        "dpo_with_sft": "bench.methods.dpo_with_sft:DpoWithSft",
+    },
+)

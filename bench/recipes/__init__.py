@@ -7,17 +7,17 @@ trains one in a loop of its own and tells `Making.steps` of each step. To add on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
+from bench.registry import Registry
+
 if TYPE_CHECKING:
-    from bench.policy import Policy
+    from bench.models.policy import Policy
     from bench.recipes.steps import Steps
 
 
@@ -62,31 +62,11 @@ class Recipe(Protocol):
         """Leave the adapter on `making.policy`."""
 
 
-class _Table(Mapping[str, type[Recipe]]):
-    """Look recipes up by name; other packages' recipes are loaded when asked for."""
-
-    @cached_property
-    def _own(self) -> dict[str, type[Recipe]]:
-        from bench.recipes.interpolation import Interpolation
-        from bench.recipes.trl_sequential import TrlSequential
-
-        return {"interpolation": Interpolation, "trl_sequential": TrlSequential}
-
-    @cached_property
-    def _foreign(self) -> dict[str, Any]:
-        return {point.name: point for point in entry_points(group="bench.recipes")}
-
-    def __getitem__(self, name: str) -> type[Recipe]:
-        if name in self._own:
-            return self._own[name]
-        recipe: type[Recipe] = self._foreign[name].load()
-        return recipe
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._own, **self._foreign})
-
-    def __len__(self) -> int:
-        return len({**self._own, **self._foreign})
-
-
-RECIPES: Mapping[str, type[Recipe]] = _Table()
+RECIPES: Registry[type[Recipe]] = Registry(
+    "recipe",
+    "bench.recipes",
+    {
+        "interpolation": "bench.recipes.interpolation:Interpolation",
+        "trl_sequential": "bench.recipes.trl_sequential:TrlSequential",
+    },
+)

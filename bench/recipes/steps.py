@@ -11,10 +11,10 @@ import torch
 
 from bench.collectors import collect
 from bench.errors import JobError
-from bench.evaluators import held_out
 from bench.methods import Objective
-from bench.run_log import RunLog
-from bench.train import OTHER_SPLIT, Run, refuse_out_of_memory
+from bench.models import held_out
+from bench.train.loop import OTHER_SPLIT, Run, refuse_out_of_memory
+from bench.train.run_log import RunLog
 
 
 class Steps:

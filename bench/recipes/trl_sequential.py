@@ -38,7 +38,7 @@ class TrlSequential:
         self._options = options
 
     def produce(self, making: Making) -> None:
-        from bench.evaluators.quiet import quiet
+        from bench.quiet import quiet
         from bench.recipes import trl_trainers
 
         labels = making.steps.run.job.labels

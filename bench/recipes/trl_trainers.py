@@ -12,13 +12,13 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from bench.batches import Batches
-from bench.data import Example
+from bench.data.tokens import Example
 from bench.errors import JobError
 from bench.methods import Objective
-from bench.policy import ADAPTER
+from bench.models.policy import ADAPTER
 from bench.recipes.steps import Steps
-from bench.train import Run
+from bench.train.batches import Batches
+from bench.train.loop import Run
 
 REFERENCE = "ref"  # TRL's name for the adapter that it takes for the reference
 

@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 from loopback_judge import endpoint as endpoint
 
-from bench import jobs, planner, record
-from bench.suite import Suite
+from bench.plan import planner
+from bench.records import record
+from bench.run import handlers
+from bench.run.context import WorkerContext
+from bench.suite.suite import Suite
 
 
 class PlanRunner:
-    """Run jobs of a plan, and what they need, on a desk as a worker has it."""
+    """Run jobs of a plan, and what they need, on a context as a worker has it."""
 
     def __init__(self, settings: Suite, folder: Path) -> None:
         self.suite, self.folder, self.plan = settings, folder, planner.make(settings)
-        self.desk = jobs.Desk(settings, folder, None, "cpu", {"workers": 1}, lambda message: None, lambda: False)
+        self.context = WorkerContext(settings, folder, None, "cpu", {"workers": 1}, lambda message: None, lambda: False)
 
-    def job(self, start: str) -> planner.PlannedJob:
+    def job(self, start: str) -> planner.JobSpec:
         """Return the first job whose id starts with some letters."""
         return next(job for job in self.plan.jobs.values() if job.id.startswith(start))
 
@@ -32,10 +35,10 @@ class PlanRunner:
     def run(self, start: str) -> record.Job:
         """Run a job with what it needs, unless it is complete; return its record."""
         job = self.job(start)
-        folder = self.desk.job_folder(job.id)
+        folder = self.context.job_folder(job.id)
         if not (folder / "status.json").exists():
             self.needs(start)
-            status = jobs.run(job, self.desk)
+            status = handlers.run(job, self.context)
             assert status["outcome"] == record.COMPLETE, status["message"]
         return record.read_job(folder)
 

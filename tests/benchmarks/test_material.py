@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from byte_level import TOKENIZER
 
+from bench.data.sources import load_text
 from bench.settings import InstructionData, PreferenceData
-from bench.sources import load_text
-from bench.suite import Suite
+from bench.suite.suite import Suite
 from benchmarks import material
 from benchmarks.evaluation import load_tasks
 from benchmarks.growth import SIZES
@@ -34,7 +34,7 @@ class Letters:
 
 
 def pair(prompt: str, chosen: str, rejected: str) -> Any:
-    from bench.sources import PreferenceRow
+    from bench.data.rows import PreferenceRow
 
     return PreferenceRow(prompt, chosen, rejected)
 

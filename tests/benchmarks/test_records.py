@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.record import find_suites
+from bench.records.record import find_suites
 from benchmarks import records
-from report.load import Results
+from report.analysis.load import Results
 
 QUICKSTART = Path(__file__).resolve().parent.parent.parent / "results" / "quickstart"
 

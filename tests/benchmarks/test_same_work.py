@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import world
+from bench.data import world
 from benchmarks import by_hand, material, ours, training, with_trl
 from benchmarks.run_by_run import Work
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.record import append_jsonl, write_json
+from bench.records.record import append_jsonl, write_json
 
 METHODS = ("sequential", "mix", "alright", "maxright")
 # Distance to the ideal point at λ = 0.5 in the middle seed; the gaps are 3/5 and 4/5 of it.

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from bench.record import find_suites
+from bench.records.record import find_suites
 from report.build import build, labels
-from report.html import POLICY
-from report.markdown import escape, paragraph
+from report.render.html import POLICY
+from report.render.markdown import escape, paragraph
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)> | ![x](javascript:alert(3)) $\\frac{1}{0$ `"
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 import pytest
 
 import bench.collectors
-from bench import record
 from bench.collectors import (
     COLLECTORS,
     Collector,
@@ -30,6 +29,8 @@ from bench.collectors import (
 from bench.collectors.cpu import Cpu
 from bench.collectors.energy import Energy
 from bench.collectors.memory import Memory
+from bench.records import record
+from bench.registry import Registry
 
 ON_CPU = Watched("cpu")
 
@@ -302,14 +303,8 @@ def test_own_collectors_stand_under_their_metric() -> None:
     assert len(COLLECTORS) == 5
 
 
-def test_another_package_brings_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry point named `tokens` that loads a class of this module."""
-    point = EntryPoint("tokens", "somewhere:Diary", "bench.collectors")
+def test_another_packages_collector_is_summed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    table: Registry[Any] = Registry("collector", "bench.collectors", {"tokens": f"{__name__}:Diary"})
     monkeypatch.setattr(EntryPoint, "load", lambda self: Diary)
-    monkeypatch.setattr(bench.collectors, "entry_points", lambda group: [point] if group == "bench.collectors" else [])
-    table = bench.collectors._Table()
-    assert table["tokens"] is Diary
-    assert "tokens" in set(table)
-    assert len(table) == 6
     monkeypatch.setattr(bench.collectors, "COLLECTORS", table)
     assert summarize(rows("tokens", 3, 7))["tokens"] == {"value": 7, "unit": "tokens"}

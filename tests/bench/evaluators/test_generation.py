@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench import policy as policies
-from bench import world
+from bench.data import world
 from bench.evaluators import generation
-from bench.policy import Policy
+from bench.models import policy as policies
+from bench.models.policy import Policy
 from bench.settings import Generation, Model
 
 GREEDY = {"temperature": 0.0, "max_new_tokens": 8}

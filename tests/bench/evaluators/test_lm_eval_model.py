@@ -14,11 +14,11 @@ import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from bench import attention, world_model
-from bench import policy as policies
 from bench.evaluators import lm_eval_tasks
 from bench.evaluators.lm_eval_model import SharedContextLM
-from bench.evaluators.quiet import quiet
+from bench.models import packed_attention, world_model
+from bench.models import policy as policies
+from bench.quiet import quiet
 from bench.settings import Lora, Model
 
 TOKENIZER = world_model.tokenizer()
@@ -108,7 +108,7 @@ def test_answers_equal_stock_lm_eval(name: str, adapted: bool) -> None:
 def test_fewer_tokens_are_forwarded_and_no_logits_for_the_rest(stretches: bool) -> None:
     """8 contexts of 30 common and 5 own tokens: 30 + 8 · 5 tokens forwarded, logits for 8 answers and a cached beginning."""
     made = model("llama", **GROUPED)
-    assert not stretches or attention.install(made)
+    assert not stretches or packed_attention.install(made)
     seen = {"tokens": 0, "logits": 0}
     made.get_input_embeddings().register_forward_hook(
         lambda _module, inputs, _output: seen.update(tokens=seen["tokens"] + inputs[0].numel())
@@ -134,7 +134,7 @@ def test_questions_of_one_letter_in_one_row_equal_stock(name: str) -> None:
     every = [(pair, context, letters[place % 4]) for place, (pair, context, _) in enumerate(requests())]
     asked = [one for one in every if len(one[1]) < 64]
     assert len(asked) == 14 * 4
-    assert attention.install(made.get_base_model())
+    assert packed_attention.install(made.get_base_model())
     seen = []
     made.get_input_embeddings().register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape[0]))
     theirs, ours, _ = both(made, asked)

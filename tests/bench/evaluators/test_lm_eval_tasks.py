@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from bench import policy as policies
+from bench.data.sources import files_hash
 from bench.errors import DataError, SuiteError
-from bench.evaluators import lm_eval_index, lm_eval_tasks, questions
-from bench.policy import Policy
+from bench.evaluators import lm_eval, lm_eval_index, lm_eval_tasks
+from bench.models import policy as policies
+from bench.models.policy import Policy
 from bench.settings import LmEval, Model
-from bench.sources import files_hash
 
 CONTINUATION = "mmlu_continuation_anatomy"
 
@@ -34,10 +34,10 @@ def index(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_task_is_read_from_the_mirror(policy: Policy, mirror: Path) -> None:
     """A task from outside MMLU's own folder, whose choices are the answers' texts."""
     settings = LmEval(tasks=(CONTINUATION,), shots=1, limit=4)
-    scores, rows = questions.ask(policy, settings, mirror, lambda text: None)
+    scores, rows = lm_eval.ask(policy, settings, mirror, lambda text: None)
     (entry,) = (one for name, one in scores.items() if name.endswith("/acc"))
     assert entry["n"] == len(rows) == 4
-    asked = questions.facts(policy, settings, mirror, rows)["tasks"][CONTINUATION]
+    asked = lm_eval.facts(policy, settings, mirror, rows)["tasks"][CONTINUATION]
     assert asked["data"] == f"sha256:{files_hash(mirror / 'datasets' / 'cais' / 'mmlu')}"
     assert (asked["version"], asked["shots"], asked["questions"]) == ("1.0", 1, 4)
 
@@ -60,11 +60,11 @@ def test_a_task_that_is_not_there_is_an_error() -> None:
 
 def test_requests_are_built_once_for_equal_keys(policy: Policy) -> None:
     """What the first policy answered is gone from them; other limits are other requests."""
-    (task,) = lm_eval_tasks.load(questions.WORLD, 1, None, None)["tasks"].values()
+    (task,) = lm_eval_tasks.load(lm_eval.WORLD, 1, None, None)["tasks"].values()
     built: list[Any] = []
-    settings = [LmEval(tasks=(questions.WORLD,), shots=1), LmEval(tasks=(questions.WORLD,), shots=1)]
+    settings = [LmEval(tasks=(lm_eval.WORLD,), shots=1), LmEval(tasks=(lm_eval.WORLD,), shots=1)]
     for one in settings:
-        rows = questions.ask(policy, one, None, lambda text: None)[1]
+        rows = lm_eval.ask(policy, one, None, lambda text: None)[1]
         built.append(task.instances)
         assert {len(request.resps) for request in task.instances} == {1}
     assert built[0] is built[1]
@@ -72,7 +72,7 @@ def test_requests_are_built_once_for_equal_keys(policy: Policy) -> None:
     with lm_eval_tasks.keep_requests([task], (3, None)):
         task.build_all_requests(limit=3)
     assert len({request.doc_id for request in task.instances}) == 3
-    assert questions.ask(policy, settings[0], None, lambda text: None)[1] == rows
+    assert lm_eval.ask(policy, settings[0], None, lambda text: None)[1] == rows
 
 
 def test_the_hubs_commit_is_read_from_the_addresses_of_its_files() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from bench.evaluators.win_rate import Pair, score
+from bench.evaluators.win_rate import score
+from bench.judges.requests import Pair
 
 
 def rows(*preferences: float | None) -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from bench.errors import JudgeStopped, SuiteError
-from bench.evaluators.win_rate import JOURNAL, Pair, judge
+from bench.evaluators.win_rate import JOURNAL, judge
 from bench.judges import Message, Part, Request
 from bench.judges.cost import Budget, Rate, bill, rate, retirement
-from bench.record import read_jsonl
+from bench.judges.requests import Pair
+from bench.records.record import read_jsonl
 from bench.settings import Judge
 
 PRICE = {"input_usd_per_million_tokens": 1000.0, "output_usd_per_million_tokens": 10000.0}

@@ -16,15 +16,17 @@ import pytest
 from loopback_judge import KEY, completion
 
 from bench.errors import JudgeError
-from bench.evaluators.win_rate import JOURNAL, Pair, judge
-from bench.record import read_jsonl
+from bench.evaluators.win_rate import JOURNAL, judge
+from bench.judges.requests import Pair
+from bench.records.record import read_jsonl
 from bench.settings import Judge
 
 PAIRS = 1000
 KILLED = """
 import sys
 from pathlib import Path
-from bench.evaluators.win_rate import Pair, judge
+from bench.evaluators.win_rate import judge
+from bench.judges.requests import Pair
 from bench.settings import Judge
 pairs = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)]
 settings = Judge(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=4)
@@ -139,7 +141,7 @@ def _hash(prompt: str) -> str:
     """Hash a prompt as the journal does: the template has a system and a user message."""
     import hashlib
 
-    from bench.evaluators import alpaca
+    from bench.judges import alpaca
 
     system = (
         alpaca.configuration("weighted_alpaca_eval_gpt4_turbo")

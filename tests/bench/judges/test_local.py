@@ -8,11 +8,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bench.evaluators import alpaca
-from bench.evaluators.win_rate import JOURNAL, Pair, judge
+from bench.evaluators.win_rate import JOURNAL, judge
+from bench.judges import alpaca
 from bench.judges.local import prompt_ids
-from bench.policy import Policy
-from bench.record import read_jsonl
+from bench.judges.requests import Pair
+from bench.models.policy import Policy
+from bench.records.record import read_jsonl
 from bench.settings import Judge, Model
 
 TURNS = (

@@ -10,8 +10,9 @@ import pytest
 from loopback_judge import completion
 
 from bench.errors import JudgeError
-from bench.evaluators.win_rate import JOURNAL, Pair, judge
-from bench.record import read_jsonl
+from bench.evaluators.win_rate import JOURNAL, judge
+from bench.judges.requests import Pair
+from bench.records.record import read_jsonl
 from bench.settings import Judge
 
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.evaluators.win_rate import Pair, judge
+from bench.evaluators.win_rate import judge
+from bench.judges.requests import Pair
 from bench.settings import Judge
 
 

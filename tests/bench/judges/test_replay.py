@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from bench.evaluators import alpaca
-from bench.evaluators.win_rate import JOURNAL, Pair, judge, judge_name
-from bench.judges import replay
+from bench.evaluators.win_rate import JOURNAL, judge, judge_name
+from bench.judges import alpaca, replay
+from bench.judges.requests import Pair
 from bench.settings import Judge
 
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from bench import world
+from bench.data import world
 from bench.errors import SuiteError
-from bench.evaluators.win_rate import JOURNAL, Pair, judge
+from bench.evaluators.win_rate import JOURNAL, judge
+from bench.judges.requests import Pair
 from bench.settings import Judge
 
 

@@ -16,9 +16,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from bench import execute, jobs, planner, record
-from bench.evaluators import held_out
-from bench.suite import Suite
+from bench.models import held_out
+from bench.plan import planner
+from bench.records import record
+from bench.run import execute, handlers
+from bench.suite.suite import Suite
 from report import build
 
 TinySuite = Callable[..., Suite]
@@ -82,8 +84,8 @@ def test_its_records_are_those_of_a_trained_run(tiny: TinySuite, run_plan: Any) 
         assert theirs.scores[name]["value"] == pytest.approx(score["value"], rel=1e-4), name
         assert theirs.rows("trajectory")[-1][name] == theirs.scores[name]["value"]
 
-    tokenizer = runner.desk.base(runner.suite.model, None).tokenizer
-    pairs = runner.desk.datasets(tokenizer, {}).train["dpo"].examples
+    tokenizer = runner.context.base(runner.suite.model, None).tokenizer
+    pairs = runner.context.datasets(tokenizer, {}).train["dpo"].examples
     # three batches of 2 are the 6 pairs once each
     more = sum(len(pair.prompt) for pair in pairs)
     tokens = [job.measurements["tokens"]["value"] for job in (ours, theirs)]
@@ -145,7 +147,7 @@ def test_nothing_is_written_over_the_progress_display(
     runner = run_plan(tiny(methods=["trl_sequential"]))
     runner.needs("trl-sequential")
     told: list[dict[str, Any]] = []
-    runner.desk.tell = told.append
+    runner.context.tell = told.append
     capfd.readouterr()
     runner.run("trl-sequential")
     assert capfd.readouterr() == ("", "")
@@ -159,7 +161,7 @@ def test_an_interrupted_job_is_made_again_from_the_start(tiny: TinySuite, run_pl
     runner = run_plan(tiny(methods=["trl_sequential"]))
     runner.needs("trl-sequential")
     job = runner.job("trl-sequential")
-    folder = runner.desk.job_folder(job.id)
+    folder = runner.context.job_folder(job.id)
     folder.mkdir()
     left = {"step": 1, "seconds": 99.0, "probe_seconds": 0.0, "tokens": 7, "probe_tokens": 0}
     record.append_jsonl(folder / "steps.jsonl", [left])
@@ -180,7 +182,7 @@ def test_it_leaves_nothing_on_the_base_model(tiny: TinySuite, run_plan: Any) -> 
         for method in methods:
             job = runner.run(method.replace("_", "-"))
         adapters.append(load_file(job.path / "adapter" / "adapter_model.safetensors"))
-        base = runner.desk.base(runner.suite.model, None)
+        base = runner.context.base(runner.suite.model, None)
         assert "forward" not in vars(base.model)
     assert adapters[0].keys() == adapters[1].keys()
     assert all(torch.equal(adapters[0][name], adapters[1][name]) for name in adapters[0])
@@ -192,7 +194,7 @@ def test_it_leaves_nothing_on_the_base_model(tiny: TinySuite, run_plan: Any) -> 
 def failure(runner: Any) -> dict[str, Any]:
     """Run the recipe, which must fail; return its status."""
     runner.needs("trl-sequential")
-    status = jobs.run(runner.job("trl-sequential"), runner.desk)
+    status = handlers.run(runner.job("trl-sequential"), runner.context)
     assert status["outcome"] == record.FAILED
     return status
 

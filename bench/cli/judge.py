@@ -1,0 +1,253 @@
+"""`bench judge`: win rates of answers that exist already, without training. Nothing heavy is imported at the top."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bench.errors import InputError, Interrupted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.models.policy import Policy
+    from bench.settings import Judge, Model
+
+app = typer.Typer(
+    help="Compare answers that exist already: ask a judge, or replay what one has said.", no_args_is_help=True
+)
+
+DEFAULT = "weighted_alpaca_eval_gpt4_turbo"
+PLAIN_LINE_SECONDS = 10.0
+Outputs = Annotated[
+    Path, typer.Option(metavar="FILE", help="The answers to be judged: JSON rows of instruction and output.")
+]
+Reference = Annotated[Path, typer.Option(metavar="FILE", help="The answers they are compared with, in the same form.")]
+Share = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of pairs that may stay unjudged without making the win rate null.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def run(
+    outputs: Outputs,
+    reference: Reference,
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="CONFIG",
+            help="An alpaca-eval configuration; or a YAML file: a suite, or the keys of its evaluation.win_rate.judge.",
+        ),
+    ] = DEFAULT,
+    model: Annotated[str | None, typer.Option(help="The endpoint's model. (default: the configuration's)")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Another endpoint than OpenAI's.")] = None,
+    key_variable: Annotated[
+        str | None, typer.Option(help="Environment variable that holds the key. (default: OPENAI_API_KEY)")
+    ] = None,
+    orders: Annotated[
+        str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 60)")] = None,
+    max_cost_usd: Annotated[
+        float | None, typer.Option(help="Stop before all that OUT's journal holds costs more than this.")
+    ] = None,
+    max_unjudged_share: Annotated[float | None, typer.Option(help="Pairs that may stay unjudged. (default: 0)")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the journal, the judged pairs and the score.")] = Path(
+        "out/judged"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Ask a judge which of two files' answers it prefers.
+
+    Every reply is kept in OUT/journal.jsonl before it is used. The same command goes on where it was stopped, and asks
+    only for what is missing.
+    """
+    from rich.console import Console
+
+    from bench.judges import completion_files
+
+    given = {
+        "model": model,
+        "base_url": base_url,
+        "key_variable": key_variable,
+        "orders": orders,
+        "concurrency": concurrency,
+        "timeout_seconds": timeout_seconds,
+        "max_cost_usd": max_cost_usd,
+        "max_unjudged_share": max_unjudged_share,
+    }
+    settings = _settings(judge, {name: value for name, value in given.items() if value is not None})
+    pairs = completion_files.pairs(outputs, reference)
+    console = Console(stderr=as_json)
+    _warn(settings)
+    name, score = _judge(pairs, settings, out, console)
+    _show(name, score, f"{out}: ", as_json, console)
+    if score["value"] is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    outputs: Outputs,
+    reference: Reference,
+    annotations: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="AlpacaEval's annotations with raw_completion, or a journal of `bench judge run`."
+        ),
+    ],
+    judge: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="How replies are read. (default: the annotations' own annotator)"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Whose replies, where a journal holds those of several.")] = None,
+    orders: Annotated[
+        str | None, typer.Option(help="both or single. (default: what the annotations or the journal hold)")
+    ] = None,
+    max_unjudged_share: Share = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Work out the win rate from replies on disk: raw log-probabilities → preference → win rate. No network, no key."""
+    from rich.console import Console
+
+    from bench.judges import completion_files
+    from bench.judges import replay as replaying
+
+    pairs = completion_files.pairs(outputs, reference)
+    stored = replaying.stored(annotations)
+    given = {
+        "kind": "replay",
+        "journal": str(annotations),
+        "configuration": judge or stored.configuration or DEFAULT,
+        "orders": orders or stored.orders,
+        "max_unjudged_share": max_unjudged_share,
+        **({"model": model} if model else {}),
+    }
+    console = Console(stderr=as_json)
+    name, score = _judge(pairs, _validated(given, "--judge"), Path(), console)
+    if score["unjudged"] == len(pairs):
+        raise InputError(f"{annotations}: holds no reply to any of these {len(pairs)} pairs; are these its outputs?")
+    _show(name, score, "", as_json, console)
+    if score["value"] is None:
+        raise typer.Exit(1)
+
+
+def _settings(judge: str, given: dict[str, Any]) -> Judge:
+    """Read a judge's settings from a YAML file, or take a configuration's name; options win."""
+    path = Path(judge)
+    if path.suffix not in (".yaml", ".yml"):
+        return _validated({"kind": "openai", "configuration": judge, **given}, "--judge")
+    import yaml
+
+    try:
+        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        problem = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
+        raise InputError(f"{judge}: cannot be read: {problem}") from None
+    if isinstance(keys, dict) and "evaluation" in keys:  # a whole suite
+        keys = ((keys["evaluation"] or {}).get("win_rate") or {}).get("judge")
+    if not isinstance(keys, dict):
+        raise InputError(f"{judge}: holds no keys of a judge; a suite has them under evaluation.win_rate.judge")
+    return _validated({"kind": "openai", **keys, **given}, judge)
+
+
+def _validated(keys: dict[str, Any], where: str) -> Judge:
+    from pydantic import ValidationError
+
+    from bench.errors import unknown_name
+    from bench.settings import Judge
+
+    try:
+        return Judge.model_validate(keys)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise InputError(f"{where}: {unknown_name('key', name, Judge.model_fields)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{where}: {name + ' = ' + repr(first['input']) + ': ' if name else ''}{message}") from None
+
+
+def _warn(settings: Judge) -> None:
+    from bench.run import preflight
+
+    for line in preflight.warnings_of(settings):
+        print(f"bench: warning: {line}", file=sys.stderr)
+
+
+def _judge(pairs: list[Any], settings: Judge, out: Path, console: Console) -> tuple[str, dict[str, Any]]:
+    """Judge the pairs, showing progress, and write what came out beside the journal."""
+    from bench.evaluators import win_rate
+    from bench.records import record
+
+    with console.status("") as status:
+        try:
+            scores, rows = win_rate.judge(pairs, settings, out, _load, _teller(console, status))
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; replies are kept in {out}, the same command goes on") from None
+    ((name, score),) = scores.items()
+    if settings.kind != "replay":
+        samples = out / "samples.jsonl"
+        samples.unlink(missing_ok=True)
+        record.append_jsonl(samples, rows)
+        record.write_json(out / "scores.json", scores)
+    return name.removeprefix("win_rate/"), score
+
+
+def _teller(console: Console, status: Any) -> Callable[[str], None]:
+    """Show progress in place on a terminal, and as a line now and then elsewhere."""
+    spoke = 0.0
+
+    def tell(text: str) -> None:
+        nonlocal spoke
+        if console.is_terminal:
+            status.update(text)
+        elif time.monotonic() - spoke > PLAIN_LINE_SECONDS:
+            spoke = time.monotonic()
+            console.print(text, highlight=False)
+
+    return tell
+
+
+def _load(model: Model) -> Policy:
+    import torch
+
+    from bench.models import policy
+
+    return policy.load(model, torch.device("cuda:0" if torch.cuda.is_available() else "cpu"), None)
+
+
+def _show(name: str, score: dict[str, Any], where: str, as_json: bool, console: Console) -> None:
+    """Print the last line, and for machines JSON under alpaca-eval's names."""
+    if as_json:
+        again = {"value": "win_rate", "n": "n_total", "unjudged": "n_unjudged"}
+        print(json.dumps({"judge": name, **{again.get(key, key): value for key, value in score.items()}}, indent=1))
+    console.print(f"{where}{_sentence(name, score)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _sentence(name: str, score: dict[str, Any]) -> str:
+    if score["value"] is None:
+        return f"no win rate by {name}: {score['reason']}; the same command asks only for the missing ones"
+    text = f"win rate {score['value']:.2f} % by {name} over {score['n']} pairs"
+    if score["interval_95"]:
+        text += " (95 % interval {:.2f} to {:.2f})".format(*score["interval_95"])
+    text += f"; {score['n_wins']} won, {score['n_wins_base']} lost, {score['n_draws']} drawn"
+    if score["unjudged"]:
+        text += f", {score['unjudged']} unjudged"
+    if score["length_controlled_win_rate"] is not None:
+        text += f"; at equal length {score['length_controlled_win_rate']:.2f} %"
+    if "position_bias" in score:
+        text += f"; position bias {score['position_bias']:+.3f}"
+    if score.get("cost_usd") is not None:
+        text += f"; cost ${score['cost_usd']:.4f}"
+    elif "cost_reason" in score:
+        text += f"; cost not known: {score['cost_reason']}"
+    return text

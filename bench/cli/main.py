@@ -1,0 +1,347 @@
+"""The commands. Few flags: every experiment setting lives in the suite. Nothing heavy is imported at the top."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from bench.cli.judge import app as judge_app
+from bench.errors import BenchError, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.plan.plan import Plan
+    from bench.run.execute import Summary
+    from bench.suite.suite import Experiment
+
+app = typer.Typer(
+    name="bench",
+    help="Choose a post-training recipe by measuring what each one gains, forgets and costs.",
+    epilog="Start with: bench run quickstart --results out && bench report out",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(judge_app, name="judge")
+
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")
+]
+Results = Annotated[Path, typer.Option(help="Where records go: RESULTS/<suite>/jobs/<job id>/.")]
+Mirror = Annotated[
+    Path | None,
+    typer.Option(envvar="BENCH_MIRROR", help="An offline mirror of the hub: DIR/datasets/ORG/NAME."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change one key of the suite, such as training.steps=20. Repeatable."
+    ),
+]
+Only = Annotated[str | None, typer.Option(metavar="GLOB", help="Only the jobs whose id matches, and what they need.")]
+Smoke = Annotated[
+    bool,
+    typer.Option("--smoke", help="A tiny random model and a handful of steps: see that the suite runs. No network."),
+]
+Choose = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Choose a recipe, such as: mmlu >= base - 1 and seconds <= 1.1 * sequential, maximize win_rate",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.command()
+def run(
+    suite: SuiteName = "quickstart",
+    results: Results = Path("results"),
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    only: Only = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: one a GPU, or one]")] = None,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train and evaluate everything a suite names; skip what is complete, go on from checkpoints.
+
+    Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out.
+    """
+    from rich.console import Console
+
+    from bench.cli.progress import Progress
+    from bench.run import execute, preflight
+
+    plan = _plan(suite, overrides, mirror, smoke)
+    preflight.check_tasks(plan.suite)
+    folder = results / plan.suite.name
+    selected = execute.select(plan, only)
+    console = Console(stderr=as_json)
+    pending = execute.to_do(plan, folder, selected)
+    _preflight(plan, folder, pending, mirror, console)
+    count = workers or execute.default_workers()
+    console.print(
+        f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
+        f"{len(pending)} to do on {count} {'worker' if count == 1 else 'workers'}",
+        highlight=False,
+    )
+    with Progress(plan, pending, count, console) as progress:
+        summary = execute.Execution(plan, folder, progress, mirror, workers).run(selected)
+    if as_json:
+        print(json.dumps(_run_json(summary, folder), indent=1))
+    console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(execute.exit_code(summary))
+
+
+def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
+    """Find out before anything is trained what would fail hours later."""
+    from bench.run import inputs, preflight
+
+    _warn(plan.suite)
+    if not pending:
+        return
+    for job in (plan.jobs[job_id] for job_id in pending):
+        if job.kind == "adopt":
+            inputs.adopted(job, folder)
+    preflight.check_hub(plan.suite, mirror)
+    if any(plan.jobs[job_id].kind == "judge" for job_id in pending) and preflight.check_judge(plan.suite, folder):
+        console.print("the judge answers as its configuration needs", highlight=False)
+
+
+def _warn(suite: Experiment) -> None:
+    from bench.run import preflight
+
+    for line in preflight.judge_warnings(suite):
+        print(f"bench: warning: {line}", file=sys.stderr)
+
+
+def _last_line(summary: Summary, folder: Path, results: Path) -> str:
+    parts = [f"{len(summary.made)} made", f"{len(summary.skipped)} already complete"]
+    if summary.failed:
+        parts.append(f"{len(summary.failed)} FAILED ({', '.join(list(summary.failed)[:3])})")
+    if summary.blocked:
+        parts.append(f"{len(summary.blocked)} not run because a job they need failed")
+    return f"{folder}: {', '.join(parts)}. Next: bench report {results}"
+
+
+def _run_json(summary: Summary, folder: Path) -> dict[str, Any]:
+    return {"schema": 1, "folder": str(folder), **vars(summary)}
+
+
+@app.command()
+def plan(
+    suite: SuiteName = "quickstart",
+    results: Results = Path("results"),
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    only: Only = None,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
+    from bench.cli.plan_view import as_dict, as_text
+    from bench.run import execute
+
+    made = _plan(suite, overrides, mirror, smoke)
+    states = execute.state_of(made, results / made.suite.name)
+    selected = execute.select(made, only)
+    if as_json:
+        print(json.dumps(as_dict(made, states, selected), indent=1))
+    else:
+        print(as_text(made, states, selected))
+
+
+@app.command()
+def validate(suite: SuiteName, overrides: Overrides = None) -> None:
+    """Check a suite without running it: every key, value and name."""
+    from bench.run import preflight
+    from bench.suite import yaml_file
+
+    checked = yaml_file.load(suite, overrides or [])
+    preflight.check_tasks(checked)
+    _warn(checked)
+    print(f"{checked.name}: valid; {checked.contents}")
+
+
+@app.command()
+def status(results: Annotated[Path, typer.Argument(help="A results folder.")], as_json: AsJson = False) -> None:
+    """Say what is complete, stopped, failed or still to do in a results folder."""
+    from bench.records import record
+
+    found = []
+    for suite in record.find_suites(results):
+        outcomes: dict[str, list[str]] = {}
+        for job_id in suite.info["jobs"]:
+            job = suite.jobs.get(job_id)
+            outcomes.setdefault((job.status["outcome"] if job else None) or "not complete", []).append(job_id)
+        found.append({"suite": suite.name, "folder": str(suite.path), "jobs": outcomes})
+        if not as_json:
+            counts = ", ".join(f"{len(ids)} {name}" for name, ids in outcomes.items())
+            print(f"{suite.path}: {len(suite.info['jobs'])} jobs: {counts}")
+            for job_id in outcomes.get(record.FAILED, []):
+                print(f"  failed: {job_id}: {suite.jobs[job_id].status['message']}")
+    if as_json:
+        print(json.dumps(found, indent=1))
+
+
+@app.command()
+def report(
+    results: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Results folders: roots, or single suites; several make one leaderboard. [default: results]"
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
+    choose: Choose = None,
+) -> None:
+    """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
+
+    --choose names the recipe that does best by your own words, the runner-up, and how often each would be chosen if
+    seeds, questions and judged pairs were drawn anew; choice.json keeps it. `base`, `sequential` (at the same λ) and
+    `reference` stand for that policy's value of the figure they are compared with. Figures: mmlu or another task,
+    accuracy, win_rate (all in percent), f_dpo, f_sft, gap_dpo, gap_sft, ideal_distance (nats), seconds, all_in_seconds,
+    runtime_increase (%), tokens, steps, memory (GiB), energy (J), utilization (%), lambda.
+    """
+    from report import build
+
+    folders = results or [Path("results")]
+    if choose is None:
+        print(f"report: {build.build(folders, out)}")
+        return
+    from rich.console import Console
+
+    from report.choose import view as choose_view
+    from report.choose.choose import choose_all
+
+    # First: a text that cannot be read should not cost a report's time.
+    found = [one for folder in folders for one in choose_all(folder, choose)]
+    print(f"report: {build.build(folders, out)}")
+    choose_view.keep(found, out)
+    choose_view.show(found, Console())
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="What to compare with: a results folder or one suite.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The results after the change.")],
+    gate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML: tolerances, which metrics gate, the level.")
+    ] = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write Markdown for a pull request.")] = None,
+) -> None:
+    """Say whether a change made training recipes worse, beyond noise.
+
+    Exit code 0: no regression seen; 1: a regression; 3: inconclusive, such as fewer than three seeds.
+    """
+    from rich.console import Console
+
+    from report.analysis import gate as gates
+    from report.compare import compare as comparing
+    from report.compare import view
+
+    made = comparing.compare(base, candidate, gates.load(gate))
+    view.write(made, out)
+    if as_json:
+        print(json.dumps(view.as_dict(made), indent=1))
+    else:
+        view.show(made, Console() if sys.stdout.isatty() else Console(width=150))
+        print(view.last_line(made))
+    raise typer.Exit(made.exit_code)
+
+
+@app.command()
+def export(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id, the beginning of it, or a glob: mix-l0.5-s0.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for the model.")],
+    results: Annotated[Path, typer.Option(help="The results folder that holds the job: a root, or one suite.")] = Path(
+        "results"
+    ),
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write the whole model, adapter merged in, instead of the adapter alone.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an earlier export in DIR.")] = False,
+) -> None:
+    """Take a trained policy away: the PEFT adapter or the merged model, its tokenizer, and a model card with its figures.
+
+    Plain transformers and peft load what it writes; it is reloaded and compared with the trained policy before it is left.
+    """
+    from bench.export import export as exporter
+
+    done = exporter.export(results, job, folder, merge=merge, force=force)
+    if done.note:
+        print(f"note: {done.note}")
+    print(done)
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
+) -> None:
+    """Write a commented suite for your own model and JSONL data, to be edited."""
+    from bench.cli import init as writer
+
+    writer.write(path)
+    print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+
+
+def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
+    from bench.plan import planner
+    from bench.suite import yaml_file
+
+    if mirror is not None and not mirror.is_dir():
+        raise InputError(f"--mirror {mirror}: no such folder; it must hold datasets/ORG/NAME")
+    loaded = yaml_file.load(suite, overrides or [])
+    if smoke:
+        from bench.suite.smoke import shrink
+
+        loaded = shrink(loaded)
+    return planner.make(loaded, mirror.resolve() if mirror else None)
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and an exit code (0 good, 1 failed, 2 bad input, 70, 130)."""
+    # What a scheduler or `kill` sends ends a run like Ctrl-C: checkpoint kept, exit code 130.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        app(standalone_mode=True)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        if error.errno not in _UNUSABLE or os.environ.get("BENCH_TRACEBACK"):
+            _internal(error)
+        print(f"bench: {error.filename}: {error.strerror}; give another folder, or make room", file=sys.stderr)
+        sys.exit(InputError.exit_code)
+    except Exception as error:
+        _internal(error)
+
+
+# What a folder that the user named can be: a file, not ours to write, read-only, full.
+_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+
+
+def _internal(error: Exception) -> NoReturn:
+    """Say that this is a bug of ours, with the traceback on demand."""
+    if os.environ.get("BENCH_TRACEBACK"):
+        raise error
+    print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+    sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Show a plan to people and machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from bench.judges.cost import estimate_in_words
+from bench.plan.plan import Plan
+from bench.records.spec import JobSpec
+from bench.suite.suite import Suite
+
+KINDS = {
+    "pretrain": "pre-training",
+    "train": "training",
+    "recipe": "made by recipes",
+    "adopt": "taken over from another suite",
+    "reference_logps": "reference log-probabilities",
+    "row_optimum": "the optima's losses row by row",
+    "lm_eval": "questions (lm-eval)",
+    "generate": "answers",
+    "judge": "judged answers",
+    "toy": "toy runs",
+}
+
+
+def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any]:
+    """Return a plan as JSON values."""
+    jobs = [
+        {
+            "id": job.id,
+            "kind": job.kind,
+            "state": states[job.id],
+            "roles": list(job.roles),
+            "labels": job.labels,
+            "inputs": job.inputs,
+            "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
+            "optimizer_steps": job.steps_to_run,
+            "tokens_at_most": _tokens(job),
+        }
+        for job in plan.jobs.values()
+        if job.id in selected
+    ]
+    sums = totals(plan, states, selected)
+    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judging(plan, states, selected)}
+
+
+def judging(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any] | None:
+    """Estimate what a paid judge has still to be asked, and what that costs; None where there is nothing to pay."""
+    from bench.judges import cost
+
+    if not isinstance(plan.suite, Suite):
+        return None
+    to_do = [job for job in plan.jobs.values() if job.kind == "judge" and job.id in selected]
+    return cost.estimate(
+        plan.suite.evaluation.win_rate, plan.suite.data, sum(states[job.id] != "complete" for job in to_do)
+    )
+
+
+def totals(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, int]:
+    """Add up steps and tokens: of the selected jobs, of those not complete, and what sharing saves in the whole plan."""
+    chosen = [job for job in plan.jobs.values() if job.id in selected]
+    to_do = [job for job in chosen if states[job.id] != "complete"]
+    return {
+        "optimizer_steps": sum(job.steps_to_run for job in chosen),
+        "optimizer_steps_to_do": sum(job.steps_to_run for job in to_do),
+        "optimizer_steps_without_sharing": plan.unshared_steps,
+        "optimizer_steps_saved": plan.unshared_steps - plan.optimizer_steps,
+        "tokens_at_most": sum(_tokens(job) for job in chosen),
+        "tokens_at_most_to_do": sum(_tokens(job) for job in to_do),
+    }
+
+
+def _tokens(job: JobSpec) -> int:
+    return round(job.tokens * job.steps_to_run / job.steps) if job.steps else 0
+
+
+def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
+    """Word a plan: a line a training job, evaluations counted, totals last."""
+    suite = plan.suite
+    lines = [f"{suite.name}: {suite.size}", ""]
+    for job in plan.jobs.values():
+        if job.id in selected and job.kind in (
+            "pretrain",
+            "train",
+            "recipe",
+            "adopt",
+            "reference_logps",
+            "row_optimum",
+            "toy",
+        ):
+            lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
+    if isinstance(suite, Suite) and suite.training.stopping.rule != "none":
+        lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]
+    counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
+    lines.append("")
+    for kind, name in KINDS.items():
+        found = {state: count for (one, state), count in counts.items() if one == kind}
+        if found:
+            lines.append(
+                f"  {sum(found.values()):>4} × {name}: {', '.join(f'{count} {state}' for state, count in found.items())}"
+            )
+    sums = totals(plan, states, selected)
+    lines += [
+        "",
+        f"  optimizer steps: {sums['optimizer_steps']:,} ({sums['optimizer_steps_to_do']:,} to do); without sharing "
+        f"{sums['optimizer_steps_without_sharing']:,}: {sums['optimizer_steps_saved']:,} saved",
+    ]
+    if sums["tokens_at_most"]:
+        lines.append(
+            f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
+            "every row at full length"
+        )
+    judge = judging(plan, states, selected)
+    if judge:
+        lines.append(f"  {estimate_in_words(judge)}")
+    return "\n".join(lines)
+
+
+def _remark(job: JobSpec) -> str:
+    parts = []
+    if len(job.roles) > 1 or (job.roles and job.roles[0] != "run"):
+        parts.append(" and ".join(role.replace("_", " ") for role in job.roles))
+    if job.steps:
+        parts.append(f"{job.steps_to_run} steps")
+    if job.prefix:
+        parts.append(f"after {job.prefix.step} shared ones of {job.prefix.job}")
+    return ", ".join(parts)

@@ -1,0 +1,1 @@
+"""What a trained policy is asked: one file an evaluator. May import judges, models, data and records."""

@@ -1,0 +1,237 @@
+"""alpaca-eval's pairwise annotator with its weak points replaced.
+
+Its configurations, prompts, parsers and arithmetic are used as they are. Replaced are: the completion function (ours
+keeps every reply), the filling of templates (there, `<|im_end|>` or `{output_1}` inside an answer changes the prompt),
+and the cache (keyed there without model or prompt).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import SuiteError, unknown_name
+from bench.judges.requests import Message, Part, Request
+from bench.quiet import quiet
+
+_FIELD = re.compile(r"{([^ \s]+?)}")  # alpaca-eval's own idea of a placeholder
+_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
+# Keys for alpaca-eval's own completion function, not for the endpoint
+_NOT_SENT = ("model_name", "num_procs", "batch_size", "is_chat", "requires_chatml", "price_per_token", "client_kwargs")
+# What its completion function sends where a configuration is silent
+_SENT_BY_DEFAULT = {"top_p": 1.0, "temperature": 0.7}
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Hold one of alpaca-eval's evaluator configurations that asks for one comparison per prompt."""
+
+    name: str
+    template: str
+    settings: Mapping[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The model it names, unless a suite names another."""
+        return str(self.settings["completions_kwargs"]["model_name"])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What is sent to an endpoint beside model and messages."""
+        own = self.settings["completions_kwargs"]
+        return _SENT_BY_DEFAULT | {name: value for name, value in own.items() if name not in _NOT_SENT}
+
+    @property
+    def longest_reply_tokens(self) -> int:
+        """How long a reply may be, for estimates of cost."""
+        return int(self.parameters.get("max_tokens", 1))
+
+    @property
+    def reads_logprobs(self) -> bool:
+        """Whether a reply is read from its log-probabilities instead of its text."""
+        return self.settings.get("fn_completion_parser") == "logprob_parser"
+
+    def labels(self) -> tuple[str, str]:
+        """Return the labels of output_1 and output_2, whose log-probabilities the parser compares.
+
+        Raises:
+            SuiteError: this configuration reads another kind of reply.
+        """
+        if not self.reads_logprobs:
+            raise SuiteError(
+                f"evaluation.win_rate.judge.configuration = {self.name!r}: reads written replies, but judges of "
+                "kind local and rule give log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
+            )
+        reads = self.settings["completion_parser_kwargs"]
+        (other,) = (token for token in reads["denominator_tokens"] if token != reads["numerator_token"])
+        return reads["numerator_token"], other
+
+    def messages(self, fields: Mapping[str, str]) -> tuple[Message, ...]:
+        """Fill the template: turns are found before anything is filled in, and each placeholder is filled once."""
+        turns = _TURN.findall(self.template)
+        return tuple(Message(role, tuple(_fill(text.strip(), fields))) for role, text in turns)
+
+
+def _fill(text: str, fields: Mapping[str, str]) -> list[Part]:
+    pieces = _FIELD.split(text)
+    return [Part(fields[piece] if place % 2 else piece, bool(place % 2)) for place, piece in enumerate(pieces) if piece]
+
+
+def configuration(name: str, *, to_ask: bool = True) -> Configuration:
+    """Read a configuration without importing alpaca-eval.
+
+    Args:
+        name: its folder's.
+        to_ask: whether prompts will be sent; stored replies can be read under more configurations.
+
+    Raises:
+        SuiteError: there is none of that name, or it cannot be used here.
+    """
+    import yaml
+
+    folder = _configurations()
+    file = folder / name / "configs.yaml"
+    key = "evaluation.win_rate.judge.configuration"
+    if not file.is_file():
+        known = (path.parent.name for path in folder.glob("*/configs.yaml"))
+        raise SuiteError(f"{key}: {unknown_name('configuration', name, known)}")
+    ((_, settings), *others) = yaml.safe_load(file.read_text(encoding="utf-8")).items()
+    template_file = folder / str(settings["prompt_template"])
+    template = template_file.read_text(encoding="utf-8") if template_file.is_file() else ""
+    sent = settings.get("completions_kwargs", {})
+    unfit = {
+        "it is a pool of several judges": bool(others),
+        "it asks for several pairs in one prompt": settings.get("batch_size", 1) != 1,
+    }
+    unfit |= (
+        {}
+        if not to_ask
+        else {
+            "it is not made for an OpenAI-compatible endpoint": settings.get("fn_completions") != "openai_completions",
+            "its template is not a chat": not _TURN.search(template),
+            "its template has other fields than instruction, output_1 and output_2": set(_FIELD.findall(template))
+            != {"instruction", "output_1", "output_2"},
+            "it biases single tokens": bool({"tokens_to_favor", "tokens_to_avoid"} & set(sent)),
+        }
+    )
+    for reason, applies in unfit.items():
+        if applies:
+            raise SuiteError(
+                f"{key} = {name!r}: cannot be used, {reason}; shipped suites use weighted_alpaca_eval_gpt4_turbo"
+            )
+    return Configuration(name, template, settings)
+
+
+def _configurations() -> Path:
+    spec = importlib.util.find_spec("alpaca_eval")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "evaluators_configs"
+
+
+def parser(settings: Configuration) -> Callable[[Mapping[str, Any]], float | None]:
+    """Make the configuration's parser: completion → preference, 1 (output_1) to 2 (output_2), or None if unusable."""
+    with quiet(""):
+        from alpaca_eval import completion_parsers
+    parse = getattr(completion_parsers, settings.settings["fn_completion_parser"])
+    arguments = settings.settings.get("completion_parser_kwargs") or {}
+
+    def read(completion: Mapping[str, Any]) -> float | None:
+        whole = settings.settings.get("completion_key") == "completions_all"
+        try:
+            values = list(parse(completion if whole else completion["text"], **arguments))
+            value = float(values[0]) if len(values) == 1 else math.nan
+        except Exception:  # a parser meets whatever a judge may say, and raises whatever comes of it
+            return None
+        return value if 1 <= value <= 2 else None
+
+    return read
+
+
+Complete = Callable[[Sequence[Request]], list[Mapping[str, Any] | None]]
+
+
+def annotate(
+    settings: Configuration, comparisons: Sequence[Mapping[str, Any]], complete: Complete
+) -> list[float | None]:
+    """Run alpaca-eval's pairwise annotator.
+
+    Args:
+        settings: whose prompts and parser to use.
+        comparisons: rows with instruction, output_1, output_2, in the order in which a judge is to see them.
+        complete: gives a completion per request, or None.
+
+    Returns:
+        A preference per comparison, 1 (output_1) to 2 (output_2), None where there is no usable reply; 1.5 without
+        asking where both outputs are equal.
+    """
+    if not comparisons:
+        return []
+    with quiet(""):
+        annotator = _annotator(settings, complete)
+        rows = [{**row, "place": place} for place, row in enumerate(comparisons)]
+        annotated = annotator.annotate_pairs(rows, chunksize=None)
+    found: list[float | None] = [None] * len(comparisons)
+    for row in annotated:
+        value = row["preference"]
+        found[row["place"]] = None if value is None or math.isnan(value) else float(value)
+    return found
+
+
+def _annotator(settings: Configuration, complete: Complete) -> Any:
+    from alpaca_eval.annotators.pairwise_evaluator import PairwiseAnnotator, SinglePairwiseAnnotator
+
+    class Single(SinglePairwiseAnnotator):  # type: ignore[misc, unused-ignore]
+        """Make prompts that no answer can break out of, and let `complete` answer them."""
+
+        def _make_prompts(self, df_to_annotate: Any, *_: Any) -> tuple[list[Request], Any]:
+            rows = df_to_annotate[["instruction", "output_1", "output_2"]].to_dict("records")
+            made = [
+                Request(row["instruction"], row["output_1"], row["output_2"], settings.messages(row)) for row in rows
+            ]
+            return made, df_to_annotate.copy()
+
+    class Pairwise(PairwiseAnnotator):  # type: ignore[misc, unused-ignore]
+        SingleAnnotator = Single
+
+    annotator = Pairwise(
+        annotators_config=settings.name,
+        seed=_SEED,
+        caching_path=None,
+        is_avoid_reannotations=False,
+        # the order of each comparison is decided before it comes here
+        is_randomize_output_order=False,
+        packages_for_which_to_show_version=None,
+    )
+    (single,) = annotator.annotators.values()
+    single.fn_completions = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
+    return annotator
+
+
+def _as_alpaca_eval_has_it(completions: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
+    return {
+        "completions": [completion and completion["text"] for completion in completions],
+        "completions_all": list(completions),
+    }
+
+
+def random_order(instruction: str) -> str:
+    """Return alpaca-eval's seeded random order of a pair whose output_1 is the reference's answer and output_2 ours."""
+    with quiet(""):
+        from alpaca_eval.utils import random_seeded_choice
+    is_switched = random_seeded_choice(seed=f"is_switched_outputs{instruction}{_SEED}", choices=[False, True])
+    return "ours_first" if is_switched else "theirs_first"
+
+
+def win_rate(preferences: Sequence[float]) -> dict[str, float]:
+    """Return alpaca-eval's figures over preferences from 0 (theirs) to 1 (ours); rates and errors in percent."""
+    with quiet(""):
+        from alpaca_eval.metrics import get_winrate
+
+        figures = get_winrate([{"preference": preference + 1} for preference in preferences])
+    return {name: value.item() if hasattr(value, "item") else value for name, value in figures.items()}

@@ -1,0 +1,117 @@
+"""The objective values of a policy on fixed rows: f_DPO (Eq. 1) and f_SFT (Eq. 4), with their standard errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data.tokens import Datasets, Example
+from bench.methods import Objective
+from bench.models import objectives
+from bench.models.policy import Policy
+from bench.records import record
+from bench.settings import Objectives
+
+OfSplits = dict[str, dict[Objective, Tensor]]
+
+
+@torch.no_grad()
+def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -> Tensor:
+    """Return log π_θ(y | x) summed over each answer's tokens, in nats, float32 on the CPU. Shape: [examples, answers].
+
+    Rows of similar length share a batch; the result stands in the order of `examples`.
+    """
+    was_training = policy.model.training
+    policy.model.eval()
+    order = sorted(range(len(examples)), key=lambda row: examples[row].length)
+    layout = policy.layout_of(examples)
+    result = torch.empty(len(examples), len(examples[0].answers))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = objectives.collate([examples[row] for row in rows], layout, policy.device)
+        result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
+    policy.model.train(was_training)
+    return result
+
+
+def both_scores(
+    policy: Policy,
+    datasets: Datasets,
+    split: str,
+    settings: Objectives,
+    sizes: Mapping[Objective, int],
+    reference: Mapping[str, Any] | None,
+) -> tuple[dict[str, dict[str, Any]], Tensor]:
+    """Evaluate both objectives on one split.
+
+    Args:
+        policy: the model with its adapter.
+        datasets: where the split's evaluation rows are.
+        split: held_out or train.
+        settings: β and the reduction.
+        sizes: rows in one forward pass, per objective.
+        reference: π_ref's log-probabilities by split; without them f_DPO has no value.
+
+    Returns:
+        The scores by metric name, and the pairs' log-probabilities, shape [pairs, 2].
+    """
+    logps = split_logps(policy, datasets, split, sizes)
+    return scores_of(logps, datasets, split, settings, reference), logps[Objective.DPO]
+
+
+def split_logps(
+    policy: Policy, datasets: Datasets, split: str, sizes: Mapping[Objective, int]
+) -> dict[Objective, Tensor]:
+    """Return the log-probabilities of a split's answers, shapes [pairs, 2] and [rows, 1]."""
+    return {
+        objective: answer_logps(policy, datasets.sample(split, objective), sizes[objective]) for objective in Objective
+    }
+
+
+def scores_of(
+    logps: Mapping[Objective, Tensor],
+    datasets: Datasets,
+    split: str,
+    settings: Objectives,
+    reference: Mapping[str, Any] | None,
+) -> dict[str, dict[str, Any]]:
+    """Return both objectives' scores by metric name, from the log-probabilities of a split's answers."""
+    if reference is None:
+        dpo = {"value": None, "reason": "trained before the reference's log-probabilities existed; see trajectory"}
+    else:
+        dpo = dpo_score(logps[Objective.DPO], reference[split], settings.beta)
+    sft = sft_score(logps[Objective.SFT], datasets.sample(split, Objective.SFT), settings.reduction)
+    return {f"f_dpo/{split}": dpo, f"f_sft/{split}": sft}
+
+
+def dpo_score(logps: Tensor, reference: Mapping[str, Sequence[float]], beta: float) -> dict[str, Any]:
+    """Return f_DPO, its number of pairs and standard error, from log-probabilities of shape [pairs, 2]."""
+    chosen, rejected = logps.T.tolist()
+    of_rows = {name: list(values[: len(chosen)]) for name, values in reference.items()}
+    losses = record.dpo_losses({"chosen": chosen, "rejected": rejected}, of_rows, beta)
+    value = math.fsum(losses) / len(losses)
+    return _score(value, [loss - value for loss in losses], len(losses))
+
+
+def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dict[str, Any]:
+    """Return f_SFT, its number of rows and standard error, from log-probabilities of shape [rows, 1].
+
+    `token_mean` is a ratio of sums; its error comes from each row's departure from the mean of its own tokens.
+    """
+    sums = -logps[:, 0].double()
+    sizes = torch.tensor(
+        [len(one.answers[0]) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double
+    )
+    value = float(sums.sum() / sizes.sum())
+    return _score(value, ((sums - value * sizes) / sizes.mean()).tolist(), len(examples))
+
+
+def _score(value: float, departures: Sequence[float], count: int) -> dict[str, Any]:
+    if count < 2:
+        return {"value": value, "n": count, "standard_error": None, "reason": "one row has no spread"}
+    variance = math.fsum(one * one for one in departures) / (count - 1)
+    return {"value": value, "n": count, "standard_error": math.sqrt(variance / count)}

@@ -1,0 +1,308 @@
+"""The policy: a base model with an optional LoRA adapter. Load, attach, save, reload."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.errors import JobError, ModelError
+from bench.models.files import gguf_file
+from bench.records.cache import cache_folder
+from bench.settings import Lora, Model
+
+if TYPE_CHECKING:
+    from bench.data.tokens import Example
+    from bench.models.objectives import Layout
+
+ADAPTER = "adapter"
+
+
+@dataclass
+class Policy:
+    """Hold a model in memory, with or without an adapter.
+
+    Attributes:
+        layout: how the rows of a pair lie where they fit into the window; `load` sees whether they can share prompts.
+        window: positions that its attention looks back over; None: all of them.
+        notes: what this model cannot take, each said once.
+    """
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    settings: Model
+    layout: Layout = "plain"
+    window: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def layout_of(self, examples: Sequence[Example]) -> Layout:
+        """Return how rows are to lie: attention by stretch knows no window, so none may be narrower than the rows."""
+        longest = max(len(one.prompt) + max(map(len, one.answers)) for one in examples)
+        if self.layout == "plain" or self.window is None or longest <= self.window:
+            return self.layout
+        self.note(f"rows of {longest} tokens reach past the model's window of {self.window}: prompts are not shared")
+        return "plain"
+
+    def note(self, text: str) -> None:
+        """Say once that something is done the plain way."""
+        if text not in self.notes:
+            self.notes.append(text)
+            logging.getLogger("bench").warning(text)
+
+    def forward_facts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Say for the record how rows are forwarded; both ways give the same numbers to rounding."""
+        logits = "all tokens" if self.model_alone().bench_full_logits else "answer tokens"
+        return {"layout": self.layout_of(examples), "logits": logits, "notes": self.notes}
+
+    def model_alone(self) -> Any:
+        """Return the causal model, whether or not an adapter is on it."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    def end_of_turn_ids(self) -> list[int]:
+        """List the token ids that end an answer."""
+        ids = self.model.config.eos_token_id
+        known = {self.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids])}
+        return sorted(token for token in known if token is not None)
+
+    def attach(self, lora: Lora, seed: int) -> None:
+        """Put a fresh LoRA adapter on the base model; equal seeds give equal adapters."""
+        import peft
+
+        self.detach()
+        torch.manual_seed(seed)
+        targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
+        settings = peft.LoraConfig(
+            task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
+        )
+        try:
+            self.model = peft.get_peft_model(self.model, settings)
+        except ValueError as error:
+            names = sorted({name.split(".")[-1] for name, module in self.model.named_modules() if _is_linear(module)})
+            raise ModelError(
+                f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}"
+            ) from error
+        if self.settings.gradient_checkpointing:
+            self.model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+
+    def attach_saved(self, folder: Path) -> None:
+        """Put a saved adapter on the base model."""
+        import peft
+
+        self.detach()
+        self.model = peft.PeftModel.from_pretrained(self.model, str(folder / ADAPTER), is_trainable=False)
+        self.model.eval()
+
+    def attach_sum(self, parts: Mapping[str, tuple[Path, float]]) -> None:
+        """Put a weighted sum of saved adapters on the base model: ΔW = Σ weight · scale · B A, exactly.
+
+        Args:
+            parts: any name -> (the job's folder, weight).
+        """
+        import peft
+
+        self.detach()
+        names = list(parts)
+        folders = {name: str(folder / ADAPTER) for name, (folder, _) in parts.items()}
+        model = peft.PeftModel.from_pretrained(self.model, folders[names[0]], adapter_name=names[0])
+        for name in names[1:]:
+            model.load_adapter(folders[name], adapter_name=name)
+        weights = [weight for _, weight in parts.values()]
+        # "cat" stacks the factors: its rank is the sum of theirs, and nothing is approximated.
+        model.add_weighted_adapter(names, weights, "default", combination_type="cat")
+        model.set_adapter("default")
+        for name in names:
+            model.delete_adapter(name)
+        self.model = model.eval()
+
+    def detach(self) -> None:
+        """Take the adapter off, leaving the base model as it was loaded."""
+        if hasattr(self.model, "get_base_model"):
+            self.model = self.model.unload()
+            # peft leaves its settings on the base model and warns at the next adapter
+            if hasattr(self.model, "peft_config"):
+                del self.model.peft_config
+
+    def save(self, folder: Path) -> None:
+        """Save the adapter."""
+        # The embeddings are never trained; "auto" would ask the hub whether they were resized.
+        self.model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+
+    def adapter_state(self) -> dict[str, torch.Tensor]:
+        """Return copies of the trainable tensors by name."""
+        return {name: value.detach().clone() for name, value in self.trainable().items()}
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def restore_adapter(self, state: dict[str, torch.Tensor]) -> None:
+        """Put saved tensors back into the adapter."""
+        with torch.no_grad():
+            for name, value in self.trainable().items():
+                value.copy_(state[name])
+
+    @torch.no_grad()
+    def logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Return the logits of one small batch, for comparing two states of the model."""
+        self.model.eval()
+        logits: torch.Tensor = self.model(input_ids=input_ids).logits.float()
+        return logits
+
+    def check_reload(self, folder: Path, input_ids: torch.Tensor) -> float:
+        """Reload the saved adapter and compare its logits with the trained model's.
+
+        Returns:
+            The largest absolute difference.
+
+        Raises:
+            JobError: it exceeds rounding (1e-4 in float32, 0.05 in bfloat16, relative to the largest logit).
+        """
+        trained = self.logits(input_ids)
+        self.attach_saved(folder)
+        difference = float((self.logits(input_ids) - trained).abs().max())
+        allowed = (1e-4 if self.settings.dtype == "float32" else 0.05) * max(1.0, float(trained.abs().max()))
+        if not difference <= allowed:
+            raise JobError(
+                f"{folder / ADAPTER}: reloaded logits differ from the trained ones by {difference:.3g} (allowed {allowed:.3g})"
+            )
+        return difference
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)
+
+
+def load(settings: Model, device: torch.device, pretrained: Path | None = None) -> Policy:
+    """Load a base model and its tokenizer.
+
+    Args:
+        settings: the suite's model settings.
+        device: where it goes.
+        pretrained: folder of the plan's pre-training job, for source `world`.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    model, tokenizer = load_model(settings, pretrained)
+    policy = Policy(model.to(device), tokenizer, device, settings)
+    _check_kernels(policy)
+    return policy
+
+
+def load_model(settings: Model, pretrained: Path | None = None) -> tuple[Any, Any]:
+    """Load a frozen base model and its tokenizer as they come, to compute as transformers has them do.
+
+    Raises:
+        ModelError: it cannot be found or loaded.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        model, tokenizer = _load(settings, getattr(torch, settings.dtype), pretrained)
+    except (OSError, ValueError, ImportError) as error:
+        detail = str(error).strip().splitlines()[0][:300]
+        raise ModelError(f"model {settings.source}:{settings.path or ''}: cannot be loaded: {detail}") from error
+    return model.eval().requires_grad_(False), tokenizer
+
+
+def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if settings.source == "random":
+        from bench.models import world_model
+
+        torch.manual_seed(0)
+        config = world_model.config(settings.architecture, "tiny")
+        return AutoModelForCausalLM.from_config(config, dtype=dtype), world_model.tokenizer()
+    places: dict[str, Callable[[], str | None]] = {
+        "hub": lambda: settings.path,
+        "local": lambda: str(Path(settings.path or "").expanduser()),
+        "world": lambda: str(_required(pretrained) / "model"),
+        "gguf_package": lambda: str(_plain_copy_of_gguf(str(settings.path))),
+    }
+    place = places[settings.source]()
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
+    model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
+    return model, tokenizer
+
+
+def _required(path: Path | None) -> Path:
+    if path is None:
+        raise ModelError("model source 'world' needs its pre-training job")
+    return path
+
+
+def _plain_copy_of_gguf(package: str) -> Path:
+    """Rebuild a GGUF as a plain float32 model once and keep it: a GGUF-loaded model cannot be saved and loads slowly."""
+    from filelock import FileLock
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    file = gguf_file(package)
+    key = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    folder = cache_folder() / "models" / f"{file.stem}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if not (folder / "complete").exists():
+            loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+            plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
+            plain.load_state_dict(loaded.state_dict())
+            plain.config.quantization_config = None
+            del plain.config.quantization_config
+            plain.generation_config = loaded.generation_config
+            plain.save_pretrained(folder)
+            AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
+            (folder / "complete").write_text(json.dumps({"made_from": file.name, "sha256": key}))
+    return folder
+
+
+@torch.no_grad()
+def _check_kernels(policy: Policy) -> None:
+    """See on a few tokens whether this model can take the fast paths; choose the plain ones where it cannot.
+
+    The decoder followed by the output embeddings must equal the whole model (some models scale or cap their logits), and
+    a row with a shared prompt must equal two plain rows (some attention cannot go by stretch). A few tokens cannot show what a
+    window does: `Policy.layout_of` looks at the rows' lengths.
+    """
+    from bench.data.tokens import Example
+    from bench.models import bf16_matmul, packed_attention, probe, rms_norm
+    from bench.models.objectives import collate, sequence_logps
+
+    rms_norm.install(policy.model)
+    if bf16_matmul.install(policy.model):
+        policy.note("this CPU multiplies bfloat16 slower than float32: products are made in float32, and rounded")
+    config = policy.model.config.get_text_config()
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    policy.window = min((window for window in windows if window), default=None)
+    ids = probe.tokens(policy.tokenizer, 7, config.vocab_size)
+    example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
+    batch = collate([example], "plain", policy.device)
+    policy.model.bench_full_logits = True
+    expected = sequence_logps(policy.model, batch)
+    policy.model.bench_full_logits = False
+    policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
+    dtype = policy.model.dtype
+    try:
+        fast = probe.agree(sequence_logps(policy.model, batch), expected, dtype)
+    except (AttributeError, TypeError):
+        fast = False
+    policy.model.bench_full_logits = not fast
+    if not fast:
+        policy.note("the model does more than project to its vocabulary: logits are made for all tokens of a row")
+    try:
+        if not packed_attention.install(policy.model):
+            raise TypeError("attention of its own")
+        shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
+        same = probe.agree(shared, expected, dtype)
+    except (RuntimeError, ValueError, TypeError):
+        same = False
+    policy.layout = "shared_prompt" if same else "plain"
+    if not same:
+        policy.note("the model cannot take two answers in one row: a pair's prompt is forwarded twice")

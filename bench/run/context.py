@@ -1,0 +1,99 @@
+"""What a worker keeps between its jobs: base models it has loaded, data it has tokenized, and whom it tells."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.records.spec import JobSpec
+from bench.settings import Model
+from bench.suite.suite import Experiment, Suite
+
+if TYPE_CHECKING:
+    from bench.data.tokens import Datasets
+    from bench.models import held_out
+    from bench.models.policy import Policy
+
+
+@dataclass
+class WorkerContext:
+    """Hold what a worker keeps between jobs: the base models it has loaded and the data it has tokenized."""
+
+    experiment: Experiment
+    folder: Path
+    mirror: Path | None
+    device: str
+    environment: dict[str, Any]
+    tell: Callable[[dict[str, Any]], None]
+    stopping: Callable[[], bool]
+    _policies: dict[Any, Policy] = field(default_factory=dict)
+    _datasets: dict[Any, Datasets] = field(default_factory=dict)
+    _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
+
+    @property
+    def suite(self) -> Suite:
+        """The suite of a job that trains or evaluates language models."""
+        assert isinstance(self.experiment, Suite)
+        return self.experiment
+
+    def job_folder(self, job_id: str) -> Path:
+        return self.folder / "jobs" / job_id
+
+    def base(self, settings: Model, pretrained: str | None) -> Policy:
+        """Return a base model without adapter, loaded once."""
+        import torch
+
+        from bench.models import policy
+
+        key = (settings, pretrained)
+        if key not in self._policies:
+            self.say(f"loading {settings.path or settings.source}")
+            where = self.job_folder(pretrained) if pretrained else None
+            self._policies[key] = policy.load(settings, torch.device(self.device), where)
+        self._policies[key].detach()
+        return self._policies[key]
+
+    def forget(self, policy: Policy) -> None:
+        """Drop a base model on which another library has left its changes; the next job loads it anew."""
+        self._policies = {key: one for key, one in self._policies.items() if one is not policy}
+        gc.collect()  # trainers hold models in cycles, and two base models may not fit on a device
+
+    def policy_of(self, job: JobSpec) -> Policy:
+        """Return the policy a job evaluates: the base, or the base with the input's adapter."""
+        base = self.base(self.suite.model, job.inputs.get("pretrained"))
+        if "policy" in job.inputs:
+            base.attach_saved(self.job_folder(job.inputs["policy"]))
+        return base
+
+    def datasets(self, tokenizer: Any, own: dict[str, Any], judged: int = 0) -> Datasets:
+        """Return the tokenized data; `own` holds a reference policy's departures from the suite's data."""
+        from bench.data import tokens
+
+        key = (repr(sorted(own.items())), judged)
+        if key not in self._datasets:
+            self.say("reading and tokenizing the data")
+            settings = self.suite.data
+            on_chosen, sft_rows = own.get("sft_on_chosen"), own.get("sft_rows")
+            if on_chosen:
+                preference = settings.preference.model_copy(update={"rows": on_chosen["rows"]})
+                settings = settings.model_copy(update={"preference": preference})
+            if sft_rows:
+                instruction = settings.instruction.model_copy(update={"rows": sft_rows["rows"]})
+                settings = settings.model_copy(update={"instruction": instruction})
+            self._datasets[key] = tokens.load(
+                settings, tokenizer, self.mirror, sft_on_chosen=bool(on_chosen), judged=judged
+            )
+        return self._datasets[key]
+
+    def base_logps(self, own: dict[str, Any]) -> held_out.OfSplits:
+        """Return where the untrained policy's log-probabilities on this worker's evaluation rows are kept."""
+        return self._base_logps.setdefault(repr(sorted(own.items())), {})
+
+    def say(self, text: str) -> None:
+        """Log a line and show it as the job's present activity."""
+        logging.getLogger("bench").info(text)
+        self.tell({"text": text})

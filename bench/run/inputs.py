@@ -1,0 +1,86 @@
+"""What a job reads from the jobs before it: π_ref's log-probabilities, f*, what a stopping rule compares with, a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ModelError
+from bench.methods import Objective
+from bench.records import record
+from bench.records.spec import JobSpec
+from bench.run.context import WorkerContext
+from bench.suite.suite import Suite
+from bench.train.stopping import Rule, uses_front, uses_optima
+
+
+def reference_logps(job: JobSpec, context: WorkerContext) -> Any:
+    """Read π_ref's log-probabilities by split; None where the job was planned without."""
+    source = job.inputs.get("reference_logps")
+    return record.read_json(context.job_folder(source) / "reference_logps.json") if source else None
+
+
+def optimum(job: JobSpec, context: WorkerContext) -> dict[Objective, float]:
+    """Read f* on training rows, where MAXRIGHT's rule compares it with training batches."""
+    found = {}
+    for objective in Objective:
+        source = job.inputs.get(f"optimum_{objective}")
+        if source:
+            scores = record.read_json(context.job_folder(source) / "scores.json")
+            found[objective] = float(scores[f"f_{objective}/train"]["value"])
+    return found
+
+
+def row_optimum(job: JobSpec, context: WorkerContext) -> dict[Objective, Any]:
+    """Read the optima's log-probabilities of every training row, for paired gaps."""
+    found = {}
+    for objective in Objective:
+        source = job.inputs.get(f"row_optimum_{objective}")
+        if source:
+            found[objective] = record.read_json(context.job_folder(source) / "row_logps.json")["logps"]
+    return found
+
+
+def rule(job: JobSpec, context: WorkerContext) -> Rule | None:
+    """Put a run's stopping rule together from numbers in the suite, or from the ends of the runs it is compared with."""
+    settings = job.settings.get("stopping")
+    if settings is None:
+        return None
+    compared = {name: one for name, one in job.inputs.items() if name.startswith(("optimum_", "front_"))}
+    logps = reference_logps(job, context)
+    ends = {name: _end(context.job_folder(one), context.suite, logps) for name, one in compared.items()}
+    optimum, front = {}, {}
+    if uses_optima(settings["rule"], job.labels["base_method"]):
+        optimum = {objective: ends[f"optimum_{objective}"][objective] for objective in Objective}
+    if settings["front"]:
+        points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
+        front = {f"point {place}": point for place, point in enumerate(points, 1)}
+    elif uses_front(settings["rule"], job.labels["base_method"]):
+        front = {job.inputs[name]: ends[name] for name in sorted(ends)}
+    return Rule(settings["threshold"], optimum, front)
+
+
+def _end(folder: Path, suite: Suite, reference: Any) -> dict[Objective, float]:
+    """Read the objective values a run ended at, on the evaluation split."""
+    rows = list(record.read_jsonl(folder / "trajectory.jsonl"))[-1:]
+    logps = [row for row in record.read_jsonl(folder / "evaluation_logps.jsonl") if row["step"] == rows[0]["step"]]
+    (last,) = record.complete_trajectory(rows, logps, reference, suite.objectives.beta)
+    return {objective: float(last[f"f_{objective}/{suite.primary_split}"]) for objective in Objective}
+
+
+def adopted(job: JobSpec, folder: Path) -> Path:
+    """Find the job of another suite whose policy a suite takes over, beside the suite's own folder of results.
+
+    Raises:
+        ModelError: it is not there, not complete, without weights, or made of another base model.
+    """
+    suite, _, job_id = str(job.labels["method"]).partition("/")
+    key, source = f"reference.policy = {suite}/{job_id}", folder.parent / suite / "jobs" / job_id
+    found = record.read_job(source) if (source / "spec.json").exists() else None
+    if found is None or not found.complete:
+        raise ModelError(f"{key}: no complete job in {source}; run that suite first")
+    if not (source / "adapter").is_dir():
+        raise ModelError(f"{key}: {source} holds records without weights; run that suite again")
+    if found.spec["settings"].get("model") != job.settings["model"]:
+        raise ModelError(f"{key}: it was trained on another base model than this suite's")
+    return source

@@ -1,0 +1,206 @@
+"""What a suite may say as a whole: which methods, at which λ and seeds, over the parts in `settings.py`.
+
+All validation of an experiment's settings is in these two files or in `suite_file.py`, which reads the YAML.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from bench.errors import unknown_name
+from bench.settings import Evaluation, Frozen, Positive, Reference, Share, TrainingParts
+from bench.train.stopping import uses_front
+
+
+class Method(Frozen):
+    """Name a training method or a recipe, its options, and (optionally) its own λ list."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    label: str | None = None
+    lambdas: tuple[Share, ...] | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> Method:
+        from bench.methods import METHODS
+        from bench.recipes import RECIPES
+
+        if self.name not in METHODS and self.name not in RECIPES:
+            raise ValueError(unknown_name("method", self.name, [*METHODS, *RECIPES]))
+        kind = METHODS[self.name] if self.name in METHODS else RECIPES[self.name]
+        kind.Options.model_validate(self.options)
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own keys, such as max_eval_every."""
+        return dict(self.model_extra or {})
+
+    @property
+    def shown(self) -> str:
+        return self.label or self.name
+
+
+def names_alone(value: Any) -> Any:
+    """Let a method without options be written as its bare name."""
+    if not isinstance(value, list):
+        return value
+    return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+
+
+def refuse_equal_labels(methods: Sequence[Method]) -> None:
+    """Refuse two methods that would be shown under one name."""
+    shown = [method.shown for method in methods]
+    if len(set(shown)) != len(shown):
+        raise ValueError("methods: two share a name; give each its own 'label'")
+
+
+class Experiment(Frozen, ABC):
+    """Hold what every suite has, whether it trains language models (`Suite`) or a toy problem (`toy_suite.ToySuite`)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    smoke: bool = Field(default=False, exclude=True)
+
+    @property
+    @abstractmethod
+    def size(self) -> str:
+        """How much there is to run, in words: methods × λ × seeds and steps."""
+
+    @property
+    @abstractmethod
+    def contents(self) -> str:
+        """What the suite holds, in words: methods by name, λ, seeds and steps."""
+
+
+class Suite(TrainingParts, Experiment):
+    """Hold one experiment: which methods, at which λ and seeds, on which model and data, judged how."""
+
+    reference: Reference = Reference()
+    order: Literal["sft_dpo", "dpo_sft"] = "sft_dpo"
+    methods: tuple[Method, ...] = Field(min_length=1)
+    lambdas: tuple[Share, ...] = Field(min_length=1)
+    phases: tuple[tuple[Positive, Positive], ...] | None = None
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    evaluation: Evaluation = Evaluation()
+
+    _names_alone = field_validator("methods", mode="before")(names_alone)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Suite:
+        for name in ("lambdas", "seeds"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name}: must not repeat a value")
+        refuse_equal_labels(self.methods)
+        if self.phases is not None and len(self.phases) != len(self.lambdas):
+            raise ValueError("phases: must have one [dpo_epochs, sft_epochs] per λ")
+        self.steps  # noqa: B018 - refuses epochs of unequal length
+        if self.phases is not None and any(sum(pair) != self.training.epochs for pair in self.phases):
+            raise ValueError("phases: they count epochs, so each pair must add up to training.epochs")
+        if (self.data.preference.source == "world") != (self.data.instruction.source == "world"):
+            raise ValueError(
+                "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
+            )
+        self._has_a_front()
+        self._has_one_phase_1()
+        self._recipes_fit()
+        return self
+
+    def _recipes_fit(self) -> None:
+        """Refuse a recipe that cannot do the suite's reduction."""
+        from bench.recipes import RECIPES
+
+        for method in self.methods:
+            known = RECIPES[method.name].reductions if method.name in RECIPES else (self.objectives.reduction,)
+            if self.objectives.reduction not in known:
+                raise ValueError(
+                    f"objectives.reduction: {method.name} knows {' and '.join(known)} only; set it to that or take "
+                    f"{method.name} out of methods"
+                )
+
+    def _has_a_front(self) -> None:
+        """Refuse a stopping rule whose reference front comes from ALRIGHT runs that the suite does not make."""
+        stopping, names = self.training.stopping, [method.name for method in self.methods]
+        needs = any(uses_front(stopping.rule, name) for name in names)
+        if needs and stopping.front is None and "alright" not in names:
+            raise ValueError(
+                "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
+                "training.stopping.front as a list of [f_DPO, f_SFT]"
+            )
+
+    def _has_one_phase_1(self) -> None:
+        """Refuse a first phase as π_ref where there is none, or more than one: f_DPO compares at one reference only."""
+        if self.reference.policy != "phase_1":
+            return
+        if self.order != "sft_dpo":
+            raise ValueError(
+                "reference.policy: phase_1 is the SFT phase before DPO, so it needs order: sft_dpo; for dpo_sft give "
+                "preference_chosen, sft or base"
+            )
+        lambdas = sorted({*self.lambdas, *(one for method in self.methods for one in method.lambdas or ())})
+        if len(lambdas) != 1:
+            raise ValueError(
+                f"reference.policy: phase_1 ends elsewhere at each λ, and objective values compare at one reference only; "
+                f"give one λ (now {lambdas}) or another policy"
+            )
+        if self.phase_steps(lambdas[0])["sft"] == 0:
+            raise ValueError(f"reference.policy: at λ = {lambdas[0]:g} there is no SFT phase; give base instead")
+
+    @property
+    def size(self) -> str:
+        return (
+            f"{len(self.methods)} methods × {len(self.lambdas)} λ × {len(self.seeds)} seeds, {self.steps} steps a run"
+        )
+
+    @property
+    def contents(self) -> str:
+        methods = ", ".join(method.shown for method in self.methods)
+        return f"{methods}; {len(self.lambdas)} λ; seeds {list(self.seeds)}; {self.steps} steps a run"
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of every run, the optima included; a stopping rule may end joint runs earlier."""
+        training = self.training
+        per_epoch = {
+            "dpo": self.data.preference.rows // training.batch_size.dpo,
+            "sft": self.data.instruction.rows // training.batch_size.sft,
+        }
+        if min(per_epoch.values()) == 0:
+            raise ValueError(
+                f"training.batch_size: an epoch is {per_epoch['dpo']} batches of preference pairs and {per_epoch['sft']} "
+                "of instruction rows, and needs at least one of each; lower it or raise data.*.rows"
+            )
+        if training.steps is not None:
+            return training.steps
+        if per_epoch["dpo"] != per_epoch["sft"]:
+            raise ValueError(
+                f"training.epochs: an epoch is {per_epoch['dpo']} steps of preference pairs but {per_epoch['sft']} "
+                "of instruction rows; make them equal or give training.steps instead of training.epochs"
+            )
+        assert training.epochs is not None
+        return training.epochs * per_epoch["dpo"]
+
+    def phase_steps(self, lambda_dpo: float) -> dict[str, int]:
+        """Split the steps of the Sequential run that is matched with λ: {"dpo": T_DPO, "sft": T_SFT}."""
+        if self.phases is not None and lambda_dpo in self.lambdas:
+            dpo_epochs, sft_epochs = self.phases[self.lambdas.index(lambda_dpo)]
+            per_epoch = self.steps // (dpo_epochs + sft_epochs)
+            return {"dpo": dpo_epochs * per_epoch, "sft": sft_epochs * per_epoch}
+        dpo = round(lambda_dpo * self.steps)
+        return {"dpo": dpo, "sft": self.steps - dpo}
+
+
+SHIPPED = "quickstart"
+
+
+def suite_folder() -> Path:
+    """Find the shipped suites: beside the package in a checkout, inside it when installed."""
+    inside = Path(__file__).parents[1] / "_suites"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "suites"

@@ -1,0 +1,399 @@
+"""The main path: one training loop for all methods, beside Algorithms 1 to 4 of arXiv 2410.15483.
+
+A method says which objectives a step descends; everything else (batches, loss, optimizer, clock, records) is the same
+code for all of them, so that a difference between two methods is a difference between the methods.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.collectors import collect
+from bench.data.tokens import Datasets
+from bench.errors import Interrupted, JobError, OutOfMemory
+from bench.methods import METHODS, Choice, Objective, Setup
+from bench.models import held_out
+from bench.models.objectives import Batch
+from bench.models.policy import Policy
+from bench.records import record
+from bench.records.spec import JobSpec
+from bench.settings import PerObjective, TrainingParts
+from bench.train import budget, checkpoint
+from bench.train.batches import Batches
+from bench.train.distributed import Processes
+from bench.train.losses import Losses, Part
+from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
+from bench.train.stopping import Rule
+
+OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
+
+
+@dataclass
+class Run:
+    """Hold what one training job works with.
+
+    Attributes:
+        reference: π_ref's log-probabilities, {"train" | "held_out": {"chosen" | "rejected": [nats]}}; None before they
+            exist, which only a run without DPO can do without.
+        optimum: f*_DPO and f*_SFT on training rows, for the methods that need them.
+        row_optimum: log-probabilities of every training row's answers under its objective's optimum, [rows][answers] in
+            nats, for the methods that need them.
+        prefix: the folder of the job whose checkpoint this run may start from.
+        base_logps: what the untrained policy gives the evaluation rows, by split; the first run fills it in for the others.
+        tell: called with {"step", "steps", "losses"} after every step.
+        stopping: asked after every step whether the user wants to stop.
+        rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
+    """
+
+    job: JobSpec
+    suite: TrainingParts
+    folder: Path
+    policy: Policy
+    datasets: Datasets
+    batch_size: PerObjective
+    reference: Mapping[str, Any] | None = None
+    optimum: Mapping[Objective, float] = field(default_factory=dict)
+    row_optimum: Mapping[Objective, Sequence[Sequence[float]]] = field(default_factory=dict)
+    prefix: Path | None = None
+    base_logps: held_out.OfSplits = field(default_factory=dict)
+    tell: Callable[[dict[str, Any]], None] = lambda message: None
+    stopping: Callable[[], bool] = lambda: False
+    rule: Rule | None = None
+
+
+def train(run: Run) -> None:
+    """Train one adapter and leave its records in the job's folder.
+
+    Raises:
+        Interrupted: the user stopped it; the checkpoint is kept.
+        OutOfMemory, JobError: it cannot go on.
+    """
+    trainer = Trainer(run)
+    try:
+        with collect(str(run.policy.device)) as trainer.collecting:
+            trainer.start()
+            while not trainer.done():
+                trainer.take_step()
+                trainer.note_step()
+                if trainer.told_to_stop():
+                    trainer.save_checkpoint()
+                    raise Interrupted(f"stopped at step {trainer.step}")
+        trainer.finish()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        refuse_out_of_memory(error, run, trainer.step)
+        raise
+
+
+def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
+    """Raise OutOfMemory, naming the key to lower, for an error that says memory ran out; let any other pass."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+        raise OutOfMemory(
+            f"out of memory at step {step + 1}: lower training.micro_batch_size "
+            f"(now {run.suite.training.micro_batch_size or run.batch_size}), data.max_answer_tokens or turn on "
+            "model.gradient_checkpointing"
+        ) from error
+
+
+class Trainer:
+    """Hold a run's state between steps.
+
+    Under `torchrun` every process holds one; they share each batch's rows, take the same steps and evaluate alike, and
+    only the main one writes.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.policy, self.settings = run, run.policy, run.suite.training
+        self.processes = Processes(run.policy.device)
+        self.accelerator = self.processes.accelerator
+        self.log = RunLog(run.folder, self.processes.main)
+        labels, seed = run.job.labels, run.job.labels["seed"]
+        phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
+        first, second = (Objective(name) for name in labels["order"].split("_"))
+        kind = METHODS[labels["base_method"]]
+        setup = Setup(
+            labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
+        )
+        self.method = kind(setup, kind.Options.model_validate(labels["options"]))
+        self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
+        self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
+        self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
+        micro = self.settings.micro_batch_size or run.batch_size
+        self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
+        self.token_budget = budget.tokens(run.datasets, run.batch_size, self.losses.layout, run.job.settings)
+        self.primary = run.suite.primary_split
+        self.step, self.phase = 0, -1
+        self.stopped: str | None = None
+        self.row: dict[str, Any] = {}
+        self.collecting: Any = None
+        self.policy.attach(run.suite.lora, seed)
+        self.parameters = list(self.policy.trainable().values())
+
+    # ---- one step ---------------------------------------------------------------------------------------------------
+
+    def take_step(self) -> None:
+        """Take one optimizer step (θ_t → θ_{t+1}); only this is inside the measured training time."""
+        self.collecting.resume()
+        self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
+        started = self._now()
+        choice = self.method.choose(self.step + 1, self.probe)
+        if choice.phase != self.phase:
+            self.start_phase(choice.phase)
+        losses = self.descend(choice)
+        if self.settings.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.observe(losses)
+        seconds = self._now() - started
+        self.collecting.pause()
+        self.step += 1
+        self.row |= {
+            "phase": choice.phase,
+            "weights": {str(objective): weight for objective, weight in choice.weights.items()},
+            "losses": {str(objective): loss for objective, loss in losses.items()},
+            "learning_rate": learning_rate,
+            "seconds": seconds,
+        }
+        self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
+        if choice.gaps is not None:
+            self.row["gaps"] = {str(objective): gap for objective, gap in choice.gaps.items()}
+        self.batches.end_step()
+
+    def start_phase(self, phase: int) -> None:
+        """Go on with the same weights, a new optimizer and a new schedule."""
+        from transformers import get_scheduler
+
+        settings = self.settings
+        self.phase = phase
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
+        )
+        name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
+        self.schedule = get_scheduler(name, self.optimizer, settings.warmup_steps, self.phase_lengths[phase])
+
+    @torch.no_grad()
+    def probe(self, objective: Objective) -> float:
+        """Evaluate an objective on its next batch, without a graph; a step on it then descends that very batch."""
+        started = self._now()
+        self.policy.model.eval()
+        terms = []
+        for part in self.parts(objective, self.batches.to_probe(objective)):
+            value, _, batch = self.losses.of(part)
+            terms.append(value)
+            self._count("probe_tokens", batch)
+        (loss,) = self._sums([terms])
+        self.row["probe_seconds"] += self._now() - started
+        self.row.setdefault("probes", {})[str(objective)] = loss
+        return loss
+
+    def descend(self, choice: Choice) -> dict[Objective, float]:
+        """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
+        self.policy.model.train()
+        terms: dict[Objective, list[Tensor]] = {}
+        chosen_terms: list[Tensor] = []
+        graphs: list[Tensor] = []
+        for objective, weight in choice.weights.items():
+            terms[objective] = []
+            for part in self.parts(objective, self.batches.to_descend(objective)):
+                value, chosen, batch = self.losses.of(part)
+                self._count("tokens", batch)
+                terms[objective].append(value.detach())
+                graph = weight * value
+                if choice.chosen_sft and chosen is not None:
+                    chosen_terms.append(chosen.detach())
+                    graph = graph + choice.chosen_sft * chosen
+                if choice.joint_backward:
+                    graphs.append(graph)
+                else:
+                    self.accelerator.backward(graph)
+                # What is left of this graph would lie scattered between the next one's tensors, and keep memory from reuse.
+                del value, chosen, graph
+        if graphs:
+            self.accelerator.backward(torch.stack(graphs).sum())
+        if choice.chosen_sft:
+            (self.row["chosen_sft"],) = self._sums([chosen_terms])
+        return self._gather(terms)
+
+    def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
+        """Cut this process's share of a batch into micro-batches."""
+        return self.losses.parts(objective, rows, self.processes.own(rows))
+
+    def _count(self, name: str, batch: Batch) -> None:
+        """Count a batch's tokens under `name`, and its padding."""
+        for column, count in ((name, batch.tokens), ("padding_tokens", batch.padding)):
+            self.row[column] = self.row.get(column, 0) + count
+
+    def batch_optimum(self, objective: Objective) -> float:
+        """Return the optimum's loss on the rows that an objective's last probe or step was on."""
+        return self.losses.of_optimum(objective, self.batches.last[objective])
+
+    def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
+        """Add up over processes: gradients on the adapter, and the losses."""
+        self.processes.sum_gradients(self.parameters)
+        return dict(zip(terms, self._sums(list(terms.values())), strict=True))
+
+    def _sums(self, terms: Sequence[Sequence[Tensor]]) -> list[float]:
+        """Add up each objective's micro-batches over all processes, so that every process chooses alike."""
+        zero = torch.zeros((), device=self.policy.device)
+        sums = self.processes.sum(torch.stack([sum(values, zero) for values in terms]))
+        if not torch.isfinite(sums).all():
+            raise JobError(
+                f"the loss is not finite at step {self.step + 1} ({sums.tolist()}); lower training.learning_rate"
+            )
+        values: list[float] = sums.tolist()
+        return values
+
+    def _now(self) -> float:
+        if self.policy.device.type == "cuda":
+            torch.cuda.synchronize(self.policy.device)
+        return time.perf_counter()
+
+    def done(self) -> bool:
+        """Say whether the run has taken its steps, or its tokens, or was ended by its stopping rule."""
+        if self.stopped is not None:
+            return True
+        if self.token_budget is not None:
+            return bool(self.log.totals["tokens"] >= self.token_budget)
+        return self.step >= self.run.job.steps
+
+    def told_to_stop(self) -> bool:
+        """Ask whether the user wants to stop; one process that is told stops all of them at the same step."""
+        return self.processes.any(self.run.stopping())
+
+    # ---- around the steps -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start where this run's own checkpoint, or the shared first phase, ends; at the base otherwise."""
+        self.collecting.pause()
+        folder = self.run.folder
+        found = checkpoint.latest(folder)
+        if found is None and self.run.prefix is not None and self.run.job.prefix is not None:
+            step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
+            found = checkpoint.find(self.run.prefix, step)
+            if found is not None and self.processes.main:
+                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta)
+            self.processes.wait()
+        if found is None:
+            self.log.begin()
+            self.evaluate(both_splits=True)
+            return
+        self.restore(checkpoint.load(found))
+        self.log.resume(self.step)
+
+    def note_step(self) -> None:
+        """Write down the step just taken; evaluate and keep a checkpoint where they are due."""
+        step = self.step
+        self.log.step(self.row)
+        self.run.tell({"step": step, "steps": self._last_step(), "losses": self.row["losses"]})
+        if self.done():
+            return
+        kept = step in self.run.job.keep_steps
+        if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
+            self._ask_rule(self.evaluate(both_splits=False))
+        if kept or step % self.settings.checkpoint_every == 0:
+            self.save_checkpoint()
+
+    def _last_step(self) -> int:
+        """Return the run's last step; under a token budget an estimate from the tokens so far."""
+        if self.token_budget is None:
+            return self.run.job.steps
+        share = self.token_budget / int(self.log.totals["tokens"])
+        return max(self.step, round(self.step * share))
+
+    def _ask_rule(self, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """End the run early where its suite's stopping rule says so; the reason is kept."""
+        if self.run.rule is None:
+            return
+        values = {objective: scores[f"f_{objective}/{self.primary}"]["value"] for objective in Objective}
+        self.stopped = self.run.rule.reason(values)
+
+    def evaluate(self, both_splits: bool) -> dict[str, dict[str, Any]]:
+        """Add the objective values on the evaluation rows to the trajectory; return them with their errors."""
+        scores: dict[str, dict[str, Any]] = {}
+        for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
+            scores |= self.scores(split)
+        self.log.usage(self.step, self.collecting.drain())
+        self.log.evaluation(self.step, max(self.phase, 0), scores)
+        return scores
+
+    def scores(self, split: str) -> dict[str, dict[str, Any]]:
+        """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
+        run, micro = self.run, self.settings.micro_batch_size or self.run.batch_size
+        sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
+        # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
+        logps = run.base_logps.get(split) if self.step == 0 else None
+        logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
+        if self.step == 0:
+            run.base_logps[split] = logps
+        if run.reference is None:
+            chosen, rejected = logps[Objective.DPO].T.tolist()
+            row = {"step": self.step, "split": split, "chosen": chosen, "rejected": rejected}
+            self.log.append("evaluation_logps", [row])
+        return held_out.scores_of(logps, run.datasets, split, run.suite.objectives, run.reference)
+
+    def finish(self) -> None:
+        """Evaluate a last time and write everything down."""
+        if self.processes.main:
+            # An early end was found by an evaluation of this very step, on one split: the row with both replaces it.
+            record.cut_jsonl(self.run.folder / "trajectory.jsonl", last_step=self.step - 1)
+        scores = self.evaluate(both_splits=True)
+        if self.processes.main:
+            self.write_results(scores)
+        self.processes.wait()
+
+    def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
+        """Save the adapter, see that it reloads, and write what was measured."""
+        folder, datasets = self.run.folder, self.run.datasets
+        difference = save_adapter(self.policy, datasets, folder)
+        measurements = self.log.measurements(self.step, self.batches.facts())
+        measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
+        record.write_json(folder / "measurements.json", measurements)
+        record.write_json(folder / "scores.json", scores)
+        if self.run.rule is not None:
+            reason = self.stopped or "all steps taken; the rule never applied"
+            stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
+            record.write_json(folder / "stopping.json", stopping)
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
+        record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
+        checkpoint.prune(folder, keep=self.run.job.keep_steps)
+
+    # ---- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Keep everything a resumed run needs to take the same steps."""
+        self.log.usage(self.step, self.collecting.drain())
+        if self.processes.main:
+            checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "phase": self.phase,
+            "stopped": self.stopped,
+            "adapter": self.policy.adapter_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "method": self.method.state(),
+            "batches": self.batches.state(),
+            "random": checkpoint.random_state(self.policy.device),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.step = state["step"]
+        self.stopped = state["stopped"]
+        self.policy.restore_adapter(state["adapter"])
+        self.start_phase(state["phase"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.method.restore(state["method"])
+        self.batches.restore(state["batches"])
+        checkpoint.restore_random_state(state["random"], self.policy.device)

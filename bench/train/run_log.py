@@ -1,0 +1,115 @@
+"""What a training job writes down: its steps, its trajectory, what it used, and its results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.collectors import summarize
+from bench.methods import Objective
+from bench.records import record
+
+if TYPE_CHECKING:
+    from bench.data.tokens import Datasets
+    from bench.models.policy import Policy
+
+TOKEN_COUNTS = ("tokens", "probe_tokens", "padding_tokens")
+ADDED_UP = ("seconds", "probe_seconds", *TOKEN_COUNTS)
+
+
+class RunLog:
+    """Write a job's append-only files and add up its steps.
+
+    Of several processes only the main one `writes`; all of them add up.
+    """
+
+    def __init__(self, folder: Path, writes: bool) -> None:
+        self.folder, self.writes = folder, writes
+        self.totals: dict[str, Any] = dict.fromkeys(ADDED_UP, 0)
+        self.choices: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """Begin before the first step."""
+        if self.writes:
+            record.clear_rows(self.folder)
+
+    def resume(self, last_step: int) -> None:
+        """Go on after `last_step`: later rows are dropped, as they will be written again."""
+        if self.writes:
+            record.cut_rows(self.folder, last_step=last_step)
+        for row in record.read_jsonl(self.folder / "steps.jsonl"):
+            if row["step"] <= last_step:
+                self._count(row)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Write down a step."""
+        self.append("steps", [row])
+        self._count(row)
+
+    def _count(self, row: Mapping[str, Any]) -> None:
+        for name in ADDED_UP:
+            known = self.totals[name] is not None and name in row  # padding is not, in rows of older versions
+            self.totals[name] = self.totals[name] + row[name] if known else None
+        self.choices.update(f"steps_on/{objective}" for objective in row["weights"])
+        gaps = row.get("gaps", {})
+        self.choices.update(f"gaps/{objective}" for objective in gaps)
+        self.choices.update(f"negative_gaps/{objective}" for objective, gap in gaps.items() if gap < 0)
+
+    def evaluation(self, step: int, phase: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add a point to the trajectory."""
+        values = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+        so_far = {"training_seconds": self.totals["seconds"], "tokens": self.totals["tokens"]}
+        self.append("trajectory", [{"step": step, "phase": phase} | values | so_far])
+
+    def usage(self, step: int, samples: Iterable[Mapping[str, Any]]) -> None:
+        """Write down what the collectors saw."""
+        self.append("usage", [{"step": step, **sample} for sample in samples])
+
+    def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows to a file of the job's folder."""
+        if self.writes:
+            record.append_jsonl(self.folder / f"{name}.jsonl", rows)
+
+    def measurements(self, steps: int, rows: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+        """Return what the run cost; `rows` counts rows by name."""
+        return {
+            "steps": record.measured(steps, "steps"),
+            "training_seconds": record.measured(self.totals["seconds"], "s"),
+            "probe_seconds": record.measured(self.totals["probe_seconds"], "s"),
+            "tokens": record.measured(self.totals["tokens"], "tokens"),
+            "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),
+            "padding_share": self._padding_share(),
+            **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
+            **{name: record.measured(count, "rows") for name, count in rows.items()},
+            **self._choices(),
+        }
+
+    def _padding_share(self) -> dict[str, Any]:
+        padding = self.totals["padding_tokens"]
+        if padding is None:
+            return record.not_measured("share", "some of its steps did not count padding")
+        forwarded = padding + self.totals["tokens"] + self.totals["probe_tokens"]
+        return record.measured(padding / forwarded, "share")
+
+    def _choices(self) -> dict[str, dict[str, Any]]:
+        """Count the steps that descended each objective, and of the gaps they were chosen on how many were negative."""
+        names = [f"steps_on/{objective}" for objective in Objective]
+        if any(name.startswith("gaps/") for name in self.choices):
+            names += [f"{name}/{objective}" for name in ("gaps", "negative_gaps") for objective in Objective]
+        return {name: record.measured(self.choices[name], "steps") for name in names}
+
+
+def save_adapter(policy: Policy, datasets: Datasets, folder: Path) -> float:
+    """Save the adapter and reload it; return by how much its logits on a training row then differ.
+
+    Raises:
+        JobError: by more than rounding.
+    """
+    import torch
+
+    policy.save(folder)
+    example = datasets.train[Objective.SFT].examples[0]
+    ids = torch.tensor([[*example.prompt, *example.answers[0]]], device=policy.device)
+    return policy.check_reload(folder, ids)

@@ -1,0 +1,1 @@
+"""Numbers from records: figures, estimates, tests, verdicts on differences. May import records only."""

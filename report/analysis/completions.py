@@ -1,0 +1,80 @@
+"""Set answers of several policies side by side, each with how it was judged, from the samples that evaluations keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bench.records.record import Job
+from report.analysis.load import Results, is_win_rate
+
+EXAMPLES = 4
+LONGEST = 320
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold one answer of a policy.
+
+    Attributes:
+        text: as generated, cut after 320 characters.
+        preference: share of the judge's favour over the data's chosen answer, 0 to 1; None where there is none.
+        source: the job whose samples.jsonl holds the whole answer.
+    """
+
+    text: str
+    preference: float | None
+    source: str
+
+
+def prompts(results: Results, policies: list[str]) -> list[Any]:
+    """Choose up to four prompts that every policy answered, evenly spaced over all of them, so that no one picks."""
+    answered = [set(_by_id(job)) for of in policies if (job := _generation(results, of)) is not None]
+    common = sorted(set.intersection(*answered), key=lambda one: (str(type(one)), one)) if answered else []
+    if len(common) <= EXAMPLES:
+        return common
+    return [common[place * (len(common) - 1) // (EXAMPLES - 1)] for place in range(EXAMPLES)]
+
+
+def answers(results: Results, of: str, wanted: list[Any]) -> dict[Any, Answer]:
+    """Return a policy's answers to some prompts, each with its judgement.
+
+    Args:
+        of: a training job's id, or "base".
+        wanted: ids of prompts.
+    """
+    generation = _generation(results, of)
+    if generation is None:
+        return {}
+    judged = _judgements(results, of, generation.id)
+    found = {}
+    for prompt, row in _by_id(generation).items():
+        if prompt in wanted:
+            text = str(row.get("answer", ""))
+            cut = text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"
+            found[prompt] = Answer(cut, judged.get(prompt), generation.id)
+    return found
+
+
+def generation_of(results: Results, of: str) -> str:
+    """Return the id of the job that made a policy's answers; "" where there is none."""
+    job = _generation(results, of)
+    return job.id if job is not None else ""
+
+
+def _generation(results: Results, of: str) -> Job | None:
+    return results.generations.get(of)
+
+
+def _judgements(results: Results, of: str, generation: str) -> dict[Any, float]:
+    for job in results.evaluation_jobs(of):
+        if job.complete and any(map(is_win_rate, job.scores)) and generation in job.spec["inputs"].values():
+            rows = _by_id(job)
+            return {
+                prompt: float(row["preference"]) for prompt, row in rows.items() if row.get("preference") is not None
+            }
+    return {}
+
+
+def _by_id(job: Job) -> dict[Any, dict[str, Any]]:
+    return {row["id"]: row for row in job.rows("samples")}

@@ -1,0 +1,35 @@
+"""What the tables of a suite say when policies and recipes are held against each other; each is worked out once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import pandas as pd
+
+from report.analysis import checkpoints, recipe_verdicts
+from report.analysis import fronts as front_figures
+from report.analysis.tables import Tables
+
+
+class Findings(Tables):
+    """Add to a suite's tables what compares their rows: checkpoints, recipes against Sequential, fronts over λ."""
+
+    @cached_property
+    def forgetting_scores(self) -> pd.DataFrame:
+        """One row per two-phase Sequential run and accuracy: at the phase change and at the end, or why not."""
+        return checkpoints.forgetting(self)
+
+    @cached_property
+    def against_sequential(self) -> pd.DataFrame:
+        """One row per recipe and figure: its difference to Sequential at the same λ, and the corrected verdict."""
+        return recipe_verdicts.frame(self)
+
+    @cached_property
+    def fronts(self) -> tuple[front_figures.Front, ...]:
+        """Every method's front over λ: hypervolume and spread, with intervals over seeds."""
+        return front_figures.fronts(self)
+
+    @cached_property
+    def dominance(self) -> pd.DataFrame:
+        """One row per recipe: whether another is better in both objectives, on average and seed by seed."""
+        return front_figures.dominance(self)

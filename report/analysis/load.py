@@ -1,0 +1,303 @@
+"""Read one suite's job records into runs, optima, evaluations and what is missing; nothing is computed here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from bench.records.record import FAILED, STOPPED, Job, SuiteRecord
+
+OBJECTIVES = ("dpo", "sft")
+SPLITS = ("held_out", "train")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Hold one figure, or why there is none.
+
+    Attributes:
+        value: None when not measured.
+        reason: why there is no value.
+        n, standard_error: of a score; None where they do not apply.
+        shared: measured while other workers used the same machine.
+    """
+
+    value: float | None
+    reason: str = ""
+    n: int | None = None
+    standard_error: float | None = None
+    shared: bool = False
+
+    @property
+    def number(self) -> float:
+        """The value, NaN when not measured."""
+        return math.nan if self.value is None else self.value
+
+
+def missing(reason: str) -> Measured:
+    """Word a figure that is not there."""
+    return Measured(None, reason or "no reason on record")
+
+
+def from_record(entry: dict[str, Any] | None, absent: str) -> Measured:
+    """Read an entry of measurements.json or scores.json; `absent` is the reason when there is none."""
+    if entry is None:
+        return missing(absent)
+    if entry.get("value") is None:
+        return missing(str(entry.get("reason") or "no reason on record"))
+    return Measured(
+        float(entry["value"]),
+        n=entry.get("n"),
+        standard_error=entry.get("standard_error"),
+        shared=bool(entry.get("shared_machine")),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Read one job that made an adapter, by training or of other jobs' weights.
+
+    λ is NaN for a job without one (an optimum, a reference).
+    """
+
+    job: Job
+    trajectory: list[dict[str, Any]] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What the job is for: run, optimum_dpo, optimum_sft, reference."""
+        return tuple(self.job.spec["roles"])
+
+    @property
+    def method(self) -> str:
+        """The method's shown name."""
+        return str(self.job.labels["method"])
+
+    @property
+    def base_method(self) -> str:
+        """The kind of method behind the shown name."""
+        return str(self.job.labels["base_method"])
+
+    @property
+    def lambda_dpo(self) -> float:
+        """λ, the weight of DPO; NaN for a job without one."""
+        value = self.job.labels["lambda_dpo"]
+        return math.nan if value is None else float(value)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.job.labels["seed"])
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """The two objectives in Sequential's order."""
+        first, second = str(self.job.labels["order"]).split("_")
+        return first, second
+
+    @property
+    def phase_steps(self) -> dict[str, int]:
+        """Steps of each objective in the matching Sequential run."""
+        return dict(self.job.labels.get("phase_steps") or {})
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What must be equal for two costs to be comparable: machine, device, workers, threads."""
+        environment = self.job.spec["environment"]
+        hardware = environment.get("hardware", {})
+        parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"))
+        return tuple(
+            str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads")))
+        )
+
+    def objective(self, name: str) -> Measured:
+        """Return the final value of an objective, such as f_dpo/held_out, with n and standard error where known."""
+        score = from_record(self.job.scores.get(name), f"{self.id} wrote no {name}")
+        if score.value is None and self.trajectory:
+            value = self.trajectory[-1].get(name)
+            if value is not None:
+                return Measured(float(value))
+        return score
+
+    def measurement(self, name: str) -> Measured:
+        """Return a figure of measurements.json."""
+        return from_record(self.job.measurements.get(name), f"{self.id} has no {name} on record")
+
+    @property
+    def steps(self) -> Measured:
+        """Return the optimizer steps taken; runs made before they were measured tell them by their last evaluation."""
+        found = self.measurement("steps")
+        if found.value is None and self.trajectory:
+            return Measured(float(self.trajectory[-1]["step"]))
+        return found
+
+    @property
+    def ending(self) -> str:
+        """Say where and why a run with a stopping rule ended; "" for a run without one."""
+        stopping = self.job.stopping
+        if not stopping:
+            return ""
+        if not stopping["early"]:
+            return f"took all {stopping['step']} steps; its stopping rule never applied"
+        return f"stopped at step {stopping['step']}: {stopping['reason']}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it took steps of its own; a recipe that did has phases."""
+        return self.job.kind == "train" or bool(self.phase_steps)
+
+    def at(self, step: int) -> dict[str, Any] | None:
+        """Return the trajectory's last point that is not later than `step`."""
+        points = [point for point in self.trajectory if point["step"] <= step]
+        return points[-1] if points else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Name a planned job without a result: what became of it, and its message."""
+
+    job: str
+    state: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """Hold one suite's records, sorted into what each is for."""
+
+    record: SuiteRecord
+
+    @property
+    def name(self) -> str:
+        """The suite's name."""
+        return self.record.name
+
+    @property
+    def smoke(self) -> bool:
+        """Whether a tiny random model stood in for the suite's own."""
+        return bool(self.record.info.get("smoke"))
+
+    @property
+    def suite(self) -> dict[str, Any]:
+        """The suite's resolved settings."""
+        return dict(self.record.info["suite"])
+
+    @property
+    def split(self) -> str:
+        """The split on which gaps are measured: held_out or train."""
+        return "train" if self.suite["data"].get("evaluation_split") == "train_head" else "held_out"
+
+    @cached_property
+    def trained(self) -> list[Run]:
+        """Every complete job that made an adapter."""
+        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe", "adopt") and job.complete]
+        return [Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"])) for job in jobs]
+
+    def with_role(self, role: str) -> list[Run]:
+        """Return the complete training jobs that have a role."""
+        return [run for run in self.trained if role in run.roles]
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The complete runs that are compared, in the suite's order of methods, then by λ and seed."""
+        order = {method: place for place, method in enumerate(self.methods)}
+        return sorted(self.with_role("run"), key=lambda run: (order[run.method], run.lambda_dpo, run.seed))
+
+    @cached_property
+    def methods(self) -> tuple[str, ...]:
+        """Shown names of the methods, in the suite's order."""
+        named = [str(method.get("label") or method["name"]) for method in self.suite.get("methods", [])]
+        found = [run.method for run in self.with_role("run")]
+        return tuple(dict.fromkeys([*(name for name in named if name in found), *found]))
+
+    def base_method(self, method: str) -> str:
+        """Return the kind of method behind a shown name."""
+        return next((run.base_method for run in self.runs if run.method == method), method)
+
+    @cached_property
+    def optima(self) -> dict[tuple[str, int], Run]:
+        """The runs on one objective alone: (objective, seed) -> run."""
+        return {(name, run.seed): run for name in OBJECTIVES for run in self.with_role(f"optimum_{name}")}
+
+    @cached_property
+    def reference(self) -> Run | None:
+        """The run that made π_ref; None when π_ref is the base model, or is not trained yet."""
+        return next(iter(self.with_role("reference")), None)
+
+    def optimum(self, objective: str, seed: int) -> Measured:
+        """Return f* of an objective: what the run on it alone, with the same seed, ended at on the evaluation split."""
+        run = self.optima.get((objective, seed))
+        if run is None:
+            return missing(f"f*_{objective.upper()} of seed {seed} is not there yet")
+        return run.objective(f"f_{objective}/{self.split}")
+
+    @cached_property
+    def _evaluations(self) -> dict[str, list[Job]]:
+        found: dict[str, list[Job]] = {}
+        for job in self.record.jobs.values():
+            if job.kind in ("lm_eval", "judge"):
+                found.setdefault(str(job.labels["of"]), []).append(job)
+        return found
+
+    @cached_property
+    def generations(self) -> dict[str, Job]:
+        """The jobs that made answers: a training job's id or "base" -> job."""
+        jobs = self.record.jobs.values()
+        return {str(job.labels["of"]): job for job in jobs if job.kind == "generate" and job.complete}
+
+    @cached_property
+    def score_names(self) -> tuple[str, ...]:
+        """Accuracies (one slash, ending in /acc) and win rates (win_rate/<judge>) that any policy has."""
+        names = (name for jobs in self._evaluations.values() for job in jobs if job.complete for name in job.scores)
+        found = dict.fromkeys(name for name in names if is_accuracy(name) or is_win_rate(name))
+        return (*filter(is_accuracy, found), *filter(is_win_rate, found))
+
+    def score(self, of: str, name: str) -> Measured:
+        """Return a policy's accuracy or win rate; `of` is a training job's id or "base"."""
+        jobs = self._evaluations.get(of, [])
+        for job in jobs:
+            if job.complete and name in job.scores:
+                return from_record(job.scores[name], "")
+        kind = "lm_eval" if is_accuracy(name) else "judge"
+        unfinished = next((job for job in jobs if job.kind == kind and not job.complete), None)
+        if unfinished is not None:
+            return missing(f"{unfinished.id} {_state(unfinished)}")
+        return missing("not evaluated yet" if self.problems else "not evaluated")
+
+    def evaluation_jobs(self, of: str) -> list[Job]:
+        """Return the evaluations of a policy."""
+        return self._evaluations.get(of, [])
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """Planned jobs without a complete record, in the plan's order."""
+        found = []
+        for job_id in self.record.info["jobs"]:
+            job = self.record.jobs.get(job_id)
+            if job is None:
+                found.append(Problem(job_id, "missing", "not run yet"))
+            elif not job.complete:
+                message = str(job.status.get("message") or "")
+                found.append(Problem(job_id, _state(job), message or "no status on record: running, or cut off"))
+        return found
+
+
+def _state(job: Job) -> str:
+    return {FAILED: "failed", STOPPED: "was stopped"}.get(str(job.status["outcome"]), "is not finished")
+
+
+def is_accuracy(name: str) -> bool:
+    """Say whether a score is a task's accuracy over all questions, such as mmlu/acc; not one subject's."""
+    return name.count("/") == 1 and name.endswith("/acc")
+
+
+def is_win_rate(name: str) -> bool:
+    """Say whether a score is a win rate, such as win_rate/<judge>."""
+    return name.startswith("win_rate/")

@@ -1,0 +1,70 @@
+"""Which recipes are better or worse than the matching Sequential one: over seeds, corrected for how many are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from report.analysis.checkpoints import Answers, answers
+from report.analysis.contrast import Contrast, contrast, enough, line_up
+from report.analysis.gate import Gate
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, holm
+from report.analysis.tables import Recipe, Tables
+
+BETTER, WORSE, SAME, FEW = "better", "worse", "no difference seen", "not enough data"
+
+
+def compare(tables: Tables, recipe: Recipe, other: Recipe, metric: str) -> Contrast:
+    """Compare two recipes of a suite over seeds, and over questions or pairs where single answers are kept."""
+    sides = [one.values(metric) for one in (other, recipe)]
+    found: list[list[dict[int, Answers]]] = [[], []]
+    if metric in tables.scores:
+        found = [
+            [{seed: answers(tables.results, job, metric) for seed, job in one.jobs.items()}] for one in (other, recipe)
+        ]
+    return contrast(sides[0], sides[1], line_up(found, sides), alike=False)
+
+
+def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
+    """One row a recipe and metric: its difference to the Sequential recipe of the same λ, and the verdict.
+
+    Args:
+        metrics: which figures; the ideal distance and all scores when left out.
+
+    Returns:
+        Columns method, lambda_dpo, metric, difference, low, high, seeds, p_holm (two-sided, corrected over all rows), verdict
+        and could_be (the largest difference inside the interval, for "no difference seen").
+    """
+    names = tuple(metrics) or ("ideal_distance", *tables.scores)
+    rows: list[dict[str, object]] = []
+    made: list[Contrast] = []
+    for recipe in tables.recipes:
+        other = tables.sequential(recipe.lambda_dpo)
+        if other is None or other is recipe:
+            continue
+        for name in names:
+            one = compare(tables, recipe, other, name)
+            made.append(one)
+            row: dict[str, object] = {"method": recipe.method, "lambda_dpo": recipe.lambda_dpo, "metric": name}
+            row |= {"difference": one.difference.mean, "low": one.difference.low, "high": one.difference.high}
+            rows.append(row | {"seeds": one.seeds[0]})
+    corrected = holm([_two_sided(one) for one in made])
+    for row, one, p in zip(rows, made, corrected, strict=True):
+        row |= {"p_holm": p, "verdict": _verdict(one, p, str(row["metric"]))}
+        row["could_be"] = one.difference.reach if row["verdict"] == SAME else math.nan
+    return pd.DataFrame(rows)
+
+
+def _two_sided(one: Contrast) -> float:
+    return min(1.0, 2 * min(one.p_above, one.p_below)) if one.difference.has_interval else math.nan
+
+
+def _verdict(one: Contrast, p_value: float, metric: str) -> str:
+    if not enough(one, SEEDS_FOR_AN_INTERVAL):
+        return FEW
+    if one.identical or p_value > 0.05:
+        return SAME
+    higher_is_better = Gate().rule(metric).better == "higher"
+    return BETTER if (one.difference.mean > 0) == higher_is_better else WORSE

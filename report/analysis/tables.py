@@ -1,0 +1,309 @@
+"""Pandas frames from records: one row per run with everything derived from it, and one per recipe over its seeds.
+
+A recipe is a method at one λ. A figure that is missing is NaN in the frame and has its reason beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from report.analysis import derived, tradeoff
+from report.analysis.comparable import Comparable
+from report.analysis.derived import combine
+from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
+from report.analysis.statistics import Estimate, estimate, paired
+
+RecipeKey: TypeAlias = "tuple[str, float | None]"
+
+MEASUREMENTS = (
+    "training_seconds",
+    "probe_seconds",
+    "tokens",
+    "probe_tokens",
+    "peak_memory_bytes",
+    "gpu_utilization_percent",
+    "gpu_memory_used_bytes",
+    "cpu_utilization_percent",
+    "energy_joules",
+)
+IDENTITY = ("job", "method", "base_method", "lambda_dpo", "seed")
+
+
+def rounded(nats: float) -> float:
+    """Round to what float32 leaves of an objective value: the same run computed in two ways differs below that."""
+    return round(nats, 5)
+
+
+def recipe_name(method: str, lambda_dpo: float | None) -> str:
+    """Name a recipe in text."""
+    return method if lambda_dpo is None else f"{method} at λ = {lambda_dpo:g}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hold one method at one λ over its seeds.
+
+    Attributes:
+        figures: seed -> figure name -> what was measured or derived.
+        jobs: seed -> training job.
+    """
+
+    method: str
+    base_method: str
+    lambda_dpo: float | None
+    jobs: dict[int, str]
+    figures: dict[int, dict[str, Measured]] = field(repr=False)
+
+    @property
+    def key(self) -> RecipeKey:
+        """What tells recipes apart."""
+        return self.method, self.lambda_dpo
+
+    @property
+    def name(self) -> str:
+        """The recipe in words."""
+        return recipe_name(self.method, self.lambda_dpo)
+
+    @property
+    def anchor(self) -> str:
+        """The id of this recipe's runs in the report."""
+        letters = "".join(letter if letter.isalnum() else "-" for letter in self.method.lower())
+        tail = "" if self.lambda_dpo is None else f"-{self.lambda_dpo:g}".replace(".", "_")
+        return f"runs-{letters}{tail}"
+
+    def values(self, name: str) -> dict[int, float]:
+        """Return a figure by seed; NaN where not measured."""
+        return {seed: figures[name].number if name in figures else math.nan for seed, figures in self.figures.items()}
+
+    def estimate(self, name: str) -> Estimate:
+        """Estimate a figure over the seeds."""
+        return estimate(list(self.values(name).values()))
+
+    def reason(self, name: str) -> str:
+        """Say why a figure is missing on every seed."""
+        reasons = [figures[name].reason for figures in self.figures.values() if name in figures]
+        return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or "no complete run"
+
+    def shared(self, name: str) -> bool:
+        """Whether any seed's figure was measured while other workers used the machine."""
+        return any(figures[name].shared for figures in self.figures.values() if name in figures)
+
+    def standard_error(self, name: str) -> float:
+        """Return the score's own standard error (over questions or pairs) if there is just one seed; NaN otherwise."""
+        known = [
+            figures[name] for figures in self.figures.values() if name in figures and figures[name].value is not None
+        ]
+        return known[0].standard_error if len(known) == 1 and known[0].standard_error is not None else math.nan
+
+
+class Tables:
+    """Derive every figure of a suite from its records.
+
+    Args:
+        results: the records.
+        refuse: leave out what does not compare with most of the suite's runs; False where both sides of a comparison are
+            looked at themselves.
+    """
+
+    def __init__(self, results: Results, refuse: bool = True) -> None:
+        self.results, self._refuse = results, refuse
+        self.scores = results.score_names
+        self.comparable = Comparable(results)
+        self.utilization = self._utilization()
+        self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
+        self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
+
+    def _seeds(self) -> set[int]:
+        return {run.seed for run in self.results.trained}
+
+    def _utilization(self) -> str:
+        """Choose the utilization to report: the GPU's where any run measured it, the CPU's otherwise."""
+        measured = any(run.measurement("gpu_utilization_percent").value is not None for run in self.results.runs)
+        return "gpu_utilization_percent" if measured else "cpu_utilization_percent"
+
+    def _best_seen(self, objective: str, seed: int) -> Measured:
+        """Return an objective's lowest value along any run of this seed, or at its end, which f* should not exceed."""
+        name = f"f_{objective}/{self.results.split}"
+        points = [point for run in self.results.trained if run.seed == seed for point in run.trajectory]
+        values = [float(point[name]) for point in points if point.get(name) is not None]
+        ends = (run.objective(name).value for run in self.results.trained if run.seed == seed and not run.trains)
+        values += [value for value in ends if value is not None]
+        return Measured(min(values)) if values else missing(f"no {name} on record")
+
+    # ---- one run ----------------------------------------------------------------------------------------------------
+
+    def figures(self, run: Run) -> dict[str, Measured]:
+        """Derive everything about one training job."""
+        made = {f"f_{name}/{split}": run.objective(f"f_{name}/{split}") for name in OBJECTIVES for split in SPLITS}
+        for prefix, optimum in (
+            ("", self.results.optimum),
+            ("best_seen_", lambda name, seed: self.best_seen[name, seed]),
+        ):
+            for name in OBJECTIVES:
+                value = made[f"f_{name}/{self.results.split}"]
+                made[f"{prefix}gap_{name}"] = combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
+            gaps = [made[f"{prefix}gap_{name}"] for name in OBJECTIVES]
+            made[f"{prefix}ideal_distance"] = combine(tradeoff.ideal_distance, *gaps)
+        made |= {name: self.results.score(run.id, name) for name in self.scores}
+        made |= {name: run.measurement(name) for name in MEASUREMENTS}
+        made["steps"] = run.steps
+        made["all_in_seconds"] = self._all_in(run)
+        if "run" in run.roles:
+            made["runtime_increase_percent"] = self._increase(run, "training_seconds")
+            made["utilization_increase_percent"] = self._increase(run, self.utilization)
+        made |= derived.figures(self.results, run, made, self.equal_tokens)
+        if not self._refuse:
+            return made
+        return {name: self.comparable.check(run, name, one) for name, one in made.items()}
+
+    @cached_property
+    def equal_tokens(self) -> Measured:
+        """The gradient tokens that every run reached, at which `ideal_distance_at_equal_tokens` holds."""
+        return derived.equal_tokens(self.results.runs)
+
+    def matching_sequential(self, run: Run) -> Run | None:
+        """Find the Sequential run of the same λ and seed (the baseline B of Eq. 57 and 58)."""
+        for method in self.results.methods:
+            found = self._runs.get((method, run.lambda_dpo, run.seed))
+            if found is not None and found.base_method == "sequential":
+                return found
+        return None
+
+    def _increase(self, run: Run, name: str) -> Measured:
+        baseline = self.matching_sequential(run)
+        if baseline is None:
+            return missing(f"no complete Sequential run at λ = {run.lambda_dpo:g}, seed {run.seed}")
+        if baseline.conditions != run.conditions:
+            return missing("its Sequential run was made on other hardware or with other workers")
+        return combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
+
+    @cached_property
+    def _by_id(self) -> dict[str, Run]:
+        return {one.id: one for one in self.results.trained}
+
+    def _all_in(self, run: Run) -> Measured:
+        """Add to a run's training seconds those of what it needs: π_ref, the optima where it uses them, and the front."""
+        by_id = self._by_id
+        needed = {run.id: run} if run.trains else {}
+        for name, job_id in run.job.spec["inputs"].items():
+            if name == "reference_logps":
+                logps = self.results.record.jobs.get(job_id)
+                if logps is None:
+                    return missing(f"{job_id} is missing")
+                job_id = logps.spec["inputs"].get("policy")
+            if name.startswith("row_optimum_"):
+                rows = self.results.record.jobs.get(job_id)
+                job_id = rows.spec["inputs"]["policy"] if rows else job_id
+            needs = name == "reference_logps" or name.startswith(("optimum_", "row_optimum_", "front_"))
+            if needs and job_id is not None:
+                if job_id not in by_id:
+                    return missing(f"{job_id} is missing")
+                needed[job_id] = by_id[job_id]
+        return combine(
+            lambda *seconds: math.fsum(seconds), *(one.measurement("training_seconds") for one in needed.values())
+        )
+
+    # ---- frames -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Every method at every λ that has a complete run, in the suite's order."""
+        return tuple(self._recipes(self.results.runs))
+
+    def _recipes(self, runs: Iterable[Run], method: str | None = None) -> Iterable[Recipe]:
+        grouped: dict[RecipeKey, list[Run]] = {}
+        for run in runs:
+            lambda_dpo = None if math.isnan(run.lambda_dpo) else run.lambda_dpo
+            grouped.setdefault((method or run.method, lambda_dpo), []).append(run)
+        for (name, lambda_dpo), members in grouped.items():
+            jobs = {run.seed: run.id for run in members}
+            yield Recipe(
+                name, members[0].base_method, lambda_dpo, jobs, {run.seed: self.figures(run) for run in members}
+            )
+
+    @cached_property
+    def context(self) -> tuple[Recipe, ...]:
+        """What recipes are held against, unranked: the runs on one objective alone, π_ref and the base model."""
+        found: list[Recipe] = []
+        for objective in OBJECTIVES:
+            alone = self.results.with_role(f"optimum_{objective}")
+            found += self._recipes(alone, f"{objective.upper()} alone (f*)")
+        reference = self.results.reference
+        if reference is not None:
+            found.append(self._scores_only("reference (π_ref)", reference.id, reference.seed))
+        found.append(self._scores_only("base model", "base", 0))
+        return tuple(found)
+
+    def _scores_only(self, name: str, of: str, seed: int) -> Recipe:
+        return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
+
+    def _score(self, of: str, name: str) -> Measured:
+        score = self.results.score(of, name)
+        return self.comparable.check_score(of, name, score) if self._refuse else score
+
+    @cached_property
+    def ranked(self) -> tuple[Recipe, ...]:
+        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
+
+        def place(recipe: Recipe) -> tuple[bool, float]:
+            mean = recipe.estimate("ideal_distance").mean
+            return math.isnan(mean), rounded(mean)
+
+        return tuple(sorted(self.recipes, key=place))
+
+    def sequential(self, lambda_dpo: float | None) -> Recipe | None:
+        """Find the Sequential recipe at a λ."""
+        found = (one for one in self.recipes if one.base_method == "sequential" and one.lambda_dpo == lambda_dpo)
+        return next(found, None)
+
+    @cached_property
+    def runs_frame(self) -> pd.DataFrame:
+        """One row per run: who it is, then every figure (NaN: not measured)."""
+        rows = []
+        for recipe in self.recipes:
+            for seed, job in recipe.jobs.items():
+                identity: tuple[Any, ...] = (job, recipe.method, recipe.base_method, recipe.lambda_dpo, seed)
+                figures = {name: one.number for name, one in recipe.figures[seed].items()}
+                rows.append(dict(zip(IDENTITY, identity, strict=True)) | figures)
+        return pd.DataFrame(rows, columns=None if rows else list(IDENTITY))
+
+    def change_against_base(self, recipe: Recipe, score: str) -> Estimate:
+        """Estimate what training changed in a score against the base model, over seeds."""
+        base = self._score("base", score).number
+        return estimate([value - base for value in recipe.values(score).values()])
+
+    @cached_property
+    def forgetting(self) -> pd.DataFrame:
+        """One row per two-phase Sequential run: its first objective at the start, the phase change and the end."""
+        rows: list[dict[str, Any]] = []
+        for run in self.results.runs:
+            first = run.order[0]
+            change = run.phase_steps.get(first, 0)
+            if run.base_method != "sequential" or not 0 < change < sum(run.phase_steps.values()):
+                continue
+            name = f"f_{first}/{self.results.split}"
+            points = [run.at(0), run.at(change), run.trajectory[-1] if run.trajectory else None]
+            start, middle, end = (float(point[name]) if point and name in point else math.nan for point in points)
+            lost, share = tradeoff.undone(start, middle, end)
+            row = {
+                "job": run.id,
+                "method": run.method,
+                "lambda_dpo": run.lambda_dpo,
+                "seed": run.seed,
+                "objective": first,
+            }
+            row |= {"change_step": change, "measured_step": points[1]["step"] if points[1] else math.nan}
+            rows.append(
+                row | {"start": start, "at_change": middle, "end": end, "undone": float(lost), "share": float(share)}
+            )
+        return pd.DataFrame(rows)
+
+    def difference(self, a: Recipe, b: Recipe, name: str) -> Estimate:
+        """Estimate a − b of a figure, paired over seeds."""
+        return paired(a.values(name), b.values(name))

@@ -1,0 +1,1 @@
+"""The recipe that is best by a user's own words. May import analysis and render."""

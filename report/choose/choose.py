@@ -1,0 +1,243 @@
+"""Choose the recipe that does best by the user's own words, and say how often it would win if chance fell otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from bench.errors import InputError, unknown_name
+from bench.records.record import find_suites
+from report.analysis.load import Results
+from report.analysis.redraws import DRAWS, Redrawn, Redraws
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
+from report.analysis.tables import Recipe, Tables
+from report.analysis.toy import is_toy
+from report.choose.choice import Candidate, Choice, shown
+from report.choose.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
+from report.choose.figures import LAMBDA, Origin, named_figures, values_by_seed
+from report.choose.parser import parse, wrong
+
+ENOUGH_SEEDS = 10
+
+
+def choose(tables: Tables, text: str, draws: int = DRAWS) -> Choice:
+    """Choose among a suite's recipes.
+
+    Raises:
+        InputError: the text cannot be read, or names a figure that this suite does not have.
+    """
+    expression = parse(text)
+    return _Choosing(tables, expression, draws).choice()
+
+
+class _Choosing:
+    """Evaluate one expression on every recipe of one suite."""
+
+    def __init__(self, tables: Tables, expression: Expression, draws: int) -> None:
+        self.tables, self.expression = tables, expression
+        known = named_figures(tables)
+        for figure in expression.figures:
+            if figure.name not in known:
+                raise wrong(expression.text, figure.at, unknown_name("figure", figure.name, known))
+        self.named = {figure.name: known[figure.name] for figure in expression.figures}
+        self.origins = {
+            recipe.key: {
+                one: values_by_seed(tables, recipe, self.named[one.name], one.of) for one in expression.figures
+            }
+            for recipe in tables.ranked
+        }
+        self.seeds = sorted({seed for recipe in tables.ranked for seed in recipe.figures})
+        self.redraws = Redraws(tables.results, self.seeds or [0], draws)
+        self.scores = {one.figure: self._redraw(one.figure) for one in self.named.values() if one.is_score}
+
+    def _redraw(self, score: str) -> Redrawn:
+        policies = [
+            origin.policy
+            for origins in self.origins.values()
+            for figure, by_seed in origins.items()
+            for origin in by_seed.values()
+            if self.named[figure.name].figure == score and origin.policy
+        ]
+        return self.redraws.score(score, list(dict.fromkeys(policies)))
+
+    def choice(self) -> Choice:
+        every = [self._check(recipe) for recipe in self.tables.ranked]
+        checked = [one for one in every if isinstance(one, _Checked)]
+        unchecked = [one for one in every if isinstance(one, Candidate)]
+        varies = len(self.seeds) > 1 or any(one.what for one in self.scores.values())
+        wins, nobody = _wins(checked, self.expression.maximize) if varies else ([math.nan] * len(checked), math.nan)
+        candidates = [replace(one.candidate, wins=share) for one, share in zip(checked, wins, strict=True)]
+        allowed = [one for one in candidates if one.allowed]
+        # The sort is stable: recipes that are level stay in the order of their ideal distance.
+        allowed.sort(key=lambda one: -one.goal if self.expression.maximize else one.goal)
+        return Choice(
+            suite=self.tables.results.name,
+            expression=self.expression,
+            candidates=(*allowed, *(one for one in candidates if not one.allowed), *unchecked),
+            units={name: one.unit for name, one in self.named.items()},
+            draws=self.redraws.draws if varies else 0,
+            resampled=self._resampled() if varies else (),
+            nobody=nobody,
+            notes=tuple(self._notes(checked, varies)),
+        )
+
+    def _check(self, recipe: Recipe) -> _Checked | Candidate:
+        """Evaluate the expression on one recipe, or say what is missing for that."""
+        origins = self.origins[recipe.key]
+        seeds = [
+            seed for seed in recipe.figures if all(found[seed].measured.value is not None for found in origins.values())
+        ]
+        candidate = Candidate(
+            recipe.name, recipe.method, recipe.lambda_dpo, {seed: recipe.jobs[seed] for seed in seeds}
+        )
+        if not seeds:
+            return replace(candidate, unknown=tuple(dict.fromkeys(_reasons(origins))))
+        arrays = {figure: self._array(figure, by_seed, seeds) for figure, by_seed in origins.items()}
+        look = arrays.__getitem__
+        shape = (self.redraws.draws + 1,)
+        nodes = (*(part.node for part in self.expression.conditions), self.expression.goal)
+        usable = np.all([np.broadcast_to(defined(node, look), shape) for node in nodes], axis=0)
+        own = {one.name: float(values[0]) for one, values in arrays.items() if one.of == "recipe"}
+        if not usable[0]:
+            return replace(candidate, figures=own, unknown=("the expression divides by 0",))
+        allowed = usable.copy()
+        failed = []
+        for part in self.expression.conditions:
+            met = np.broadcast_to(holds(part.node, look), shape)
+            allowed &= met
+            if not met[0]:
+                failed.append(_explain(part, look))
+        goal = np.broadcast_to(evaluate(self.expression.goal, look), shape)
+        candidate = replace(candidate, goal=float(goal[0]), figures=own, failed=tuple(failed))
+        return _Checked(recipe, candidate, goal, allowed)
+
+    def _array(self, figure: Figure, by_seed: Mapping[int, Origin], seeds: list[int]) -> Floats:
+        """Return a figure's mean over the seeds, in the expression's unit, one entry a draw."""
+        named = self.named[figure.name]
+        redrawn = self.scores.get(named.figure)
+        values = {}
+        for seed in seeds:
+            origin = by_seed[seed]
+            measured = np.asarray(origin.measured.number)
+            values[seed] = named.factor * (redrawn.values[origin.policy] if redrawn else measured)
+        return self.redraws.over_seeds(values)
+
+    def _resampled(self) -> tuple[str, ...]:
+        seeds = (f"{len(self.seeds)} seeds",) if len(self.seeds) > 1 else ()
+        return (*seeds, *(one.what for one in self.scores.values() if one.what))
+
+    def _notes(self, checked: list[_Checked], varies: bool) -> Iterator[str]:
+        count = len(self.seeds)
+        if self.tables.results.smoke:
+            yield "a smoke run: a tiny untrained model stood in, so these figures choose nothing"
+        if not count:
+            return
+        if count < SEEDS_FOR_AN_INTERVAL:
+            seeds = "1 seed" if count == 1 else f"{count} seeds"
+            yield (
+                f"{seeds}, fewer than {SEEDS_FOR_AN_INTERVAL}: what another seed would change is not known, so this cannot "
+                "tell a better recipe from luck"
+            )
+        elif count < ENOUGH_SEEDS:
+            yield f"{count} seeds: drawing so few anew says too little about another seed; read the shares as a rough guide"
+        if not varies:
+            yield "one seed and no single questions or pairs to draw anew: no share can be given"
+        yield from (one.why_not for one in self.scores.values() if one.why_not and varies)
+        fixed = [name for name, one in self.named.items() if not one.is_score and one.figure != LAMBDA]
+        if fixed and varies:
+            how = "drawn over seeds only" if count > 1 else "not drawn anew"
+            yield f"{', '.join(fixed)}: {how}; what they are the sum or mean of is not on record one by one"
+        for one in checked:
+            if len(one.candidate.jobs) < len(self.seeds):
+                yield f"{one.recipe.name}: {len(one.candidate.jobs)} of {len(self.seeds)} seeds have every figure"
+        shared = {name for name, named in self.named.items() for one in checked if one.recipe.shared(named.figure)}
+        if shared:
+            yield f"{', '.join(sorted(shared))}: measured while other workers used the same machine"
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Hold a recipe's goal in every draw, and whether it meets the conditions there."""
+
+    recipe: Recipe
+    candidate: Candidate
+    goal: Floats
+    allowed: Truths
+
+
+def _wins(checked: list[_Checked], maximize: bool) -> tuple[list[float], float]:
+    """Return each recipe's share of the redraws in which it is chosen, a tie shared, and the share in which none is."""
+    if not checked:
+        return [], math.nan
+    allowed = np.stack([one.allowed[1:] for one in checked])
+    goals = np.stack([one.goal[1:] for one in checked]) * (1 if maximize else -1)
+    goals = np.where(allowed, goals, -np.inf)
+    first = allowed & (goals == goals.max(axis=0))
+    level = first.sum(axis=0)
+    shares = np.divide(first, level, out=np.zeros(first.shape), where=level > 0).mean(axis=1)
+    return [float(share) for share in shares], float((level == 0).mean())
+
+
+def _reasons(origins: Mapping[Figure, Mapping[int, Origin]]) -> Iterator[str]:
+    """Say what is missing; where every figure is known on some seed, that no seed has them all."""
+    nowhere = {
+        figure: by_seed
+        for figure, by_seed in origins.items()
+        if all(origin.measured.value is None for origin in by_seed.values())
+    }
+    for figure, by_seed in nowhere.items():
+        whose = figure.name if figure.of == "recipe" else f"{figure.name} of {figure.of}"
+        yield f"{whose}: {next(iter(by_seed.values())).measured.reason}"
+    if not nowhere:
+        yield "no seed has every figure"
+
+
+def _explain(part: Part, look: Look) -> str:
+    """Show a condition that fails with its numbers."""
+    if isinstance(part.node, Logic):
+        return part.text
+    values = [float(np.ravel(evaluate(term, look))[0]) for term in part.node.terms]
+    numbers = shown(values[0]) + "".join(
+        f" {sign} {shown(value)}" for sign, value in zip(part.node.signs, values[1:], strict=True)
+    )
+    return f"{part.text} ({numbers})"
+
+
+# ---- a folder of results ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Hold what a suite of a results folder came to: a choice, or why there is none."""
+
+    folder: Path
+    suite: str
+    choice: Choice | None
+    reason: str = ""
+
+
+def choose_all(results: Path, text: str) -> list[Chosen]:
+    """Choose in every suite of a results folder; a suite that lacks a figure says so beside the others.
+
+    Raises:
+        InputError: no such folder, a text that cannot be read, or no suite in which it means something.
+    """
+    parse(text)
+    found: list[Chosen] = []
+    problem: InputError | None = None
+    for record in find_suites(results):
+        if is_toy(record):
+            found.append(Chosen(record.path, record.name, None, "a toy suite; its report compares the methods"))
+            continue
+        try:
+            found.append(Chosen(record.path, record.name, choose(Tables(Results(record)), text)))
+        except InputError as error:
+            problem = error
+            found.append(Chosen(record.path, record.name, None, str(error)))
+    if not any(one.choice for one in found):
+        raise problem or InputError(f"{results}: only toy suites here; --choose needs recipes of language models")
+    return found

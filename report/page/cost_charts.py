@@ -1,0 +1,198 @@
+"""Draw what quality costs: distance and scores against seconds and tokens, and how often MAXRIGHT must look (Figure 4)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from report.analysis.load import is_accuracy, is_win_rate
+from report.analysis.tables import Recipe, Tables
+from report.page import charts
+from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
+from report.page.present import spec
+from report.render import document
+from report.render.document import Cell, Column, Row
+from report.render.numbers import number, plus_minus, scaled, series_digits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
+
+
+def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None:
+    """Draw quality over training seconds, and distance over tokens; the PNG goes to `folder`/cost.png. None without both."""
+    drawer = Drawer(tables)
+    pairs = [("training_seconds", "ideal_distance"), ("tokens", "ideal_distance")]
+    pairs += [("training_seconds", name) for name in tables.scores]
+    sketches = [
+        sketch for place, (x, y) in enumerate(pairs) if (sketch := _scatter(drawer, f"cost-{place}", x, y)) is not None
+    ]
+    if not sketches:
+        return None
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    caption = (
+        "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds. Better is lower left for the ideal "
+        "distance, upper left for scores. Only costs of equal hardware and workers are drawn."
+    )
+    shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
+    table = _points(tables, names)
+    return charts.compose("Cost against quality", sketches, folder / "cost.png", table, caption, drawer.colours, shapes)
+
+
+def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
+    tables = drawer.tables
+    known = [one for one in tables.recipes if one.estimate(x).n and one.estimate(y).n]
+    if not known:
+        return None
+    across, up = spec(x, tables), spec(y, tables)
+    factor, unit = scaled(across.unit, [one.estimate(x).mean for one in known])
+    times = 100.0 if is_accuracy(y) else 1.0
+    better = min if y == "ideal_distance" else max
+    best = better(known, key=lambda one: one.estimate(y).mean)
+    cheapest = min(known, key=lambda one: one.estimate(x).mean)
+    judge = f", judge {y.removeprefix('win_rate/')}" if is_win_rate(y) else ""
+    title = f"{up.title}{judge} over {across.title.lower()}"
+    alt = f"{title}, a point a recipe. Best: {best.name}; cheapest: {cheapest.name}."
+
+    def draw(axes: Axes) -> None:
+        marks = []
+        for recipe in known:
+            a, b = recipe.estimate(x), recipe.estimate(y)
+            marks.append(Mark(recipe, a.mean * factor, b.mean * times, a.sd * factor, b.sd * times))
+        drawer.marks(axes, marks, 6.5)
+        for method, colour in drawer.colours.items():
+            axes.plot([], [], "-", color=colour, linewidth=3, label=method)
+        for lambda_dpo in drawer.lambdas:
+            axes.plot([], [], drawer.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
+        axes.margins(0.1)
+        label = "%" if up.unit == "share" else up.unit
+        across_words = across.title if across.title.lower() == unit else f"{across.title} ({unit})"
+        axes.set(title=title, xlabel=across_words, ylabel=f"{up.title} ({label})")
+
+    return Sketch(name, title, alt, draw, (4.3, 3.5))
+
+
+def _points(tables: Tables, names: list[str]) -> document.Table:
+    columns, cells = [Column("Recipe", numeric=False)], [[Cell(one.name, link=one.anchor)] for one in tables.recipes]
+    for name in names:
+        shown, estimates = spec(name, tables), [recipe.estimate(name) for recipe in tables.recipes]
+        factor, unit = scaled(shown.unit, [one.mean for one in estimates])
+        digits = series_digits([one.mean * factor for one in estimates])
+        columns.append(Column(f"{shown.title} ({unit})"))
+        for row, one in zip(cells, estimates, strict=True):
+            row.append(Cell(plus_minus(one.mean * factor, one.sd * factor, digits)))
+    rows = tuple(Row(tuple(row)) for row in cells)
+    return document.Table("The numbers behind the figure (mean ± sd over seeds)", tuple(columns), rows)
+
+
+# ---- Figure 4 --------------------------------------------------------------------------------------------------------
+
+
+def evaluation_steps(tables: Tables) -> dict[int, list[Recipe]]:
+    """Return k → MAXRIGHT's recipes that look at both objectives every k steps; empty unless a suite varies k."""
+    every = {run.method: run.job.labels.get("options", {}).get("max_eval_every") for run in tables.results.runs}
+    found: dict[int, list[Recipe]] = {}
+    for recipe in tables.recipes:
+        k = every.get(recipe.method)
+        if recipe.base_method == "maxright" and isinstance(k, int):
+            found.setdefault(k, []).append(recipe)
+    return dict(sorted(found.items())) if len(found) > 1 else {}
+
+
+def max_evaluation(tables: Tables, folder: Path) -> document.Figure | None:
+    """Draw the layout of the paper's Figure 4: what MAXRIGHT's k does to gaps and costs; None unless a suite varies k."""
+    by_k = evaluation_steps(tables)
+    if not by_k:
+        return None
+    device = "GPU" if tables.utilization.startswith("gpu") else "CPU"
+    panels = {
+        "gap_dpo": "DPO optimality gap (nats)",
+        "gap_sft": "SFT optimality gap (nats)",
+        "ideal_distance": "Ideal distance (nats)",
+        "runtime_increase_percent": "Increase in runtime (%)",
+        "utilization_increase_percent": f"Increase in {device} utilization (%)",
+    }
+    lambdas = list(dict.fromkeys(recipe.lambda_dpo for recipes in by_k.values() for recipe in recipes))
+    shades = dict(zip(lambdas, ("#d55e00", "#0072b2", "#009e73", *MORE_COLOURS), strict=False))
+    sketches = []
+    for name, title in panels.items():
+        means = {k: [one.estimate(name).mean for one in recipes] for k, recipes in by_k.items()}
+        average = {
+            k: math.fsum(values) / len(values) for k, values in means.items() if not any(map(math.isnan, values))
+        }
+        says = ", ".join(f"k = {k:,}: {number(value, series_digits(average.values()))}" for k, value in average.items())
+        alt = f"{title} over MAXRIGHT's evaluation interval k, a line a λ; mean over λ: {says or 'not measured'}."
+        sketches.append(
+            Sketch(f"every-{name}", title, alt, partial(_lines, tables, by_k, shades, name, title), (3.5, 3.0))
+        )
+    caption = (
+        "k: MAXRIGHT evaluates both objectives at the first step and at every k-th, and judges by what it last saw in between; a "
+        "point is the mean over seeds, lines are the sd. Level lines: ALRIGHT, which never looks, at the same λ."
+    )
+    legend = {_lambda(lambda_dpo): shade for lambda_dpo, shade in shades.items()}
+    table = _every_table(by_k, panels)
+    path = folder / "max_evaluation.png"
+    return charts.compose("What the evaluation interval changes", sketches, path, table, caption, legend)
+
+
+def _lambda(lambda_dpo: float | None) -> str:
+    return "no λ" if lambda_dpo is None else f"λ = {lambda_dpo:g}"
+
+
+def _lines(
+    tables: Tables, by_k: dict[int, list[Recipe]], shades: dict[float | None, str], name: str, title: str, axes: Axes
+) -> None:
+    drawn = False
+    for place, (lambda_dpo, shade) in enumerate(shades.items()):
+        found = [
+            (k, one.estimate(name)) for k, recipes in by_k.items() for one in recipes if one.lambda_dpo == lambda_dpo
+        ]
+        known = [(k, one) for k, one in found if one.n]
+        drawn = drawn or bool(known)
+        axes.errorbar(
+            [
+                k * 1.05 ** (place - (len(shades) - 1) / 2) for k, _ in known
+            ],  # a little apart, so that lines do not hide lines
+            [one.mean for _, one in known],
+            [0.0 if math.isnan(one.sd) else one.sd for _, one in known],
+            color=shade,
+            linestyle=LINES[place % len(LINES)],
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=5,
+            linewidth=1.3,
+            elinewidth=0.8,
+            label=_lambda(lambda_dpo),
+        )
+        alright = next(
+            (one for one in tables.recipes if one.base_method == "alright" and one.lambda_dpo == lambda_dpo), None
+        )
+        if alright is not None and alright.estimate(name).n:
+            axes.axhline(alright.estimate(name).mean, color=shade, linestyle=(0, (2, 2)), linewidth=0.9, alpha=0.7)
+    axes.set(title=title, xlabel="evaluation interval k (steps)")
+    if not drawn:
+        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
+        return
+    axes.set_xscale("log")
+    axes.set_xticks(list(by_k), [f"{k:,}" for k in by_k])
+    axes.minorticks_off()
+    axes.margins(x=0.08)
+
+
+def _every_table(by_k: dict[int, list[Recipe]], panels: dict[str, str]) -> document.Table:
+    digits = {
+        name: series_digits([one.estimate(name).mean for recipes in by_k.values() for one in recipes])
+        for name in panels
+    }
+    rows = []
+    for k, recipes in by_k.items():
+        for recipe in recipes:
+            cells = [Cell(recipe.name, link=recipe.anchor), Cell(f"{k:,}")]
+            for name in panels:
+                one = recipe.estimate(name)
+                cells.append(Cell(plus_minus(one.mean, one.sd, digits[name])))
+            rows.append(Row(tuple(cells)))
+    columns = (Column("Recipe", numeric=False), Column("k"), *(Column(title) for title in panels.values()))
+    return document.Table("The numbers behind the figure (mean ± sd over seeds)", columns, tuple(rows))

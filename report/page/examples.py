@@ -1,0 +1,67 @@
+"""Lay examples out: answers of the compared policies side by side, and one run's choices of every recipe."""
+
+from __future__ import annotations
+
+from report.analysis import completions
+from report.analysis.choices import Choices
+from report.analysis.load import is_win_rate
+from report.analysis.tables import Tables
+from report.page.verdict import Verdict
+from report.page.where import Where
+from report.render.document import Block, Cell, Column, Row, Strip, Strips, Table, Text
+
+MOST_STRIPS = 40
+
+
+def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block, ...]:
+    """Return answers of the best recipe, what it is compared with and the base model; nothing without two to compare."""
+    results = tables.results
+    rivals = (verdict.runner_up, verdict.sequential)
+    recipes = [verdict.best, *(rival.other for rival in rivals if rival is not None)]
+    policies = {recipe.name: next(iter(recipe.jobs.values())) for recipe in recipes if recipe is not None}
+    policies["base model"] = "base"
+    policies = {name: of for name, of in policies.items() if completions.generation_of(results, of)}
+    wanted = completions.prompts(results, list(policies.values()))
+    if not wanted or len(policies) < 2:
+        return ()
+    found = {name: completions.answers(results, of, wanted) for name, of in policies.items()}
+    rows = []
+    for prompt in wanted:
+        cells = [Cell(f"prompt {prompt}")]
+        for name in policies:
+            one = found[name][prompt]
+            note = "not judged" if one.preference is None else f"preferred: {100 * one.preference:.0f} %"
+            cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
+        rows.append(Row(tuple(cells)))
+    judges = ", ".join(name.removeprefix("win_rate/") for name in tables.scores if is_win_rate(name)) or "none"
+    how = (
+        f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with how far the judge "
+        f"prefers each over the data's chosen answer (judge: {judges}). The records hold our own answers only: prompts and "
+        "reference answers stay in the data set. "
+        "An answer leads to the file with all of them, whole."
+    )
+    columns = (Column("Prompt", numeric=False), *(Column(name, numeric=False, prose=True) for name in policies))
+    return Text(how), Table("Answers side by side", columns, tuple(rows))
+
+
+def strips(tables: Tables, log: dict[str, Choices | None], where: Where) -> tuple[Block, ...]:
+    """Return which objective each step took, for the first seed of every recipe; nothing where no run takes steps."""
+    rows = []
+    for recipe in tables.recipes:
+        job = next(iter(recipe.jobs.values()))
+        choices = log.get(job)
+        if choices is not None:
+            rows.append(Strip(recipe.name, choices.bins, choices.words, where.file(job, "steps.jsonl")))
+    if not rows:
+        return ()
+    how = (
+        "From a run's first step at the left to its last at the right: the dark part is DPO's share of the steps there, the "
+        "light part SFT's. First seed of each recipe; the others stand beside their runs."
+    )
+    kept = rows[:MOST_STRIPS]
+    more = (
+        f" Shown are {len(kept)} of {len(rows)} recipes; the others stand beside their runs."
+        if len(kept) < len(rows)
+        else ""
+    )
+    return Text(how + more), Strips("Which objective each step took", tuple(kept))

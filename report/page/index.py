@@ -1,0 +1,124 @@
+"""Lay out the page over all suites: a line a suite, and every method's best recipe ranked inside its suite."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from report.analysis.load import Results, is_accuracy, is_win_rate
+from report.analysis.tables import Recipe, Tables
+from report.page.verdict import Verdict
+from report.render import html
+from report.render.document import Cell, Column, Row, Table
+from report.render.numbers import number, plus_minus, series_digits
+
+
+@dataclass(frozen=True)
+class Built:
+    """Hold a suite after its report was written; a toy suite has no tables and no place on the leaderboard."""
+
+    label: str
+    results: Results
+    folder: Path
+    headline: str
+    tables: Tables | None = None
+    verdict: Verdict | None = None
+
+    def href(self, root: Path) -> str:
+        """Return the link to its report, seen from the index's folder."""
+        return quote(Path(os.path.relpath(self.folder / "report.html", root)).as_posix())
+
+
+def page(built: list[Built], root: Path) -> str:
+    """Return index.html, whose folder is `root`."""
+    suites = []
+    for one in built:
+        undone = len(one.results.problems)
+        suites.append(
+            {
+                "name": one.label,
+                "href": one.href(root),
+                "summary": one.headline,
+                "smoke": one.results.smoke,
+                "state": f"{undone} of {len(one.results.record.info['jobs'])} jobs not complete" if undone else "",
+            }
+        )
+    return html.render_index(suites=suites, leaderboard=leaderboard(built, root))
+
+
+def leaderboard(built: list[Built], root: Path) -> Table | None:
+    """Return each method's best recipe per suite, ranked inside its suite: distances do not compare across suites."""
+    rows = []
+    for one in built:
+        if one.results.smoke or one.tables is None or one.verdict is None or one.verdict.best is None:
+            continue
+        firsts: dict[str, Recipe] = {}
+        for recipe in one.tables.ranked:
+            if recipe.estimate("ideal_distance").n:
+                firsts.setdefault(recipe.method, recipe)
+        digits = series_digits([recipe.estimate("ideal_distance").mean for recipe in firsts.values()])
+        for rank, recipe in enumerate(firsts.values(), 1):
+            rows.append(_row(one, recipe, rank, digits, one.href(root)))
+    if not rows:
+        return None
+    columns = (
+        Column("Suite", numeric=False),
+        Column("Rank"),
+        Column("Method", numeric=False),
+        Column("Best λ"),
+        Column("Ideal distance (nats)"),
+        Column("Accuracy", numeric=False),
+        Column("Win rate", numeric=False),
+        Column(
+            "Training (s)", meaning="seconds in optimizer steps of one run; compares at equal hardware and workers only"
+        ),
+        Column("Runtime (%)", meaning="increase against the matching Sequential run (Eq. 57)"),
+        Column("Seeds"),
+    )
+    notes = (
+        "Each method at its best λ, ranked by mean ideal distance inside its suite. Distances compare only "
+        "inside one suite, win rates only under one judge, costs only on one machine. Smoke runs are left out.",
+    )
+    return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes, sortable=True)
+
+
+def _scores(recipe: Recipe, names: list[str]) -> str:
+    parts = []
+    for name in names:
+        found = recipe.estimate(name)
+        factor = 100.0 if is_accuracy(name) else 1.0
+        label = name.removesuffix("/acc").removeprefix("win_rate/")
+        parts.append(
+            f"{plus_minus(found.mean * factor, found.sd * factor, 1)} % ({label})"
+            if found.n
+            else f"not measured ({label})"
+        )
+    return ", ".join(parts) or "not evaluated"
+
+
+def _row(one: Built, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
+    assert one.tables is not None
+    distance, runtime = recipe.estimate("ideal_distance"), recipe.estimate("runtime_increase_percent")
+    seconds, link = recipe.estimate("training_seconds"), f"{href}#{recipe.anchor}"
+    scores = one.tables.scores
+    lambda_dpo = "–" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"
+    cells = (
+        Cell(one.label, link=href),
+        Cell(str(rank)),
+        Cell(recipe.method, link=link),
+        Cell(lambda_dpo, link=link),
+        Cell(plus_minus(distance.mean, distance.sd, digits), link=link),
+        Cell(_scores(recipe, [name for name in scores if is_accuracy(name)]), link=link),
+        Cell(_scores(recipe, [name for name in scores if is_win_rate(name)]), link=link),
+        Cell(number(seconds.mean, series_digits([seconds.mean])), link=link)
+        if seconds.n
+        else Cell("not measured", note=recipe.reason("training_seconds"), missing=True),
+        Cell(plus_minus(runtime.mean, runtime.sd, 1, sign=True), link=link)
+        if runtime.n
+        else Cell("not measured", note=recipe.reason("runtime_increase_percent"), missing=True),
+        Cell(number(float(distance.n), 0), link=link),
+    )
+    tags = (("suite", one.label), ("method", recipe.method), ("λ", lambda_dpo))
+    return Row(cells, "best" if rank == 1 else "", tags)

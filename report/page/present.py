@@ -1,0 +1,396 @@
+"""Lay the derived figures out as tables for people: decimals, units, marks and footnotes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from report.analysis.load import OBJECTIVES, Results, is_accuracy, is_win_rate
+from report.analysis.statistics import Estimate, estimate
+from report.analysis.tables import Recipe, Tables
+from report.render.document import Cell, Column, Row, Table
+from report.render.numbers import number, plus_minus, scaled, series_digits
+
+SHARED_MARK = "†"
+SHARED_NOTE = f"{SHARED_MARK} measured while other workers used the same machine: compare with care."
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Say how a figure is headed, in what unit, and what it means."""
+
+    title: str
+    unit: str = ""
+    meaning: str = ""
+    sign: bool = False
+
+
+SPECS = {
+    "gap_dpo": Spec("DPO gap", "nats", "f_DPO(θ) − f*_DPO on the evaluation split, signed", sign=True),
+    "gap_sft": Spec("SFT gap", "nats", "f_SFT(θ) − f*_SFT on the evaluation split, signed", sign=True),
+    "ideal_distance": Spec("Ideal distance", "nats", "Euclidean distance to (f*_DPO, f*_SFT); 0 is ideal"),
+    "best_seen_gap_dpo": Spec("DPO gap to best seen", "nats", "against the lowest f_DPO seen in any run of the seed"),
+    "best_seen_gap_sft": Spec("SFT gap to best seen", "nats", "against the lowest f_SFT seen in any run of the seed"),
+    "best_seen_ideal_distance": Spec("Distance to best seen", "nats", "Euclidean distance to the best values seen"),
+    "steps": Spec("Length", "steps", "optimizer steps taken; a stopping rule may end a joint run early"),
+    "training_seconds": Spec(
+        "Training", "s", "seconds in optimizer steps, probes included; evaluation and saving excluded"
+    ),
+    "probe_seconds": Spec("Probes", "s", "seconds in forward passes made only to choose an objective"),
+    "all_in_seconds": Spec(
+        "All-in", "s", "with the training of π_ref, and of the two optima where the recipe uses them"
+    ),
+    "tokens": Spec("Tokens", "tokens", "non-padding tokens that took part in a gradient"),
+    "probe_tokens": Spec("Probe tokens", "tokens", "non-padding tokens forwarded for probes only"),
+    "peak_memory_bytes": Spec("Peak memory", "B", "of the training process or device"),
+    "gpu_utilization_percent": Spec("GPU utilization", "%", "median over the run"),
+    "gpu_memory_used_bytes": Spec("GPU memory", "B", "median memory in use over the run"),
+    "cpu_utilization_percent": Spec("CPU utilization", "%", "median of the process; 100 % = one core"),
+    "energy_joules": Spec("Energy", "J", "drawn by the device during training"),
+    "relative_gap_dpo": Spec("DPO gap", "share", "as a share of f_DPO(θ_1) − f*_DPO", sign=True),
+    "relative_gap_sft": Spec("SFT gap", "share", "as a share of f_SFT(θ_1) − f*_SFT", sign=True),
+    "relative_ideal_distance": Spec("Ideal distance", "share", "each gap as a share of f(θ_1) − f*"),
+    "ideal_distance_at_equal_tokens": Spec(
+        "Distance at equal tokens", "nats", "after as many gradient tokens as every run of the suite reached"
+    ),
+    "seconds_per_step": Spec("Training per step", "s", "training seconds by optimizer steps"),
+    "seconds_per_token": Spec("Training per token", "s", "training seconds by gradient tokens"),
+    "joules_per_token": Spec("Energy per token", "J", "joules by gradient tokens"),
+    "dpo_step_share": Spec("DPO steps", "share", "steps that descended DPO, of all"),
+    "negative_gap_share_dpo": Spec("Negative DPO gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
+    "negative_gap_share_sft": Spec("Negative SFT gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
+    "distinct_rows_dpo": Spec("Different pairs", "rows", "preference pairs that took part in a gradient"),
+    "distinct_rows_sft": Spec("Different rows", "rows", "instruction rows that took part in a gradient"),
+    "runtime_increase_percent": Spec(
+        "Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True
+    ),
+}
+
+
+def spec(name: str, tables: Tables) -> Spec:
+    """Return how a figure is shown; scores are named by their task or judge."""
+    if name == "utilization_increase_percent":
+        device = "GPU" if tables.utilization.startswith("gpu") else "CPU"
+        return Spec(f"{device} utilization", "%", "increase against the matching Sequential run (Eq. 58)", sign=True)
+    if is_accuracy(name):
+        task = name.removesuffix("/acc")
+        return Spec("MMLU" if task == "mmlu" else f"Accuracy ({task})", "share", "share of questions answered right")
+    if is_win_rate(name):
+        judge = name.removeprefix("win_rate/")
+        return Spec("Win rate", "%", f"against the chosen answers, judged by {judge}")
+    if name in SPECS:
+        return SPECS[name]
+    objective, split = name.removeprefix("f_").split("/")
+    place = "held-out" if split == "held_out" else "train"
+    return Spec(f"f_{objective.upper()} {place}", "nats")
+
+
+def tags(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    """Return what a reader can narrow a table of recipes down by; nothing for what is there for context."""
+    return () if recipe.lambda_dpo is None else (("method", recipe.method), ("λ", f"{recipe.lambda_dpo:g}"))
+
+
+class Sheet:
+    """Build a table of recipes (rows) and figures (columns) with its footnotes."""
+
+    def __init__(self, tables: Tables, recipes: Sequence[Recipe]) -> None:
+        self.tables, self.recipes = tables, recipes
+        self.columns: list[Column] = []
+        self.cells: list[list[Cell]] = [[] for _ in recipes]
+        self.reasons: list[str] = []
+        self.shared = False
+
+    def text(self, title: str, values: Iterable[str], numeric: bool = False, meaning: str = "") -> Sheet:
+        """Add a column of plain words."""
+        self.columns.append(Column(title, numeric=numeric, meaning=meaning))
+        for recipe, cells, value in zip(self.recipes, self.cells, values, strict=True):
+            cells.append(Cell(value, link=self._link(recipe)))
+        return self
+
+    def figure(self, name: str, group: str = "") -> Sheet:
+        """Add a figure: mean ± sd over seeds, or its standard error where a score has one seed."""
+        shown = spec(name, self.tables)
+        estimates = [recipe.estimate(name) for recipe in self.recipes]
+        factor, unit = scaled(shown.unit, [one.mean for one in estimates])
+        # What is only there for context (a distance of DPO alone, say) must not make the ranked figures coarse.
+        ranked = [
+            one.mean * factor
+            for recipe, one in zip(self.recipes, estimates, strict=True)
+            if recipe.lambda_dpo is not None
+        ]
+        digits = {"%": 1, "tokens": 0, "steps": 0, "rows": 0, "nats": max(3, series_digits(ranked))}.get(
+            unit, series_digits(ranked)
+        )
+        title = f"{shown.title} ({unit})" if unit else shown.title
+        self.columns.append(Column(title, meaning=shown.meaning, group=group))
+        for recipe, cells, one in zip(self.recipes, self.cells, estimates, strict=True):
+            cells.append(self._figure_cell(recipe, name, one, factor, digits, shown.sign))
+        return self
+
+    def _figure_cell(self, recipe: Recipe, name: str, one: Estimate, factor: float, digits: int, sign: bool) -> Cell:
+        if one.n == 0:
+            return self._missing(recipe, name)
+        text = plus_minus(one.mean * factor, one.sd * factor, digits, sign)
+        notes = []
+        if recipe.shared(name):
+            self.shared = True
+            text += SHARED_MARK
+        error = recipe.standard_error(name)
+        if not math.isnan(error):
+            notes.append(f"s.e. {number(error * factor, digits)}")
+        if one.n < len(recipe.jobs):
+            notes.append(f"{one.n} of {len(recipe.jobs)} seeds")
+        return Cell(text, link=self._link(recipe), note=", ".join(notes))
+
+    def _missing(self, recipe: Recipe, name: str) -> Cell:
+        if not any(name in figures for figures in recipe.figures.values()):
+            return Cell("", link="")
+        reason = recipe.reason(name)
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        return Cell(f"not measured [{self.reasons.index(reason) + 1}]", link=self._link(recipe), missing=True)
+
+    def _link(self, recipe: Recipe) -> str:
+        """Return the anchor of the runs behind a row."""
+        if any(one is recipe for one in self.tables.recipes):
+            return recipe.anchor
+        if recipe.jobs.get(0) == "base":
+            return "runs-base" if self.tables.results.evaluation_jobs("base") else ""
+        return "runs-behind"
+
+    def table(self, title: str, notes: Sequence[str] = (), best: Recipe | None = None) -> Table:
+        """Return the table with its footnotes."""
+        context = {id(recipe) for recipe in self.tables.context}
+        rows = [
+            Row(tuple(cells), "context" if id(recipe) in context else "best" if recipe is best else "", tags(recipe))
+            for recipe, cells in zip(self.recipes, self.cells, strict=True)
+        ]
+        reasons = [f"[{place}] not measured: {reason}" for place, reason in enumerate(self.reasons, 1)]
+        marks = [SHARED_NOTE] if self.shared else []
+        return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks), sortable=len(rows) > 2)
+
+
+def leaderboard(tables: Tables) -> Table:
+    """Return every recipe by ideal distance, then what it is held against."""
+    recipes = [*tables.ranked, *tables.context]
+    ranks = [
+        str(place) if recipe.estimate("ideal_distance").n else "–" for place, recipe in enumerate(tables.ranked, 1)
+    ]
+    sheet = Sheet(tables, recipes)
+    sheet.text("Recipe", (recipe.name for recipe in recipes))
+    sheet.text("Rank", (*ranks, *("" for _ in tables.context)), numeric=True)
+    for name in ("ideal_distance", "gap_dpo", "gap_sft"):
+        sheet.figure(name)
+    for name in tables.scores:
+        sheet.figure(name)
+    for name in ("training_seconds", "runtime_increase_percent", "utilization_increase_percent"):
+        sheet.figure(name)
+    sheet.text("Seeds", (str(len(recipe.jobs)) if recipe.base_method else "" for recipe in recipes), numeric=True)
+    best = tables.ranked[0] if tables.ranked else None
+    return sheet.table("Leaderboard: recipes by ideal distance", judge_notes(tables.results), best)
+
+
+def judge_notes(results: Results) -> list[str]:
+    """Name the judge; say so where one table holds scores of several."""
+    judges = [name.removeprefix("win_rate/") for name in results.score_names if is_win_rate(name)]
+    if len(judges) > 1:
+        return [f"Different judges: {', '.join(judges)}. Their win rates do not compare with each other."]
+    return [f"Win rate: share of answers preferred to the data's chosen answers; judge: {judges[0]}."] if judges else []
+
+
+def table_one(tables: Tables) -> Table | None:
+    """Return the layout of the paper's Table 1: a row per method, accuracy and win rate under each λ."""
+    if not tables.scores:
+        return None
+    lambdas = sorted({recipe.lambda_dpo for recipe in tables.recipes if recipe.lambda_dpo is not None})
+    columns = [Column("Method", numeric=False)]
+    columns += [
+        Column(f"λ = {lambda_dpo:g}", group=_score_title(name, tables))
+        for name in tables.scores
+        for lambda_dpo in lambdas
+    ]
+    rows: list[Row] = []
+    reasons: list[str] = []
+    by_key = {recipe.key: recipe for recipe in tables.recipes}
+    for method in tables.results.methods:
+        cells = [Cell(method)]
+        for name in tables.scores:
+            for lambda_dpo in lambdas:
+                recipe = by_key.get((method, lambda_dpo))
+                cells.append(_score_cell(recipe, name, reasons) if recipe else Cell("–"))
+        rows.append(Row(tuple(cells)))
+    for recipe in tables.context:
+        # A context row has one value for every λ: it stands in the first column of each group.
+        cells = [Cell(recipe.name)]
+        for name in tables.scores:
+            cells += [_score_cell(recipe, name, reasons, link=False), *(Cell("") for _ in lambdas[1:])]
+        rows.append(Row(tuple(cells), "context"))
+    notes = [
+        *judge_notes(tables.results),
+        *(f"[{place}] not measured: {reason}" for place, reason in enumerate(reasons, 1)),
+    ]
+    if any(len(recipe.jobs) > 1 for recipe in tables.recipes):
+        notes.append("Mean ± sd over seeds.")
+    return Table("Methods × λ (the layout of the paper's Table 1)", tuple(columns), tuple(rows), tuple(notes))
+
+
+def _score_title(name: str, tables: Tables) -> str:
+    shown = spec(name, tables)
+    judge = f", {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
+    return f"{shown.title}{judge} (%)"
+
+
+def _score_cell(recipe: Recipe, name: str, reasons: list[str], link: bool = True) -> Cell:
+    factor = 100.0 if is_accuracy(name) else 1.0
+    one, error = recipe.estimate(name), recipe.standard_error(name)
+    anchor = recipe.anchor if link else ""
+    if one.n == 0:
+        reason = recipe.reason(name)
+        if reason not in reasons:
+            reasons.append(reason)
+        return Cell(f"not measured [{reasons.index(reason) + 1}]", link=anchor, missing=True)
+    note = "" if math.isnan(error) else f"s.e. {number(error * factor, 1)}"
+    return Cell(plus_minus(one.mean * factor, one.sd * factor, 1), link=anchor, note=note)
+
+
+def best_seen(tables: Tables) -> Table | None:
+    """Return the gaps against the best values seen, if any gap is negative; None otherwise."""
+    negative = [
+        recipe
+        for recipe in tables.recipes
+        if any(value < 0 for name in OBJECTIVES for value in recipe.values(f"gap_{name}").values())
+    ]
+    if not negative:
+        return None
+    sheet = Sheet(tables, tables.ranked)
+    sheet.text("Recipe", (recipe.name for recipe in tables.ranked))
+    for name in (
+        "gap_dpo",
+        "best_seen_gap_dpo",
+        "gap_sft",
+        "best_seen_gap_sft",
+        "ideal_distance",
+        "best_seen_ideal_distance",
+    ):
+        sheet.figure(name)
+    note = (
+        "A negative gap means that f* is not a minimum: a run ended below the run that trained on that "
+        "objective alone. "
+        "The ideal distance counts such a gap like a positive one of the same size."
+    )
+    return sheet.table("Gaps against the best value seen", [note])
+
+
+COSTS = (
+    "steps",
+    "training_seconds",
+    "probe_seconds",
+    "all_in_seconds",
+    "tokens",
+    "probe_tokens",
+    "peak_memory_bytes",
+    "gpu_utilization_percent",
+    "gpu_memory_used_bytes",
+    "cpu_utilization_percent",
+    "energy_joules",
+    "seconds_per_step",
+    "joules_per_token",
+    "ideal_distance_at_equal_tokens",
+)
+
+
+def cost(tables: Tables) -> Table:
+    """Return what each recipe cost; a figure that no run has is named below the table, with the reason."""
+    recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
+    sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
+    absent: dict[str, list[str]] = {}
+    for name in COSTS:
+        if any(recipe.estimate(name).n for recipe in recipes):
+            sheet.figure(name)
+        else:
+            absent.setdefault(recipes[0].reason(name), []).append(spec(name, tables).title)
+    note = (
+        "All-in runtime adds to a run's own training that of the reference policy π_ref, of the two optima where the "
+        "recipe or the stopping rule uses their values f* or their weights, and of the reference front where a run is "
+        "held against it; a job that serves several runs is charged in full to each."
+    )
+    missing = (f"{', '.join(names)}: not measured: {reason}." for reason, names in absent.items())
+    return sheet.table("Cost of one run", [note, *missing])
+
+
+def both_splits(tables: Tables) -> Table:
+    """Return the final objective values on held-out and on training rows."""
+    recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
+    sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
+    for objective in OBJECTIVES:
+        for split in ("held_out", "train"):
+            sheet.figure(f"f_{objective}/{split}", group=f"f_{objective.upper()}")
+    return sheet.table("Final objective values on both splits")
+
+
+def forgetting(tables: Tables) -> Table | None:
+    """Return what Sequential's second phase undid of its first; None without a two-phase Sequential run."""
+    frame = tables.forgetting
+    if frame.empty:
+        return None
+    names = ("start", "at_change", "end", "undone")
+    digits = max(3, series_digits(frame["undone"].tolist()))
+    rows = []
+    for (method, lambda_dpo, objective), part in frame.groupby(["method", "lambda_dpo", "objective"], sort=True):
+        recipe = next(one for one in tables.recipes if one.key == (method, lambda_dpo))
+        estimates = {name: estimate(part[name].tolist()) for name in names}
+        cells = [Cell(recipe.name, link=recipe.anchor), Cell(f"f_{str(objective).upper()}")]
+        cells += [Cell(plus_minus(one.mean, one.sd, digits, name == "undone")) for name, one in estimates.items()]
+        share, lost = estimate(part["share"].tolist()), estimates["undone"]
+        cells.append(Cell(plus_minus(share.mean * 100, share.sd * 100, 0)))
+        cells.append(
+            Cell(f"{number(lost.low, digits, True)} to {number(lost.high, digits, True)}" if lost.has_interval else "–")
+        )
+        rows.append(Row(tuple(cells)))
+    columns = (
+        Column("Recipe", numeric=False),
+        Column("First objective", numeric=False),
+        *(Column(title) for title in ("At the start", "At the phase change", "At the end", "Undone (nats)")),
+        Column("Undone, % of what phase 1 won"),
+        Column("95 % interval of undone", meaning="Student-t over seeds; three or more are needed"),
+    )
+    notes = ["Undone: the first objective's value at the end minus at the phase change; positive is forgotten."]
+    late = frame[frame["measured_step"] != frame["change_step"]]
+    if not late.empty:
+        steps = ", ".join(
+            f"{int(b)} for {int(a)}"
+            for a, b in sorted(set(zip(late["change_step"], late["measured_step"], strict=True)))
+        )
+        notes.append(
+            f"Not evaluated exactly at the phase change everywhere; the last evaluation before it is used (step "
+            f"{steps})."
+        )
+    return Table("What Sequential's second phase undid of its first", columns, tuple(rows), tuple(notes))
+
+
+def change_against_base(tables: Tables) -> Table | None:
+    """Return each recipe's change in accuracy against the base model; None without accuracies of the base."""
+    names = [
+        name for name in tables.scores if is_accuracy(name) and tables.results.score("base", name).value is not None
+    ]
+    if not names:
+        return None
+    recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
+    rows = []
+    for recipe in recipes:
+        cells = [Cell(recipe.name, link=recipe.anchor if recipe.lambda_dpo is not None else "")]
+        for name in names:
+            one = tables.change_against_base(recipe, name)
+            text = plus_minus(one.mean * 100, one.sd * 100, 1, sign=True)
+            interval = (
+                f"{number(one.low * 100, 1, True)} to {number(one.high * 100, 1, True)}" if one.has_interval else "–"
+            )
+            cells += [Cell(text if one.n else "not measured", missing=not one.n), Cell(interval)]
+        rows.append(Row(tuple(cells), "" if recipe.lambda_dpo is not None else "context"))
+    columns = [Column("Recipe", numeric=False)]
+    for name in names:
+        base = tables.results.score("base", name)
+        group = f"{spec(name, tables).title}, base {number(base.number * 100, 1)} %"
+        columns += [Column("Change (points)", group=group), Column("95 % interval over seeds", group=group)]
+    return Table("Accuracy gained (+) or forgotten (−) against the base model", tuple(columns), tuple(rows))

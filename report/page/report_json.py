@@ -1,0 +1,148 @@
+"""Say what a report says to machines: report.json by the schema beside this file, and runs.parquet, a row a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from report.analysis import fronts
+from report.analysis.choices import Choices
+from report.analysis.findings import Findings
+from report.analysis.load import Results, Run, is_accuracy
+from report.analysis.tables import Recipe, Tables
+from report.page import published
+from report.page.verdict import Verdict
+
+JSON_SCHEMA = 1
+SCHEMA_FILE = Path(__file__).parent / "schema" / "report.schema.json"
+
+
+def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
+    """Return a suite's report for machines; units are in the names or those of the records, null is not measured."""
+    results = tables.results
+    content = {
+        "schema": JSON_SCHEMA,
+        "suite": results.name,
+        "smoke": results.smoke,
+        "evaluation_split": results.split,
+        "utilization": tables.utilization,
+        "produced": results.record.info.get("produced", {}),
+        "verdict": verdict.as_json(),
+        "recipes": [_recipe(recipe) for recipe in tables.ranked],
+        "context": [_recipe(recipe) for recipe in tables.context],
+        "forgetting": tables.forgetting.to_dict("records"),
+        "forgetting_scores": tables.forgetting_scores.to_dict("records"),
+        "against_sequential": tables.against_sequential.to_dict("records"),
+        "fronts": fronts.frame(tables).to_dict("records"),
+        "dominance": tables.dominance.to_dict("records"),
+        "published": published.as_json(tables),
+        "not_comparable": list(tables.comparable.warnings),
+        "problems": [vars(problem) for problem in results.problems],
+    }
+    cleaned: dict[str, Any] = clean(content)
+    return cleaned
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    names = dict.fromkeys(name for figures in recipe.figures.values() for name in figures)
+    figures = {}
+    for name in names:
+        one = recipe.estimate(name)
+        entry: dict[str, Any] = {"mean": one.mean, "sd": one.sd, "low": one.low, "high": one.high, "n": one.n}
+        if one.n == 0:
+            entry["reason"] = recipe.reason(name)
+        if recipe.shared(name):
+            entry["shared_machine"] = True
+        figures[name] = entry | {"by_seed": {str(seed): value for seed, value in recipe.values(name).items()}}
+    identity = {"method": recipe.method, "base_method": recipe.base_method, "lambda_dpo": recipe.lambda_dpo}
+    return identity | {"jobs": {str(seed): job for seed, job in recipe.jobs.items()}, "figures": figures}
+
+
+def clean(value: Any) -> Any:
+    """Turn what is not measured (NaN) into null, and what pandas made of numbers back into numbers."""
+    if isinstance(value, dict):
+        return {str(name): clean(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- a row a run -----------------------------------------------------------------------------------------------------
+
+
+def column(name: str) -> str:
+    """Name a figure as a column of runs.parquet: letters, digits and underscores, with its unit."""
+    if is_accuracy(name):
+        return f"{_plain(name.removesuffix('/acc'))}_accuracy_share"
+    if name.startswith("win_rate/"):
+        return f"win_rate_{_plain(name.removeprefix('win_rate/'))}_percent"
+    nats = name.startswith(("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_"))
+    if name.startswith("relative_"):
+        return f"{_plain(name)}_share"
+    return _plain(name) + ("_nats" if nats else "")
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def write_runs(path: Path, tables: Tables, log: dict[str, Choices | None]) -> None:
+    """Write runs.parquet: who a run is, what it was made with, every figure (null: not measured), and why figures miss.
+
+    Args:
+        log: the choices of every run, by job id.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    by_id = {run.id: run for run in tables.results.runs}
+    rows = []
+    for recipe in tables.recipes:
+        for seed, job in recipe.jobs.items():
+            figures = recipe.figures[seed]
+            reasons = {column(name): one.reason for name, one in figures.items() if one.value is None}
+            row = _identity(tables.results, by_id[job]) | _choices(log.get(job))
+            row |= {column(name): one.value for name, one in figures.items()}
+            rows.append(row | {"missing_reasons_json": json.dumps(reasons, ensure_ascii=False)})
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    # A figure that no run has is a column of numbers all the same.
+    kinds = {name: pa.float64() if all(one is None for one in values) else None for name, values in columns.items()}
+    table = pa.table({name: pa.array(values, type=kinds[name]) for name, values in columns.items()})
+    temporary = path.with_name(f".{path.name}.new")
+    pq.write_table(table, temporary)
+    temporary.replace(path)
+
+
+def _identity(results: Results, run: Run) -> dict[str, Any]:
+    spec, environment = run.job.spec, run.job.spec["environment"]
+    return {
+        "suite": results.name,
+        "job": run.id,
+        "method": run.method,
+        "base_method": run.base_method,
+        "lambda_dpo": None if math.isnan(run.lambda_dpo) else run.lambda_dpo,
+        "seed": run.seed,
+        "smoke": results.smoke,
+        "data_json": json.dumps(spec.get("data") or {}, sort_keys=True),
+        "settings_json": json.dumps(spec["settings"], sort_keys=True),
+        "hardware_json": json.dumps(environment.get("hardware", {}), sort_keys=True),
+        "device": str(environment.get("device", "")),
+        "commit": str(environment.get("commit") or ""),
+        "finished": str(run.job.status.get("finished", "")),
+    }
+
+
+def _choices(choices: Choices | None) -> dict[str, Any]:
+    if choices is None:
+        return {"dpo_steps": None, "sft_steps": None, "negative_gaps_share": None}
+    share = choices.negative_share
+    return {
+        "dpo_steps": choices.taken["dpo"],
+        "sft_steps": choices.taken["sft"],
+        "negative_gaps_share": None if math.isnan(share) else share,
+    }

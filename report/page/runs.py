@@ -1,0 +1,272 @@
+"""Show every run: its figures with the files behind them, its choices, and what it was made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from bench.records.record import Job
+from report.analysis import completions
+from report.analysis.choices import Choices
+from report.analysis.load import Results, Run
+from report.analysis.tables import Recipe, Tables
+from report.page import present
+from report.page.where import Where
+from report.render.document import Block, Cell, Code, Column, Details, Group, Row, Strip, Strips, Table, Text
+from report.render.numbers import number, series_digits
+
+RUN_FIGURES = ("gap_dpo", "gap_sft", "ideal_distance")
+MANY = 60  # above this many runs, a page folds their tables and leaves their strips out
+Log = dict[str, "Choices | None"]
+
+
+def every_run(tables: Tables, where: Where, log: Log) -> tuple[Block, ...]:
+    """Return what all runs share, a group per recipe, and one each for what stands behind them and the base model.
+
+    Args:
+        log: the choices of every run, by job id.
+    """
+    results = tables.results
+    by_id = {run.id: run for run in results.trained}
+    common = _common([run for run in by_id.values() if run.trains])
+    shown = provenance(results, where)
+    blocks: list[Block] = [shown] if shown is not None else []
+    if common and shown is not None:
+        blocks.append(Details("Settings and environment shared by all training jobs", (Code(as_yaml(common), "yaml"),)))
+    blocks += [_run_group(tables, recipe, by_id, common, where, log) for recipe in tables.recipes]
+    behind = [run for run in by_id.values() if "run" not in run.roles]
+    if behind:
+        folded = tuple(_run_details(results, run, common, where) for run in behind)
+        blocks.append(Group("Optima and reference", "runs-behind", folded))
+    base = results.evaluation_jobs("base")
+    if base:
+        blocks.append(Group("Base model", "runs-base", (_evaluations(base, where),)))
+    return tuple(blocks)
+
+
+# ---- what all share --------------------------------------------------------------------------------------------------
+
+
+def provenance(results: Results, where: Where) -> Table | None:
+    """Return what the figures were made with: model, data hashes, judge, questions, versions, commit and hardware."""
+    runs = results.runs
+    if not runs:
+        return None
+    jobs = [run.job for run in runs]
+    environments = [job.spec["environment"] for job in jobs]
+    packages = [environment.get("packages", {}) for environment in environments]
+    facts: list[tuple[str, Iterable[str]]] = [
+        ("Base model", (_words(job.spec["settings"].get("model")) for job in jobs)),
+        *(
+            (f"Data: {name} rows", (str((job.spec.get("data") or {}).get(name, "–")) for job in jobs))
+            for name in dict.fromkeys(name for job in jobs for name in job.spec.get("data") or {})
+        ),
+        *_evaluators(results),
+        ("Versions", (", ".join(f"{name} {version}" for name, version in one.items()) for one in packages)),
+        ("Python", (str(environment.get("python", "–")) for environment in environments)),
+        ("Commit", (str(environment.get("commit") or "not in a git checkout") for environment in environments)),
+        ("Hardware", (_hardware(environment) for environment in environments)),
+    ]
+    rows = []
+    for name, found in facts:
+        values = list(dict.fromkeys(found))
+        text = values[0] if len(values) == 1 else " / ".join(values[:3]) + (" / …" if len(values) > 3 else "")
+        note = "" if len(values) == 1 else f"differs between runs: {len(values)} kinds"
+        rows.append(Row((Cell(name, link=where.file(runs[0].id, "spec.json")), Cell(text, note=note))))
+    columns = (Column("Made with", numeric=False), Column("", numeric=False, prose=True))
+    notes = (
+        "A job's spec.json holds all of its settings; a hash names the rows' text, so equal hashes are equal data.",
+    )
+    return Table("What the runs were made with", columns, tuple(rows), notes)
+
+
+def _evaluators(results: Results) -> Iterable[tuple[str, Iterable[str]]]:
+    kinds = {"lm_eval": "Questions", "judge": "Judge"}
+    for kind, title in kinds.items():
+        jobs = [job for job in results.record.jobs.values() if job.kind == kind and job.complete]
+        settings = [job.spec["settings"].get("lm_eval") or job.spec["settings"] for job in jobs]
+        if jobs:
+            yield (
+                title,
+                (
+                    _words({name: value for name, value in one.items() if name != "model" or kind == "judge"})
+                    for one in settings
+                ),
+            )
+
+
+def _hardware(environment: dict[str, Any]) -> str:
+    hardware = environment.get("hardware", {})
+    gpus = hardware.get("gpus") or []
+    parts = [f"{hardware.get('cpu', 'unknown processor')}, {hardware.get('cores', '?')} cores"]
+    parts.append(", ".join(_words(gpu) for gpu in gpus) if gpus else "no GPU")
+    parts.append(f"trained on {environment.get('device', '?')}")
+    parts += [f"{environment[name]} {name}" for name in ("workers", "threads") if environment.get(name) is not None]
+    return "; ".join(parts)
+
+
+def _words(value: Any) -> str:
+    """Write settings on one line: what is not set is left out."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(one)}" for name, one in value.items() if one is not None) or "–"
+    if isinstance(value, list | tuple):
+        return " ".join(map(_words, value))
+    return "–" if value is None else str(value)
+
+
+# ---- a recipe's runs -------------------------------------------------------------------------------------------------
+
+
+def _run_group(
+    tables: Tables, recipe: Recipe, by_id: dict[str, Run], common: dict[str, Any], where: Where, log: Log
+) -> Group:
+    runs = [by_id[job] for job in recipe.jobs.values()]
+    many = len(tables.results.runs) > MANY
+    blocks: list[Block] = [_run_table(tables, recipe, runs, where)]
+    strips = tuple(_strip(run, log[run.id], many, where) for run in runs if log.get(run.id) is not None)
+    if strips:
+        blocks.append(Details("Choice log: which objective each step took", (Strips("", strips),), page_only=many))
+    blocks += [Text(f"{run.id} {run.ending}.", "note") for run in runs if run.ending]
+    details = [_run_details(tables.results, run, common, where, page_only=many) for run in runs]
+    if many:
+        plural = "s" if len(runs) > 1 else ""
+        return Group(
+            recipe.name, recipe.anchor, (Details(f"{len(runs)} run{plural}", (*blocks, *details), page_only=True),)
+        )
+    return Group(recipe.name, recipe.anchor, (*blocks, *details))
+
+
+def _strip(run: Run, choices: Choices | None, many: bool, where: Where) -> Strip:
+    assert choices is not None
+    return Strip(f"seed {run.seed}", () if many else choices.bins, choices.words, where.file(run.id, "steps.jsonl"))
+
+
+def _run_table(tables: Tables, recipe: Recipe, runs: list[Run], where: Where) -> Table:
+    objectives = [f"f_{name}/{tables.results.split}" for name in ("dpo", "sft")]
+    names = (*objectives, *RUN_FIGURES, *tables.scores, "training_seconds")
+    shown = [present.spec(name, tables) for name in names]
+    factors = [100.0 if one.unit == "share" else 1.0 for one in shown]
+    values = {
+        name: [value * factor for value in recipe.values(name).values()]
+        for name, factor in zip(names, factors, strict=True)
+    }
+    digits = {name: series_digits(values[name]) for name in names}
+    rows = []
+    for place, run in enumerate(runs):
+        cells = [Cell(str(run.seed)), Cell(run.id, link=where.file(run.id, "spec.json"))]
+        for name, one in zip(names, shown, strict=True):
+            value, link = values[name][place], where.behind(tables.results, run, name)
+            if value != value:
+                cells.append(Cell("not measured", link=link, note=recipe.figures[run.seed][name].reason, missing=True))
+            else:
+                cells.append(Cell(number(value, digits[name], one.sign), link=link))
+        generation = completions.generation_of(tables.results, run.id)
+        cells.append(
+            Cell("samples" if generation else "–", link=where.file(generation, "samples.jsonl") if generation else "")
+        )
+        rows.append(Row(tuple(cells)))
+    units = ["%" if one.unit == "share" else one.unit for one in shown]
+    columns = (
+        Column("Seed"),
+        Column("Job", numeric=False),
+        *(Column(f"{one.title} ({unit})" if unit else one.title) for one, unit in zip(shown, units, strict=True)),
+        Column("Answers", numeric=False),
+    )
+    return Table("", columns, tuple(rows))
+
+
+def _run_details(results: Results, run: Run, common: dict[str, Any], where: Where, page_only: bool = False) -> Details:
+    spec = run.job.spec
+    facts: dict[str, Any] = {
+        "job": run.id,
+        "roles": list(run.roles),
+        "labels": spec["labels"],
+        "inputs": spec["inputs"],
+        "first phase from": spec.get("prefix"),
+        "end": run.ending or None,
+        "data": spec.get("data"),
+        "own settings": _differing(spec["settings"], common.get("settings", {})),
+        "own environment": _differing(spec["environment"], common.get("environment", {})),
+        "measurements": {name: _figure_words(entry) for name, entry in run.job.measurements.items()},
+        "scores": {name: _figure_words(entry) for name, entry in run.job.scores.items()},
+        "evaluations": {
+            job.id: {name: _figure_words(entry) for name, entry in job.scores.items() if name.count("/") < 2}
+            for job in results.evaluation_jobs(run.id)
+        },
+        "finished": run.job.status.get("finished"),
+    }
+    kept = {name: value for name, value in facts.items() if value not in (None, {}, [])}
+    blocks: tuple[Block, ...] = (Code(as_yaml(kept), "yaml"),)
+    if not page_only:
+        blocks = (_files(run.job, where), *blocks)
+    return Details(f"{run.id}: settings, inputs, data, environment, measurements", blocks, page_only)
+
+
+def _files(job: Job, where: Where) -> Table:
+    """Link every file of a job."""
+    names = sorted(path.name for path in job.path.iterdir() if path.is_file() and not path.name.startswith("."))
+    rows = tuple(Row((Cell(name, link=where.file(job.id, name)),)) for name in names)
+    return Table("", (Column("Files", numeric=False),), rows)
+
+
+def _evaluations(jobs: list[Job], where: Where) -> Table:
+    rows = []
+    for job in jobs:
+        for name, entry in job.scores.items():
+            if name.count("/") < 2:
+                cells = (
+                    Cell(job.id, link=where.file(job.id, "spec.json")),
+                    Cell(name),
+                    Cell(_figure_words(entry), link=where.file(job.id, "scores.json")),
+                )
+                rows.append(Row(cells))
+    columns = tuple(Column(title, numeric=False) for title in ("Job", "Score", "Value"))
+    return Table("", columns, tuple(rows))
+
+
+def _figure_words(entry: dict[str, Any]) -> str:
+    """Word an entry of measurements.json or scores.json on one line."""
+    value = entry.get("value")
+    if value is None:
+        return f"not measured: {entry.get('reason') or 'no reason on record'}"
+    skipped = ("value", "unit")
+    rest = ", ".join(
+        f"{name.replace('_', ' ')} {_plain(other)}"
+        for name, other in entry.items()
+        if name not in skipped and other is not None
+    )
+    return f"{_plain(value)} {entry.get('unit') or ''}".strip() + (f" ({rest})" if rest else "")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _common(runs: list[Run]) -> dict[str, Any]:
+    """Return the settings and environment entries that all training jobs share."""
+    found = {}
+    for part in ("settings", "environment"):
+        specs = [run.job.spec[part] for run in runs]
+        shared = {
+            name: value
+            for name, value in (specs[0] if specs else {}).items()
+            if all(other.get(name) == value for other in specs)
+        }
+        if shared:
+            found[part] = shared
+    return found
+
+
+def _differing(own: dict[str, Any], common: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in own.items() if name not in common or common[name] != value}
+
+
+def as_yaml(value: Any) -> str:
+    """Write plain values as YAML; libyaml's writer is many times as fast as the one in Python."""
+    # Through JSON, so that what YAML cannot say plainly (tuples, aliases to shared lists) is written out.
+    plain = json.loads(json.dumps(value, default=str))
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=True, width=100)).rstrip()

@@ -1,0 +1,250 @@
+"""Draw scores with their intervals: win rates and accuracies of every recipe, and accuracy by subject against the base model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.records.record import Job
+from report.analysis.load import Results, is_accuracy, is_win_rate
+from report.analysis.statistics import LEVEL, t_quantile
+from report.analysis.tables import Recipe, Tables
+from report.page import charts
+from report.page.panels import INK, Drawer, Sketch
+from report.page.present import spec
+from report.render import document
+from report.render.document import Cell, Column, Row
+from report.render.numbers import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_ROWS = 40
+ROW_INCHES = 0.2
+FEWEST_QUESTIONS = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """Hold one row of a dot plot: a value in percent (or points) with its 95 % interval, NaN where there is none."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    source: str
+    link: str = ""
+    series: str = ""
+
+
+def over_recipes(recipe: Recipe, name: str) -> Point | None:
+    """Estimate a score: Student-t over seeds from three on; below, over the pairs or questions of the one seed."""
+    one, factor = recipe.estimate(name), 100.0 if is_accuracy(name) else 1.0
+    if not one.n:
+        return None
+    low, high, source = one.low, one.high, f"{one.n} seeds"
+    error = recipe.standard_error(name)
+    if not one.has_interval and not math.isnan(error):
+        low, high = one.mean - 1.96 * error, one.mean + 1.96 * error
+        source = "one seed, over its questions" if is_accuracy(name) else "one seed, over its pairs"
+    link = recipe.anchor if recipe.lambda_dpo is not None else ""
+    return Point(recipe.name, factor * one.mean, factor * low, factor * high, source, link, recipe.method)
+
+
+def scores(tables: Tables, folder: Path) -> document.Figure | None:
+    """Draw every recipe's scores with intervals; the PNG goes to `folder`/scores.png. None without scores."""
+    drawer = Drawer(tables)
+    recipes = [*tables.ranked[:MOST_ROWS], *tables.context]
+    sketches: list[Sketch] = []
+    rows: list[Row] = []
+    for name in tables.scores:
+        points = [point for recipe in recipes if (point := over_recipes(recipe, name)) is not None]
+        if points:
+            shown = spec(name, tables)
+            judge = f", judge {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
+            title = f"{shown.title}{judge} (%)"
+            sketches.append(_dots(f"score-{len(sketches)}", title, points, drawer.colours))
+            rows += [_data_row(title, point) for point in points]
+    if not sketches:
+        return None
+    columns = (
+        *map(partial(Column, numeric=False), ("Recipe", "Score")),
+        Column("Mean"),
+        Column("95 % interval"),
+        Column("From", numeric=False),
+    )
+    table = document.Table("The numbers behind the figure", columns, tuple(rows))
+    left_out = len(tables.ranked) - MOST_ROWS
+    caption = (
+        "Dots are means, lines 95 % intervals: Student's t over seeds from three on, otherwise over the questions or pairs of "
+        "the one seed, which leaves out how much seeds differ. Recipes stand in the leaderboard's order."
+        + (f" The {left_out} recipes below rank {MOST_ROWS} are in the leaderboard only." if left_out > 0 else "")
+    )
+    return charts.compose("Scores with intervals", sketches, folder / "scores.png", table, caption, drawer.colours)
+
+
+def _data_row(title: str, point: Point) -> Row:
+    interval = "–" if math.isnan(point.low) else f"{number(point.low, 1)} to {number(point.high, 1)}"
+    return Row(
+        (
+            Cell(point.name, link=point.link),
+            Cell(title),
+            Cell(number(point.value, 1)),
+            Cell(interval),
+            Cell(point.source),
+        )
+    )
+
+
+def _dots(name: str, title: str, points: Sequence[Point], colours: dict[str, str]) -> Sketch:
+    ends = min(points, key=lambda point: point.value), max(points, key=lambda point: point.value)
+    says = "; ".join(
+        f"{word} {point.name}: {number(point.value, 1)}"
+        for word, point in zip(("lowest", "highest"), ends, strict=True)
+    )
+    height = 0.9 + ROW_INCHES * len({point.name for point in points})
+
+    def draw(axes: Axes) -> None:
+        draw_dots(axes, title, points, colours)
+        low, high = axes.get_xlim()  # an interval may leave 0 to 100 %, where no score can be
+        axes.set_xlim(max(low, -3.0), min(high, 103.0))
+
+    return Sketch(
+        name,
+        title,
+        f"Dots with 95 % intervals: {title}; {says}.",
+        draw,
+        (4.7, height),
+    )
+
+
+def draw_dots(axes: Axes, title: str, points: Sequence[Point], colours: dict[str, str]) -> None:
+    """Draw a row per name from top to bottom; several series in a row stand a little apart, each with its own marker."""
+    names = list(dict.fromkeys(point.name for point in points))
+    series = list(dict.fromkeys(point.series for point in points))
+    several = len(names) < len(points)
+    for point in points:
+        place = series.index(point.series)
+        y = names.index(point.name) + (0.3 * (place - (len(series) - 1) / 2) if several else 0.0)
+        colour = colours.get(point.series, INK)
+        if not math.isnan(point.low):
+            axes.plot([point.low, point.high], [y, y], color=colour, linewidth=1.4, alpha=0.75, solid_capstyle="butt")
+        marker = ("o", "D", "s", "^")[place % 4] if several else "o"
+        axes.plot(point.value, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
+    for place, name in enumerate(series if several else []):
+        marker = ("o", "D", "s", "^")[place % 4]
+        axes.plot([], [], marker, color=colours.get(name, INK), label=name)
+    shown = [name if len(name) <= 34 else f"{name[:33]}…" for name in names]
+    axes.set_yticks(range(len(names)), shown, fontsize=7.5)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title)
+
+
+# ---- by subject ------------------------------------------------------------------------------------------------------
+
+
+def correct(job: Job) -> dict[str, dict[object, float]]:
+    """Return subject → question → 1 right, 0 wrong, from a question job's samples."""
+    found: dict[str, dict[object, float]] = {}
+    for row in job.rows("samples"):
+        found.setdefault(str(row.get("subject", "")), {})[row["id"]] = float(row["correct"])
+    return found
+
+
+def differences(results: Results, recipe: Recipe, base: dict[str, dict[object, float]]) -> list[Point]:
+    """Estimate the change in accuracy against the base model by subject, paired by question.
+
+    A question's change is its mean over the recipe's seeds; the interval is Student's t over the subject's questions. It
+    says how far these seeds' policies differ from the base model, not what another seed would do.
+
+    Args:
+        base: what the base model answered, as `correct` gives it.
+    """
+    runs = [found for job in recipe.jobs.values() if (found := _answered(results, job))]
+    points = []
+    for subject, questions in base.items():
+        changes = []
+        for question, before in questions.items():
+            after = [run[subject][question] for run in runs if question in run.get(subject, {})]
+            if after:
+                changes.append(100 * (math.fsum(after) / len(after) - before))
+        if not changes:
+            continue
+        n, mean = len(changes), math.fsum(changes) / len(changes)
+        half = math.nan
+        if n >= FEWEST_QUESTIONS:
+            sd = math.sqrt(math.fsum((change - mean) ** 2 for change in changes) / (n - 1))
+            half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n)
+        source = f"{n} question{'s' if n > 1 else ''}"
+        points.append(Point(subject, mean, mean - half, mean + half, source, recipe.anchor, recipe.name))
+    return points
+
+
+def _answered(results: Results, of: str) -> dict[str, dict[object, float]]:
+    jobs = (job for job in results.evaluation_jobs(of) if job.kind == "lm_eval" and job.complete)
+    job = next(jobs, None)
+    return correct(job) if job is not None else {}
+
+
+def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> document.Figure | None:
+    """Draw each subject's change against the base model for a few recipes; the PNG goes to `folder`/subjects.png.
+
+    None where the questions have no more than one subject, or the base model was not asked.
+    """
+    base = _answered(tables.results, "base")
+    if len(base) < 2 or not recipes:
+        return None
+    found = [differences(tables.results, recipe, base) for recipe in recipes]
+    order = {point.name: point.value for point in found[0]}
+    points = [point for series in found for point in sorted(series, key=lambda one: order.get(one.name, 0.0))]
+    if not points:
+        return None
+    colours = dict(zip((recipe.name for recipe in recipes), ("#1f83c4", "#7d7d7d"), strict=False))
+    title = "Change in accuracy by subject (points)"
+
+    def draw(axes: Axes) -> None:
+        draw_dots(axes, title, points, colours)
+        axes.axvline(0, color=INK, linewidth=0.8)
+
+    clear = sum(point.low > 0 or point.high < 0 for point in found[0])
+    alt = (
+        f"Change in accuracy against the base model by subject, paired by question, for {' and '.join(colours)}; for "
+        f"{recipes[0].name} the interval excludes 0 in {clear} of {len(found[0])} subjects."
+    )
+    sketch = Sketch("subjects", title, alt, draw, (6.2, 0.9 + 0.21 * len(order)))
+    rows = [_subject_row(point) for point in points]
+    columns = (
+        Column("Subject", numeric=False),
+        Column("Recipe", numeric=False),
+        Column("Change (points)"),
+        Column("95 % interval"),
+        Column("From"),
+    )
+    single = max(len(questions) for questions in base.values()) < FEWEST_QUESTIONS
+    caption = (
+        "Paired by question, mean over seeds; lines are 95 % intervals over the subject's questions. "
+        f"Of {len(order)} intervals about {max(1, round(0.05 * len(order)))} would miss 0 by chance alone."
+    )
+    if single:
+        caption = "One question a subject: each dot is a single question, so there is no interval and no subject can be judged."
+    table = document.Table("The numbers behind the figure", columns, tuple(rows))
+    return charts.compose("Accuracy by subject", [sketch], folder / "subjects.png", table, caption, colours)
+
+
+def _subject_row(point: Point) -> Row:
+    interval = "–" if math.isnan(point.low) else f"{number(point.low, 1, True)} to {number(point.high, 1, True)}"
+    return Row(
+        (
+            Cell(point.name),
+            Cell(point.series, link=point.link),
+            Cell(number(point.value, 1, True)),
+            Cell(interval),
+            Cell(point.source),
+        )
+    )

@@ -1,0 +1,178 @@
+"""Put a suite's report together: banner, verdict, leaderboard, tables, figure, every run, what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from report.analysis.findings import Findings
+from report.analysis.load import Results
+from report.analysis.tables import Tables
+from report.page import (
+    charts,
+    cost_charts,
+    examples,
+    judging,
+    present,
+    present_statistics,
+    published,
+    runs,
+    score_charts,
+)
+from report.page.panels import SPLIT_NAMES
+from report.page.runs import Log
+from report.page.verdict import Verdict
+from report.page.where import Where
+from report.render.document import Block, Cell, Code, Column, Details, Report, Row, Section, Table, Text
+
+SMOKE = (
+    "Smoke run with a random tiny model: it shows that the suite runs and measures nothing. No figure below "
+    "means anything."
+)
+
+
+def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> Report:
+    """Tell a suite's story; pictures go to `folder`/figures, links lead from there to the records.
+
+    Args:
+        log: the choices of every run, by job id.
+    """
+    results = tables.results
+    produced = results.record.info.get("produced", {})
+    commit = str(produced.get("commit") or "")
+    return Report(
+        name=results.name,
+        description=str(results.suite.get("description") or ""),
+        smoke=results.smoke,
+        banners=tuple(banners(tables)),
+        headline=verdict.headline,
+        sentences=verdict.sentences,
+        key_figures=() if results.smoke else verdict.key_figures,
+        sections=tuple(section for section in _sections(tables, verdict, folder, log) if section.blocks),
+        footer=" · ".join(
+            part
+            for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
+            if part
+        ),
+        links=(("Markdown", "report.md"), ("JSON", "report.json"), ("Parquet", "runs.parquet")),
+    )
+
+
+def banners(tables: Tables) -> list[Text]:
+    """Return what a reader must know before any figure: smoke, what is missing, what does not compare, the suite's notes."""
+    results = tables.results
+    found = [Text(SMOKE, "warning")] if results.smoke else []
+    problems = results.problems
+    if problems:
+        failed = sum(problem.state == "failed" for problem in problems)
+        parts = [f"{failed} failed"] if failed else []
+        parts += [f"{len(problems) - failed} not finished"] if len(problems) > failed else []
+        total = len(results.record.info["jobs"])
+        found.append(
+            Text(
+                f"Partial results: of {total} planned jobs, {' and '.join(parts)}; they are listed at the end.",
+                "warning",
+            )
+        )
+    found += [Text(words, "warning") for words in tables.comparable.warnings]
+    return found + [Text(str(note), "note") for note in results.suite.get("notes") or ()]
+
+
+def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> list[Section]:
+    results, where, pictures = tables.results, Where(tables.results.record, folder), folder / "figures"
+    if not tables.recipes:
+        return [_problems(results, where), _settings(results)]
+    drawn = charts.tradeoff(tables, pictures)
+    rivals = [rival.other for rival in (verdict.sequential, verdict.runner_up) if rival is not None]
+    compared = [recipe for recipe in (verdict.best, *rivals[:1]) if recipe is not None]
+    scores = (
+        present.table_one(tables),
+        score_charts.scores(tables, pictures),
+        judging.details(results),
+        score_charts.subjects(tables, pictures, compared),
+    )
+    costs = cost_charts.cost_against_quality(tables, pictures), present.cost(tables)
+    forgotten = (
+        present.forgetting(tables),
+        present_statistics.forgetting_scores(tables),
+        present.change_against_base(tables),
+    )
+    return [
+        Section("leaderboard", "Leaderboard", _blocks(*_leaderboard(tables))),
+        Section(
+            "tradeoff",
+            "Trade-off",
+            _blocks(_reading(tables) if drawn else None, drawn, present_statistics.fronts(tables)),
+        ),
+        Section("scores", "Accuracy and win rate", _blocks(*scores)),
+        Section("cost", "Cost", _blocks(*costs)),
+        Section(
+            "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_charts.max_evaluation(tables, pictures))
+        ),
+        Section("forgetting", "Forgetting", _blocks(*forgotten)),
+        Section(
+            "choices", "Choices", _blocks(present_statistics.choices(tables), *examples.strips(tables, log, where))
+        ),
+        Section("answers", "Answers", examples.side_by_side(tables, verdict, where)),
+        Section("splits", "Objective values on both splits", _blocks(present.both_splits(tables))),
+        Section("published", "Beside the published figures", published.blocks(tables)),
+        Section("runs", "Every run", runs.every_run(tables, where, log)),
+        _problems(results, where),
+        _settings(results),
+    ]
+
+
+def _leaderboard(tables: Findings) -> tuple[Block | None, ...]:
+    verdicts = present_statistics.verdicts(tables)
+    return _how(tables), present.leaderboard(tables), verdicts, present.best_seen(tables)
+
+
+def _how(tables: Findings) -> Text:
+    """Say what gaps are measured on and against, and over how many seeds."""
+    results = tables.results
+    seeds = len({run.seed for run in results.runs})
+    spread = f"Figures are means ± sd over {seeds} seeds." if seeds > 1 else "One seed: figures have no spread."
+    return Text(
+        f"Gaps and distances are measured on {SPLIT_NAMES[results.split]}, against f* of the same seed: what training on that "
+        f"objective alone reached in as many steps. {spread}{_early(results)}"
+    )
+
+
+def _early(results: Results) -> str:
+    """Say how many runs ended early under the suite's stopping rule; "" without one."""
+    ruled = [run for run in results.runs if run.job.stopping]
+    if not ruled:
+        return ""
+    early = sum(run.job.stopping["early"] for run in ruled)
+    rule = results.suite["training"]["stopping"]["rule"]
+    return f" {early} of {len(ruled)} joint runs ended early by the stopping rule '{rule}'; where and why stands beside each."
+
+
+def _blocks(*blocks: Block | None) -> tuple[Block, ...]:
+    return tuple(block for block in blocks if block is not None)
+
+
+def _reading(tables: Tables) -> Text:
+    unit = "epochs" if tables.results.suite.get("phases") else "steps"
+    return Text(
+        "Left: where training moved in the objective space; colour is the method, shape is λ, lower left is "
+        "better. The reference front "
+        "joins SFT alone, ALRIGHT by rising λ, and DPO alone. Right: bars by (T_DPO, T_SFT), the phase lengths "
+        "of the matching "
+        f"Sequential run in {unit}, and λ, the weight of DPO; whiskers are the sd over seeds; increases are "
+        f"against Sequential (0)."
+    )
+
+
+def _problems(results: Results, where: Where) -> Section:
+    rows = []
+    for problem in results.problems:
+        link = where.file(problem.job, "log.txt") if problem.state == "failed" else ""
+        rows.append(Row((Cell(problem.job, link=link), Cell(problem.state), Cell(problem.message))))
+    columns = tuple(Column(title, numeric=False) for title in ("Job", "State", "Message"))
+    table = Table("Planned jobs without a result", columns, tuple(rows)) if rows else None
+    return Section("missing", "Missing and failed jobs", _blocks(table))
+
+
+def _settings(results: Results) -> Section:
+    text = Code(runs.as_yaml(results.suite), "yaml")
+    return Section("settings", "Settings", (Details("The suite's resolved settings", (text,)),))

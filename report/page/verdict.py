@@ -1,0 +1,312 @@
+"""Say in plain words which recipe did best, by how much, how sure that is and at what cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from report.analysis.load import is_accuracy, is_win_rate
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
+from report.analysis.tables import Recipe, Tables, rounded
+from report.page.present import spec
+from report.render.document import KeyFigure
+from report.render.numbers import duration, number, series_digits
+
+CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Compare the best recipe's ideal distance with another's, paired over seeds.
+
+    Attributes:
+        lead: other − best in nats; positive: the best is closer to the ideal point.
+        share: the lead as a share of the other's ideal distance.
+    """
+
+    best: Recipe
+    other: Recipe
+    lead: Estimate
+    share: float
+
+    @property
+    def verdict(self) -> str:
+        """One of CLEAR, UNCLEAR, TOO_FEW."""
+        if self.lead.n < SEEDS_FOR_AN_INTERVAL:
+            return TOO_FEW
+        return CLEAR if rounded(self.lead.low) > 0 else UNCLEAR
+
+    @property
+    def digits(self) -> int:
+        """The decimals that suit the lead."""
+        return series_digits([self.lead.mean])
+
+    @property
+    def words(self) -> str:
+        """One sentence: by how much, and how sure."""
+        size = number(self.lead.mean, self.digits)
+        percent = f"{number(100 * self.share, 0)} %"
+        if self.lead.n == 0:
+            return f"{self.best.name} and {self.other.name} share no seed, so no paired difference can be given."
+        if self.verdict == CLEAR:
+            low, high = number(self.lead.low, self.digits), number(self.lead.high, self.digits)
+            return (
+                f"{self.best.name} is better than {self.other.name}: its ideal distance is {size} nats "
+                f"({percent}) smaller, "
+                f"95 % interval {low} to {high}, paired over {self.lead.n} seeds."
+            )
+        if self.verdict == UNCLEAR:
+            return (
+                f"No difference seen between {self.best.name} and {self.other.name}: the means differ by {size} nats "
+                f"({percent}), but over {self.lead.n} paired seeds the 95 % interval covers 0 (the difference "
+                f"could be up to "
+                f"±{number(self.lead.reach, self.digits)})."
+            )
+        seeds = "One seed" if self.lead.n == 1 else f"{self.lead.n} seeds"
+        return (
+            f"{self.best.name} ended {size} nats ({percent}) closer to the ideal point than {self.other.name}. "
+            f"{seeds}: no "
+            "interval; the difference may be noise."
+        )
+
+
+class Verdict:
+    """Judge a suite by the ideal distance, mean over seeds."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables, self.results = tables, tables.results
+
+    @cached_property
+    def best(self) -> Recipe | None:
+        """The recipe with the smallest mean ideal distance; None when none has one."""
+        first = next(iter(self.tables.ranked), None)
+        return first if first is not None and first.estimate("ideal_distance").n else None
+
+    @cached_property
+    def runner_up(self) -> Comparison | None:
+        """The best recipe of any other method."""
+        best = self.best
+        others = [one for one in self.tables.ranked if best is not None and one.method != best.method]
+        return self._against(others[0]) if others else None
+
+    @cached_property
+    def sequential(self) -> Comparison | None:
+        """The Sequential run with the matching phases; None where the best recipe is Sequential."""
+        best = self.best
+        if best is None or best.base_method == "sequential":
+            return None
+        other = self.tables.sequential(best.lambda_dpo)
+        return self._against(other) if other is not None else None
+
+    def _against(self, other: Recipe) -> Comparison | None:
+        best = self.best
+        theirs = other.estimate("ideal_distance")
+        if best is None or theirs.n == 0:
+            return None
+        lead = self.tables.difference(other, best, "ideal_distance")
+        return Comparison(best, other, lead, lead.mean / theirs.mean if theirs.mean else 0.0)
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        if self.results.smoke:
+            return "Smoke run: it shows that the suite runs and measures nothing."
+        best = self.best
+        if best is None:
+            return "No recipe can be ranked yet."
+        rival = self.runner_up
+        if rival is None:
+            return f"{best.name} came closest to the ideal point; no other method to compare with."
+        if rival.verdict == CLEAR:
+            return f"{best.name} did best."
+        if rival.verdict == UNCLEAR:
+            return f"{best.name} came closest to the ideal point, but not clearly ahead of {rival.other.name}."
+        seeds = "one seed" if rival.lead.n == 1 else f"{rival.lead.n} paired seeds"
+        return f"{best.name} came closest to the ideal point, over {seeds}: the order may be noise."
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict in full, one sentence a point."""
+        best = self.best
+        if best is None:
+            return (self._why_unranked(),)
+        found = [self._distance(best)]
+        rivals = [one for one in (self.runner_up, self.sequential) if one is not None]
+        if len(rivals) == 2 and rivals[0].other is rivals[1].other:
+            rivals = rivals[:1]
+        found += [rival.words for rival in rivals]
+        found += [
+            self._by_lambda(),
+            self._scores(best),
+            self._score_leaders(best),
+            self._cost(best),
+            self._caution(best),
+        ]
+        return tuple(sentence for sentence in found if sentence)
+
+    def _why_unranked(self) -> str:
+        if not self.tables.recipes:
+            return (
+                f"No run is complete: {len(self.results.problems)} of {len(self.results.record.info['jobs'])} "
+                f"jobs are not done."
+            )
+        return f"No ideal distance is known: not measured: {self.tables.recipes[0].reason('ideal_distance')}."
+
+    def _distance(self, best: Recipe) -> str:
+        one = best.estimate("ideal_distance")
+        digits = series_digits([one.mean])
+        if one.n == 1:
+            return (
+                f"Its ideal distance is {number(one.mean, digits)} nats, from one seed (0 is as good as "
+                f"training on each objective alone)."
+            )
+        return (
+            f"Its ideal distance is {number(one.mean, digits)} nats on average over {one.n} seeds (sd "
+            f"{number(one.sd, digits)}; "
+            "0 is as good as training on each objective alone)."
+        )
+
+    def _by_lambda(self) -> str:
+        """Say which method comes first at each λ, where all are given the same λ."""
+        firsts: dict[float | None, str] = {}
+        for recipe in self.tables.ranked:
+            if recipe.estimate("ideal_distance").n:
+                firsts.setdefault(recipe.lambda_dpo, recipe.method)
+        if len(firsts) < 2 or len(self.results.methods) < 2:
+            return ""
+        counts = Counter(firsts.values()).most_common()
+        return (
+            "At equal λ, the smallest mean is "
+            + ", ".join(f"{method}'s at {n} of {len(firsts)}" for method, n in counts)
+            + " λ."
+        )
+
+    def _scores(self, best: Recipe) -> str:
+        parts = []
+        for name in self.tables.scores:
+            text, base = self._score(best, name), self.results.score("base", name)
+            if text:
+                against = "" if base.value is None else f" (base model {self._in_unit(name, base.number)})"
+                judge = f" by judge {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
+                parts.append(f"{_lower(spec(name, self.tables).title)}{judge} {text}{against}")
+        return f"Scores of {best.name}: {'; '.join(parts)}." if parts else ""
+
+    def _score_leaders(self, best: Recipe) -> str:
+        """Name the recipes that lead in the scores instead, if others do."""
+        parts = []
+        for name in self.tables.scores:
+            known = [recipe for recipe in self.tables.recipes if recipe.estimate(name).n]
+            top = max(known, key=lambda recipe: recipe.estimate(name).mean, default=None)
+            if top is not None and top.estimate(name).mean > best.estimate(name).mean:
+                parts.append(
+                    f"{top.name} has the highest {_lower(spec(name, self.tables).title)} ({self._score(top, name)})"
+                )
+        return f"By the scores alone others lead: {'; '.join(parts)}." if parts else ""
+
+    def _score(self, recipe: Recipe, name: str) -> str:
+        one = recipe.estimate(name)
+        return self._in_unit(name, one.mean) if one.n else ""
+
+    @staticmethod
+    def _in_unit(name: str, value: float) -> str:
+        return f"{number(value * (100 if is_accuracy(name) else 1), 1)} %"
+
+    def _cost(self, best: Recipe) -> str:
+        seconds, increase = best.estimate("training_seconds"), best.estimate("runtime_increase_percent")
+        if not seconds.n:
+            all_in = best.estimate("all_in_seconds")
+            parts = f"; all in {duration(all_in.mean)} of training" if all_in.n else ""
+            return f"Cost not measured: {best.reason('training_seconds')}{parts}."
+        text = f"Cost: {duration(seconds.mean)} of training a run"
+        if best.base_method == "sequential":
+            return f"{text}; it is the Sequential baseline itself."
+        if not increase.n:
+            return (
+                f"{text}; against the matching Sequential run not measured: {best.reason('runtime_increase_percent')}."
+            )
+        word = "more" if increase.mean >= 0 else "less"
+        spread = f", sd {number(increase.sd, 1)}" if increase.n > 1 else ""
+        shared = "; timed while other workers used the machine" if best.shared("runtime_increase_percent") else ""
+        return (
+            f"{text}, {number(abs(increase.mean), 1)} % {word} than the matching Sequential run (Eq. "
+            f"57{spread}){shared}."
+        )
+
+    def _caution(self, best: Recipe) -> str:
+        parts = []
+        by_seen = [one for one in self.tables.recipes if one.estimate("best_seen_ideal_distance").n]
+        first = min(by_seen, key=lambda one: rounded(one.estimate("best_seen_ideal_distance").mean), default=best)
+        if first is not best:
+            parts.append(
+                f"f* is not a minimum for every run (negative gaps); measured from the best values seen "
+                f"instead, {first.name} is closest."
+            )
+        if len(self.tables.recipes) > 2:
+            parts.append(
+                f"The winner was picked as the smallest of {len(self.tables.recipes)} means on these same "
+                f"figures, which flatters its lead; "
+                "intervals are not corrected for that."
+            )
+        return " ".join(parts)
+
+    @property
+    def key_figures(self) -> tuple[KeyFigure, ...]:
+        """The figures to show large."""
+        best = self.best
+        if best is None:
+            return ()
+        one = best.estimate("ideal_distance")
+        digits = series_digits([one.mean])
+        found = [KeyFigure(number(one.mean, digits), "ideal distance (nats)", best.name)]
+        for rival, name in (
+            (self.runner_up, "lead over the runner-up"),
+            (self.sequential, "lead over matching Sequential"),
+        ):
+            if rival is not None and rival.lead.n:
+                d = rival.digits
+                sure = (
+                    f"95 % interval {number(rival.lead.low, d, True)} to {number(rival.lead.high, d, True)}"
+                    if rival.lead.has_interval
+                    else "no interval"
+                )
+                found.append(KeyFigure(number(rival.lead.mean, d, True), name, sure))
+        for name in self.tables.scores:
+            base = self.results.score("base", name)
+            if best.estimate(name).n:
+                note = "" if base.value is None else f"base model {self._in_unit(name, base.number)}"
+                found.append(KeyFigure(self._score(best, name), _lower(spec(name, self.tables).title), note))
+        increase = best.estimate("runtime_increase_percent")
+        if increase.n and best.base_method != "sequential":
+            found.append(KeyFigure(f"{number(increase.mean, 1, True)} %", "runtime", "against matching Sequential"))
+        return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the verdict for machines."""
+
+        def rival(one: Comparison | None) -> dict[str, Any] | None:
+            if one is None:
+                return None
+            return {
+                "method": one.other.method,
+                "lambda_dpo": one.other.lambda_dpo,
+                "verdict": one.verdict,
+                "lead_nats": one.lead.mean,
+                "low": one.lead.low,
+                "high": one.lead.high,
+                "seeds": one.lead.n,
+            }
+
+        return {
+            "headline": self.headline,
+            "sentences": list(self.sentences),
+            "best": self.best and {"method": self.best.method, "lambda_dpo": self.best.lambda_dpo},
+            "runner_up": rival(self.runner_up),
+            "matching_sequential": rival(self.sequential),
+        }
+
+
+def _lower(title: str) -> str:
+    """Write a title inside a sentence; an abbreviation stays as it is."""
+    return title if title.isupper() else title[0].lower() + title[1:]

@@ -1,0 +1,33 @@
+"""Find the files behind a figure, relative to the report that shows it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+from bench.records.record import SuiteRecord
+from report.analysis.load import OBJECTIVES, Results, Run, is_accuracy, is_win_rate
+
+DERIVED = ("gap_", "ideal_distance", "best_seen_", "relative_", *(f"f_{name}/" for name in OBJECTIVES))
+
+
+class Where:
+    """Know where a suite's records lie, seen from its report's folder."""
+
+    def __init__(self, record: SuiteRecord, folder: Path) -> None:
+        self.record, self.folder = record, folder
+
+    def file(self, job: str, name: str) -> str:
+        """Return the relative link to a job's file; "" where there is no such file."""
+        path = self.record.path / "jobs" / job / name
+        return quote(Path(os.path.relpath(path, self.folder)).as_posix()) if path.exists() else ""
+
+    def behind(self, results: Results, run: Run, figure: str) -> str:
+        """Return the link to the file that holds a run's figure, or what it is derived from."""
+        if is_accuracy(figure) or is_win_rate(figure):
+            jobs = results.evaluation_jobs(run.id)
+            job = next((one for one in jobs if one.complete and figure in one.scores), None)
+            return self.file(job.id, "scores.json") if job is not None else ""
+        name = "scores.json" if figure.startswith(DERIVED) else "measurements.json"
+        return self.file(run.id, name) or self.file(run.id, "spec.json")

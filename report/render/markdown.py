@@ -1,0 +1,122 @@
+"""Write a report as Markdown that renders on GitHub; every text from outside is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Report, Row, Strips, Table, Text
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
+
+
+def escape(text: str) -> str:
+    """Escape what Markdown, a table cell or HTML would read as markup; line breaks become spaces."""
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    # GitHub reads $ as mathematics before it reads a backslash.
+    return escaped.replace("$", "&#36;")
+
+
+def paragraph(text: str) -> str:
+    """Escape a text that begins a line: nothing at its start may make a list or a heading of it."""
+    escaped = escape(text)
+    marker = re.match(r"(\d*)([-+=.)])", escaped)
+    return f"{marker[1]}\\{escaped[marker.end(1) :]}" if marker else escaped
+
+
+def render(report: Report) -> str:
+    """Return the whole report."""
+    parts = [f"# {escape(report.name)}"]
+    parts += [
+        f"> **{escape(banner.text)}**" if banner.kind == "warning" else f"> {escape(banner.text)}"
+        for banner in report.banners
+    ]
+    if report.description:
+        parts.append(paragraph(report.description))
+    parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
+    for section in report.sections:
+        parts.append(f"## {escape(section.title)}")
+        parts += [text for block in section.blocks for text in _block(block)]
+    parts.append(f"_{escape(report.footer)}_")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(shown: Table) -> str:
+    """Write a pipe table, its groups inside the column titles, and its notes below."""
+    titles = [escape(f"{column.group}: {column.title}" if column.group else column.title) for column in shown.columns]
+    lines = [
+        "| " + " | ".join(titles) + " |",
+        "|" + "|".join("---:" if column.numeric else "---" for column in shown.columns) + "|",
+    ]
+    for row in shown.rows:
+        cells = [_cell(cell) for cell in row.cells]
+        if row.kind == "best":
+            cells = [f"**{cell}**" if cell else cell for cell in cells]
+        lines.append("| " + " | ".join(cells) + " |")
+    notes = "\n".join(f"- {escape(note)}" for note in shown.notes)
+    return "\n".join(lines) + (f"\n\n{notes}" if notes else "")
+
+
+def _cell(cell: Cell) -> str:
+    text = escape(f"{cell.text} ({cell.note})" if cell.note else cell.text)
+    # Anchors are the page's; files beside the report are there for Markdown too.
+    return f"[{text}]({cell.link})" if text and "/" in cell.link else text
+
+
+def _block(block: Block) -> Iterable[str]:
+    match block:
+        case Text():
+            yield paragraph(block.text)
+        case Table():
+            yield _heading(block.title) + table(block)
+        case Figure():
+            yield from _figure(block)
+        case Strips():
+            yield from _strips(block)
+        case Code():
+            yield _fenced(block)
+        case Group():
+            yield f"### {escape(block.title)}"
+            for inner in block.blocks:
+                yield from _block(inner)
+        case Details(page_only=True):
+            yield f"{escape(block.title)}: in report.html."
+        case Details():
+            yield from _fold(block.title, [text for inner in block.blocks for text in _block(inner)])
+
+
+def _figure(block: Figure) -> Iterable[str]:
+    if not block.main:
+        yield f"**{escape(block.title)}**"
+    yield f"![{escape(block.alt)}]({block.image.as_posix()})"
+    if block.caption:
+        yield paragraph(block.caption)
+    for data in block.data:
+        yield from _fold(data.title, [table(data)])
+
+
+def _heading(title: str) -> str:
+    return f"**{escape(title)}**\n\n" if title else ""
+
+
+def _strips(block: Strips) -> Iterable[str]:
+    columns = Column("Run", numeric=False), Column("Steps", numeric=False)
+    rows = tuple(Row((Cell(one.label, link=one.link), Cell(one.words))) for one in block.rows)
+    yield _heading(block.title) + table(Table("", columns, rows))
+
+
+def _fold(title: str, parts: Iterable[str]) -> Iterable[str]:
+    yield f"<details><summary>{_html(title)}</summary>"
+    yield from parts
+    yield "</details>"
+
+
+def _html(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _fenced(block: Code) -> str:
+    """Fence code with more backticks than it holds in a row."""
+    longest = max((len(run) for run in re.findall(r"`+", block.text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{block.language}\n{block.text}\n{fence}"

@@ -1,0 +1,1 @@
+"""The report of a toy suite. May import analysis, render and page."""

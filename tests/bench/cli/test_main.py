@@ -1,0 +1,263 @@
+"""The commands as a user meets them: exit codes, last lines, interruption, a worker that is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SUITE = """\
+name: tiny
+model: {source: random}
+lora: {rank: 2, alpha: 4, targets: [q_proj, v_proj]}
+data:
+  preference: {source: world, rows: 8, evaluation_rows: 2}
+  instruction: {source: world, rows: 8, evaluation_rows: 2}
+training: {steps: 6, batch_size: {dpo: 2, sft: 2}, learning_rate: 1.0e-2, evaluate_every: 3, checkpoint_every: 1}
+methods: [sequential, mix]
+lambdas: [0.5]
+"""
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """End what a failed test left running."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    STARTED.clear()
+
+
+def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own that hears Ctrl-C, even where the tests run in the background."""
+    command = [sys.executable, "-m", "bench.cli", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "200"}
+    environment.pop("BENCH_MIRROR", None)
+    pipe = subprocess.PIPE
+    STARTED.append(
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    )
+    return STARTED[-1]
+
+
+def bench(*arguments: str, folder: Path) -> tuple[int, str, str]:
+    """Run a command to its end: exit code, stdout, stderr."""
+    process = start(*arguments, folder=folder)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    return tmp_path
+
+
+def test_help_names_every_command_and_imports_nothing_heavy(folder: Path) -> None:
+    code, out, _ = bench("--help", folder=folder)
+    assert code == 0
+    for command in ("run", "plan", "validate", "status", "report", "export", "init"):
+        assert f" {command} " in out
+    check = "import sys, bench.cli; assert not {'torch', 'pandas', 'transformers', 'rich.live'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_run_status_and_report_work_on_one_folder(folder: Path) -> None:
+    """Reference (= SFT optimum), its log-probabilities, DPO optimum, two runs: five jobs; then none to do."""
+    code, out, err = bench("run", "tiny.yaml", folder=folder)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "results/tiny: 5 made, 0 already complete. Next: bench report results"
+    code, out, _ = bench("run", "tiny.yaml", "--json", folder=folder)
+    assert code == 0
+    assert json.loads(out)["made"] == []
+    assert len(json.loads(out)["skipped"]) == 5
+    assert bench("status", "results", folder=folder)[1] == "results/tiny: 5 jobs: 5 complete\n"
+    code, out, err = bench("report", "results", folder=folder)
+    assert (code, err) == (0, "")
+    assert out == "report: results/index.html\n"
+    assert (folder / "results/tiny/report.html").exists()
+    # Without the weights, a job that needs them runs their job again; one that needs none leaves it be.
+    for adapter in (folder / "results/tiny/jobs").glob("*/adapter"):
+        adapter.rename(adapter.with_name("gone"))
+    assert json.loads(bench("run", "tiny.yaml", "--json", folder=folder)[1])["made"] == []
+    (next((folder / "results/tiny/jobs").glob("reference-logps-*")) / "status.json").unlink()
+    made = json.loads(bench("run", "tiny.yaml", "--json", folder=folder)[1])["made"]
+    assert [job.rsplit("-", 1)[0] for job in made] == ["sft-optimum-s0", "reference-logps"]
+
+
+def test_only_runs_what_matches_and_what_it_needs(folder: Path) -> None:
+    code, out, _ = bench("run", "tiny.yaml", "--only", "dpo-optimum-*", "--json", folder=folder)
+    assert code == 0
+    assert [job.rsplit("-", 1)[0] for job in json.loads(out)["made"]] == [
+        "sft-optimum-s0",
+        "reference-logps",
+        "dpo-optimum-s0",
+    ]
+    code, _, err = bench("run", "tiny.yaml", "--only", "nothing*", folder=folder)
+    assert (code, err) == (2, "bench: --only nothing*: matches no job; 'bench plan' lists them\n")
+
+
+def test_ctrl_c_keeps_the_checkpoint_and_the_same_command_goes_on(folder: Path) -> None:
+    process = start("run", "tiny.yaml", "--set", "training.steps=4000", folder=folder)
+    steps = _wait_for_steps(folder, 20)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group gets it
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err == "bench: interrupted; checkpoints are kept in results/tiny, the same command goes on\n"
+    job = steps.parent
+    assert json.loads((job / "status.json").read_text())["outcome"] == "stopped"
+    checkpoints = list((job / "checkpoints").glob("*.pt"))
+    assert checkpoints
+    kept = int(max(checkpoints).stem.removeprefix("step-"))
+    assert kept >= 20
+    process = start("run", "tiny.yaml", "--set", "training.steps=4000", folder=folder)
+    _wait_for_steps(folder, kept + 5)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    numbers = [json.loads(line)["step"] for line in steps.read_text().splitlines()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_killed_worker_fails_its_job_and_the_run_goes_on(folder: Path) -> None:
+    """The SFT optimum's worker is killed: its job is failed, all that needs it is not run, exit code 1."""
+    process = start("run", "tiny.yaml", "--set", "training.steps=4000", folder=folder)
+    steps = _wait_for_steps(folder, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    workers = [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(workers[0], signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    status = json.loads((steps.parent / "status.json").read_text())
+    assert status["error"] == "WorkerDied"
+    assert "signal 9" in status["message"]
+    assert out.splitlines()[-1].startswith("results/tiny: 0 made, 0 already complete, 1 FAILED (sft-optimum-s0-")
+    assert "4 not run because a job they need failed" in out.splitlines()[-1]
+    code, out, _ = bench("status", "results", folder=folder)
+    assert code == 0
+    assert "1 failed, 4 not complete" in out
+
+
+def test_after_a_killed_worker_a_new_one_runs_the_next_jobs(folder: Path) -> None:
+    """With the base model as reference, the DPO optimum and Mix need nothing of the SFT optimum, whose worker is killed.
+
+    They run in a fresh worker; Sequential, whose first phase the optimum would have been, does not.
+    """
+    settings = (
+        "reference.policy=base",
+        "training.steps=200",
+        "training.checkpoint_every=50",
+        "training.evaluate_every=100",
+    )
+    process = start("run", "tiny.yaml", *(one for setting in settings for one in ("--set", setting)), folder=folder)
+    _wait_for_steps(folder, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (worker,) = [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(worker, signal.SIGKILL)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert out.splitlines()[-1].startswith("results/tiny: 3 made, 0 already complete, 1 FAILED (sft-optimum-s0-")
+    assert "1 not run because a job they need failed" in out.splitlines()[-1]
+    outcomes = {path.parent.name.split("-l0")[0]: json.loads(path.read_text())["outcome"] for path in _statuses(folder)}
+    assert {name.rsplit("-", 1)[0]: outcome for name, outcome in outcomes.items()} == {
+        "sft-optimum-s0": "failed",
+        "reference-logps": "complete",
+        "dpo-optimum-s0": "complete",
+        "mix": "complete",
+    }
+
+
+def _statuses(folder: Path) -> list[Path]:
+    return list((folder / "results/tiny/jobs").glob("*/status.json"))
+
+
+def test_two_runs_in_one_folder_are_refused(folder: Path) -> None:
+    from filelock import FileLock
+
+    (folder / "results/tiny").mkdir(parents=True)
+    with FileLock(folder / "results/tiny/.lock"):
+        code, _, err = bench("run", "tiny.yaml", folder=folder)
+    assert code == 2
+    assert err.startswith("bench: results/tiny: another bench run is at work in this folder")
+
+
+def test_bad_input_is_one_line_and_exit_code_2(folder: Path) -> None:
+    text = SUITE.replace("learning_rate", "learning_rat")
+    (folder / "typo.yaml").write_text(text)
+    code, out, err = bench("run", "typo.yaml", folder=folder)
+    assert (code, out) == (2, "")
+    assert err.startswith("bench: typo.yaml:7: unknown key 'learning_rat'; did you mean 'learning_rate'?")
+    assert err.count("\n") == 1
+    assert bench("report", "nowhere", folder=folder)[0] == 2
+    assert bench("run", "tiny.yaml", "--mirror", "nowhere", folder=folder)[0] == 2
+
+
+def test_a_file_where_a_folder_is_wanted_is_one_line(folder: Path) -> None:
+    code, _, err = bench("run", "tiny.yaml", "--results", "tiny.yaml", folder=folder)
+    assert (code, err) == (2, "bench: tiny.yaml/tiny: Not a directory; give another folder, or make room\n")
+
+
+def test_export_takes_a_run_away_and_refuses_in_one_line(folder: Path) -> None:
+    assert bench("run", "tiny.yaml", "--only", "dpo-optimum-*", folder=folder)[0] == 0
+    code, out, err = bench("export", "dpo-optimum", "model", "--merge", folder=folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("model: merged model of dpo-optimum-s0-")
+    assert (folder / "model" / "README.md").exists()
+    code, out, err = bench("export", "dpo-optimum", "model", folder=folder)
+    assert (code, out) == (2, "")
+    assert err == "bench: model: is not empty; give a new folder, or --force to write over an earlier export\n"
+
+
+def test_a_job_that_fails_leaves_its_traceback_in_its_log(folder: Path) -> None:
+    """Ten times the rows the world has: the data error is the job's message, not a traceback on the screen."""
+    code, out, err = bench("run", "tiny.yaml", "--set", "data.preference.rows=100000000", folder=folder)
+    assert code == 1
+    assert "Traceback" not in out + err
+    (log,) = (folder / "results/tiny/jobs").glob("sft-optimum-*/log.txt")
+    assert "Traceback" in log.read_text()
+    assert "DataError" in log.read_text()
+
+
+def test_plan_says_what_is_shared_and_complete(folder: Path) -> None:
+    """Two optima of 6, Sequential's own 3, Mix 6: 21 steps, of which sharing saved 6 (reference) and 3 (phase 1)."""
+    code, out, _ = bench("plan", "tiny.yaml", folder=folder)
+    assert code == 0
+    assert "optimizer steps: 21 (21 to do); without sharing 30: 9 saved" in out
+    made = json.loads(bench("plan", "tiny.yaml", "--json", folder=folder)[1])
+    assert made["optimizer_steps_saved"] == 9
+    assert {job["state"] for job in made["jobs"]} == {"pending"}
+
+
+def test_validate_says_what_a_suite_holds(folder: Path) -> None:
+    code, out, _ = bench("validate", "tiny.yaml", folder=folder)
+    assert (code, out) == (0, "tiny: valid; sequential, mix; 1 λ; seeds [0]; 6 steps a run\n")
+
+
+def _wait_for_steps(folder: Path, count: int) -> Path:
+    """Wait until the SFT optimum has written so many steps."""
+    for _ in range(1200):
+        for steps in (folder / "results/tiny/jobs").glob("sft-optimum-*/steps.jsonl"):
+            if steps.read_text().count("\n") >= count:
+                return steps
+        time.sleep(0.1)
+    raise AssertionError("the run did not get that far in two minutes")

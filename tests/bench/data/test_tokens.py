@@ -1,0 +1,234 @@
+"""From rows of text to token ids and batches: borders, cuts, both sets, the cursor."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from byte_level import BOS, EOS, TOKENIZER, byte_tokenizer, ids, pairs, rows, write_jsonl
+
+from bench.data import tokens
+from bench.data.rows import InstructionRow, PreferenceRow
+from bench.data.tokens import Cursor, Tokenizing
+from bench.errors import DataError, ModelError
+from bench.methods import Objective
+from bench.settings import Data
+
+# ---- tokens ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_token_straddles_the_border_of_prompt_and_answer() -> None:
+    """With the merge `: ` + `y` → one token, "a:" + "y" together would be (a, :y); apart it stays (a, :) and (y, EOS)."""
+    merging = byte_tokenizer(merges=[(":", "y")])
+    assert len(merging("a:y")["input_ids"]) == 2
+    example = Tokenizing(merging, 8, 8).example(InstructionRow("a:", "y"))
+    assert example.prompt == ids("a:")
+    assert example.answers == ((*ids("y"), EOS),)
+
+
+def test_prompts_lose_their_left_end_and_answers_their_right() -> None:
+    """Limits 4 and 3: "abcdef" → "cdef"; "wxyz" + EOS → "wxy" (cut, so no EOS); "vw" + EOS is 3 tokens and stays whole."""
+    tokenizing = Tokenizing(TOKENIZER, 4, 3)
+    example = tokenizing.example(PreferenceRow("abcdef", "wxyz", "vw"))
+    assert example.prompt == ids("cdef")
+    assert example.answers == (ids("wxy"), (*ids("vw"), EOS))
+    assert (tokenizing.cut_prompts, tokenizing.cut_answers) == (1, 1)
+
+
+def test_an_answer_that_only_just_loses_its_end_of_turn_counts_as_cut() -> None:
+    """ "xyz" is 3 tokens of 3: its EOS would be the fourth."""
+    tokenizing = Tokenizing(TOKENIZER, 4, 3)
+    assert tokenizing.answer("xyz") == ids("xyz")
+    assert tokenizing.prompt("abcd") == ids("abcd")
+    assert (tokenizing.cut_prompts, tokenizing.cut_answers) == (0, 1)
+
+
+def test_an_answer_ends_its_turn_once() -> None:
+    """A chat template has written the end of turn, and a line end behind it that is not the model's to say."""
+    tokenizing = Tokenizing(TOKENIZER, 8, 8)
+    assert tokenizing.answer("hi") == tokenizing.answer("hi</s>") == tokenizing.answer("hi</s>\n") == (*ids("hi"), EOS)
+
+
+@pytest.mark.parametrize("text", ["abcdef", "<s>abcdef"])
+def test_a_bos_the_model_expects_survives_the_cut_and_is_not_doubled(text: str) -> None:
+    """Limit 4 with one place for <s> leaves three tokens of "abcdef": "def", written by a template or not."""
+    tokenizing = Tokenizing(byte_tokenizer(bos=True), 4, 8)
+    assert tokenizing.prompt(text) == (BOS, *ids("def"))
+    assert tokenizing.prompt(text.replace("abcdef", "ab")) == (BOS, *ids("ab"))
+    assert tokenizing.answer("hi") == (*ids("hi"), EOS)
+    assert tokenizing.cut_prompts == 1
+
+
+def test_an_empty_prompt_is_refused_unless_a_bos_can_predict_the_answer() -> None:
+    assert Tokenizing(byte_tokenizer(bos=True), 4, 4).prompt("") == (BOS,)
+    with pytest.raises(
+        DataError, match=r"^a prompt is empty, so nothing predicts its answer's first token; drop such rows$"
+    ):
+        Tokenizing(TOKENIZER, 4, 4).prompt("")
+
+
+def test_a_tokenizer_without_an_end_of_turn_is_refused() -> None:
+    with pytest.raises(ModelError, match="no end-of-sequence token"):
+        Tokenizing(byte_tokenizer(eos=False), 4, 4)
+
+
+def test_a_split_records_rows_cuts_tokens_and_the_hash_of_its_text() -> None:
+    """Limits 3 and 3: prompts 3 (cut) + 2, answers 2 (with EOS) + 3 (cut) = 10 tokens."""
+    settings = Data.model_validate(
+        {
+            "preference": {"source": "local", "path": "p", "rows": 1},
+            "instruction": {"source": "local", "path": "i", "rows": 1},
+            "max_prompt_tokens": 3,
+            "max_answer_tokens": 3,
+        }
+    )
+    split = tokens.tokenize([InstructionRow("abcd", "x"), InstructionRow("ab", "wxyz")], TOKENIZER, settings)
+    text = '[{"answer": "x", "prompt": "abcd"}, {"answer": "wxyz", "prompt": "ab"}]'
+    assert split.facts == {
+        "rows": 2,
+        "cut_prompts": 1,
+        "cut_answers": 1,
+        "tokens": 10,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+# ---- both sets ------------------------------------------------------------------------------------------------------
+
+
+def both(tmp_path: Path, **settings: Any) -> Data:
+    write_jsonl(
+        tmp_path / "pairs.jsonl",
+        [{"prompt": f"p{number}", "chosen": f"c{number}", "rejected": "r"} for number in range(6)],
+    )
+    write_jsonl(tmp_path / "rows.jsonl", [{"instruction": f"i{number}", "output": "o"} for number in range(6)])
+    values = {"rows": 3, "evaluation_rows": 1}
+    return Data(
+        preference=pairs(tmp_path / "pairs.jsonl", **values),
+        instruction=rows(tmp_path / "rows.jsonl", **values, format="plain"),
+        **settings,
+    )
+
+
+def test_load_gives_training_held_out_and_judged_rows(tmp_path: Path) -> None:
+    """Three prompts are judged but only one pair is evaluated: the held-out objective must not depend on the judge."""
+    loaded = tokens.load(both(tmp_path), TOKENIZER, None, judged=3)
+    assert [one.prompt for one in loaded.train[Objective.DPO].examples] == [ids("p0"), ids("p1"), ids("p2")]
+    assert [one.prompt for one in loaded.held_out[Objective.DPO].examples] == [ids("p3")]
+    assert [one.prompt for one in loaded.held_out[Objective.SFT].examples] == [ids("i3")]
+    assert [row.prompt for row in loaded.judged] == ["p3", "p4", "p5"]
+    assert sorted(loaded.facts()) == ["dpo/held_out", "dpo/train", "sft/held_out", "sft/train"]
+    assert loaded.stop == ()
+
+
+def test_the_training_sample_is_the_head_of_the_training_rows(tmp_path: Path) -> None:
+    loaded = tokens.load(both(tmp_path), TOKENIZER, None)
+    assert loaded.sample("held_out", Objective.SFT) == loaded.held_out[Objective.SFT].examples
+    assert loaded.sample("train", Objective.SFT) == loaded.train[Objective.SFT].examples[:1]
+
+
+def test_a_reference_on_the_chosen_answers_trains_on_the_pairs(tmp_path: Path) -> None:
+    loaded = tokens.load(both(tmp_path), TOKENIZER, None, sft_on_chosen=True)
+    assert [one.answers for one in loaded.train[Objective.SFT].examples] == [((*ids(f"c{n}"), EOS),) for n in range(3)]
+    assert [one.prompt for one in loaded.train[Objective.SFT].examples] == [ids("p0"), ids("p1"), ids("p2")]
+
+
+def test_generation_stops_at_the_next_human_turn_of_a_dialogue(tmp_path: Path) -> None:
+    turn = {"prompt": "\n\nHuman: a\n\nAssistant:", "chosen": " b", "rejected": " c"}
+    settings = both(tmp_path).model_copy(
+        update={
+            "preference": pairs(write_jsonl(tmp_path / "hh.jsonl", [turn] * 2), format="hh_dialogue", evaluation_rows=1)
+        }
+    )
+    assert tokens.load(settings, TOKENIZER, None).stop == ("\n\nHuman:",)
+
+
+# ---- the cursor -----------------------------------------------------------------------------------------------------
+
+
+def draws(cursor: Cursor, count: int) -> list[list[int]]:
+    return [cursor.draw() for _ in range(count)]
+
+
+def test_an_epoch_deals_every_row_once_and_epochs_differ() -> None:
+    """12 rows in batches of 4: three batches are an epoch."""
+    cursor = Cursor(Objective.DPO, 12, 4, seed=0)
+    epochs = [sum(draws(cursor, 3), []) for _ in range(4)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(12))] * 4
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert cursor.rows_drawn == 48
+
+
+def test_rows_that_do_not_fill_a_batch_sit_the_epoch_out() -> None:
+    """11 rows in batches of 4: two batches, eight different rows, three left; other ones in other epochs."""
+    cursor = Cursor(Objective.SFT, 11, 4, seed=0)
+    epochs = [sum(draws(cursor, 2), []) for _ in range(6)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert set().union(*epochs) == set(range(11))
+
+
+def test_the_order_depends_on_seed_and_objective() -> None:
+    orders = [draws(Cursor(objective, 12, 4, seed), 6) for objective in Objective for seed in (0, 1)]
+    assert len({str(order) for order in orders}) == 4
+    assert draws(Cursor(Objective.DPO, 12, 4, 0), 6) == orders[0]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 7])
+def test_a_cursor_goes_on_where_its_state_was_taken(taken: int) -> None:
+    """Batches of 4 of 11 rows, so that the states lie at an epoch's start, inside one and at its end."""
+    whole = draws(Cursor(Objective.DPO, 11, 4, seed=5), 12)
+    cursor = Cursor(Objective.DPO, 11, 4, seed=5)
+    draws(cursor, taken)
+    resumed = Cursor(Objective.DPO, 11, 4, seed=5)
+    resumed.restore(json.loads(json.dumps(cursor.state())))
+    assert resumed.rows_drawn == taken * 4
+    assert draws(resumed, 12 - taken) == whole[taken:]
+
+
+LENGTHS = [3, 50, 7, 41, 9, 33, 1, 28, 15, 22, 60]  # of 11 rows
+
+
+def test_rows_of_similar_length_share_a_batch() -> None:
+    """12 rows of lengths 0 to 11, shuffled, in batches of 4: whatever the epoch, the batches are the lengths 0 to 3, 4 to 7
+    and 8 to 11, each row once; which batch comes first differs."""
+    lengths = [5, 0, 11, 3, 8, 1, 7, 10, 2, 6, 9, 4]
+    cursor = Cursor(Objective.SFT, 12, 4, seed=0, lengths=lengths)
+    epochs = [[sorted(lengths[row] for row in batch) for batch in draws(cursor, 3)] for _ in range(8)]
+    assert all(sorted(epoch) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]] for epoch in epochs)
+    assert len({str(epoch) for epoch in epochs}) > 3
+    assert cursor.rows_drawn == 96
+
+
+def test_the_rows_that_sit_an_epoch_out_are_not_always_the_longest() -> None:
+    """11 rows in batches of 4: eight different ones an epoch, and over some epochs all of them."""
+    cursor = Cursor(Objective.DPO, 11, 4, seed=0, lengths=LENGTHS)
+    epochs = [sum(draws(cursor, 2), []) for _ in range(8)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs)
+    assert set().union(*epochs) == set(range(11))
+
+
+def test_a_row_meets_other_rows_in_other_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pools of two batches of 2 out of 40 rows: sorted within a pool only, so the batches are not the same each time."""
+    monkeypatch.setattr("bench.train.batches.POOL", 2)
+    cursor = Cursor(Objective.DPO, 40, 2, seed=0, lengths=list(range(40)))
+    first, second = ({frozenset(batch) for batch in draws(cursor, 20)} for _ in range(2))
+    assert set().union(*first) == set().union(*second) == set(range(40))
+    assert len(first & second) < 10
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 7])
+def test_a_cursor_by_length_goes_on_where_its_state_was_taken(taken: int) -> None:
+    def make() -> Cursor:
+        return Cursor(Objective.DPO, 11, 4, seed=5, lengths=LENGTHS)
+
+    whole, cursor, resumed = draws(make(), 12), make(), make()
+    draws(cursor, taken)
+    resumed.restore(json.loads(json.dumps(cursor.state())))
+    assert draws(resumed, 12 - taken) == whole[taken:]
+
+
+def test_a_batch_is_cut_into_micro_batches() -> None:
+    assert [list(part) for part in tokens.in_parts([5, 3, 8, 1, 7], 2)] == [[5, 3], [8, 1], [7]]

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from loopback_judge import KEY
+
+from bench.errors import DataError, InputError, ModelError
+from bench.records.record import read_jsonl
+from bench.run import preflight
+from bench.suite.suite import Suite
+
+JOURNAL = Path("preflight") / "judge" / "journal.jsonl"
+
+
+def judged(tiny: Callable[..., Suite], endpoint: Any, prompts: int = 2, **changes: Any) -> Suite:
+    """A suite whose paid judge is the loopback endpoint."""
+    judge = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    generation = {"max_new_tokens": 4, "temperature": 0}
+    win_rate = {"prompts": prompts, "generation": generation, "judge": judge | {"first_pause_seconds": 0} | changes}
+    return tiny(evaluation={"win_rate": win_rate})
+
+
+def test_a_judge_that_answers_is_asked_once_and_its_bill_kept(
+    tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
+) -> None:
+    """300 tokens in at 2 dollars a million and 1 out at 8: 0.000608. A second check is a new question."""
+    price = {"input_usd_per_million_tokens": 2, "output_usd_per_million_tokens": 8}
+    suite = judged(tiny, endpoint, price=price)
+    bill = preflight.check_judge(suite, tmp_path)
+    assert bill is not None
+    assert bill["cost_usd"] == pytest.approx(0.000608)
+    (row,) = read_jsonl(tmp_path / JOURNAL)
+    assert (row["usable"], row["host"]) == (True, "127.0.0.1")
+    preflight.check_judge(suite, tmp_path)
+    assert set(endpoint.seen.values()) == {1}
+    assert len(endpoint.prompts) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"status": 401, "body": b"{}"}, "does not accept the key in JUDGE_KEY; set it to a valid key"),
+        ({"status": 404, "body": b"{}"}, "the model is retired or unknown there; set judge.model or judge.base_url"),
+        ({"status": 429, "body": b'{"error": {"code": "insufficient_quota"}}'}, "the quota is exhausted; add credit"),
+        ({"status": 500, "body": b"{}"}, "gave no reply that can be read (500: "),
+        ({"body": b"<html>hello</html>"}, "gave no reply that can be read (not a chat completion: <html>hello</html>)"),
+    ],
+)
+def test_what_is_wrong_is_one_line_of_bad_input(
+    fault: dict[str, Any], message: str, tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
+) -> None:
+    endpoint.answer = lambda prompt, before: endpoint.respond(**fault)
+    with pytest.raises(InputError) as raised:
+        preflight.check_judge(judged(tiny, endpoint), tmp_path)
+    assert str(raised.value).startswith("evaluation.win_rate.judge: the judge some-judge at 127.0.0.1")
+    assert message in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("configuration", "needs"),
+    [
+        ("weighted_alpaca_eval_gpt4_turbo", "log-probabilities of both labels"),
+        ("alpaca_eval_gpt4_turbo_fn", "a ranking"),
+    ],
+)
+def test_a_judge_without_what_its_configuration_reads_is_refused(
+    configuration: str, needs: str, tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
+) -> None:
+    endpoint.answer = lambda prompt, before: endpoint.choose(logprobs=None)
+    with pytest.raises(InputError, match=f"answers, but without {needs}, which the configuration {configuration}"):
+        preflight.check_judge(judged(tiny, endpoint, configuration=configuration), tmp_path)
+
+
+def test_a_missing_key_names_the_variable(
+    tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JUDGE_KEY")
+    with pytest.raises(InputError, match="set the environment variable JUDGE_KEY"):
+        preflight.check_judge(judged(tiny, endpoint), tmp_path)
+
+
+def test_free_judges_are_not_asked(tiny: Callable[..., Suite], tmp_path: Path) -> None:
+    assert preflight.check_judge(tiny(), tmp_path) is None
+    rule = tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "rule"}}})
+    assert preflight.check_judge(rule, tmp_path) is None
+    assert preflight.judge_warnings(rule) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_retired_model_is_warned_of(tiny: Callable[..., Suite]) -> None:
+    """So is the configuration's own, where the suite names none."""
+    judge = {"kind": "openai", "model": "gpt-4-1106-preview"}
+    suite = tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})
+    (named,) = preflight.judge_warnings(suite)
+    assert named == (
+        "the judge gpt-4-1106-preview is retired since 2026-03-26; set judge.model to a living one, such as gpt-4.1"
+    )
+    (own,) = preflight.judge_warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "openai"}}}))
+    assert "gpt-4-1106-preview, which weighted_alpaca_eval_gpt4_turbo names, is retired" in own
+    judge = {"kind": "openai", "model": "gpt-4.1"}
+    assert preflight.judge_warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})) == []
+
+
+def from_hub(tiny: Callable[..., Suite]) -> Suite:
+    """A suite whose model and data the hub should have."""
+    settings = tiny().data.model_dump()
+    for name in ("preference", "instruction"):
+        settings[name] |= {"source": "hub", "path": f"org/{name}"}
+    return tiny(model={"source": "hub", "path": "org/model"}, data=settings)
+
+
+@pytest.fixture
+def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import datasets
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    return tmp_path
+
+
+def test_offline_what_is_not_cached_is_named_key_by_key(tiny: Callable[..., Suite], empty_caches: Path) -> None:
+    """The tests are offline. A cached model passes, then the first data set is missing; a mirror excuses both."""
+    suite = from_hub(tiny)
+    with pytest.raises(
+        ModelError, match=r"model\.path = 'org/model': neither in the hub's cache nor can the hub be reached"
+    ):
+        preflight.check_hub(suite, None)
+    snapshot = empty_caches / "hub" / "models--org--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    with pytest.raises(DataError, match=r"data\.preference\.path = 'org/preference': neither .* or give --mirror DIR"):
+        preflight.check_hub(suite, None)
+    preflight.check_hub(suite, empty_caches)
+    (empty_caches / "datasets" / "org___preference").mkdir(parents=True)
+    (empty_caches / "hub" / "datasets--org--instruction").mkdir()
+    preflight.check_hub(suite, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("GatedRepoError", "the hub wants a licence accepted first"),
+        ("RepositoryNotFoundError", "the hub has no model of that name that you may see"),
+        ("RevisionNotFoundError", "the hub has it, but no revision None"),
+        ("EntryNotFoundError", "no config.json in it"),
+    ],
+)
+def test_what_the_hub_says_is_put_in_words(
+    error: str, message: str, tiny: Callable[..., Suite], empty_caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    kind = getattr(huggingface_hub.errors, error)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise kind.__new__(kind)  # made from a response of the hub's, which a test has not
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    with pytest.raises(ModelError, match=message):
+        preflight.check_hub(from_hub(tiny), None)
+
+
+@pytest.mark.slow
+def test_a_run_asks_before_it_trains_and_pays_for_no_pair_twice(
+    tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
+) -> None:
+    """The base model's greedy answers to 2 prompts, then to 3: the longer judging takes the first two pairs' replies over.
+
+    Before that the endpoint refuses the key: exit code 2, and no job has begun.
+    """
+    path = tmp_path / "tiny.yaml"
+    suite = judged(tiny, endpoint).model_dump(mode="json", exclude_none=True)
+    path.write_text(yaml.safe_dump(suite))
+    command = [sys.executable, "-m", "bench.cli", "run", str(path), "--only", "judged-base", "--results", "results"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "200"}
+    environment.pop("BENCH_MIRROR", None)
+
+    def run(*more: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*command, *more], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    endpoint.answer = lambda prompt, before: endpoint.respond(status=401, body=b"{}")
+    code, said = run()
+    assert code == 2, said
+    assert "does not accept the key in JUDGE_KEY" in said
+    assert not (tmp_path / "results" / "tiny" / "jobs").exists()
+
+    endpoint.answer = lambda prompt, before: endpoint.choose(0.9)
+    code, said = run()
+    assert code == 0, said
+    asked = [prompt for prompt in endpoint.prompts if "It is 20" not in prompt]
+    assert len(asked) == 4
+    code, said = run("--set", "evaluation.win_rate.prompts=3")
+    assert code == 0, said
+    asked = [prompt for prompt in endpoint.prompts if "It is 20" not in prompt]
+    assert (len(asked), len(set(asked))) == (6, 6)
+
+    folder = tmp_path / "results" / "tiny"
+    (score,) = (
+        json.loads((one / "scores.json").read_text())["win_rate/some-judge"]
+        for one in folder.glob("jobs/judged-base-*")
+        if len(list(read_jsonl(one / "samples.jsonl"))) == 3
+    )
+    assert (score["n"], score["requests"], score["cost_usd"]) == (3, 2, None)
+    assert KEY not in "".join(one.read_text() for one in folder.rglob("*") if one.suffix in (".json", ".jsonl", ".txt"))
+    assert KEY not in said

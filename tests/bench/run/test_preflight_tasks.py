@@ -1,0 +1,74 @@
+"""Tasks that lm-eval does not know are refused before anything is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import SuiteError
+from bench.evaluators import lm_eval_index
+from bench.run import preflight
+from bench.suite.suite import Suite
+from bench.suite.yaml_file import load
+
+KNOWN: dict[str, Any] = {name: {} for name in ("hellaswag", "arc_easy", "arc_challenge", "mmlu_anatomy")}
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Put an index of four names where lm-eval's own would be kept; return its folder."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lm_eval_index, "_read", lambda folder: KNOWN)
+    return tmp_path / "cache"
+
+
+def asking(tiny: Callable[..., Suite], *tasks: str) -> Suite:
+    return tiny(evaluation={"lm_eval": {"tasks": list(tasks)}})
+
+
+def test_known_tasks_pass(index: Path, tiny: Callable[..., Suite], capsys: pytest.CaptureFixture[str]) -> None:
+    preflight.check_tasks(asking(tiny, "hellaswag", "mmlu", "world_questions"))
+    assert "reading lm-eval's index" in capsys.readouterr().err
+    preflight.check_tasks(asking(tiny, "arc_easy"))
+    assert capsys.readouterr().err == ""
+
+
+def test_names_that_need_no_index_do_not_read_it(index: Path, tiny: Callable[..., Suite]) -> None:
+    preflight.check_tasks(asking(tiny, "mmlu", "mmlu_anatomy", "world_questions"))
+    preflight.check_tasks(tiny())
+    preflight.check_tasks(load("toy"))
+    assert not index.exists()
+
+
+@pytest.mark.usefixtures("index")
+def test_an_unknown_task_names_the_nearest(tiny: Callable[..., Suite]) -> None:
+    with pytest.raises(
+        SuiteError, match=r"tasks: lm-eval [\d.]+ knows no task 'mmlu_anatmy'; did you mean 'mmlu_anatomy'"
+    ):
+        preflight.check_tasks(asking(tiny, "mmlu_anatmy"))
+    with pytest.raises(SuiteError, match="knows no task 'qqq'; 'lm-eval ls tasks' lists what it knows"):
+        preflight.check_tasks(asking(tiny, "qqq"))
+
+
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_the_commands_refuse_it_before_anything_is_loaded(index: Path, command: str, tmp_path: Path) -> None:
+    """Exit code 2, one line, no folder of results, no torch; a smoke asks other questions and is not concerned."""
+    lm_eval_index.entries()
+    suite = Path(__file__).parents[3] / "suites" / "quickstart.yaml"
+    code = (
+        "import sys; from bench import cli\n"
+        f"sys.argv = ['bench', {command!r}, {str(suite)!r}, '--set', 'evaluation.lm_eval.tasks=[hellaswga]']\n"
+        "try: cli.main()\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("knows no task 'hellaswga'; did you mean 'hellaswag'?")
+    assert done.stdout == "False\n"
+    assert not (tmp_path / "results").exists()

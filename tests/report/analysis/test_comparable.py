@@ -1,0 +1,91 @@
+"""Figures made under other conditions are refused where figures are averaged, and said so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.records.record import find_suites
+from report.analysis.load import Results
+from report.analysis.tables import Tables
+from report.page.report_json import as_json
+from report.page.sections import banners
+from report.page.verdict import Verdict
+
+
+@pytest.fixture
+def folder(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> Path:
+    """Write Sequential and Mix at one λ over three seeds."""
+    return fill_suite(writer(), methods=("sequential", "mix"), lambdas=(0.5,))
+
+
+def change(folder: Path, job: str, edit: Callable[[dict[str, Any]], Any]) -> Tables:
+    """Edit a job's spec.json and read the suite again."""
+    path = folder / "jobs" / job / "spec.json"
+    spec = json.loads(path.read_text(encoding="utf-8"))
+    edit(spec)
+    path.write_text(json.dumps(spec), encoding="utf-8")
+    return Tables(Results(find_suites(folder)[0]))
+
+
+def mix(tables: Tables) -> Any:
+    return next(recipe for recipe in tables.recipes if recipe.method == "mix")
+
+
+def test_equal_conditions_refuse_nothing(folder: Path) -> None:
+    tables = Tables(Results(find_suites(folder)[0]))
+    assert tables.comparable.warnings == ()
+    assert mix(tables).estimate("training_seconds").n == 3
+
+
+def test_costs_of_another_machine_are_left_out(folder: Path) -> None:
+    """Mix takes 15 s in seed 0 and 1 % more a seed: 15.15 s in seed 1, 15.3 in seed 2, 15.225 s without seed 0."""
+    tables = change(folder, "mix-l0.5-s0", lambda spec: spec["environment"]["hardware"].update(cpu="another"))
+    found = mix(tables).estimate("training_seconds")
+    assert (found.n, found.mean) == (2, pytest.approx(15.225))
+    assert mix(tables).estimate("runtime_increase_percent").n == 2
+    assert mix(tables).estimate("ideal_distance").n == 3
+    assert "other hardware" in mix(tables).figures[0]["training_seconds"].reason
+    assert "the costs of mix-l0.5-s0 are left out" in " ".join(tables.comparable.warnings)
+
+
+def test_objectives_on_other_data_are_left_out(folder: Path) -> None:
+    tables = change(folder, "mix-l0.5-s2", lambda spec: spec["data"].update(preference="sha256:bb"))
+    assert mix(tables).estimate("ideal_distance").n == 2
+    assert mix(tables).estimate("mmlu/acc").n == 3
+    assert mix(tables).estimate("training_seconds").n == 3
+    assert "the objective values of mix-l0.5-s2 are left out" in " ".join(tables.comparable.warnings)
+
+
+def test_scores_by_another_judge_are_left_out(folder: Path) -> None:
+    """The judge's name is the same, its settings are not."""
+    tables = change(folder, "judged-mix-l0.5-s1", lambda spec: spec["settings"].update(model="gpt-x"))
+    assert mix(tables).estimate("win_rate/rule").n == 2
+    assert mix(tables).estimate("mmlu/acc").n == 3
+    assert "judged-mix-l0.5-s1 was scored with another judge" in mix(tables).figures[1]["win_rate/rule"].reason
+
+
+def test_scores_on_other_questions_are_left_out(folder: Path) -> None:
+    tables = change(folder, "questions-base", lambda spec: spec["settings"].update(shots=5))
+    base = tables.context[-1]
+    assert (base.name, base.estimate("mmlu/acc").n) == ("base model", 0)
+    assert tables.change_against_base(mix(tables), "mmlu/acc").n == 0
+
+
+def test_other_versions_of_the_question_library_are_marked(folder: Path) -> None:
+    tables = change(
+        folder, "questions-mix-l0.5-s0", lambda spec: spec["environment"]["packages"].update({"lm-eval": "0.9"})
+    )
+    assert mix(tables).estimate("mmlu/acc").n == 3
+    assert "different versions of lm-eval" in tables.comparable.warnings[0]
+
+
+def test_the_report_says_so_on_top(folder: Path) -> None:
+    tables = change(folder, "mix-l0.5-s0", lambda spec: spec["environment"].update(workers=4))
+    warning = next(one for one in banners(tables) if one.kind == "warning")
+    assert "left out of means and comparisons" in warning.text
+    assert as_json(tables, Verdict(tables))["not_comparable"] == [warning.text]
