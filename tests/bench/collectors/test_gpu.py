@@ -157,7 +157,7 @@ def test_collect_passes_the_uuids_on(library: Path) -> None:
 
 
 def test_the_machines_gpus_are_named(library: Path) -> None:
-    assert run(library, "from bench import environment\nprint(json.dumps(environment.hardware()['gpus']))") == [
+    assert run(library, "from bench.run import environment\nprint(json.dumps(environment.hardware()['gpus']))") == [
         "Stub A",
         "Stub B",
     ]
@@ -167,7 +167,7 @@ def test_a_run_gets_one_worker_a_gpu_and_only_the_visible_ones(library: Path) ->
     """The stand-in has two GPUs; CUDA_VISIBLE_DEVICES narrows them, and "" hides both, which leaves one worker."""
     code = """
         import os
-        from bench import execute
+        from bench.run import execute
         from bench.collectors import nvml
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         counts = [execute.default_workers()]

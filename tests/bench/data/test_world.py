@@ -133,7 +133,7 @@ def test_the_world_is_always_the_same() -> None:
     import sys
 
     code = (
-        "import hashlib; from bench import world; texts = [*world.corpus(), *map(str, world.questions('test')), "
+        "import hashlib; from bench.data import world; texts = [*world.corpus(), *map(str, world.questions('test')), "
         "*map(str, world.preference_rows('train', 360)), *world.vocabulary()]; "
         "print(hashlib.sha256('|'.join(texts).encode()).hexdigest())"
     )

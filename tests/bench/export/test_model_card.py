@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from bench.export import export, model_card
+from bench.export import model_card
+from bench.export.source import Source, Written
 from bench.records.record import SuiteRecord, find_suites
 from bench.run import execute
+from bench.settings import Model
 
 RESULTS = Path(__file__).parents[3] / "results"
 
@@ -19,12 +21,12 @@ def card_of(folder: Path, start: str, merged: bool = False) -> Any:
     from huggingface_hub import ModelCard
 
     (suite,) = find_suites(folder)
-    return ModelCard(model_card.render(source(suite, start), export.Written("abc", 1e-7, 5.0), merged=merged))
+    return ModelCard(model_card.render(source(suite, start), Written("abc", 1e-7, 5.0), merged=merged))
 
 
-def source(suite: SuiteRecord, start: str) -> export.Source:
+def source(suite: SuiteRecord, start: str) -> Source:
     job = next(job for job in suite.jobs.values() if job.id.startswith(start))
-    return export.Source(suite, job, export.Model.model_validate(suite.info["suite"]["model"]), None)
+    return Source(suite, job, Model.model_validate(suite.info["suite"]["model"]), None)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_tokens_are_bounded_by_full_rows() -> None:
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys; from bench import planner, suite_file; planner.make(suite_file.load('quickstart')); "
-        "assert 'torch' not in sys.modules"
+        "import sys; from bench.plan import planner; from bench.suite import yaml_file; "
+        "planner.make(yaml_file.load('quickstart')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

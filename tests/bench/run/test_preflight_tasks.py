@@ -61,7 +61,7 @@ def test_the_commands_refuse_it_before_anything_is_loaded(index: Path, command: 
     lm_eval_index.entries()
     suite = Path(__file__).parents[3] / "suites" / "quickstart.yaml"
     code = (
-        "import sys; from bench import cli\n"
+        "import sys; from bench.cli import main as cli\n"
         f"sys.argv = ['bench', {command!r}, {str(suite)!r}, '--set', 'evaluation.lm_eval.tasks=[hellaswga]']\n"
         "try: cli.main()\n"
         "finally: print('torch' in sys.modules)"

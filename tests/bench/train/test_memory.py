@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tests.bench.test_proofs import Gradients
 from torch import Tensor
 
 from bench.methods import Choice, Objective
 from bench.suite.suite import Suite
+from tests.bench.train.test_proofs import Gradients
 
 BOTH = {Objective.DPO: 0.5, Objective.SFT: 0.5}
 

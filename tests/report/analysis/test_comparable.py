@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.records.record import find_suites
+from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.tables import Tables
 from report.page.report_json import as_json
@@ -23,13 +24,13 @@ def folder(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> Path:
     return fill_suite(writer(), methods=("sequential", "mix"), lambdas=(0.5,))
 
 
-def change(folder: Path, job: str, edit: Callable[[dict[str, Any]], Any]) -> Tables:
+def change(folder: Path, job: str, edit: Callable[[dict[str, Any]], Any]) -> Findings:
     """Edit a job's spec.json and read the suite again."""
     path = folder / "jobs" / job / "spec.json"
     spec = json.loads(path.read_text(encoding="utf-8"))
     edit(spec)
     path.write_text(json.dumps(spec), encoding="utf-8")
-    return Tables(Results(find_suites(folder)[0]))
+    return Findings(Results(find_suites(folder)[0]))
 
 
 def mix(tables: Tables) -> Any:
@@ -37,7 +38,7 @@ def mix(tables: Tables) -> Any:
 
 
 def test_equal_conditions_refuse_nothing(folder: Path) -> None:
-    tables = Tables(Results(find_suites(folder)[0]))
+    tables = Findings(Results(find_suites(folder)[0]))
     assert tables.comparable.warnings == ()
     assert mix(tables).estimate("training_seconds").n == 3
 

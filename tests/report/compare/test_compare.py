@@ -341,7 +341,7 @@ def test_names_from_outside_break_no_table(
 
 def test_it_runs_without_torch_and_bad_input_is_exit_code_2(full: Path, tmp_path: Path) -> None:
     """An import of torch would fail here; a missing folder and a wrong gate are one line each."""
-    code = "import sys; sys.modules['torch'] = None; from bench.cli import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from bench.cli.main import main; main()"
     gate = tmp_path / "gate.yaml"
     gate.write_text("levle: 1\n", encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

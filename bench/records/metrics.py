@@ -1,0 +1,130 @@
+"""What a figure is: a `Metric` stands beside whatever measures it and travels with the records that hold its values.
+
+Report, leaderboard, gate, `--choose`, `compare` and model card go through what the records describe; none of them lists
+names. A job's metrics.json maps a name to its description; a name below it with further parts, such as
+`mmlu/acc/anatomy`, is a part of the same figure. Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal
+
+Better = Literal["lower", "higher"]
+Kind = Literal["objective", "score", "cost", "count"]
+Scale = Literal["linear", "log"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Describe one figure.
+
+    Attributes:
+        name: as in scores.json or measurements.json, such as energy_joules or gsm8k/exact_match,strict-match.
+        title: how a table heads it.
+        unit: of a value on record; `share` is shown in percent.
+        better: which direction is; None: neither.
+        kind: an objective in nats; a score of what a policy answers; a cost, which compares on equal machines only; a
+            count of what was done.
+        meaning: one line on what it says.
+        low, high: the range that a value, and so its interval, can lie in; None: no end.
+        gate: whether a worsening fails `bench compare` where no gate file says otherwise.
+        tolerance: how much worse a mean may be without counting as worse, in `unit`, or as a share if `relative`.
+        choose: its name in `--choose`; "" for the name itself, with what is no letter or digit replaced by _.
+        item: what one outcome belongs to, such as question or judged pair; "" where there are no single outcomes.
+        scale: `log` where ratios compare, as of perplexities: estimates are made of logarithms.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Better | None
+    kind: Kind
+    meaning: str = ""
+    low: float | None = None
+    high: float | None = None
+    gate: bool = False
+    tolerance: float = 0.0
+    relative: bool = False
+    choose: str = ""
+    item: str = ""
+    scale: Scale = "linear"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values, without its name and without what is left at its default."""
+        own = asdict(self)
+        return {one.name: own[one.name] for one in fields(self) if one.name != "name" and own[one.name] != one.default}
+
+    @cached_property
+    def choose_name(self) -> str:
+        """Its name in `--choose`."""
+        return self.choose or "".join(letter if letter.isalnum() else "_" for letter in self.name)
+
+
+def from_dict(name: str, value: Mapping[str, Any]) -> Metric:
+    """Read a description; keys of a newer version are passed over."""
+    known = {one.name for one in fields(Metric)}
+    return Metric(name=name, **{key: entry for key, entry in value.items() if key in known and key != "name"})
+
+
+def describe(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
+    """Return the content of metrics.json."""
+    return {one.name: one.as_dict() for one in metrics}
+
+
+def find(name: str, known: Mapping[str, Metric]) -> Metric | None:
+    """Look a figure up by its name or the longest beginning of it that is described."""
+    parts = name.split("/")
+    for end in range(len(parts), 0, -1):
+        found = known.get("/".join(parts[:end]))
+        if found:
+            return found
+    return None
+
+
+# ---- records made before metrics.json ----------------------------------------------------------------------------------
+
+_NATS = {"unit": "nats", "better": "lower", "kind": "objective", "gate": True, "tolerance": 0.01, "relative": True}
+_COST: dict[str, Any] = {"better": "lower", "kind": "cost", "tolerance": 0.05, "relative": True}
+_ACCURACY: dict[str, Any] = {
+    "unit": "share",
+    "better": "higher",
+    "kind": "score",
+    "meaning": "share of right answers",
+    "low": 0.0,
+    "high": 1.0,
+    "gate": True,
+    "tolerance": 0.01,
+    "item": "question",
+}
+_WIN_RATE: dict[str, Any] = {
+    "unit": "%",
+    "better": "higher",
+    "kind": "score",
+    "meaning": "share of pairs in which a judge prefers our answer",
+    "low": 0.0,
+    "high": 100.0,
+    "gate": True,
+    "tolerance": 2.0,
+    "item": "judged pair",
+}
+
+
+def undescribed(name: str) -> Metric:
+    """Describe a figure of a record that does not: what such records held is known, anything else is a bare number."""
+    first, *rest = name.split("/")
+    if first in ("f_dpo", "f_sft"):
+        return Metric(name, f"f_{first[2:].upper()}", **_NATS)
+    if rest and rest[0].startswith("acc"):
+        return Metric("/".join((first, rest[0])), f"{first} {rest[0]}", **_ACCURACY)
+    if first == "win_rate":
+        judge = "/".join(rest)
+        return Metric(name, f"Win rate, judge {judge}" if judge else "Win rate", **_WIN_RATE)
+    unit = {"seconds": "s", "bytes": "B", "joules": "J", "percent": "%"}.get(first.rsplit("_", 1)[-1], "")
+    if unit:
+        return Metric(
+            name, name.replace("_", " "), unit, **(_COST if unit != "%" else {"better": None, "kind": "cost"})
+        )
+    return Metric(name, name.replace("_", " "), unit, None, "count")
