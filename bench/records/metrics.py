@@ -86,7 +86,14 @@ def find(name: str, known: Mapping[str, Metric]) -> Metric | None:
 
 # ---- records made before metrics.json ----------------------------------------------------------------------------------
 
-_NATS = {"unit": "nats", "better": "lower", "kind": "objective", "gate": True, "tolerance": 0.01, "relative": True}
+_NATS: dict[str, Any] = {
+    "unit": "nats",
+    "better": "lower",
+    "kind": "objective",
+    "gate": True,
+    "tolerance": 0.01,
+    "relative": True,
+}
 _COST: dict[str, Any] = {"better": "lower", "kind": "cost", "tolerance": 0.05, "relative": True}
 _ACCURACY: dict[str, Any] = {
     "unit": "share",
