@@ -15,6 +15,7 @@ from bench.evaluators.length import length_controlled
 from bench.judges import local_name
 from bench.judges.asking import JOURNAL, Asking
 from bench.judges.requests import Pair, Request
+from bench.records.metrics import Metric
 from bench.settings import Judge, Model
 
 if TYPE_CHECKING:
@@ -49,6 +50,24 @@ def judge_name(settings: Judge) -> str:
         f"local:{local_name(settings.local_model)}"
         if settings.local_model and settings.kind == "local"
         else settings.kind
+    )
+
+
+def metric(settings: Judge) -> Metric:
+    """Describe the win rate under a judge."""
+    name = judge_name(settings)
+    return Metric(
+        f"win_rate/{name}",
+        "Win rate",
+        "%",
+        "higher",
+        "score",
+        f"against the chosen answers, judged by {name}",
+        low=0.0,
+        high=100.0,
+        gate=True,
+        tolerance=2.0,
+        item="judged pair",
     )
 
 

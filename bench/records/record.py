@@ -13,6 +13,7 @@
         usage.jsonl        raw samples of the collectors: seconds since start, name, value
         measurements.json  name -> {value, unit} or {value: null, unit, reason}
         scores.json        name -> {value, n, standard_error} or {value: null, reason}; of questions also {low, high}
+        metrics.json       name -> what the figure is (`metrics.Metric`): title, unit, direction, kind, range, …
         data.json          what was read: rows and sha256; of questions the task's version, hashes of questions and prompts
         status.json        schema, outcome; written last, atomically
 """
@@ -30,63 +31,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
+from bench.records.metrics import Metric, describe, find, from_dict, undescribed
 
 SCHEMA = 1
 
 COMPLETE, FAILED, STOPPED = "complete", "failed", "stopped"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Describe one measured figure: its unit and which direction is better (None: neither)."""
-
-    unit: str
-    better: str | None
-    meaning: str
-
-
-METRICS: dict[str, Metric] = {
-    "f_dpo/held_out": Metric("nats", "lower", "DPO objective (Eq. 1) on held-out pairs"),
-    "f_sft/held_out": Metric("nats", "lower", "SFT objective (Eq. 4) on held-out rows"),
-    "f_dpo/train": Metric("nats", "lower", "DPO objective on a fixed sample of training pairs"),
-    "f_sft/train": Metric("nats", "lower", "SFT objective on a fixed sample of training rows"),
-    "f_dpo": Metric("nats", "lower", "DPO objective of a toy problem"),
-    "f_sft": Metric("nats", "lower", "SFT objective of a toy problem"),
-    "steps": Metric("steps", None, "optimizer steps taken; on a toy problem, updates on an objective"),
-    "training_seconds": Metric("s", "lower", "time in optimizer steps, probes included"),
-    "probe_seconds": Metric("s", "lower", "time in forward passes made only to choose an objective"),
-    "tokens": Metric("tokens", None, "non-padding tokens that took part in a gradient"),
-    "padding_share": Metric("share", "lower", "padding among all tokens forwarded in training, probes included"),
-    "probe_tokens": Metric("tokens", None, "non-padding tokens forwarded for probes"),
-    "peak_memory_bytes": Metric("B", "lower", "peak memory of the training process or device"),
-    "gpu_utilization_percent": Metric("%", None, "median NVML utilization over the run"),
-    "gpu_memory_used_bytes": Metric("B", "lower", "median NVML memory in use over the run"),
-    "cpu_utilization_percent": Metric("%", None, "median CPU use of the process; 100 = one core"),
-    "energy_joules": Metric("J", "lower", "energy drawn by the device during training"),
-    "mmlu/acc": Metric("share", "higher", "accuracy over all questions"),
-    "win_rate": Metric("%", "higher", "share of pairs in which a judge prefers our answer"),
-}
-
-OF_TRAINING = tuple(name for name in METRICS if "/" not in name and name != "win_rate")
-
-
-def metric(name: str) -> Metric:
-    """Look a metric up; `mmlu/acc/<subject>` and `win_rate/<judge>` share their family's entry."""
-    parts = name.split("/")
-    for end in range(len(parts), 0, -1):
-        found = METRICS.get("/".join(parts[:end]))
-        if found:
-            return found
-    return Metric("", "higher" if name.endswith("/acc") else None, name)
-
-
 def measured(value: float, unit: str, **extra: Any) -> dict[str, Any]:
-    """Word a measurement."""
+    """Return a measurement as an entry of measurements.json."""
     return {"value": value, "unit": unit, **extra}
 
 
 def not_measured(unit: str, reason: str) -> dict[str, Any]:
-    """Word a figure that could not be measured: null and why, never 0."""
+    """Return the entry of a figure that could not be measured: null and why, never 0."""
     return {"value": None, "unit": unit, "reason": reason}
 
 
@@ -118,6 +76,11 @@ def read_json(path: Path) -> Any:
 def _again(path: Path) -> str:
     """Say how a broken file comes back; the whole suite's folder is never the one to delete."""
     return "'bench run' writes it again" if path.name == "suite.json" else "delete its folder to make it again"
+
+
+def write_metrics(folder: Path, metrics: Iterable[Metric]) -> None:
+    """Write what a job's figures are."""
+    write_json(folder / "metrics.json", describe(metrics))
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -202,6 +165,17 @@ class Job:
     def scores(self) -> dict[str, dict[str, Any]]:
         path = self.path / "scores.json"
         return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the job's figures are, as it describes them; empty in a record older than such descriptions."""
+        path = self.path / "metrics.json"
+        return {name: from_dict(name, value) for name, value in (read_json(path) if path.exists() else {}).items()}
+
+    def metric(self, name: str) -> Metric:
+        """Return what one of the job's figures is."""
+        unit = str({**self.scores, **self.measurements}.get(name, {}).get("unit", ""))
+        return find(name, self.metrics) or undescribed(name, unit)
 
     @cached_property
     def stopping(self) -> dict[str, Any]:

@@ -137,8 +137,12 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 def _mark_shared(measurements: dict[str, Any]) -> dict[str, Any]:
     """Mark what other workers on the same machine have slowed down."""
-    for name in ("training_seconds", "probe_seconds", "cpu_utilization_percent", "energy_joules"):
-        measurements.get(name, {})["shared_machine"] = True
+    from bench.train import run_log
+
+    for metric in run_log.metrics():
+        # Its own peak of memory is a process's whatever others do.
+        if metric.kind == "cost" and metric.unit != "B" and metric.name in measurements:
+            measurements[metric.name]["shared_machine"] = True
     return measurements
 
 
@@ -146,8 +150,8 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     """Make an adapter by other means than the shared loop, and write what a training job writes of it."""
     from bench.recipes import RECIPES, Making
     from bench.recipes.steps import Steps
+    from bench.train import run_log
     from bench.train.loop import Run
-    from bench.train.run_log import save_adapter
 
     kind = RECIPES[job.settings["recipe"]]
     policy = context.base(context.suite.model, job.inputs.get("pretrained"))
@@ -175,10 +179,9 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
                 measurements = _mark_shared(measurements)
         else:
             scores = steps.scores("held_out") | steps.scores("train")
-            units = {name: record.metric(name).unit for name in record.OF_TRAINING}
-            measurements = {name: record.not_measured(unit, kind.untrained) for name, unit in units.items()}
+            measurements = run_log.not_measured(kind.untrained)
             measurements["recipe_seconds"] = record.measured(seconds, "s")
-        difference = save_adapter(policy, run.datasets, folder)
+        difference = run_log.save_adapter(policy, run.datasets, folder)
     finally:
         policy.detach()
         if kind.untrained is None:
@@ -186,6 +189,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
     record.write_json(folder / "measurements.json", measurements)
     record.write_json(folder / "scores.json", scores)
+    record.write_metrics(folder, run_log.metrics())
     record.write_json(folder / "data.json", run.datasets.facts())
 
 
@@ -218,10 +222,12 @@ def _compute_row_optimum(job: JobSpec, context: WorkerContext, folder: Path) -> 
 
 def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     """Take over the adapter that a job of another suite in the same results folder trained."""
+    from bench.train import run_log
+
     shutil.copytree(inputs.adopted(job, context.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
     reason = f"trained by another suite: {job.labels['method']}"
-    measurements = {name: record.not_measured(record.metric(name).unit, reason) for name in record.OF_TRAINING}
-    record.write_json(folder / "measurements.json", measurements)
+    record.write_json(folder / "measurements.json", run_log.not_measured(reason))
+    record.write_metrics(folder, run_log.metrics())
 
 
 def _lm_eval(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -230,10 +236,11 @@ def _lm_eval(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     settings = context.suite.evaluation.lm_eval
     assert settings is not None
     policy = context.policy_of(job)
-    scores, rows = lm_eval.ask(policy, settings, context.mirror, context.say)
+    scores, rows, metrics = lm_eval.ask(policy, settings, context.mirror, context.say)
     _write_rows(folder, rows)
     record.write_json(folder / "data.json", lm_eval.facts(policy, settings, context.mirror, rows))
     record.write_json(folder / "scores.json", scores)
+    record.write_metrics(folder, metrics)
 
 
 def _generate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -273,6 +280,7 @@ def _judge(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     )
     _write_rows(folder, rows)
     record.write_json(folder / "scores.json", scores)
+    record.write_metrics(folder, [win_rate.metric(settings.judge)])
     for name, score in scores.items():
         if score["value"] is None:
             # Failed, not complete: the next run asks only for the pairs that are missing.

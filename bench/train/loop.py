@@ -25,7 +25,7 @@ from bench.models.policy import Policy
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint
+from bench.train import budget, checkpoint, run_log
 from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
@@ -358,6 +358,7 @@ class Trainer:
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
+        record.write_metrics(folder, run_log.metrics())
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}

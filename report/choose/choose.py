@@ -18,7 +18,7 @@ from report.analysis.tables import Recipe, Tables
 from report.analysis.toy import is_toy
 from report.choose.choice import Candidate, Choice, shown
 from report.choose.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
-from report.choose.figures import LAMBDA, Origin, named_figures, values_by_seed
+from report.choose.figures import LAMBDA, Named, Origin, named_figures, short_names, values_by_seed
 from report.choose.parser import parse, wrong
 
 ENOUGH_SEEDS = 10
@@ -42,7 +42,7 @@ class _Choosing:
         known = named_figures(tables)
         for figure in expression.figures:
             if figure.name not in known:
-                raise wrong(expression.text, figure.at, unknown_name("figure", figure.name, known))
+                raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
         self.named = {figure.name: known[figure.name] for figure in expression.figures}
         self.origins = {
             recipe.key: {
@@ -167,6 +167,14 @@ class _Checked:
     candidate: Candidate
     goal: Floats
     allowed: Truths
+
+
+def _no_such(name: str, tables: Tables, known: Mapping[str, Named]) -> str:
+    """Word the error for a name that no figure has, or that several could mean."""
+    meant = short_names(tables).get(name, [])
+    if meant:
+        return f"{name} could be {' or '.join(tables.metric(one).choose_name for one in meant)}; name one"
+    return unknown_name("figure", name, known)
 
 
 def _wins(checked: list[_Checked], maximize: bool) -> tuple[list[float], float]:

@@ -7,9 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from bench.records.record import SuiteRecord
-from report.analysis.load import OBJECTIVES, Results, Run, is_accuracy, is_win_rate
-
-DERIVED = ("gap_", "ideal_distance", "best_seen_", "relative_", *(f"f_{name}/" for name in OBJECTIVES))
+from report.analysis.load import Results, Run
 
 
 class Where:
@@ -25,9 +23,10 @@ class Where:
 
     def behind(self, results: Results, run: Run, figure: str) -> str:
         """Return the link to the file that holds a run's figure, or what it is derived from."""
-        if is_accuracy(figure) or is_win_rate(figure):
+        kind = results.metric(figure).kind
+        if kind == "score":
             jobs = results.evaluation_jobs(run.id)
             job = next((one for one in jobs if one.complete and figure in one.scores), None)
             return self.file(job.id, "scores.json") if job is not None else ""
-        name = "scores.json" if figure.startswith(DERIVED) else "measurements.json"
+        name = "scores.json" if kind == "objective" else "measurements.json"
         return self.file(run.id, name) or self.file(run.id, "spec.json")

@@ -129,22 +129,6 @@ def test_a_figure_has_a_value_or_a_reason() -> None:
     assert record.not_measured("J", "no meter") == {"value": None, "unit": "J", "reason": "no meter"}
 
 
-@pytest.mark.parametrize(
-    ("name", "unit", "better"),
-    [
-        ("f_dpo/held_out", "nats", "lower"),
-        ("mmlu/acc", "share", "higher"),
-        ("mmlu/acc/anatomy", "share", "higher"),
-        ("win_rate/rule", "%", "higher"),
-        ("world_questions/acc", "", "higher"),
-        ("something/else", "", None),
-    ],
-)
-def test_metrics_are_looked_up_by_family(name: str, unit: str, better: str | None) -> None:
-    found = record.metric(name)
-    assert (found.unit, found.better) == (unit, better)
-
-
 def test_dpo_losses_by_hand() -> None:
     """β = 0.5. Pair 1: h = 0.5 ((−1 − −2) − (−3 − −2)) = 1 → log(1 + e^−1). Pair 2 at the reference: log 2."""
     policy = {"chosen": [-1.0, -5.0], "rejected": [-3.0, -6.0]}

@@ -191,7 +191,7 @@ def test_pairs_are_drawn_alike_for_both_recipes(new_writer: Any, fill_suite: Any
     assert choice.best is not None
     expected = binom.sf(5, 10, 0.6) + 0.5 * binom.pmf(5, 10, 0.6)
     assert choice.best.wins == pytest.approx(expected, abs=0.03)
-    assert choice.resampled == ("10 judged pairs (win_rate/rule)",)
+    assert choice.resampled == ("10 judged pairs of win_rate/rule",)
     assert any(note.startswith("1 seed, fewer than 3") for note in choice.notes)
 
 
