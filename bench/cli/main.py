@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from bench.run.execute import Summary
     from bench.suite.suite import Experiment
 
+EXIT_CODES = {
+    0: "good",
+    1: "a job failed (the line on the screen names it, its `log.txt` has the traceback), or `compare` found a regression",
+    2: "bad input: suite, data, model or option",
+    3: "`compare` cannot tell: too few seeds, missing runs, or figures that do not compare",
+    70: "an internal error",
+    130: "interrupted, checkpoint kept: the same command goes on",
+}
+
 app = typer.Typer(
     name="bench",
     help="Choose a post-training recipe by measuring what each one gains, forgets and costs.",

@@ -23,7 +23,7 @@ class Method(Frozen):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """A method or recipe, ours or another package's: see [methods](#methods-and-recipes)."""
+    """A method or a recipe, ours or another package's."""
     label: str | None = None
     """The name shown; needed where a method stands twice."""
     lambdas: tuple[Share, ...] | None = None
@@ -95,7 +95,7 @@ class Suite(TrainingParts, Experiment):
     order: Literal["sft_dpo", "dpo_sft"] = "sft_dpo"
     """Of Sequential's two phases."""
     methods: tuple[Method, ...] = Field(min_length=1)
-    """What is compared: names, or entries with the keys below."""
+    """What is compared: names alone, or entries with the keys below."""
     lambdas: tuple[Share, ...] = Field(min_length=1)
     """λ, the weight of DPO, each from 0 to 1; Sequential gives DPO this share of its steps."""
     phases: tuple[tuple[Positive, Positive], ...] | None = None

@@ -152,7 +152,7 @@ class ToySuite(Experiment):
     order: Literal["sft_dpo", "dpo_sft"] = "dpo_sft"
     """Of Sequential's two phases."""
     methods: tuple[ToyMethod, ...] = Field(min_length=1)
-    """What is compared: names, or entries with the keys below; methods of steps only."""
+    """What is compared: names alone, or entries with the keys below; recipes make adapters, which a toy has none of."""
     lambdas: tuple[Share, ...] = Field(min_length=1)
     """λ, the weight of DPO, each from 0 to 1; Sequential gives DPO this share of its steps."""
 
