@@ -312,27 +312,40 @@ class LmEval(Frozen):
     """Ask lm-eval tasks; `limit` is questions per subject. `preflight.py` checks that lm-eval knows them."""
 
     tasks: tuple[str, ...] = ("mmlu",)
+    """lm-eval's tasks, groups or tags (`lm-eval ls tasks` lists them), or `world_questions`; an unknown one is refused
+    before anything is loaded."""
     shots: Annotated[int, Field(ge=0)] = 1
+    """Solved examples before the question; questions that share them share most of their work."""
     limit: Positive | None = None
+    """Questions a subject; `null` is all."""
     chat_template: bool = False
+    """`true` asks in the model's chat template, the shots as turns of a conversation."""
     batch_size: Positive = 8
+    """Rows at once."""
 
 
 class Generation(Frozen):
     """Set how answers are sampled; temperature 0 is greedy."""
 
     max_new_tokens: Positive = 128
+    """Tokens of an answer, at most."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
+    """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Sample from the most likely tokens that hold this share of the probability."""
     seed: int = 0
+    """Of the draws."""
     batch_size: Positive = 16
+    """Prompts at once."""
 
 
 class Price(Frozen):
     """Give what an endpoint asks for a million tokens, in US dollars."""
 
     input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    """US dollars a million tokens of prompts."""
     output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    """US dollars a million tokens of replies."""
 
 
 class Judge(Frozen):
@@ -344,19 +357,38 @@ class Judge(Frozen):
     """
 
     kind: Literal["openai", "local", "rule", "replay"]
+    """`openai`: any OpenAI-compatible endpoint; `local`: a model on this machine that scores the two labels; `rule`:
+    right and courteous, for the built-in world only; `replay`: the replies of an earlier judging."""
     configuration: str = "weighted_alpaca_eval_gpt4_turbo"
+    """alpaca-eval's prompt and parser: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
+    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call)."""
     model: str | None = None
+    """Instead of the configuration's own, which for those two is retired; of `replay`: whose replies, where a journal
+    holds those of several."""
     local_model: Model | None = None
+    """The model of `local`."""
     journal: str | None = None
+    """Of `replay`: a journal.jsonl, or a folder with some below it, such as `results/SUITE`."""
     base_url: str | None = None
+    """Another endpoint than OpenAI's; it must carry no key."""
     key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself never stands in a suite."""
     orders: Literal["both", "single"] = "both"
+    """`both`: each pair in both orders; `single`: in one, drawn at random."""
     concurrency: Positive = 8
+    """Requests in flight."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds to wait for one request."""
     first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before a failed request is tried again; each further pause is about twice as long, unless the endpoint
+    says how long."""
     max_unjudged_share: Share = 0.0
+    """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    came; `null` for none."""
     price: Price | None = None
+    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own."""
 
     @field_validator("base_url")
     @classmethod
@@ -390,12 +422,17 @@ class WinRate(Frozen):
     """Compare generated answers with the chosen answers of the preference test split."""
 
     prompts: Positive
+    """Held-out pairs to judge for each policy."""
     generation: Generation = Generation()
+    """How answers are sampled."""
     judge: Judge
+    """Who prefers."""
 
 
 class Evaluation(Frozen):
     """Choose the evaluations; one left out is not run."""
 
     lm_eval: LmEval | None = None
+    """Questions asked through lm-eval: its figures to the last digit, from fewer tokens."""
     win_rate: WinRate | None = None
+    """Generated answers against the chosen answers of held-out pairs, by a judge."""
