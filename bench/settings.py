@@ -28,7 +28,7 @@ Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number
 
 
 class Frozen(BaseModel):
-    """Be immutable and refuse unknown keys."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -251,7 +251,7 @@ class Objectives(Frozen):
 
 
 class TrainingParts(Frozen):
-    """Hold the parts of a suite that a training job reads."""
+    """The parts of a suite that a training job reads."""
 
     model: Model
     """The base model, the same for every run."""

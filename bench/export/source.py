@@ -18,7 +18,7 @@ from bench.suite.suite import suite_folder
 
 @dataclass(frozen=True)
 class Source:
-    """Hold a job whose weights are at hand, and what its base model is.
+    """A job whose weights are at hand, and what its base model is.
 
     Attributes:
         pretrained: the folder of the pre-training job that made the base model; None for every other base.

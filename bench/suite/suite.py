@@ -65,7 +65,7 @@ def refuse_equal_labels(methods: Sequence[Method]) -> None:
 
 
 class Experiment(Frozen, ABC):
-    """Hold what every suite has, whether it trains language models (`Suite`) or a toy problem (`toy.ToySuite`)."""
+    """What every suite has, whether it trains language models (`Suite`) or a toy problem (`toy.ToySuite`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """The folder of its results: letters, digits, `_`, `-` and `.`."""
@@ -88,7 +88,7 @@ class Experiment(Frozen, ABC):
 
 
 class Suite(TrainingParts, Experiment):
-    """Hold one experiment: which methods, at which λ and seeds, on which model and data, judged how."""
+    """One experiment: which methods, at which λ and seeds, on which model and data, judged how."""
 
     reference: Reference = Reference()
     """The policy that DPO compares with, one for the whole suite."""

@@ -143,7 +143,7 @@ class ToyMethod(Method):
 
 
 class ToySuite(Experiment):
-    """Hold one toy experiment: which methods, at which λ, on which problem, for how many steps."""
+    """One toy experiment: which methods, at which λ, on which problem, for how many steps."""
 
     problem: Problem
     """The two objectives: f_DPO (Eq. 1) and f_SFT (Eq. 4) of softmax policies over two answers each."""

@@ -37,7 +37,7 @@ class Measured:
 
 
 def missing(reason: str) -> Measured:
-    """Word a figure that is not there."""
+    """Return a figure that is missing, with the reason."""
     return Measured(None, reason or "no reason on record")
 
 
