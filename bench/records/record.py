@@ -286,7 +286,7 @@ class SuiteRecord:
         if not self.passed_over:
             return ""
         names = ", ".join(one.name for one in self.passed_over)
-        return f"These are the records of the folder {self.folder.name}; {names} holds the same suite and was not read."
+        return f"These are the records of the folder {self.folder.name}. Archives of the same suite, not read: {names}."
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
