@@ -320,7 +320,7 @@ class Judge(Frozen):
         if self.kind == "local" and self.local_model is None:
             raise ValueError("kind 'local' needs 'local_model'")
         if self.kind == "replay" and self.journal is None:
-            raise ValueError("kind 'replay' needs 'journal': a journal.jsonl, or a folder with some below it")
+            raise ValueError("kind 'replay' needs 'journal': a journal.jsonl, or a folder or archive with some in it")
         return self
 
 
