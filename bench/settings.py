@@ -368,7 +368,7 @@ class Judge(Frozen):
     local_model: Model | None = None
     """The model of `local`."""
     journal: str | None = None
-    """Of `replay`: a journal.jsonl, or a folder with some below it, such as `results/SUITE`."""
+    """Of `replay`: a journal.jsonl, or a folder or .bench archive with some in it, such as `results/SUITE`."""
     base_url: str | None = None
     """Another endpoint than OpenAI's; it must carry no key."""
     key_variable: str = "OPENAI_API_KEY"
@@ -414,7 +414,7 @@ class Judge(Frozen):
         if self.kind == "local" and self.local_model is None:
             raise ValueError("kind 'local' needs 'local_model'")
         if self.kind == "replay" and self.journal is None:
-            raise ValueError("kind 'replay' needs 'journal': a journal.jsonl, or a folder with some below it")
+            raise ValueError("kind 'replay' needs 'journal': a journal.jsonl, or a folder or archive with some in it")
         return self
 
 

@@ -30,6 +30,12 @@ class Source:
     pretrained: Path | None
 
     @property
+    def folder(self) -> Path:
+        """The job's folder with its weights, which no archive has."""
+        assert isinstance(self.job.path, Path)
+        return self.job.path
+
+    @property
     def base_name(self) -> str:
         """What goes into adapter_config.json: a hub id, a folder, or a name that no hub or folder can have."""
         if self.model.source == "hub":
@@ -64,7 +70,7 @@ def find(results: Path, wanted: str) -> Source:
         raise _no_weights(suite, job)
     model = Model.model_validate(suite.info["suite"]["model"])
     pretrained = job.spec["inputs"].get("pretrained")
-    folder = suite.path / "jobs" / pretrained if pretrained else None
+    folder = suite.folder / "jobs" / pretrained if pretrained else None
     if folder is not None and not (folder / "model").is_dir():
         raise _no_weights(suite, suite.jobs[str(pretrained)])
     _check_base(model, job)
