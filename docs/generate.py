@@ -237,10 +237,11 @@ def metrics_table(described: Iterable[Metric]) -> str:
 
 def direction(metric: Metric) -> tuple[str, str, str, str]:
     """Tell a figure's unit, better direction, range and gate."""
-    low, high = (("" if end is None else f"{end:g}") for end in (metric.low, metric.high))
+    ends = {"minimum": metric.low, "maximum": metric.high}
+    allowed = bounds({name: end for name, end in ends.items() if end is not None})
     tolerance = f"{metric.tolerance:.0%}" if metric.relative else f"{metric.tolerance:g}"
     gate = ("yes" if metric.gate else "no") + (f", {tolerance}" if metric.tolerance else "")
-    return metric.unit, metric.better or "neither", f"{low} to {high}" if low or high else "any", gate
+    return metric.unit, metric.better or "neither", " ".join(allowed) or "any", gate
 
 
 # ---- commands --------------------------------------------------------------------------------------------------------
