@@ -66,7 +66,7 @@ class Registry(Mapping[str, T]):
         return len(self._points)
 
     def unknown(self, name: str) -> str:
-        """Word the error for a name that is not in the table."""
+        """Return the error message for a name that is not in the table."""
         return unknown_name(self.kind, name, self)
 
     def origin(self, name: str) -> Origin | None:

@@ -81,7 +81,7 @@ class Judge(Protocol):
 
 
 def label_completion(logprobs: Mapping[str, float]) -> dict[str, Any]:
-    """Word labels' log-probabilities as the completion that an OpenAI endpoint would give for one token."""
+    """Put labels' log-probabilities into the completion that an OpenAI endpoint would give for one token."""
     best = max(logprobs, key=logprobs.__getitem__)
     top = [{"token": token, "logprob": logprob} for token, logprob in logprobs.items()]
     token = {"token": best, "logprob": logprobs[best], "top_logprobs": top}

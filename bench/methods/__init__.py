@@ -1,6 +1,6 @@
 """The methods: which objectives does one optimizer step descend?
 
-A method is torch-free. The loop in `train.py` calls `choose` before a step and `observe` after it; everything a resumed
+A method is torch-free. The loop in `train/loop.py` calls `choose` before a step and `observe` after it; everything a resumed
 run needs to take the same steps is in `state`. To add one: a file beside this one and a line in `METHODS`, or an entry
 point in the group `bench.methods` of another package.
 """
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from bench.registry import Registry
+from bench.settings import Frozen
 
 
 class Objective(StrEnum):
@@ -71,10 +72,8 @@ class Setup:
 Probe = Callable[[Objective], float]
 
 
-class NoOptions(BaseModel):
+class NoOptions(Frozen):
     """Take no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def needs_nothing(_: Any) -> frozenset[Need]:
@@ -86,7 +85,7 @@ class Method(Protocol):
     """Decide which objectives one optimizer step descends.
 
     Attributes:
-        Options: a pydantic model of the keys a suite may give this method.
+        Options: a pydantic model of the keys a suite may give this method; a docstring below a field describes it.
         needs: what must be known before the run starts, given the options.
         batches_per_step: batches of each objective per step, in expectation, for the plan's estimate.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import InputError, unknown_name
-from bench.records.record import find_suites
+from bench.records.record import SuiteRecord, find_suites
 from report.analysis.load import Results
 from report.analysis.redraws import DRAWS, Redrawn, Redraws
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
@@ -222,10 +222,14 @@ def _explain(part: Part, look: Look) -> str:
 class Chosen:
     """Hold what a suite of a results folder came to: a choice, or why there is none."""
 
-    folder: Path
-    suite: str
+    record: SuiteRecord
     choice: Choice | None
     reason: str = ""
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.record.name
 
 
 def choose_all(results: Path, text: str) -> list[Chosen]:
@@ -239,13 +243,13 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
     problem: InputError | None = None
     for record in find_suites(results):
         if is_toy(record):
-            found.append(Chosen(record.path, record.name, None, "a toy suite; its report compares the methods"))
+            found.append(Chosen(record, None, "a toy suite; its report compares the methods"))
             continue
         try:
-            found.append(Chosen(record.path, record.name, choose(Tables(Results(record)), text)))
+            found.append(Chosen(record, choose(Tables(Results(record)), text)))
         except InputError as error:
             problem = error
-            found.append(Chosen(record.path, record.name, None, str(error)))
+            found.append(Chosen(record, None, str(error)))
     if not any(one.choice for one in found):
         raise problem or InputError(f"{results}: only toy suites here; --choose needs recipes of language models")
     return found

@@ -116,18 +116,19 @@ class Comparison:
 
 
 def compare(base: Path, candidate: Path, gate: Gate) -> Comparison:
-    """Compare two results folders, roots or single suites.
+    """Compare two results folders, roots or single suites, or archives.
 
     Raises:
         InputError: a folder is missing or holds no suite, or both have no suite in common.
     """
-    pairs, notes = _matched(find_suites(base), find_suites(candidate), gate)
+    found = find_suites(base), find_suites(candidate)
+    pairs, notes = _matched(*found, gate)
     if not pairs:
+        names = [", ".join(one.name for one in side) for side in found]
         raise InputError(
-            f"{base} and {candidate} have no suite in common: "
-            f"{', '.join(one.name for one in find_suites(base))} against "
-            f"{', '.join(one.name for one in find_suites(candidate))}; give two folders of the same suite"
+            f"{base} and {candidate} have no suite in common: {' against '.join(names)}; give two folders of the same suite"
         )
+    notes = (*notes, *dict.fromkeys(one.note for pair in pairs for one in pair if one.note))
     made = compare_sides([(read(ours), read(theirs)) for ours, theirs in pairs], gate)
     return Comparison(base, candidate, gate, made, notes)
 

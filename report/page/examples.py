@@ -34,11 +34,11 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
             cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
         rows.append(Row(tuple(cells)))
     judges = ", ".join(filter(None, map(judge_of, tables.scores))) or "none"
+    leads = "" if where.archive else " An answer leads to the file with all of them, whole."
     how = (
         f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with how far the judge "
         f"prefers each over the data's chosen answer (judge: {judges}). The records hold our own answers only: prompts and "
-        "reference answers stay in the data set. "
-        "An answer leads to the file with all of them, whole."
+        f"reference answers stay in the data set.{leads}"
     )
     columns = (Column("Prompt", numeric=False), *(Column(name, numeric=False, prose=True) for name in policies))
     return Text(how), Table("Answers side by side", columns, tuple(rows))

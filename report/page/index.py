@@ -36,14 +36,15 @@ def page(built: list[Built], root: Path) -> str:
     """Return index.html, whose folder is `root`."""
     suites = []
     for one in built:
-        undone = len(one.results.problems)
+        undone, record = len(one.results.problems), one.results.record
+        state = [f"{undone} of {len(record.info['jobs'])} jobs not complete"] if undone else []
         suites.append(
             {
                 "name": one.label,
                 "href": one.href(root),
                 "summary": one.headline,
                 "smoke": one.results.smoke,
-                "state": f"{undone} of {len(one.results.record.info['jobs'])} jobs not complete" if undone else "",
+                "state": " · ".join([*state, *([record.note] if record.note else [])]),
             }
         )
     return html.render_index(suites=suites, leaderboard=leaderboard(built, root))

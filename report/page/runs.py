@@ -222,7 +222,7 @@ def _evaluations(jobs: list[Job], where: Where) -> Table:
 
 
 def _figure_words(entry: dict[str, Any]) -> str:
-    """Word an entry of measurements.json or scores.json on one line."""
+    """Write an entry of measurements.json or scores.json on one line."""
     value = entry.get("value")
     if value is None:
         return f"not measured: {entry.get('reason') or 'no reason on record'}"

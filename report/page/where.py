@@ -16,10 +16,18 @@ class Where:
     def __init__(self, record: SuiteRecord, folder: Path) -> None:
         self.record, self.folder = record, folder
 
+    @property
+    def archive(self) -> tuple[tuple[str, str], ...]:
+        """The name of and the link to the archive that holds the records; nothing for records in a folder."""
+        return (("Records", self._link(self.record.archive)),) if self.record.archive else ()
+
     def file(self, job: str, name: str) -> str:
-        """Return the relative link to a job's file; "" where there is no such file."""
+        """Return the relative link to a job's file; "" where there is no such file, or where it lies in an archive."""
         path = self.record.path / "jobs" / job / name
-        return quote(Path(os.path.relpath(path, self.folder)).as_posix()) if path.exists() else ""
+        return self._link(path) if isinstance(path, Path) and path.exists() else ""
+
+    def _link(self, path: Path) -> str:
+        return quote(Path(os.path.relpath(path, self.folder)).as_posix())
 
     def behind(self, results: Results, run: Run, figure: str) -> str:
         """Return the link to the file that holds a run's figure, or what it is derived from."""

@@ -250,8 +250,8 @@ def test_a_suite_without_the_figure_stands_beside_the_others(new_writer: Any, fi
 
 def test_the_committed_records_can_be_chosen_from(tmp_path: Path) -> None:
     """Against the recipes' own numbers: among those that meet the conditions nobody has a higher win rate."""
-    folder = Path(__file__).parents[3] / "results" / "quickstart"
-    made = tables(folder)
+    archive = Path(__file__).parents[3] / "results" / "quickstart.bench"
+    made = tables(archive)
     choice = choose(made, "accuracy >= base - 1, maximize win_rate")
     base = made.results.score("base", "world_questions/acc").number
     allowed = {
