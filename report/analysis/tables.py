@@ -85,6 +85,16 @@ class Recipe:
         """Whether any seed's figure was measured while other workers used the machine."""
         return any(figures[name].shared for figures in self.figures.values() if name in figures)
 
+    def own_interval(self, name: str) -> tuple[float, float] | None:
+        """Return a score's interval over its questions or pairs if there is just one seed, on the scale of estimates."""
+        known = [
+            figures[name] for figures in self.figures.values() if name in figures and figures[name].value is not None
+        ]
+        if len(known) != 1 or known[0].interval is None:
+            return None
+        low, high = known[0].interval
+        return (math.log(low), math.log(high)) if known[0].log else (low, high)
+
     def standard_error(self, name: str) -> float:
         """Return the score's own standard error (over questions or pairs) if there is just one seed; NaN otherwise."""
         known = [

@@ -49,13 +49,17 @@ def over_recipes(recipe: Recipe, writes: Shown) -> Point | None:
     if not one.n:
         return None
     low, high, source = one.low, one.high, f"{one.n} seeds"
-    error = recipe.standard_error(name)
-    if not one.has_interval and not math.isnan(error):
-        low, high = one.mean - 1.96 * error, one.mean + 1.96 * error
+    if not one.has_interval and len(recipe.jobs) == 1:
         source = f"one seed, over its {writes.metric.item or 'outcome'}s"
+        low, high = recipe.own_interval(name) or _by_error(one.mean, recipe.standard_error(name))
     link = recipe.anchor if recipe.lambda_dpo is not None else ""
     value, low, high = (writes.value(each) for each in (one.mean, low, high))
     return Point(recipe.name, value, *_inside(writes, low, high), source, link, recipe.method)
+
+
+def _by_error(mean: float, error: float) -> tuple[float, float]:
+    """Return the normal 95 % interval of a score whose record has an error and no interval; NaN without either."""
+    return mean - 1.96 * error, mean + 1.96 * error
 
 
 def _inside(writes: Shown, low: float, high: float) -> tuple[float, float]:
