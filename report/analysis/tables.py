@@ -17,7 +17,7 @@ from bench.records.metrics import Metric
 from report.analysis import derived, tradeoff
 from report.analysis.comparable import Comparable
 from report.analysis.derived import combine
-from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
+from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, judge_of, missing
 from report.analysis.statistics import Estimate, estimate, paired
 
 RecipeKey: TypeAlias = "tuple[str, float | None]"
@@ -125,6 +125,14 @@ class Tables:
         if name == "utilization_increase_percent":
             return replace(self.results.metric(name), title=self.results.metric(self.utilization).title)
         return self.results.metric(name)
+
+    @property
+    def main_scores(self) -> tuple[str, ...]:
+        """The first score of each task, and every win rate: what a few words can hold."""
+        found: dict[str, str] = {}
+        for name in self.scores:
+            found.setdefault(name if judge_of(name) else name.split("/")[0], name)
+        return tuple(found.values())
 
     @cached_property
     def costs(self) -> tuple[str, ...]:
