@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from report.analysis import outcomes
 from report.analysis.load import Results
 from report.analysis.statistics import LEVEL, t_quantile
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page import charts
 from report.page.panels import INK, Drawer, Sketch
 from report.page.present import score_shown, score_title
@@ -42,7 +42,7 @@ class Point:
     series: str = ""
 
 
-def over_recipes(recipe: Recipe, writes: Shown) -> Point | None:
+def over_recipes(recipe: RecipeResults, writes: Shown) -> Point | None:
     """Estimate a score: Student-t over seeds from three on; below, over the pairs or questions of the one seed."""
     name = writes.metric.name
     one = recipe.estimate(name)
@@ -178,7 +178,7 @@ def by_subject(results: Results, of: str, score: str) -> BySubject:
     return found
 
 
-def differences(results: Results, recipe: Recipe, base: BySubject, score: str) -> list[Point]:
+def differences(results: Results, recipe: RecipeResults, base: BySubject, score: str) -> list[Point]:
     """Estimate the change of a score against the base model by subject, paired by question, in per cent of its unit.
 
     A question's change is its mean over the recipe's seeds; the interval is Student's t over the subject's questions. It
@@ -215,7 +215,7 @@ def _with_subjects(tables: Tables) -> tuple[str, BySubject] | None:
     return None
 
 
-def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> document.Figure | None:
+def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> document.Figure | None:
     """Draw each subject's change against the base model for a few recipes; the PNG goes to `folder`/subjects.png.
 
     None where the questions have no more than one subject, or the base model was not asked.
