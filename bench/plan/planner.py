@@ -12,11 +12,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.data import sources
-from bench.methods import METHODS, Need, Objective
+from bench.errors import InputError
+from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
 from bench.models.files import model_settings
 from bench.plan import identity
 from bench.plan.plan import Plan
@@ -27,7 +29,7 @@ from bench.settings import Judge
 from bench.suite.suite import Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
-from bench.train.stopping import uses_front, uses_optima
+from bench.train.stopping import targets
 
 
 def make(suite: Experiment, mirror: Path | None = None) -> Plan:
@@ -148,7 +150,7 @@ class _Planner:
             **beta,
             **own,
         }
-        tokens = self._tokens(labels, steps)
+        tokens = self._tokens((Phase(steps, objective),))
         return self._train(slug, role, labels, settings, inputs=inputs, prefix=prefix, steps=steps, tokens=tokens)
 
     def _row_optimum(self, objective: Objective, optimum: str, seed: int) -> str:
@@ -215,38 +217,37 @@ class _Planner:
         return self._job("adopt", "adopted", roles=("reference",), labels=labels, settings=settings, inputs=inputs)
 
     def _front(self, seed: int) -> list[JobSpec]:
-        """Return the ALRIGHT runs of a seed, which with the optima are the reference front that joint runs may stop at."""
+        """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at."""
         suite = self.suite
-        makers = [method for method in suite.methods if method.name == "alright"]
+        makers = [one for one in suite.methods if one.name in METHODS and METHODS[one.name].makes_front]
         return [self._run(method, one, seed) for method in makers for one in method.lambdas or suite.lambdas]
 
     def _stopping(self, method: Method, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
         """Return what the stopping rule adds to a run's settings and inputs; nothing where it does not apply."""
         stopping = self.suite.training.stopping
-        with_front = uses_front(stopping.rule, method.name)
-        if not with_front and not uses_optima(stopping.rule, method.name):
+        held_against = targets(stopping.rule, METHODS[method.name])
+        if not held_against:
             return {}, {}
-        front = stopping.front if with_front else None
+        front = stopping.front if Target.FRONT in held_against else None
         settings = {
             "rule": stopping.rule,
             "threshold": stopping.threshold,
             "front": front and [list(one) for one in front],
         }
-        from_runs = with_front and front is None
+        from_runs = Target.FRONT in held_against and front is None
         inputs = {f"front_{place}": job.id for place, job in enumerate(self._front(seed), 1)} if from_runs else {}
-        if from_runs or uses_optima(stopping.rule, method.name):
+        if from_runs or Target.OPTIMUM in held_against:
             inputs |= {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
         return {"stopping": settings}, inputs
 
     def _run(self, method: Method, lambda_dpo: float, seed: int) -> JobSpec:
         suite = self.suite
         kind = METHODS[method.name]
+        chosen = kind.Options.model_validate(method.options)
         options = options_of(kind, method.options)
-        order = [Objective(name) for name in suite.order.split("_")]
-        phase_steps = suite.phase_steps(lambda_dpo)
         optima = {objective: self._optimum(objective, seed) for objective in Objective}
         inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
-        needs = kind.needs(kind.Options.model_validate(method.options))
+        needs = kind.needs(chosen)
         if Need.OPTIMUM in needs:
             inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
         if Need.ROW_OPTIMUM in needs:
@@ -261,22 +262,49 @@ class _Planner:
             "lambda_dpo": lambda_dpo,
             **stopping,
         }
+        setup = self._setup(lambda_dpo, seed)
+        phases = kind.phases(setup, chosen)
+        own |= self._length(method.name, phases, setup)
         prefix = None
-        if method.name == "sequential":
-            own["phases"] = [[str(objective), phase_steps[objective]] for objective in order]
-            first = optima[order[0]]
-            # A schedule that looks at the run's length makes the optimum's first steps differ from this run's.
-            if suite.training.schedule == "constant" and 0 < phase_steps[order[0]] < suite.steps:
-                prefix = Prefix(first.id, phase_steps[order[0]])
-                self.plan.keep(prefix.job, prefix.step)
-        elif suite.training.budget == "tokens":
-            own["budget"] = {"tokens_of_phases": [[str(objective), phase_steps[objective]] for objective in order]}
-        else:
-            own["steps"] = suite.steps
-        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phase_steps, options)
+        # A schedule that looks at the run's length makes the optimum's first steps differ from this run's.
+        first = phases[0]
+        if first.alone and suite.training.schedule == "constant" and 0 < first.steps < suite.steps:
+            prefix = Prefix(optima[first.alone].id, first.steps)
+            self.plan.keep(prefix.job, prefix.step)
+        labels = _labels(
+            method.shown, method.name, lambda_dpo, seed, suite.order, suite.phase_steps(lambda_dpo), options
+        )
         slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
-        tokens = self._tokens(labels, suite.steps)
+        tokens = self._tokens(phases, kind.batches_per_step(lambda_dpo, chosen))
         return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
+
+    def _setup(self, lambda_dpo: float, seed: int) -> Setup:
+        first, second = (Objective(name) for name in self.suite.order.split("_"))
+        phase_steps = {Objective(name): steps for name, steps in self.suite.phase_steps(lambda_dpo).items()}
+        return Setup(lambda_dpo, self.suite.steps, seed, phase_steps, (first, second))
+
+    def _length(self, name: str, phases: tuple[Phase, ...], setup: Setup) -> dict[str, Any]:
+        """Return the settings that say how long a run is: its phases, and its steps or its tokens.
+
+        A run of the very phases that a budget of tokens is counted from has these tokens by itself.
+
+        Raises:
+            InputError: the phases do not add up to the run.
+        """
+        if sum(phase.steps for phase in phases) != setup.steps or any(phase.steps < 0 for phase in phases):
+            lengths = " + ".join(str(phase.steps) for phase in phases)
+            raise InputError(
+                f"methods: {name} declares phases of {lengths} steps, but a run has {setup.steps}; they must add up to it"
+            )
+        split = tuple(Phase(setup.phase_steps[objective], objective) for objective in setup.order)
+        made: dict[str, Any] = {}
+        if phases != (Phase(setup.steps),):
+            made["phases"] = [[phase.alone and str(phase.alone), phase.steps] for phase in phases]
+        if phases == split:
+            return made
+        if self.suite.training.budget == "tokens":
+            return made | {"budget": {"tokens_of_phases": [[str(phase.alone), phase.steps] for phase in split]}}
+        return made | {"steps": setup.steps}
 
     def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
         """Add a run that is not made by the shared loop."""
@@ -314,18 +342,20 @@ class _Planner:
         rows = 2 * batch.dpo * phase_steps["dpo"] + batch.sft * phase_steps["sft"]
         return rows * (limits.max_prompt_tokens + limits.max_answer_tokens)
 
-    def _tokens(self, labels: dict[str, Any], steps: int) -> int:
-        """Bound the tokens of a run: every row at its full length."""
+    def _tokens(self, phases: tuple[Phase, ...], per_step: Mapping[Objective, float] | None = None) -> int:
+        """Bound the tokens of a run: every row at its full length.
+
+        Args:
+            phases: the run's.
+            per_step: batches of each objective in a step of a phase that descends more than one.
+        """
         limits, batch = self.suite.data, self.suite.training.batch_size
         row = {
             Objective.DPO: batch.dpo * (limits.max_prompt_tokens + 2 * limits.max_answer_tokens),
             Objective.SFT: batch.sft * (limits.max_prompt_tokens + limits.max_answer_tokens),
         }
-        if labels["base_method"] == "sequential":
-            return sum(row[Objective(name)] * count for name, count in labels["phase_steps"].items())
-        kind = METHODS[labels["base_method"]]
-        per_step = kind.batches_per_step(labels["lambda_dpo"], kind.Options.model_validate(labels["options"]))
-        return round(steps * sum(row[objective] * share for objective, share in per_step.items()))
+        mixed = sum(row[objective] * share for objective, share in (per_step or {}).items())
+        return round(sum(phase.steps * (row[phase.alone] if phase.alone else mixed) for phase in phases))
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 

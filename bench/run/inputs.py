@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
-from bench.methods import Objective
+from bench.methods import METHODS, Objective, Target
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
-from bench.train.stopping import Rule, uses_front, uses_optima
+from bench.train.stopping import Rule, targets
 
 
 def reference_logps(job: JobSpec, context: WorkerContext) -> Any:
@@ -50,12 +50,13 @@ def rule(job: JobSpec, context: WorkerContext) -> Rule | None:
     logps = reference_logps(job, context)
     ends = {name: _end(context.job_folder(one), context.suite, logps) for name, one in compared.items()}
     optimum, front = {}, {}
-    if uses_optima(settings["rule"], job.labels["base_method"]):
+    held_against = targets(settings["rule"], METHODS[job.settings["method"]])
+    if Target.OPTIMUM in held_against:
         optimum = {objective: ends[f"optimum_{objective}"][objective] for objective in Objective}
     if settings["front"]:
         points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
         front = {f"point {place}": point for place, point in enumerate(points, 1)}
-    elif uses_front(settings["rule"], job.labels["base_method"]):
+    elif Target.FRONT in held_against:
         front = {job.inputs[name]: ends[name] for name in sorted(ends)}
     return Rule(settings["threshold"], optimum, front)
 

@@ -13,8 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from bench.errors import unknown_name
+from bench.methods import METHODS, Target
+from bench.recipes import RECIPES
 from bench.settings import Evaluation, Frozen, Positive, Reference, Share, TrainingParts
-from bench.train.stopping import uses_front
+from bench.train.stopping import targets
 
 
 class Method(Frozen):
@@ -28,9 +30,6 @@ class Method(Frozen):
 
     @model_validator(mode="after")
     def _known(self) -> Method:
-        from bench.methods import METHODS
-        from bench.recipes import RECIPES
-
         if self.name not in METHODS and self.name not in RECIPES:
             raise ValueError(unknown_name("method", self.name, [*METHODS, *RECIPES]))
         kind = METHODS[self.name] if self.name in METHODS else RECIPES[self.name]
@@ -115,8 +114,6 @@ class Suite(TrainingParts, Experiment):
 
     def _recipes_fit(self) -> None:
         """Refuse a recipe that cannot do the suite's reduction."""
-        from bench.recipes import RECIPES
-
         for method in self.methods:
             known = RECIPES[method.name].reductions if method.name in RECIPES else (self.objectives.reduction,)
             if self.objectives.reduction not in known:
@@ -126,12 +123,13 @@ class Suite(TrainingParts, Experiment):
                 )
 
     def _has_a_front(self) -> None:
-        """Refuse a stopping rule whose reference front comes from ALRIGHT runs that the suite does not make."""
-        stopping, names = self.training.stopping, [method.name for method in self.methods]
-        needs = any(uses_front(stopping.rule, name) for name in names)
-        if needs and stopping.front is None and "alright" not in names:
+        """Refuse a stopping rule whose reference front comes from runs that the suite does not make."""
+        stopping, kinds = self.training.stopping, [METHODS[one.name] for one in self.methods if one.name in METHODS]
+        needs = any(Target.FRONT in targets(stopping.rule, kind) for kind in kinds)
+        if needs and stopping.front is None and not any(kind.makes_front for kind in kinds):
+            makers = " or ".join(name for name, kind in METHODS.items() if kind.makes_front)
             raise ValueError(
-                "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
+                f"training.stopping: the reference front is made of the runs of {makers}; add {makers} to methods or give "
                 "training.stopping.front as a list of [f_DPO, f_SFT]"
             )
 

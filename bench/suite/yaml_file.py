@@ -190,8 +190,9 @@ def _dotted(at: Path_) -> str:
 
 
 def _parsed(message: str) -> Path_:
-    """Read the dotted key that a message starts with: "training.epochs: an epoch is ..."."""
-    return tuple(message.split(":")[0].split("."))
+    """Read the dotted key that a message starts with: "methods[1].threshold: it ends ..."."""
+    parts = re.findall(r"[^.\[\]]+", message.split(":")[0])
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 def _known_keys(root: type[Experiment], at: Path_) -> list[str]:

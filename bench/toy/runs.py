@@ -40,10 +40,17 @@ def _descend(theta: Sequence[float], gradient: Sequence[float], rate: float, dec
 
 
 def length(settings: Mapping[str, Any]) -> int:
-    """Return the steps of one run: T, or both phases of Sequential."""
-    if settings["method"] == "sequential":
-        return sum(int(steps) for _, steps in settings["phases"])
-    return int(settings["steps"])
+    """Return the steps of one run: those of the phases that its method declares."""
+    kind = METHODS[settings["method"]]
+    phases = kind.phases(_setup(settings, seed=0), kind.Options.model_validate(settings["options"]))
+    return sum(phase.steps for phase in phases)
+
+
+def _setup(settings: Mapping[str, Any], seed: int) -> Setup:
+    phase_steps = {Objective(name): steps for name, steps in settings["phases"]}
+    first, second = phase_steps
+    optimum = {objective: float(settings["problem"]["optimum"][objective]) for objective in Objective}
+    return Setup(settings["lambda_dpo"], settings["steps"], seed, phase_steps, (first, second), optimum)
 
 
 def _weighted(
@@ -117,15 +124,12 @@ def work(settings: dict[str, Any], folder: Path) -> None:
     pair = SoftmaxPair(dict(problem.features), problem.beta, theta_ref)
     kind = METHODS[settings["method"]]
     options = kind.Options.model_validate(settings["options"])
-    optimum = {objective: float(getattr(problem.optimum, objective)) for objective in Objective}
-    phase_steps = {Objective(name): steps for name, steps in settings["phases"]}
-    first, second = phase_steps
     rows: list[dict[str, Any]] = []
     path: list[dict[str, Any]] = []
     started = time.perf_counter()
     for seed in range(settings["seeds"]):
-        setup = Setup(settings["lambda_dpo"], settings["steps"], seed, phase_steps, (first, second), optimum)
-        run = descend(pair, kind(setup, options), settings, settings["points"] if seed == 0 else 0)
+        method = kind(_setup(settings, seed), options)
+        run = descend(pair, method, settings, settings["points"] if seed == 0 else 0)
         values = {f"f_{objective}": pair.value(objective, run.theta) for objective in Objective}
         taken = {str(objective): count for objective, count in run.taken.items()}
         rows.append({"seed": seed, "theta": list(run.theta), **values, "steps": taken})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,10 @@ class Trainer:
         setup = Setup(
             labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
         )
-        self.method = kind(setup, kind.Options.model_validate(labels["options"]))
-        self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
-        self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
+        options = kind.Options.model_validate(labels["options"])
+        self.method = kind(setup, options)
+        self.phases = kind.phases(setup, options)
+        self.phase_ends = set(accumulate(phase.steps for phase in self.phases))
         self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
         micro = self.settings.micro_batch_size or run.batch_size
         self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
@@ -173,12 +175,16 @@ class Trainer:
         from transformers import get_scheduler
 
         settings = self.settings
+        if not 0 <= phase < len(self.phases):
+            raise JobError(
+                f"the method chose phase {phase} at step {self.step + 1}, but declares {len(self.phases)} phases"
+            )
         self.phase = phase
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
         )
         name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
-        self.schedule = get_scheduler(name, self.optimizer, settings.warmup_steps, self.phase_lengths[phase])
+        self.schedule = get_scheduler(name, self.optimizer, settings.warmup_steps, self.phases[phase].steps)
 
     @torch.no_grad()
     def probe(self, objective: Objective) -> float:
@@ -286,7 +292,7 @@ class Trainer:
             self.log.begin()
             self.evaluate(both_splits=True)
             return
-        self.restore(checkpoint.load(found))
+        self.restore(checkpoint.load(found), own=found.is_relative_to(folder))
         self.log.resume(self.step)
 
     def note_step(self) -> None:
@@ -387,13 +393,15 @@ class Trainer:
             "random": checkpoint.random_state(self.policy.device),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], own: bool) -> None:
+        """Go on where a checkpoint was kept; one of another job's says nothing of this run's method."""
         self.step = state["step"]
         self.stopped = state["stopped"]
         self.policy.restore_adapter(state["adapter"])
         self.start_phase(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.method.restore(state["method"])
+        if own:
+            self.method.restore(state["method"])
         self.batches.restore(state["batches"])
         checkpoint.restore_random_state(state["random"], self.policy.device)

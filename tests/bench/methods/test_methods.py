@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from bench.errors import unknown_name
-from bench.methods import METHODS, Choice, Need, NoOptions, Objective, Setup, needs_nothing
+from bench.methods import METHODS, Choice, Need, Objective, Setup
 
 DPO, SFT = Objective.DPO, Objective.SFT
 
@@ -302,13 +302,6 @@ def test_an_unknown_method_is_told_the_nearest_name() -> None:
         unknown_name("method", "zzz", METHODS)
         == "unknown method 'zzz'; known: alright, dpo_with_sft, maxright, mix, sequential"
     )
-
-
-class Always:
-    """A method of another package: always DPO."""
-
-    Options: type[BaseModel] = NoOptions
-    needs = staticmethod(needs_nothing)
 
 
 def test_methods_import_no_torch() -> None:

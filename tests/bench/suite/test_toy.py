@@ -78,7 +78,7 @@ MISTAKES = {
     ),
     "a threshold without phases": (
         ("backward: accumulate", "threshold: 0.1"),
-        "x.yaml:9: methods[1]: threshold: it ends a phase, and 'mix' has none; only sequential takes it",
+        "x.yaml:9: methods[1].threshold: it ends a phase, and 'mix' has only one; leave it out",
     ),
     "an unknown method": (
         ("[sequential,", "[sequentail,"),

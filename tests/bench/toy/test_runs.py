@@ -168,7 +168,8 @@ class Told:
 
 
 def settings(steps: int, **changes: Any) -> dict[str, Any]:
-    made = {"problem": problem().model_dump(), "method": "alright", "steps": steps, "threshold": None}
+    made = {"problem": problem().model_dump(), "method": "alright", "options": {}, "lambda_dpo": 0.5, "steps": steps}
+    made |= {"phases": [["dpo", 0], ["sft", steps]], "threshold": None}
     return made | {"learning_rate": 0.5, "weight_decay": 0.1} | changes
 
 
@@ -202,7 +203,7 @@ def test_a_threshold_ends_a_phase_and_not_the_run() -> None:
 
 
 def test_the_methods_are_the_shared_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With MAXRIGHT's tie-break and ALRIGHT's draw turned around in `bench.methods`, the toy's runs turn around too."""
+    """With every method's choice turned to SFT in `bench.methods`, the toy's runs turn too."""
     seen = []
     for name, kind in METHODS.items():
         monkeypatch.setattr(

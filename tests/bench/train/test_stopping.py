@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.methods import Objective
+from bench.methods import METHODS, Objective, Target
 from bench.plan import planner
 from bench.records import record
 from bench.run import handlers, inputs
 from bench.run.context import WorkerContext
 from bench.suite import yaml_file
 from bench.suite.suite import Suite
-from bench.train.stopping import Rule, uses_front, uses_optima
+from bench.train.stopping import Rule, targets
 
 DPO, SFT = Objective.DPO, Objective.SFT
 
@@ -69,12 +69,11 @@ def test_dominates_does_not_stop_for_one_objective() -> None:
 
 def test_who_is_compared_with_what() -> None:
     """Sequential with nothing; ALRIGHT, which makes the front, with the optima alone, and only under `authors`."""
-    names = ("sequential", "alright", "mix", "maxright")
-    assert [uses_front("authors", name) for name in names] == [False, False, True, True]
-    assert [uses_front("dominates", name) for name in names] == [False, False, True, True]
-    assert [uses_optima("authors", name) for name in names] == [False, True, True, True]
-    assert not any(uses_optima("dominates", name) for name in names)
-    assert not any(uses_front("none", name) or uses_optima("none", name) for name in names)
+    sequential, alright, mix = (METHODS[name] for name in ("sequential", "alright", "mix"))
+    both, front, optimum = frozenset(Target), {Target.FRONT}, {Target.OPTIMUM}
+    assert [targets("authors", kind) for kind in (sequential, alright, mix)] == [set(), optimum, both]
+    assert [targets("dominates", kind) for kind in (sequential, alright, mix)] == [set(), set(), front]
+    assert not any(targets("none", kind) for kind in METHODS.values())
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
