@@ -57,3 +57,28 @@ class TooShort(MixThenDpo):
     @staticmethod
     def phases(setup: Setup, options: NoOptions) -> tuple[Phase, ...]:
         return (Phase(1), Phase(2))
+
+
+class Mgda(Method):
+    """Descend the shortest vector between both gradients (MGDA for two objectives, arXiv 1810.04650, Algorithm 1).
+
+    Its weight of DPO is (|g_S|² − g_D·g_S) / (|g_D|² + |g_S|² − 2 g_D·g_S), cut to [0, 1].
+    """
+
+    @staticmethod
+    def batches_per_step(lambda_dpo: float, options: NoOptions) -> dict[Objective, float]:
+        return {Objective.DPO: 1.0, Objective.SFT: 1.0}
+
+    def choose(self, step: int, probe: Probe) -> Choice:
+        found = probe.gradients()
+        dpo, sft = (found.norms[objective] ** 2 for objective in (Objective.DPO, Objective.SFT))
+        weight = min(1.0, max(0.0, (sft - found.dot) / (dpo + sft - 2 * found.dot)))
+        return Choice({Objective.DPO: weight, Objective.SFT: 1 - weight})
+
+
+class SteepestFirst(Mgda):
+    """Descend the objective with the longer gradient."""
+
+    def choose(self, step: int, probe: Probe) -> Choice:
+        norms = probe.gradients().norms
+        return Choice({max(Objective, key=norms.__getitem__): 1.0})

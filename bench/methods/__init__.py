@@ -94,7 +94,29 @@ class Setup:
     batch_optimum: Callable[[Objective], float] | None = None
 
 
-Probe = Callable[[Objective], float]
+@dataclass(frozen=True)
+class Gradients:
+    """Hold how the gradients of both objectives lie to each other, each taken on the batch that the step then descends.
+
+    Attributes:
+        dot: their inner product.
+        norms: their Euclidean norms.
+        losses: both objectives on these batches.
+    """
+
+    dot: float
+    norms: Mapping[Objective, float]
+    losses: Mapping[Objective, float]
+
+
+class Probe(Protocol):
+    """Look before a step is chosen. What is looked at is the next batch, which the step then descends; the run is charged."""
+
+    def __call__(self, objective: Objective) -> float:
+        """Evaluate an objective, without a graph."""
+
+    def gradients(self) -> Gradients:
+        """Take the gradients of both objectives; a step on a weighted sum of them goes back through no graph again."""
 
 
 class NoOptions(BaseModel):
@@ -133,7 +155,7 @@ class Method(Protocol):
         """Say how many batches of each objective a step descends, in expectation, for the plan's estimate of tokens."""
 
     def choose(self, step: int, probe: Probe) -> Choice:
-        """Choose what step `step` (from 1) descends; `probe` evaluates an objective on its next batch, without a graph."""
+        """Choose what step `step` (from 1) descends; `probe` looks at the objectives' next batches."""
 
     def observe(self, losses: Mapping[Objective, float]) -> None:
         """Learn the losses of the step just taken, as they were before the update."""

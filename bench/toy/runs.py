@@ -10,11 +10,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import add
+from operator import add, mul
 from pathlib import Path
 from typing import Any
 
-from bench.methods import METHODS, Method, Objective, Setup
+from bench.methods import METHODS, Gradients, Method, Objective, Setup
 from bench.records import record
 from bench.records.softmax_pair import Parameters, SoftmaxPair
 from bench.suite.toy import Problem
@@ -67,6 +67,25 @@ def _weighted(
     return losses, total
 
 
+@dataclass(frozen=True)
+class _Probe:
+    """Be what a method may look at before it chooses a step: objectives and gradients at θ, which are exact here."""
+
+    pair: SoftmaxPair
+    theta: Sequence[float]
+
+    def __call__(self, objective: Objective) -> float:
+        return self.pair.value(objective, self.theta)
+
+    def gradients(self) -> Gradients:
+        found = {objective: self.pair.value_and_gradient(objective, self.theta) for objective in Objective}
+        dpo, sft = (found[objective][1] for objective in (Objective.DPO, Objective.SFT))
+        norms = {Objective.DPO: math.hypot(*dpo), Objective.SFT: math.hypot(*sft)}
+        return Gradients(
+            math.fsum(map(mul, dpo, sft)), norms, {objective: value for objective, (value, _) in found.items()}
+        )
+
+
 @dataclass
 class Run:
     """Hold one run: where it ended, the thinned path there, its updates, and in how many each objective had a part."""
@@ -92,11 +111,8 @@ def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points:
         values = {f"f_{objective}": pair.value(objective, run.theta) for objective in Objective}
         run.path.append({"step": run.updates, "phase": phase, "theta": list(run.theta), **values})
 
-    def probe(objective: Objective) -> float:
-        return pair.value(objective, run.theta)
-
     for step in range(1, steps + 1):
-        choice = method.choose(step, probe)
+        choice = method.choose(step, _Probe(pair, run.theta))
         if points and (step % every == 1 or every == 1 or choice.phase != phase):
             keep()
         phase = choice.phase

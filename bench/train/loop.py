@@ -19,14 +19,14 @@ from torch import Tensor
 from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
-from bench.methods import METHODS, Choice, Objective, Setup
+from bench.methods import METHODS, Choice, Gradients, Objective, Setup
 from bench.models import held_out
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint
+from bench.train import budget, checkpoint, gradients
 from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
@@ -102,6 +102,17 @@ def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
         ) from error
 
 
+class _Probe:
+    """Be what a method may look at before it chooses a step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.gradients = trainer.gradients
+        self._evaluate = trainer.probe
+
+    def __call__(self, objective: Objective) -> float:
+        return self._evaluate(objective)
+
+
 class Trainer:
     """Hold a run's state between steps.
 
@@ -133,6 +144,7 @@ class Trainer:
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
         self.row: dict[str, Any] = {}
+        self.taken: dict[Objective, gradients.Taken] = {}
         self.collecting: Any = None
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
@@ -144,7 +156,7 @@ class Trainer:
         self.collecting.resume()
         self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
-        choice = self.method.choose(self.step + 1, self.probe)
+        choice = self.method.choose(self.step + 1, _Probe(self))
         if choice.phase != self.phase:
             self.start_phase(choice.phase)
         losses = self.descend(choice)
@@ -201,8 +213,45 @@ class Trainer:
         self.row.setdefault("probes", {})[str(objective)] = loss
         return loss
 
+    def gradients(self) -> Gradients:
+        """Take both objectives' gradients on their next batches, whole on every process; a step on them uses these again."""
+        started = self._now()
+        self.policy.model.train()
+        for objective in Objective:
+            if objective in self.taken:
+                continue
+            terms, tokens = [], 0
+            for part in self.parts(objective, self.batches.to_probe(objective)):
+                value, _, batch = self.losses.of(part)
+                self.accelerator.backward(value)
+                terms.append(value.detach())
+                tokens += batch.tokens
+                self.row["padding_tokens"] += batch.padding
+                del value
+            loss = self._gather({objective: terms})[objective]
+            self.taken[objective] = gradients.Taken(gradients.take_over(self.parameters), loss, tokens)
+        made = gradients.compared(self.taken)
+        norms = {str(objective): norm for objective, norm in made.norms.items()}
+        before = self.row.get("gradients", {}).get("seconds", 0.0)
+        self.row["gradients"] = {"dot": made.dot, "norms": norms, "seconds": before + self._now() - started}
+        return made
+
     def descend(self, choice: Choice) -> dict[Objective, float]:
         """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
+        taken, self.taken = self.taken, {}
+        reused = taken.keys() >= choice.weights.keys() and not choice.chosen_sft
+        for objective, one in taken.items():
+            of_step = reused and objective in choice.weights
+            self.row["tokens" if of_step else "probe_tokens"] += one.tokens
+        if taken and reused:
+            for objective in choice.weights:
+                self.batches.to_descend(objective)
+            gradients.put_back(self.parameters, taken, choice.weights)
+            return {objective: taken[objective].loss for objective in choice.weights}
+        return self._descend(choice)
+
+    def _descend(self, choice: Choice) -> dict[Objective, float]:
+        """Go forward and back through each weighted objective's batch."""
         self.policy.model.train()
         terms: dict[Objective, list[Tensor]] = {}
         chosen_terms: list[Tensor] = []

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from other_methods import Mgda
 
 from bench.errors import Interrupted
-from bench.methods import Objective
+from bench.methods import METHODS, Objective
 from bench.plan import planner
 from bench.records import record
 from bench.run.context import WorkerContext
@@ -23,6 +25,8 @@ from bench.train.loop import Run, train
 
 
 def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) -> None:
+    METHODS._points["mgda"] = EntryPoint("mgda", "other_methods:Mgda", METHODS.group)
+    METHODS._loaded["mgda"] = Mgda
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     rank = accelerator.process_index
@@ -36,6 +40,7 @@ def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) ->
     optima = {
         objective: record.read_json(context.job_folder(job.inputs[f"optimum_{objective}"]) / "scores.json")
         for objective in Objective
+        if f"optimum_{objective}" in job.inputs
     }
     run = Run(
         job,
