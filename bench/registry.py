@@ -15,9 +15,17 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, ConfigDict
+
 from bench.errors import unknown_name
 
 T = TypeVar("T")
+
+
+class NoOptions(BaseModel):
+    """Take no options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)

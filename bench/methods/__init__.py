@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from bench.registry import NoOptions as NoOptions
 from bench.registry import Registry
 
 
@@ -117,12 +118,6 @@ class Probe(Protocol):
 
     def gradients(self) -> Gradients:
         """Take the gradients of both objectives; a step on a weighted sum of them goes back through no graph again."""
-
-
-class NoOptions(BaseModel):
-    """Take no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Method(Protocol):

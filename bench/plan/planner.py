@@ -6,8 +6,7 @@
     train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
               └── checkpoint at the phase change ──────────► Sequential runs of the same seed
     both optima of a seed, or the reference ─► recipe             an adapter not made by the shared loop
-    base, reference, optima, runs ─► lm_eval
-                                  └► generate ─► judge
+    base, reference, optima, runs ─► stages of the evaluators, such as lm_eval, or generate ─► judge
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from typing import Any
 
 from bench.data import sources
 from bench.errors import InputError
+from bench.evaluators import Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
 from bench.models.files import model_settings
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
-from bench.records.spec import WITH_ADAPTER, JobSpec, Prefix
+from bench.records.spec import KINDS, WITH_ADAPTER, JobSpec, Prefix
 from bench.registry import options_of
-from bench.settings import Judge
 from bench.suite.suite import Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
@@ -360,46 +359,49 @@ class _Planner:
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def _evaluations(self) -> None:
+        evaluators = {name: one.stages() for name, one in self.suite.evaluation.chosen.items()}
+        _refuse_equal_kinds(evaluators)
         policies: list[JobSpec | None] = [
             None,
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
         ]
         for policy in policies:
-            self._evaluate(policy)
+            for stages in evaluators.values():
+                self._evaluate(policy, stages)
 
-    def _evaluate(self, policy: JobSpec | None) -> None:
-        """Add the evaluations of one policy; None is the base model."""
-        suite, of = self.suite, policy.id if policy else "base"
+    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...]) -> None:
+        """Add an evaluator's jobs for one policy; None is the base model."""
+        of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
-        inputs = {"pretrained": self.pretrained, "policy": policy.id if policy else None}
-        if suite.evaluation.lm_eval:
-            settings: dict[str, Any] = {
-                "model": self.model,
-                "lm_eval": suite.evaluation.lm_eval.model_dump(mode="json", exclude={"batch_size"}),
-            }
-            self._job("lm_eval", f"questions-{name}", labels={"of": of}, settings=settings, inputs=inputs)
-        win_rate = suite.evaluation.win_rate
-        if win_rate:
-            settings = {
-                "model": self.model,
-                "prompts": win_rate.prompts,
-                "generation": win_rate.generation.model_dump(mode="json"),
-                "data": identity.preference_settings(suite),
-            }
-            answers = self._job(
-                "generate", f"answers-{name}", labels={"of": of}, settings=settings, inputs=inputs, data=("preference",)
+        earlier: dict[str, str] = {}
+        for stage in stages:
+            settings = dict(stage.settings)
+            inputs = {"pretrained": self.pretrained, **earlier}
+            if stage.policy:
+                settings |= {"model": self.model} | identity.settings_of(self.suite, stage.data)
+                inputs["policy"] = policy.id if policy else None
+            job = self._job(
+                stage.kind,
+                f"{stage.slug or stage.kind}-{name}",
+                labels={"of": of, **stage.labels},
+                settings=settings,
+                inputs=inputs,
+                data=stage.data,
             )
-            judge = win_rate.judge
-            labels = {"of": of, "judge": _judge_name(judge)}
-            uses = {"pretrained": self.pretrained, "answers": answers.id}
-            self._job(
-                "judge",
-                f"judged-{name}",
-                labels=labels,
-                settings=identity.judge_settings(judge),
-                inputs=uses,
-                data=("preference",),
-            )
+            earlier[stage.name or stage.kind] = job.id
+
+
+def _refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
+    """Refuse two stages whose jobs could not be told apart by their kind."""
+    taken = dict.fromkeys(KINDS, "training")
+    for name, stages in evaluators.items():
+        for stage in stages:
+            if stage.kind in taken:
+                raise InputError(
+                    f"evaluation.{name}: its jobs are of the kind {stage.kind!r}, which those of {taken[stage.kind]} "
+                    "have already; its package must call them otherwise"
+                )
+            taken[stage.kind] = f"evaluation.{name}"
 
 
 def _labels(
@@ -425,9 +427,3 @@ def _labels(
 
 def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
-
-
-def _judge_name(judge: Judge) -> str:
-    from bench.evaluators.win_rate import judge_name
-
-    return judge_name(judge)

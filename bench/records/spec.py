@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 WITH_ADAPTER = ("train", "recipe", "adopt")
+# Kinds of jobs and what they are called; beside them stand those of the evaluators' stages.
+KINDS = {
+    "pretrain": "pre-training",
+    "train": "training",
+    "recipe": "made by recipes",
+    "adopt": "taken over from another suite",
+    "reference_logps": "reference log-probabilities",
+    "row_optimum": "the optima's losses row by row",
+    "toy": "toy runs",
+}
 
 
 @dataclass(frozen=True)

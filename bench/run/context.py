@@ -6,9 +6,11 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.evaluators import Evaluator, Stage
 from bench.records.spec import JobSpec
 from bench.settings import Model
 from bench.suite.suite import Experiment, Suite
@@ -39,6 +41,11 @@ class WorkerContext:
         """The suite of a job that trains or evaluates language models."""
         assert isinstance(self.experiment, Suite)
         return self.experiment
+
+    @cached_property
+    def evaluators(self) -> list[tuple[Evaluator, tuple[Stage, ...]]]:
+        """The suite's evaluators, each with its stages."""
+        return [(one, one.stages()) for one in self.suite.evaluation.chosen.values()]
 
     def job_folder(self, job_id: str) -> Path:
         return self.folder / "jobs" / job_id

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, Interrupted, JudgeError
+from bench.errors import BenchError, Interrupted
+from bench.evaluators import StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
 from bench.records import record
+from bench.records.metrics import describe
 from bench.records.spec import JobSpec
 from bench.run import inputs
 from bench.run.context import WorkerContext
@@ -23,6 +25,8 @@ from bench.settings import PerObjective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bench.data.tokens import Datasets
 
 
 def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
     status: dict[str, Any] = {"schema": record.SCHEMA, "outcome": record.COMPLETE}
     with _log_to(folder / "log.txt") as log:
         try:
-            KINDS[job.kind](job, context, folder)
+            KINDS.get(job.kind, _evaluate)(job, context, folder)
         except Interrupted as stop:
             status |= {"outcome": record.STOPPED, "error": "Interrupted", "message": str(stop)}
         except BenchError as error:
@@ -224,59 +228,45 @@ def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     record.write_json(folder / "measurements.json", measurements)
 
 
-def _lm_eval(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.evaluators import lm_eval
-
-    settings = context.suite.evaluation.lm_eval
-    assert settings is not None
-    policy = context.policy_of(job)
-    scores, rows = lm_eval.ask(policy, settings, context.mirror, context.say)
-    _write_rows(folder, rows)
-    record.write_json(folder / "data.json", lm_eval.facts(policy, settings, context.mirror, rows))
-    record.write_json(folder / "scores.json", scores)
-
-
-def _generate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.evaluators import generation
-
-    settings = context.suite.evaluation.win_rate
-    assert settings is not None
-    policy = context.policy_of(job)
-    datasets = context.datasets(policy.tokenizer, {}, settings.prompts)
-    prompts = [row.prompt for row in datasets.judged]
-    limit = context.suite.data.max_prompt_tokens
-    rows = generation.answer(policy, prompts, settings.generation, datasets.stop, limit, context.say)
-    _write_rows(folder, rows)
-
-
-def _judge(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.evaluators import win_rate
-    from bench.judges.requests import Pair
-
-    settings = context.suite.evaluation.win_rate
-    assert settings is not None
-    pretrained = job.inputs.get("pretrained")
-    tokenizer = context.base(context.suite.model, pretrained).tokenizer
-    datasets = context.datasets(tokenizer, {}, settings.prompts)
-    answers = record.read_jsonl(context.job_folder(job.inputs["answers"]) / "samples.jsonl")
-    pairs = [
-        Pair(id=row["id"], instruction=pair.prompt, ours=row["answer"], theirs=pair.chosen)
-        for row, pair in zip(answers, datasets.judged, strict=True)
-    ]
-    scores, rows = win_rate.judge(
-        pairs,
-        settings.judge,
-        folder,
-        lambda model: context.base(model, pretrained),
-        context.say,
-        others=lambda: context.folder.glob(win_rate.JOURNALS),
+def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
+    """Run a stage of an evaluator for one policy, and write down what came of it."""
+    evaluator, stages = next(
+        (one, stages) for one, stages in context.evaluators if job.kind in {stage.kind for stage in stages}
     )
-    _write_rows(folder, rows)
-    record.write_json(folder / "scores.json", scores)
-    for name, score in scores.items():
-        if score["value"] is None:
-            # Failed, not complete: the next run asks only for the pairs that are missing.
-            raise JudgeError(f"{name}: {score['reason']}; the same command asks again, only for the missing ones")
+    pretrained = job.inputs.get("pretrained")
+    names = [stage.name or stage.kind for stage in stages]
+    earlier = {name: job.inputs[name] for name in names if name in job.inputs}
+
+    def datasets(prompts: int) -> Datasets:
+        return context.datasets(context.base(context.suite.model, pretrained).tokenizer, {}, prompts)
+
+    outcome = evaluator.run(
+        job.kind,
+        StageContext(
+            folder=folder,
+            results=context.folder,
+            mirror=context.mirror,
+            max_prompt_tokens=context.suite.data.max_prompt_tokens,
+            policy=lambda: context.policy_of(job),
+            load=lambda model: context.base(model, pretrained),
+            datasets=datasets,
+            earlier={name: list(record.read_jsonl(_samples(context.job_folder(one)))) for name, one in earlier.items()},
+            tell=context.say,
+        ),
+    )
+    _samples(folder).unlink(missing_ok=True)
+    record.append_jsonl(_samples(folder), outcome.rows)
+    if outcome.facts is not None:
+        record.write_json(folder / "data.json", outcome.facts)
+    if outcome.scores:
+        record.write_json(folder / "metrics.json", describe(outcome.metrics))
+        record.write_json(folder / "scores.json", outcome.scores)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def _samples(folder: Path) -> Path:
+    return folder / "samples.jsonl"
 
 
 def _toy(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -286,11 +276,6 @@ def _toy(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     runs.work(job.settings, folder)
 
 
-def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
-    (folder / "samples.jsonl").unlink(missing_ok=True)
-    record.append_jsonl(folder / "samples.jsonl", rows)
-
-
 KINDS: dict[str, Callable[[JobSpec, WorkerContext, Path], None]] = {
     "pretrain": _pretrain,
     "train": _train,
@@ -298,8 +283,5 @@ KINDS: dict[str, Callable[[JobSpec, WorkerContext, Path], None]] = {
     "adopt": _adopt,
     "reference_logps": _compute_reference_logps,
     "row_optimum": _compute_row_optimum,
-    "lm_eval": _lm_eval,
-    "generate": _generate,
-    "judge": _judge,
     "toy": _toy,
 }

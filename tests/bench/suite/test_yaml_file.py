@@ -222,8 +222,7 @@ def test_set_changes_nested_keys_lists_and_methods(folder: Path) -> None:
         ("mix", {"backward": "accumulate"}),
         ("maxright", {"max_eval_every": 3}),
     ]
-    assert made.evaluation.lm_eval is not None
-    assert made.evaluation.lm_eval.limit == 2
+    assert made.evaluation.chosen["lm_eval"].options.limit == 2
     assert made.data.preference.columns.prompt is None
 
 

@@ -1,0 +1,50 @@
+"""Questions of the LM Evaluation Harness (lm-eval): the key `evaluation.lm_eval`. No torch at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from bench.evaluators import Evaluator, Outcome, Stage, StageContext
+from bench.evaluators.options import LmEval
+
+
+class Harness(Evaluator):
+    """Ask lm-eval's tasks."""
+
+    Options: ClassVar[type[BaseModel]] = LmEval
+    options: LmEval
+
+    def stages(self) -> tuple[Stage, ...]:
+        settings = {"lm_eval": self.options.model_dump(mode="json", exclude={"batch_size"})}
+        return (Stage("lm_eval", settings, slug="questions", title="questions (lm-eval)"),)
+
+    def run(self, kind: str, context: StageContext) -> Outcome:
+        from bench.evaluators import lm_eval
+        from bench.records import metrics
+
+        policy = context.policy()
+        scores, rows = lm_eval.ask(policy, self.options, context.mirror, context.tell)
+        described = {one.name: one for one in map(metrics.undescribed, scores)}
+        facts = lm_eval.facts(policy, self.options, context.mirror, rows)
+        return Outcome(rows, scores, tuple(described.values()), facts)
+
+    def check(self, tell: Callable[[str], None]) -> None:
+        """Refuse tasks that the installed lm-eval does not know.
+
+        Raises:
+            SuiteError: with the nearest names.
+        """
+        from bench.evaluators import lm_eval_index
+
+        asked = [name for name in self.options.tasks if lm_eval_index.needs_index(name)]
+        known = lm_eval_index.entries(tell) if asked else {}
+        for name in asked:
+            if name not in known:
+                raise lm_eval_index.unknown(name, known)
+
+    def smoke(self) -> LmEval:
+        """Ask the built-in world's questions."""
+        return LmEval(tasks=("world_questions",), shots=0, limit=4, batch_size=self.options.batch_size)
