@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 BENCH := $(BIN)/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart smollm2 test check bench clean
+.PHONY: help quickstart smollm2 test check reference bench clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ test: $(VENV)/.dev check ## Set up, check the code and run all tests.
 check: $(VENV)/.dev ## Format, lint and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict bench report benchmarks
+	$(BIN)/mypy --strict bench report benchmarks docs
+
+reference: $(VENV)/.installed ## Write docs/reference/ anew from the code.
+	$(BIN)/python docs/generate.py
 
 bench: $(VENV)/.smollm2 ## Measure speed and memory beside TRL and lm-eval into benchmarks/RESULTS.md (QUICK=1: under 10 minutes).
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)

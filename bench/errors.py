@@ -23,7 +23,7 @@ from collections.abc import Iterable
 
 
 class BenchError(Exception):
-    """Be the root of all errors raised on purpose."""
+    """The root of all errors raised on purpose."""
 
     exit_code = 70
 
@@ -71,7 +71,7 @@ class Interrupted(BenchError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """Word the error for a name that is not in a table, with the nearest known one."""
+    """Return the error message for a name that is not in a table, with the nearest known one."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"

@@ -15,17 +15,14 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from bench.errors import unknown_name
+from bench.settings import Frozen
 
 T = TypeVar("T")
 
 
-class NoOptions(BaseModel):
+class NoOptions(Frozen):
     """Take no options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Registry(Mapping[str, T]):
         return len(self._points)
 
     def unknown(self, name: str) -> str:
-        """Word the error for a name that is not in the table."""
+        """Return the error message for a name that is not in the table."""
         return unknown_name(self.kind, name, self)
 
     def origin(self, name: str) -> Origin | None:

@@ -1,6 +1,7 @@
 """The parts of a suite: model, data, training, objectives, reference. `suite/suite.py` puts them together.
 
-Every model is frozen and refuses unknown keys. Units are in the names; λ is `lambda_dpo` and always weights DPO.
+Every model is frozen and refuses unknown keys. Units are in the names; λ is `lambda_dpo` and always weights DPO. The line below
+a field is its description in docs/reference/suite.md.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from bench.errors import unknown_name
 
@@ -23,29 +24,33 @@ def _share(value: float) -> float:
     return value
 
 
-Share = Annotated[float, AfterValidator(_share)]
+Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 
 
 class Frozen(BaseModel):
-    """Be immutable and refuse unknown keys."""
+    """An immutable model that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Model(Frozen):
-    """Name the base model.
-
-    `hub` and `local` take a path (or hub id); `gguf_package` takes an installed Python package that carries one .gguf
-    file; `world` is the built-in model, pre-trained by a job of the plan; `random` is a tiny untrained one.
-    """
+    """Name the base model."""
 
     source: Literal["hub", "local", "gguf_package", "world", "random"]
+    """`hub`: a model of the Hugging Face hub; `local`: a folder; `gguf_package`: an installed Python package with a
+    .gguf file; `world`: the built-in model, pre-trained by a job of the plan; `random`: a tiny untrained one."""
     path: str | None = None
+    """Hub id, folder or package; needed by `hub`, `local` and `gguf_package`."""
     revision: str | None = None
+    """Branch, tag or commit on the hub; `null` is the hub's `main`, which can move."""
     architecture: Literal["llama", "gpt_neox"] = "llama"
+    """Of the tiny model that `--smoke` puts in its place, and of `random`."""
     dtype: Dtype = "float32"
+    """Of weights and activations; losses are summed in float32 either way."""
     gradient_checkpointing: bool = False
+    """`true` computes activations twice instead of keeping them: less memory, more time."""
     pretraining_steps: Positive = 600
+    """Optimizer steps of the pre-training; only for `world`."""
 
     @model_validator(mode="after")
     def _needs_path(self) -> Model:
@@ -55,43 +60,58 @@ class Model(Frozen):
 
 
 class Lora(Frozen):
-    """Set the LoRA adapter; `targets` are module names, or the one word all-linear."""
+    """Set the LoRA adapter."""
 
     rank: Positive
+    """Rank of the update that the adapter adds to a weight matrix."""
     alpha: Positive
+    """The update is scaled by alpha / rank."""
     dropout: BelowOne = 0.0
+    """Share of the adapter's inputs that is set to 0 in training."""
     targets: tuple[str, ...] = ("all-linear",)
+    """Names of the modules that get an adapter, such as `q_proj`, or the one word `all-linear`."""
 
 
 class PreferenceColumns(Frozen):
-    """Map the columns of preference pairs; without a prompt column it is what both texts begin with."""
+    """Map the columns of preference pairs."""
 
     prompt: str | None = "prompt"
+    """Column of the prompt; `null`: the prompt is what both answers begin with."""
     chosen: str = "chosen"
+    """Column of the answer that was preferred."""
     rejected: str = "rejected"
+    """Column of the other answer."""
 
 
 class InstructionColumns(Frozen):
     """Map the columns of instruction rows."""
 
     instruction: str = "instruction"
+    """Column of what is asked."""
     input: str | None = "input"
+    """Column of the text it is asked about; `null` if there is none."""
     output: str = "output"
+    """Column of the answer to imitate."""
 
 
 class DataSource(Frozen):
-    """Name a data set: hub id (or its copy in a mirror), a local file or folder, or the built-in world.
-
-    Without a `test_split` the held-out rows are the ones that follow the training rows.
-    """
+    """Name a data set and how much of it is used."""
 
     source: Literal["hub", "local", "world"]
+    """`hub`: a data set of the hub, or its copy in a mirror; `local`: a .jsonl, .json, .csv or .parquet file or a
+    folder of them; `world`: the built-in one, for both data sets or neither."""
     path: str | None = None
+    """Hub id, file or folder; needed by `hub` and `local`."""
     revision: str | None = None
+    """Branch, tag or commit on the hub; `null` is the hub's `main`, which can move."""
     train_split: str = "train"
+    """Split to train on; a file has the one split `train`."""
     test_split: str | None = "test"
+    """Held-out split; `null`: the rows that follow the training rows."""
     rows: Positive
+    """Rows to train on, from the head of the split."""
     evaluation_rows: Positive = 64
+    """Held-out rows that objectives are evaluated on, and as many training rows."""
 
     @model_validator(mode="after")
     def _needs_path(self) -> DataSource:
@@ -104,19 +124,24 @@ class PreferenceData(DataSource):
     """Describe the preference pairs: prompt, chosen, rejected."""
 
     format: Literal["plain", "hh_dialogue", "messages"] = "plain"
+    """`plain`: texts as they stand; `hh_dialogue`: prompts that start with "\\n\\nHuman:" and end in
+    "\\n\\nAssistant:"; `messages`: lists of {role, content}, put into the model's chat template."""
     columns: PreferenceColumns = PreferenceColumns()
+    """Where the file keeps each text."""
 
 
 class InstructionData(DataSource):
-    """Describe the instruction rows: instruction, input, output.
-
-    `template` (format alpaca) makes the prompt; {prompt} is the instruction with the input, if any, on the next line.
-    """
+    """Describe the instruction rows: instruction, input, output."""
 
     format: Literal["plain", "alpaca", "messages"] = "alpaca"
+    """`alpaca`: the prompt is made by `template`; `plain`: the instruction is the prompt; `messages`: lists of {role,
+    content}, put into the model's chat template."""
     columns: InstructionColumns = InstructionColumns()
+    """Where the file keeps each text."""
     template: str | None = None
+    """Prompt of format `alpaca`, with {prompt} once: the instruction, and its input, if any, on the next line."""
     answer_prefix: str = ""
+    """Text put before each answer; the space between prompt and answer belongs here."""
 
     @field_validator("template")
     @classmethod
@@ -130,49 +155,76 @@ class Data(Frozen):
     """Describe both data sets and how long a row may be."""
 
     preference: PreferenceData
+    """The preference pairs: prompt, chosen and rejected answer."""
     instruction: InstructionData
+    """The instruction rows: instruction, input, answer."""
     max_prompt_tokens: Positive = 512
+    """Tokens of a prompt; a longer one loses its left end. How many did is on record."""
     max_answer_tokens: Positive = 512
+    """Tokens of an answer; a longer one loses its right end. How many did is on record."""
     evaluation_split: Literal["held_out", "train_head"] = "held_out"
+    """Which objective values lead the report: `held_out`, or `train_head`, a fixed sample of training rows, as the
+    paper's authors do."""
 
 
 class PerObjective(Frozen):
     """Give one whole number per objective."""
 
     dpo: Positive
+    """Preference pairs."""
     sft: Positive
+    """Instruction rows."""
 
 
 class Stopping(Frozen):
-    """Say when a joint run ends early, and what front it is held against: [f_DPO, f_SFT] points, or the ALRIGHT runs."""
+    """Say when a joint run ends early."""
 
     rule: Literal["none", "authors", "dominates"] = "none"
+    """`none`; `authors`: at an evaluation where one objective reaches its optimum, or both reach a point of the
+    reference front; `dominates`: only the latter."""
     threshold: Annotated[float, Field(gt=0)] = 1.0e-4
+    """Nats above a target that still count as reaching it."""
     front: tuple[tuple[float, float], ...] | None = Field(default=None, min_length=1)
+    """The reference front as points [f_DPO, f_SFT] in nats; `null`: where the suite's ALRIGHT runs and optima end.
+    ALRIGHT runs are compared with no front."""
 
 
 class Training(Frozen):
-    """Set the optimizer steps that every method shares. Give `epochs` or `steps`, not both.
-
-    Under `budget: tokens` a joint run ends with the step at which it has trained on as many tokens as the matching
-    Sequential run does.
-    """
+    """Set the optimizer steps that every method shares."""
 
     epochs: Positive | None = None
+    """Length of every run in passes over the data, the optima included; an epoch must have as many steps in both sets.
+    Give this or `steps`."""
     steps: Positive | None = None
+    """Length of every run in optimizer steps, the optima included. Give this or `epochs`."""
     budget: Literal["steps", "tokens"] = "steps"
+    """`steps`: every run takes as many; `tokens`: a joint run ends once it has trained on as many tokens as the
+    matching Sequential run, so that Mix, with two batches a step, compares at equal tokens."""
     batch_size: PerObjective
+    """Rows an optimizer step."""
     micro_batch_size: PerObjective | None = None
+    """Rows in memory at once; each must divide the batch, and the gradient stays the same. `null`: the whole batch."""
     group_by_length: bool = False
+    """`true`: rows of similar length share a batch, so that less is padded. A batch's loss then depends on its length,
+    which `maxright` would read as a gap."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Of AdamW, at its highest."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Of the learning rate, anew in each phase."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises."""
     adam_betas: tuple[BelowOne, BelowOne] = (0.9, 0.95)
+    """AdamW's decay rates of the two moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """A longer gradient is scaled down to this norm; `null` leaves it."""
     evaluate_every: Positive = 100
+    """Steps between two points of a trajectory; evaluation is not timed as training."""
     checkpoint_every: Positive = 200
+    """Steps between two checkpoints: what an interruption can cost."""
     stopping: Stopping = Stopping()
+    """When joint runs end early; Sequential and the optima never do."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Training:
@@ -190,20 +242,27 @@ class Training(Frozen):
 
 
 class Objectives(Frozen):
-    """Set the two objectives: β of Eq. 1 and whether Eq. 4 is averaged per token or summed per sequence."""
+    """Set the two objectives: f_DPO (Eq. 1) and f_SFT (Eq. 4)."""
 
     beta: Annotated[float, Field(gt=0)] = 0.1
+    """β of Eq. 1: how strongly DPO holds the policy to its reference."""
     reduction: Literal["token_mean", "sequence_sum"] = "token_mean"
+    """Of f_SFT: nats a token, or nats a sequence (Eq. 4)."""
 
 
 class TrainingParts(Frozen):
-    """Hold the parts of a suite that a training job reads."""
+    """The parts of a suite that a training job reads."""
 
     model: Model
+    """The base model, the same for every run."""
     lora: Lora
+    """The adapter; only it is trained."""
     data: Data
+    """Both data sets, and how long a row may be."""
     training: Training
+    """Optimizer steps, shared by every method."""
     objectives: Objectives = Objectives()
+    """The two losses."""
 
     @property
     def primary_split(self) -> str:
@@ -215,15 +274,18 @@ REFERENCES = ("base", "phase_1", "preference_chosen", "sft")
 
 
 class Reference(Frozen):
-    """Say which policy is π_ref for the whole suite. Lengths left out are the training's own.
-
-    `policy` is one of `REFERENCES`, or SUITE/JOB: a complete job of another suite in the same results folder.
-    """
+    """Say which policy is π_ref for the whole suite, and how long it is trained."""
 
     policy: str = "sft"
+    """π_ref of the whole suite: `sft`, the SFT optimum; `preference_chosen`, trained on the chosen answers; `phase_1`,
+    the end of Sequential's SFT phase (one λ, order `sft_dpo`); `base`, the base model; or SUITE/JOB, a complete job of
+    another suite in the same results folder."""
     rows: Positive | None = None
+    """Rows it is trained on; `null`: the training's."""
     batch_size: Positive | None = None
+    """Rows an optimizer step; `null`: the training's."""
     epochs: Positive | None = None
+    """Passes over its rows; `null`: the training's."""
 
     @field_validator("policy")
     @classmethod

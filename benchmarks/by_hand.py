@@ -69,7 +69,7 @@ def with_adapter(source: dict[str, Any]) -> Any:
 
 
 class Descent:
-    """Hold the optimizer of a plain loop, set as on the other sides."""
+    """The optimizer of a plain loop, set as on the other sides."""
 
     def __init__(self, model: Any) -> None:
         self.parameters = [one for one in model.parameters() if one.requires_grad]

@@ -59,7 +59,7 @@ def _reports(context: Context) -> Iterator[Row]:
     folder = context.folder("reports")
     for runs in (100, 1000):
         context.say(f"writing the records of {runs} runs")
-        records.write(ROOT / "results" / "quickstart", folder / str(runs) / "many", runs)
+        records.write(ROOT / "results" / "quickstart.bench", folder / str(runs) / "many", runs)
 
     def report(runs: int) -> dict[str, Any]:
         return _run(["report", str(folder / str(runs)), "--out", str(folder / f"{runs}-report")], watch=True)

@@ -95,10 +95,11 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
     while True:
         turns.wait()
         started = time.perf_counter()
-        _, found = lm_eval.ask(asked, settings, Path(mirror), lambda text: None)
+        _, found, _ = lm_eval.ask(asked, settings, Path(mirror), lambda text: None)
         seconds = time.perf_counter() - started
         answers = {
-            f"{row.get('task')}/{row['id']}": {"logps": row["logps"], "correct": row["correct"]} for row in found
+            f"{row.get('task')}/{row['id']}": {"logps": row["logps"], "correct": int(row["outcomes"]["acc"])}
+            for row in found
         }
         turns.done({"seconds": seconds, "answers": answers, "contexts": asked.model.bench_contexts})
 

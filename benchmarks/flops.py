@@ -24,7 +24,7 @@ SMOLLM2 = {"layers": 30, "hidden": 576, "heads": 9, "key_heads": 3, "head": 64, 
 
 @dataclass(frozen=True)
 class Shape:
-    """Hold the sizes of a Llama-like model and of the adapter on its q and v."""
+    """The sizes of a Llama-like model and of the adapter on its q and v."""
 
     layers: int
     hidden: int

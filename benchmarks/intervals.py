@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.records.metrics import Metric, undescribed
 from report.analysis import items, tradeoff
-from report.analysis.checkpoints import Answers, Question
+from report.analysis.checkpoints import Answers
 from report.analysis.fronts import Box
 from report.analysis.gate import Gate
+from report.analysis.metrics import DERIVED
+from report.analysis.outcomes import Question
 from report.analysis.sides import Entry, Key
 from report.analysis.statistics import Estimate, estimate, independent, paired
 from report.compare import compare
@@ -82,7 +85,7 @@ def _checkpoints(rng: Generator) -> tuple[Estimate, float]:
     base = rng.uniform(0.3, 0.6, QUESTIONS)
     both = rng.random(QUESTIONS)
     first, second = both < base + shift, both < base
-    return items.clustered((first.astype(float) - second).tolist(), SUBJECT_OF.tolist()), 0.02
+    return items.bootstrapped((first.astype(float) - second).tolist(), SUBJECT_OF.tolist(), 1.0), 0.02
 
 
 def _win_rates(pairs: int) -> Draw:
@@ -91,7 +94,7 @@ def _win_rates(pairs: int) -> Draw:
     def draw(rng: Generator) -> tuple[Estimate, float]:
         common = rng.normal(0, 15, pairs)
         first, second = (mean + common + rng.normal(0, 15, pairs) for mean in (50.0, 45.0))
-        return items.bootstrapped(first.tolist(), second.tolist()), 5.0
+        return items.bootstrapped((first - second).tolist(), range(pairs), 100.0), 5.0
 
     return draw
 
@@ -165,6 +168,9 @@ class Simulated:
     @property
     def box(self) -> Box:
         return Box((1.0, 1.0), (0.0, 0.0))
+
+    def metric(self, name: str) -> Metric:
+        return DERIVED.get(name) or undescribed(name, "s")
 
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         return self.asked.get(key, {}) if metric == "mmlu/acc" else {}

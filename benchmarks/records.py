@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from bench.records.record import SuiteRecord, find_suites
+
 METHODS = ("sequential", "mix", "alright", "maxright")
 # 4 methods × λ × seeds.
 GRIDS = {100: (5, 5), 1000: (10, 25)}
@@ -19,15 +21,16 @@ def write(source: Path, target: Path, runs: int) -> None:
     """Write a suite's records with that many runs, each with its evaluations, and two optima a seed.
 
     Args:
-        source: the quickstart suite's committed records.
+        source: the archive of the quickstart suite's committed records.
         target: the folder of the new suite; what is there is deleted.
         runs: a key of GRIDS.
     """
     lambdas_wanted, seeds_wanted = GRIDS[runs]
     lambdas = [round((place + 1) / (lambdas_wanted + 1), 4) for place in range(lambdas_wanted)]
     shutil.rmtree(target, ignore_errors=True)
-    suite = json.loads((source / "suite.json").read_text(encoding="utf-8"))
-    copier = _Copier(source, target)
+    (records,) = find_suites(source)
+    suite = json.loads((records.path / "suite.json").read_text(encoding="utf-8"))
+    copier = _Copier(records, target)
     for job_id in suite["jobs"]:
         # The base model, the reference (it is the SFT optimum of seed 0) and what else belongs to no run or seed.
         if not any(f"-s{seed}-" in job_id for seed in range(_TEMPLATE_SEEDS)):
@@ -51,10 +54,10 @@ def write(source: Path, target: Path, runs: int) -> None:
 class _Copier:
     """Copy jobs under other names, with other labels and slightly other values."""
 
-    def __init__(self, source: Path, target: Path) -> None:
+    def __init__(self, source: SuiteRecord, target: Path) -> None:
         self.source, self.target = source, target
         self.made: list[str] = []
-        self.known = [folder.name for folder in sorted((source / "jobs").iterdir())]
+        self.known = sorted(source.jobs)
         self.chance = random.Random(0)
 
     def run(self, start: str, name: str, changes: dict[str, Any]) -> None:
@@ -73,9 +76,7 @@ class _Copier:
         for old, new in renamed.items():
             folder = self.target / "jobs" / new
             folder.mkdir(parents=True)
-            for file in sorted((self.source / "jobs" / old).iterdir()):
-                if file.suffix not in (".json", ".jsonl"):
-                    continue
+            for file in self.source.jobs[old].path.iterdir():
                 text = file.read_text(encoding="utf-8")
                 for one, other in renamed.items():
                     text = text.replace(one, other)

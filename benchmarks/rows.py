@@ -41,7 +41,7 @@ def at_most(bound: float) -> Goal:
 
 @dataclass(frozen=True)
 class Stated:
-    """Hold a goal that was judged where its figure was made: its words, and whether it is kept."""
+    """A goal that was judged where its figure was made: its words, and whether it is kept."""
 
     text: str
     kept: bool
@@ -54,7 +54,7 @@ class Stated:
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one line of the results.
+    """One line of the results.
 
     Attributes:
         work: what was measured.

@@ -40,7 +40,7 @@ def measure(
 
 
 class Work:
-    """Hold a suite's rows as text and tokens, and run the kinds of runs on them.
+    """A suite's rows as text and tokens, and the kinds of runs on them.
 
     Attributes:
         tokenizing: seconds that loading the tokenizer took.

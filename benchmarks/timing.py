@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Spread:
-    """Hold what repeated measurements came to."""
+    """What repeated measurements came to."""
 
     minimum: float
     median: float
@@ -48,7 +48,7 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[f
 
 @dataclass(frozen=True)
 class Power:
-    """Hold the fit of y = c · x^exponent; the standard error is None with two points, which leave nothing over."""
+    """The fit of y = c · x^exponent; the standard error is None with two points, which leave nothing over."""
 
     exponent: float
     standard_error: float | None

@@ -135,7 +135,7 @@ def _rate(
     taken: dict[str, list[dict[str, Any]]],
     goal: float | None,
 ) -> Row:
-    """Hold the DPO step's model FLOPs a second against the machine's own matrix multiply in the same round."""
+    """The DPO step's model FLOPs a second against the machine's own matrix multiply in the same round."""
     seconds = [one["seconds"] for one in taken["ours"]]
     model = flops.Shape(**flops.SMOLLM2, rank=suite["lora"]["rank"])
     pairs, batches = told["examples"]["dpo"], told["batches"]["dpo"][warm_up : warm_up + len(seconds)]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.errors import InputError
 from bench.records.record import SuiteRecord, find_suites, write_json
 from report.analysis import choices
 from report.analysis.findings import Findings
@@ -23,27 +24,37 @@ def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
     """Write every suite's report.html, report.md, report.json, runs.parquet and figures, and index.html.
 
     Args:
-        results: folders of suites, or single suites' folders.
+        results: folders of suites, single suites' folders, or archives.
         out: where reports go; beside the records when left out (then `<suite>/report.html`), with the index in the
-            first folder.
+            first folder. An archive's report goes to the folder that is named like it.
 
     Returns:
         The path of index.html.
 
     Raises:
-        InputError: a folder is missing, holds no suite, or a record cannot be read.
+        InputError: a folder is missing, holds no suite, or a record cannot be read; or an archive's report would take
+            the place of that of the records beside it.
     """
     folders = [results] if isinstance(results, Path) else list(dict.fromkeys(results))
-    records = {record.path.resolve(): record for folder in folders for record in find_suites(folder)}
-    named = labels(list(records.values()))
+    records = list({place(record).resolve(): record for one in folders for record in find_suites(one)}.values())
+    for record in records if out is None else ():
+        if record.archive and (record.folder / "suite.json").exists():
+            raise InputError(
+                f"{record.archive}: its report would take the place of that of the records in {record.folder}; give --out"
+            )
     built = [
-        _suite(record, record.path if out is None else out / label, label)
-        for record, label in zip(records.values(), named, strict=True)
+        _suite(record, record.folder if out is None else out / label, label)
+        for record, label in zip(records, labels(records), strict=True)
     ]
-    root = folders[0] if out is None else out
+    root = out or (folders[0] if folders[0].is_dir() else records[0].folder)
     path = root / "index.html"
     _write(path, index.page(built, root))
     return path
+
+
+def place(record: SuiteRecord) -> Path:
+    """Return where a suite's records lie: a folder, or an archive."""
+    return record.archive or record.folder
 
 
 def labels(records: list[SuiteRecord]) -> list[str]:
@@ -51,7 +62,9 @@ def labels(records: list[SuiteRecord]) -> list[str]:
     counts = Counter(record.name for record in records)
     if max(counts.values()) == 1:
         return [record.name for record in records]
-    paths = [record.path.resolve() for record in records]
+    paths = [record.folder.resolve() for record in records]
+    if len(set(paths)) < len(paths):  # a folder, and the archive that is named like it
+        paths = [place(record).resolve() for record in records]
     common = os.path.commonpath([path.parent for path in paths])
     return [
         record.name if counts[record.name] == 1 else Path(os.path.relpath(path, common)).as_posix()

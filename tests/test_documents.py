@@ -1,178 +1,232 @@
-"""The documents say what is there: links lead somewhere, every file has its line, every suite and key is explained."""
+"""The documents say what is so: links and paths lead somewhere, examples run, the reference is what the code says."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from types import ModuleType
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
+import typer.main
 
+from bench import errors
+from bench.cli.main import EXIT_CODES, app
+from bench.evaluators import EVALUATORS
+from bench.judges import JUDGES
 from bench.methods import METHODS, Choice, Objective, Setup
+from bench.plan import planner
 from bench.recipes import RECIPES
-from bench.settings import Model
-from bench.suite.suite import Experiment, Suite
-from bench.suite.toy import ToyMethod, ToySuite
+from bench.suite import yaml_file
+from bench.suite.suite import Suite
+from bench.suite.toy import ToySuite
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+DECISIONS, GUIDE, REFERENCE = (ROOT / "docs" / name for name in ("decisions", "guide", "reference"))
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")})
 SUITES = sorted((ROOT / "suites").glob("*.yaml"))
+ROOMS = sorted(path.parent for top in ("bench", "report") for path in (ROOT / top).glob("*/__init__.py"))
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def section(title: str) -> str:
-    """Return the README's text between a heading and the next one of its level."""
-    return README.read_text(encoding="utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
-def files() -> list[str]:
-    """List the files that git tracks or would track."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a git checkout: no list of its files")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted(name for name in listed if (ROOT / name).is_file())
+def links(document: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the file and the heading that each local link of a document leads to; "" for no heading."""
+    for link in re.findall(r"\]\(([^)\s]+)\)", text(document)):
+        if not link.startswith(("http://", "https://", "mailto:")):
+            file, _, heading = link.partition("#")
+            yield (document.parent / file).resolve() if file else document, heading
 
 
-def tree() -> list[str]:
-    """Read the README's tree: two more spaces are one folder deeper, a folder ends in /."""
-    folders: list[str] = []
-    paths = []
-    for line in section("Every folder and file").split("```")[1].strip("\n").splitlines():
-        name, *words = line.split()
-        assert words, f"no description: {line}"
-        depth = (len(line) - len(line.lstrip())) // 2
-        folders[depth:] = [name]
-        paths.append("".join(folders))
-    return paths
+def headings(document: Path) -> set[str]:
+    """Return the headings as GitHub names them in links: "Exit codes" is exit-codes."""
+    told = re.findall(r"^#+ (.+)$", text(document), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in told}
 
 
-def test_every_file_has_a_line_of_its_own_or_of_its_folder() -> None:
-    """A folder whose files are not listed one by one speaks for all of them."""
-    told = tree()
-    closed = [
-        path for path in told if path.endswith("/") and not any(one != path and one.startswith(path) for one in told)
-    ]
-    missing = [name for name in files() if name not in told and not name.startswith(tuple(closed))]
-    assert missing == []
+def code(document: Path, language: str, number: int = 0) -> str:
+    """Return a block of code as it is printed."""
+    return re.findall(rf"```{language}\n(.*?)```", text(document), flags=re.DOTALL)[number]
 
 
-def test_every_line_of_the_tree_is_a_file_or_folder() -> None:
-    assert [path for path in tree() if not (ROOT / path).exists()] == []
-    assert len(tree()) == len(set(tree()))
+def loaded(path: Path) -> ModuleType:
+    """Import a file that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+# ---- links, paths, indexes -------------------------------------------------------------------------------------------
+
+
+def test_the_readme_is_short() -> None:
+    assert len(text(README).splitlines()) <= 200
+
+
+@each_document
 def test_links_lead_somewhere(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
-    local = [link for link in links if not link.startswith(("http://", "https://", "mailto:"))]
-    assert [link for link in local if not (document.parent / link).exists()] == []
+    assert [str(file) for file, _ in links(document) if not file.exists()] == []
+    assert [f"{file}#{heading}" for file, heading in links(document) if heading and heading not in headings(file)] == []
+
+
+@each_document
+def test_paths_lead_somewhere(document: Path) -> None:
+    named = re.findall(
+        r"\b(?:bench|benchmarks|docs|report|suites|tests)/[\w/.-]+\.(?:json|md|py|ya?ml)\b", text(document)
+    )
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_no_document_names_a_place_on_somebodys_machine() -> None:
+    told = "".join(text(path) for path in [*DOCUMENTS, *SUITES])
+    assert re.findall(r"(?:/home/|/root/|/Users/|/tmp/)\S*", told) == []
 
 
 def test_every_decision_is_in_its_index() -> None:
-    folder = ROOT / "docs" / "decisions"
-    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
-    assert linked == {path.name for path in folder.glob("*.md")} - {"README.md"}
+    linked = {file for file, _ in links(DECISIONS / "README.md")}
+    assert set(DECISIONS.glob("*.md")) - {DECISIONS / "README.md"} <= linked
+
+
+def test_every_page_is_in_the_index_of_the_documentation() -> None:
+    linked = {file for file, _ in links(ROOT / "docs" / "README.md")}
+    assert {*GUIDE.glob("*.md"), *REFERENCE.glob("*.md")} <= linked
 
 
 def test_every_shipped_suite_has_a_row() -> None:
-    rows = re.findall(r"^\| `(\w+)` \|", section("Suites"), flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \|", text(GUIDE / "suites.md"), flags=re.MULTILINE)
     assert sorted(rows) == [path.stem for path in SUITES]
 
 
-def keys(model: type[BaseModel], at: str = "") -> set[str]:
-    """List the keys of a settings class, dotted; a judge's own model has those of `model`."""
-    found = set()
-    for name, field in model.model_fields.items():
-        if field.exclude:
-            continue
-        found.add(f"{at}{name}")
-        inner = settings_class(field.annotation)
-        if inner and (inner is not Model or name == "model"):
-            found |= keys(inner, f"{at}{name}.")
-    return found
+@pytest.mark.parametrize("room", ROOMS, ids=lambda path: f"{path.parent.name}.{path.name}")
+def test_a_room_says_what_it_holds_and_has_a_line(room: Path) -> None:
+    assert importlib.import_module(f"{room.parent.name}.{room.name}").__doc__
+    part = text(README).split(f"\n{room.parent.name}/ ")[1]
+    lines = part.split("\n")[1:]
+    below = [line.split()[0] for line in lines[: next(i for i, line in enumerate(lines) if not line.startswith("  "))]]
+    assert f"{room.name}/" in below
 
 
-def settings_class(annotation: Any) -> type[BaseModel] | None:
-    """Find the settings class in an annotation such as `Training | None` or `tuple[Method, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for one in get_args(annotation) if (found := settings_class(one))), None)
+# ---- the reference ---------------------------------------------------------------------------------------------------
 
 
-def test_every_key_of_a_suite_is_explained_and_no_other() -> None:
-    rows = [row.split("|")[1] for row in section("A suite, key by key").splitlines() if row.startswith("| `")]
-    told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
-    kinds = [*METHODS.values(), *RECIPES.values()]
-    assert told == keys(Suite).union(*(keys(kind.Options, "methods.") for kind in kinds))
+def generator() -> ModuleType:
+    """Load docs/generate.py, which is in no package."""
+    return loaded(ROOT / "docs" / "generate.py")
 
 
-def test_every_key_of_a_toy_suite_is_explained_and_no_other() -> None:
-    """What it has in common with the other suites is explained there."""
-    rows = [row.split("|")[1] for row in section("A toy suite, key by key").splitlines() if row.startswith("| `")]
-    told = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
-    common = {"methods", "methods.name", "methods.label", "methods.lambdas", "order", "lambdas"}
-    common |= set(Experiment.model_fields) - {"smoke"}
-    found = keys(ToySuite)
-    assert {"methods.threshold", "methods.seeds"} <= found
-    assert told == found - common
-    assert set(ToyMethod.model_fields) == {"name", "label", "lambdas", "threshold", "seeds"}
+def test_the_reference_is_what_the_code_says() -> None:
+    """Where it is not: make reference."""
+    written = generator().pages()
+    assert {path.name for path in REFERENCE.iterdir()} == set(written)
+    for name, expected in written.items():
+        assert text(REFERENCE / name) == expected, f"{name} is out of date: make reference"
 
 
-def test_the_readmes_method_works_as_printed() -> None:
-    """It descends DPO on steps 1 and 3, SFT on 2 and 4."""
-    code = section("Add a method").split("```python")[1].split("```")[0]
-    space: dict[str, Any] = {}
-    exec(compile(code, "README.md", "exec"), space)
-    setup = Setup(0.5, 4, 0, {Objective.DPO: 2, Objective.SFT: 2}, (Objective.SFT, Objective.DPO), {})
-    method = space["RoundRobin"](setup, space["RoundRobin"].Options())
-    chosen = [method.choose(step, lambda objective: 0.0) for step in (1, 2, 3, 4)]
-    assert chosen == [Choice({one: 1.0}) for one in (Objective.DPO, Objective.SFT) * 2]
+def test_every_key_has_a_description() -> None:
+    generate = generator()
+    options = [
+        kind.Options for registry in (METHODS, RECIPES, EVALUATORS, JUDGES) for _, kind in generate.own(registry)
+    ]
+    rows = [row for model in (Suite, ToySuite, *options) for row in generate.keys(model)]
+    assert {"training.budget", "shots", "journal", "problem.beta", "max_eval_every"} <= {row[0] for row in rows}
+    assert [key for key, _, _, meaning in rows if not meaning] == []
+
+
+def test_every_figure_has_a_meaning() -> None:
+    described = generator().described()
+    assert {"f_dpo/held_out", "training_seconds", "energy_joules"} <= {one.name for one in described}
+    assert [one.name for one in described if not one.meaning] == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "words"),
+    [
+        ({"type": "integer", "exclusiveMinimum": 0}, "whole number > 0"),
+        ({"type": "number", "minimum": 0, "maximum": 1}, "number ≥ 0 and ≤ 1"),
+        ({"anyOf": [{"type": "string"}, {"type": "null"}]}, "text or `null`"),
+        ({"enum": ["a", "b", "c"]}, "`a`, `b` or `c`"),
+        ({"type": "array", "items": {"type": "boolean"}}, "list of `true` or `false`"),
+        ({"type": "array", "prefixItems": [{"type": "number"}, {"type": "integer"}]}, "[number, whole number]"),
+        ({"type": "array", "items": {"$ref": "#/$defs/Method"}}, "list of entries"),
+    ],
+)
+def test_what_a_key_allows_in_words(schema: dict[str, Any], words: str) -> None:
+    assert generator().in_words(schema) == words
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    """0 and 3 are answers, not errors."""
+    kinds = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.BenchError)]
+    assert {one.exit_code for one in kinds} | {0, 3} == set(EXIT_CODES)
+    told = text(README).split("Exit codes: ")[1].split("\n\n")[0]
+    assert {int(one) for one in re.findall(r"(?:^|; )(\d+) ", told.replace("\n", " "))} == set(EXIT_CODES)
+
+
+# ---- what the README shows -------------------------------------------------------------------------------------------
+
+
+def test_the_readmes_suite_is_one(tmp_path: Path) -> None:
+    """Four methods by three λ by three seeds, 300 steps each."""
+    path = tmp_path / "suite.yaml"
+    path.write_text(code(README, "yaml"), encoding="utf-8")
+    assert yaml_file.load(str(path)).size == "4 methods × 3 λ × 3 seeds, 300 steps a run"
+
+
+@pytest.mark.parametrize(
+    ("document", "name", "options", "turns"),
+    [
+        (README, "RoundRobin", {}, [Objective.DPO, Objective.SFT] * 2),
+        (GUIDE / "extend.md", "Turns", {"turn": 2}, [Objective.DPO, Objective.DPO, Objective.SFT, Objective.SFT]),
+    ],
+    ids=["readme", "guide"],
+)
+def test_a_printed_method_works(
+    document: Path, name: str, options: dict[str, Any], turns: list[Objective], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """One takes turns of one step and DPO first; the other of two."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"printed_{name.lower()}.py").write_text(code(document, "python"), encoding="utf-8")
+    kind = getattr(importlib.import_module(f"printed_{name.lower()}"), name)
+    given = kind.Options(**options)
+    assert kind.needs(given) == frozenset()
+    assert kind.batches_per_step(0.5, given) == {Objective.DPO: 0.5, Objective.SFT: 0.5}
+    assert [row[0] for row in generator().keys(kind.Options) if row[3]] == list(options)  # described
+    method = kind(Setup(0.5, 4, 0, {Objective.DPO: 2, Objective.SFT: 2}, (Objective.SFT, Objective.DPO), {}), given)
+    assert [method.choose(step, lambda objective: 0.0) for step in (1, 2, 3, 4)] == [
+        Choice({one: 1.0}) for one in turns
+    ]
     method.observe({Objective.DPO: 0.7})
     method.restore(method.state())
 
 
-def subcommands(group: Any) -> dict[str, Any]:
-    """List a group's commands, those of a group inside it under both names."""
-    found = {}
-    for name, command in group.commands.items():
-        inner = subcommands(command) if hasattr(command, "commands") else {}
-        found |= {f"{name} {one}": command for one, command in inner.items()} or {name: command}
-    return found
-
-
 def test_the_readmes_commands_exist() -> None:
     """The table of commands is the program's own list, and every option it names belongs to one of them."""
-    import typer.main
-
-    from bench.cli.main import app
-
-    commands = subcommands(typer.main.get_command(app))
-    told = re.findall(r"^\| `bench ([a-z]+(?: [a-z]+)*)", section("Commands"), flags=re.MULTILINE)
+    commands = dict(generator().commands(typer.main.get_command(app)))
+    section = text(README).split("\n## Commands\n")[1].split("\n## ")[0]
+    told = re.findall(r"^\| `(bench [a-z]+(?: [a-z]+)*)", section, flags=re.MULTILINE)
     assert sorted(told) == sorted(commands)
     options = {name for command in commands.values() for one in command.params for name in one.opts}
-    assert set(re.findall(r"(--[a-z]+(?:-[a-z]+)*)", section("Commands"))) <= options
+    assert set(re.findall(r"(--[a-z]+(?:-[a-z]+)*)", section)) <= options
 
 
 def test_what_sharing_saves_is_what_the_plan_says() -> None:
-    """The steps in the README and the decision come from `bench plan`, without sharing and with it."""
-    from bench.plan import planner
-    from bench.suite import yaml_file
-
-    texts = [path.read_text(encoding="utf-8") for path in (README, ROOT / "docs" / "decisions" / "sharing.md")]
-    told = [set(re.findall(r"`(\w+)`\s([\d,]+) → (\d+,\d+)", text)) for text in texts]
+    """The steps in the guide and the decision come from `bench plan`, without sharing and with it."""
+    texts = [text(GUIDE / "suites.md"), text(DECISIONS / "sharing.md")]
+    told = [set(re.findall(r"`(\w+)`\s([\d,]+) → (\d+,\d+)", one)) for one in texts]
     expected = set()
     for name in ("pythia_1b_dpo_sft", "pythia_1b_sft_dpo", "pythia_1b_max_evaluation", "llama3_8b"):
-        made = planner.make(yaml_file.load(name))
-        expected.add((name, f"{made.unshared_steps:,}", f"{made.optimizer_steps:,}"))
-        saved = f"{made.optimizer_steps:,} ({made.unshared_steps - made.optimizer_steps:,} saved)"
-        assert saved in texts[0]
+        plan = planner.make(yaml_file.load(name))
+        expected.add((name, f"{plan.unshared_steps:,}", f"{plan.optimizer_steps:,}"))
+        assert f"{plan.optimizer_steps:,} ({plan.unshared_steps - plan.optimizer_steps:,} saved)" in texts[0]
     assert told == [expected, expected]
-    assert "75,000 optimizer steps (90,000 without sharing)" in texts[0]
-
-
-def test_no_document_names_a_place_on_somebodys_machine() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in [*DOCUMENTS, *SUITES])
-    assert re.findall(r"(?:/home/|/root/|/Users/|/tmp/)\S*", text) == []
+    assert "75,000 optimizer steps (90,000 without sharing)" in text(GUIDE / "real-run.md")

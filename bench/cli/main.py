@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from bench.run.execute import Summary
     from bench.suite.suite import Experiment
 
+EXIT_CODES = {
+    0: "good",
+    1: "a job failed (the line on the screen names it, its `log.txt` has the traceback), or `compare` found a regression",
+    2: "bad input: suite, data, model or option",
+    3: "`compare` cannot tell: too few seeds, missing runs, or figures that do not compare",
+    70: "an internal error",
+    130: "interrupted, checkpoint kept: the same command goes on",
+}
+
 app = typer.Typer(
     name="bench",
     help="Choose a post-training recipe by measuring what each one gains, forgets and costs.",
@@ -174,8 +183,10 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def status(results: Annotated[Path, typer.Argument(help="A results folder.")], as_json: AsJson = False) -> None:
-    """Say what is complete, stopped, failed or still to do in a results folder."""
+def status(
+    results: Annotated[Path, typer.Argument(help="A results folder, or a .bench archive.")], as_json: AsJson = False
+) -> None:
+    """Say what is complete, stopped, failed or still to do in a results folder or an archive."""
     from bench.records import record
 
     found = []
@@ -188,6 +199,8 @@ def status(results: Annotated[Path, typer.Argument(help="A results folder.")], a
         if not as_json:
             counts = ", ".join(f"{len(ids)} {name}" for name, ids in outcomes.items())
             print(f"{suite.path}: {len(suite.info['jobs'])} jobs: {counts}")
+            if suite.note:
+                print(f"  {suite.note}")
             for job_id in outcomes.get(record.FAILED, []):
                 print(f"  failed: {job_id}: {suite.jobs[job_id].status['message']}")
     if as_json:
@@ -199,7 +212,7 @@ def report(
     results: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Results folders: roots, or single suites; several make one leaderboard. [default: results]"
+            help="Results folders: roots, or single suites; or .bench archives. Several make one leaderboard. [default: results]"
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
@@ -213,11 +226,9 @@ def report(
     accuracy, win_rate (all in percent), f_dpo, f_sft, gap_dpo, gap_sft, ideal_distance (nats), seconds, all_in_seconds,
     runtime_increase (%), tokens, steps, memory (GiB), energy (J), utilization (%), lambda.
     """
-    from report import build
-
     folders = results or [Path("results")]
     if choose is None:
-        print(f"report: {build.build(folders, out)}")
+        _report(folders, out)
         return
     from rich.console import Console
 
@@ -226,14 +237,41 @@ def report(
 
     # First: a text that cannot be read should not cost a report's time.
     found = [one for folder in folders for one in choose_all(folder, choose)]
-    print(f"report: {build.build(folders, out)}")
+    _report(folders, out)
     choose_view.keep(found, out)
     choose_view.show(found, Console())
 
 
+def _report(folders: list[Path], out: Path | None) -> None:
+    from bench.records import record
+    from report import build
+
+    index = build.build(folders, out)
+    for note in dict.fromkeys(suite.note for folder in folders for suite in record.find_suites(folder) if suite.note):
+        print(note)
+    print(f"report: {index}")
+
+
+@app.command()
+def pack(
+    results: Annotated[Path, typer.Argument(help="A suite's folder of results, or a root of several.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The archive of one suite. [default: RESULTS/SUITE.bench]")
+    ] = None,
+) -> None:
+    """Write a suite's records, without weights, as one .bench archive, which report, compare and status read like a folder."""
+    from bench.records import pack as packing
+
+    for packed in packing.pack(results, out):
+        print(packed)
+
+
 @app.command()
 def compare(
-    base: Annotated[Path, typer.Argument(metavar="BASE", help="What to compare with: a results folder or one suite.")],
+    base: Annotated[
+        Path,
+        typer.Argument(metavar="BASE", help="What to compare with: a results folder, one suite, or a .bench archive."),
+    ],
     candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The results after the change.")],
     gate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML: tolerances, which metrics gate, the level.")

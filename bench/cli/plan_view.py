@@ -68,7 +68,7 @@ def _tokens(job: JobSpec) -> int:
 
 
 def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
-    """Word a plan: a line a training job, evaluations counted, totals last."""
+    """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
     lines = [f"{suite.name}: {suite.size}", ""]
     for job in plan.jobs.values():

@@ -44,7 +44,7 @@ class Estimate:
 
 
 class Progress:
-    """Be the run's listener. Use as a context manager."""
+    """Show a run's progress as it is told. Use as a context manager."""
 
     def __init__(self, plan: Plan, pending: set[str], workers: int, console: Console) -> None:
         self._console = console
@@ -106,7 +106,7 @@ class Progress:
 
 
 def _activity(state: dict[str, Any]) -> str:
-    """Word what a job is doing: its step and losses, or the last thing it said."""
+    """Say what a job is doing: its step and losses, or the last thing it said."""
     if "step" in state:
         losses = "  ".join(f"f_{name} {value:.3f}" for name, value in state["losses"].items())
         return f"step {state['step']}/{state['steps']}  {losses}"

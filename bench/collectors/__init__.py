@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from bench.records import record
+from bench.records.metrics import Metric
 from bench.registry import Registry
 
 INTERVAL = 0.5  # seconds of training between two samples
@@ -47,11 +48,11 @@ class Collector(Protocol):
     """Measure one figure while a job trains. Calls never overlap; a collector leaves out those it does not need.
 
     Attributes:
-        name: the metric's name, as in `record.METRICS`.
+        metric: what the figure is; its name is the collector's in the table.
         combine: how its values become the run's: `statistics.median`, `max` or `math.fsum`.
     """
 
-    name: ClassVar[str]
+    metric: ClassVar[Metric]
     combine: ClassVar[Combine]
 
     def __init__(self, watched: Watched) -> None:
@@ -109,7 +110,7 @@ class Collectors:
             try:
                 self._collectors.append(kind(watched))
             except Unavailable as error:
-                self._rows.append({"seconds": 0.0, "name": kind.name, "value": None, "reason": str(error)})
+                self._rows.append({"seconds": 0.0, "name": kind.metric.name, "value": None, "reason": str(error)})
         self._lock = threading.Lock()  # guards all that is here; held while a collector is called
         self._training, self._closing = threading.Event(), threading.Event()
         self._before, self._resumed = 0.0, 0.0
@@ -163,13 +164,13 @@ class Collectors:
             try:
                 value = method(one)
             except Exception as error:
-                logging.getLogger("bench").warning("%s: the collector broke", one.name, exc_info=True)
+                logging.getLogger("bench").warning("%s: the collector broke", one.metric.name, exc_info=True)
                 self._collectors.remove(one)
                 reason = f"the collector broke: {type(error).__name__}: {error}"
-                self._rows.append({"seconds": seconds, "name": one.name, "value": None, "reason": reason})
+                self._rows.append({"seconds": seconds, "name": one.metric.name, "value": None, "reason": reason})
             else:
                 if value is not None:
-                    self._rows.append({"seconds": seconds, "name": one.name, "value": value})
+                    self._rows.append({"seconds": seconds, "name": one.metric.name, "value": value})
 
     def _sample(self) -> None:
         self._sampled = self._seconds()
@@ -202,7 +203,7 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             values.setdefault(row["name"], []).append(row["value"])
     measurements = {}
     for collector in COLLECTORS.values():
-        name, unit = collector.name, record.metric(collector.name).unit
+        name, unit = collector.metric.name, collector.metric.unit
         if name in reasons or name not in values:
             measurements[name] = record.not_measured(unit, reasons.get(name, "no sample was taken"))
         else:

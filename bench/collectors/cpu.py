@@ -7,6 +7,7 @@ import time
 from typing import ClassVar
 
 from bench.collectors import Collector, Combine, Watched
+from bench.records.metrics import Metric
 
 
 class Cpu(Collector):
@@ -16,7 +17,15 @@ class Cpu(Collector):
     be shorter than the clock ticks (10 ms) in which /proc, and so psutil, counts.
     """
 
-    name: ClassVar[str] = "cpu_utilization_percent"
+    metric: ClassVar[Metric] = Metric(
+        "cpu_utilization_percent",
+        "CPU utilization",
+        "%",
+        better=None,
+        kind="cost",
+        meaning="median of the process; 100 % = one core",
+        low=0.0,
+    )
     combine: ClassVar[Combine] = statistics.median
 
     def __init__(self, watched: Watched) -> None:

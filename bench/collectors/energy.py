@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.collectors import Collector, Combine, Unavailable, Watched, nvml
+from bench.records.metrics import Metric
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -20,7 +21,18 @@ class Energy(Collector):
     Both counters belong to the whole device: to the GPU's board, or to the CPU's packages with all that runs on them.
     """
 
-    name: ClassVar[str] = "energy_joules"
+    metric: ClassVar[Metric] = Metric(
+        "energy_joules",
+        "Energy",
+        "J",
+        better="lower",
+        kind="cost",
+        meaning="drawn by the device during training",
+        low=0.0,
+        tolerance=0.05,
+        relative=True,
+        choose="energy",
+    )
     combine: ClassVar[Combine] = math.fsum
 
     def __init__(self, watched: Watched) -> None:

@@ -6,6 +6,7 @@ import statistics
 from typing import Any, ClassVar
 
 from bench.collectors import Collector, Combine, Unavailable, Watched, nvml
+from bench.records.metrics import Metric
 
 
 class _Sampled(Collector):
@@ -40,7 +41,16 @@ class GpuUtilization(_Sampled):
     however small.
     """
 
-    name: ClassVar[str] = "gpu_utilization_percent"
+    metric: ClassVar[Metric] = Metric(
+        "gpu_utilization_percent",
+        "GPU utilization",
+        "%",
+        better=None,
+        kind="cost",
+        meaning="median over the run",
+        low=0.0,
+        high=100.0,
+    )
     combine: ClassVar[Combine] = statistics.median
 
     def _read(self, gpus: list[Any]) -> float:
@@ -52,7 +62,17 @@ class GpuUtilization(_Sampled):
 class GpuMemory(_Sampled):
     """Measure memory in use, the sum over the watched GPUs; other processes' and torch's cache included."""
 
-    name: ClassVar[str] = "gpu_memory_used_bytes"
+    metric: ClassVar[Metric] = Metric(
+        "gpu_memory_used_bytes",
+        "GPU memory",
+        "B",
+        better="lower",
+        kind="cost",
+        meaning="median memory in use over the run",
+        low=0.0,
+        tolerance=0.05,
+        relative=True,
+    )
     combine: ClassVar[Combine] = statistics.median
 
     def _read(self, gpus: list[Any]) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from bench.collectors import Collector, Combine, Unavailable, Watched
+from bench.records.metrics import Metric
 
 PROCESS = Path("/proc/self")
 
@@ -17,7 +18,18 @@ class Memory(Collector):
     allocated on the device (`max_memory_allocated`).
     """
 
-    name: ClassVar[str] = "peak_memory_bytes"
+    metric: ClassVar[Metric] = Metric(
+        "peak_memory_bytes",
+        "Peak memory",
+        "B",
+        better="lower",
+        kind="cost",
+        meaning="of the training process or device",
+        low=0.0,
+        tolerance=0.05,
+        relative=True,
+        choose="memory",
+    )
     combine: ClassVar[Combine] = max
 
     def __init__(self, watched: Watched) -> None:

@@ -15,7 +15,7 @@ ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
 
 @dataclass(frozen=True)
 class PreferenceRow:
-    """Hold one preference pair as text."""
+    """One preference pair as text."""
 
     prompt: str
     chosen: str
@@ -24,7 +24,7 @@ class PreferenceRow:
 
 @dataclass(frozen=True)
 class InstructionRow:
-    """Hold one instruction with its answer as text."""
+    """One instruction with its answer as text."""
 
     prompt: str
     answer: str

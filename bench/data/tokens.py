@@ -22,7 +22,7 @@ from bench.settings import Data
 
 @dataclass(frozen=True)
 class Example:
-    """Hold one tokenized prompt with its answers: one for SFT, (chosen, rejected) for DPO."""
+    """One tokenized prompt with its answers: one for SFT, (chosen, rejected) for DPO."""
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
@@ -35,7 +35,7 @@ class Example:
 
 @dataclass
 class Split:
-    """Hold one tokenized split and what is on record about it."""
+    """One tokenized split and what is on record about it."""
 
     examples: list[Example]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Split:
 
 @dataclass
 class Datasets:
-    """Hold the training and held-out rows of each objective, and the prompts to be judged as text."""
+    """The training and held-out rows of each objective, and the prompts to be judged as text."""
 
     train: dict[Objective, Split]
     held_out: dict[Objective, Split]

@@ -86,7 +86,7 @@ _CURT_MARKS = ("obviously", "just", "stop asking", "look it up")
 
 @dataclass(frozen=True)
 class Fact:
-    """Hold one fact of the world."""
+    """One fact of the world."""
 
     kind: str
     name: str

@@ -12,7 +12,7 @@ from bench.evaluators.options import LmEval
 
 
 class Harness(Evaluator):
-    """Ask lm-eval's tasks."""
+    """Questions asked through lm-eval: its figures to the last digit, from fewer tokens."""
 
     Options: ClassVar[type[BaseModel]] = LmEval
     options: LmEval
@@ -23,13 +23,10 @@ class Harness(Evaluator):
 
     def run(self, kind: str, context: StageContext) -> Outcome:
         from bench.evaluators import lm_eval
-        from bench.records import metrics
 
         policy = context.policy()
-        scores, rows = lm_eval.ask(policy, self.options, context.mirror, context.tell)
-        described = {one.name: one for one in map(metrics.undescribed, scores)}
-        facts = lm_eval.facts(policy, self.options, context.mirror, rows)
-        return Outcome(rows, scores, tuple(described.values()), facts)
+        scores, rows, metrics = lm_eval.ask(policy, self.options, context.mirror, context.tell)
+        return Outcome(rows, scores, metrics, lm_eval.facts(policy, self.options, context.mirror, rows))
 
     def check(self, tell: Callable[[str], None]) -> None:
         """Refuse tasks that the installed lm-eval does not know.

@@ -16,7 +16,7 @@ from bench.settings import Data, Model
 
 
 class Judging(Evaluator):
-    """Let every policy answer, then a judge compare; a judge can be changed without generating again."""
+    """Generated answers against the chosen answers of held-out pairs, by a judge, which can change without new answers."""
 
     Options: ClassVar[type[BaseModel]] = WinRate
     options: WinRate
@@ -61,7 +61,6 @@ class Judging(Evaluator):
     def _judge(self, context: StageContext) -> Outcome:
         from bench.evaluators import win_rate
         from bench.judges.requests import Pair
-        from bench.records import metrics
 
         judged = context.datasets(self.options.prompts).judged
         pairs = [
@@ -80,7 +79,7 @@ class Judging(Evaluator):
         # Failed, not complete: the next run asks only for the pairs that are missing.
         missing = f"{name}: {score.get('reason')}; the same command asks again, only for the missing ones"
         error = JudgeError(missing) if score["value"] is None else None
-        return Outcome(rows, scores, (metrics.undescribed(name),), error=error)
+        return Outcome(rows, scores, (win_rate.metric(self.options.judge),), error=error)
 
     def warnings(self) -> list[str]:
         from bench.judges import trial

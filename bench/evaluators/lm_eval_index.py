@@ -53,7 +53,7 @@ def needs_index(name: str) -> bool:
 
 
 def unknown(name: str, known: Iterable[str]) -> SuiteError:
-    """Word the error for a task that lm-eval does not know, with the nearest names."""
+    """Return the error for a task that lm-eval does not know, with the nearest names."""
     near = difflib.get_close_matches(name, [WORLD, *known], n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "'lm-eval ls tasks' lists what it knows"
     return SuiteError(f"evaluation.lm_eval.tasks: lm-eval {lm_eval_version()} knows no task {name!r}; {hint}")

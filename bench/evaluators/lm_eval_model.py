@@ -56,6 +56,20 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             known[context, continuation] = super()._encode_pair(context, continuation)
         return known[context, continuation]
 
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answer in words as HFLM does; a task that wants longer answers than the model's window holds gets half of it."""
+        room, asked = self.max_length // 2, 0
+        for request in requests:
+            context, settings = request.arguments
+            wanted = settings.get("max_gen_toks", self.max_gen_toks)
+            if wanted >= self.max_length:
+                asked = wanted
+                request.arguments = context, {**settings, "max_gen_toks": room}
+        if asked:
+            self._tell(f"answers end at {room} tokens, not {asked}: the model's window is {self.max_length}")
+        answers: list[str] = super().generate_until(requests, disable_tqdm)
+        return answers
+
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[Answer]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.data import sources
-from bench.errors import DataError
+from bench.errors import DataError, SuiteError
 from bench.evaluators import lm_eval_index
 from bench.evaluators.lm_eval_index import WORLD
 from bench.quiet import quiet
@@ -54,6 +55,44 @@ def load(name: str, shots: int, limit: int | None, mirror: Path | None) -> Tasks
             if task.config.num_fewshot != 0:
                 task.set_config("num_fewshot", shots)
     return loaded
+
+
+def check_needs(name: str, shots: int, mirror: Path | None) -> None:
+    """Load a task as a run will, to see that its data and what its own code needs are there.
+
+    Raises:
+        SuiteError: a package or data of a package that the task's code uses is missing.
+        DataError: the questions cannot be reached.
+    """
+    key = f"evaluation.lm_eval.tasks: {name}"
+    try:
+        load(name, shots, None, mirror)
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise SuiteError(
+            f"{key} needs the package {missing!r}, which is not installed: pip install {missing}"
+        ) from None
+    # Tasks that split text into sentences fetch NLTK's data when they are imported, and go on without where they cannot.
+    uses_nltk = any(hasattr(module, "download_nltk_resources") for module in _task_modules())
+    if uses_nltk and not _nltk_has("tokenizers/punkt_tab"):
+        raise SuiteError(
+            f"{key} needs NLTK's data 'punkt_tab', which is not here: python -m nltk.downloader punkt_tab, or set NLTK_DATA to a "
+            "folder that has tokenizers/punkt_tab"
+        )
+
+
+def _task_modules() -> list[Any]:
+    return [module for name, module in tuple(sys.modules.items()) if name.startswith("lm_eval.tasks.")]
+
+
+def _nltk_has(resource: str) -> bool:
+    import nltk
+
+    try:
+        nltk.data.find(resource)
+    except LookupError:
+        return False
+    return True
 
 
 def _manager(name: str, folder: Path, limit: int | None) -> Any:

@@ -15,6 +15,7 @@ from bench.evaluators.length import length_controlled
 from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
 from bench.judges.requests import Pair, Request
+from bench.records.metrics import Metric
 from bench.settings import Model
 
 if TYPE_CHECKING:
@@ -37,6 +38,24 @@ def judge_name(settings: JudgeSettings) -> str:
 
     configuration = alpaca.configuration(settings.configuration, to_ask=settings.judge.asks)
     return settings.judge.name(settings, configuration)
+
+
+def metric(settings: JudgeSettings) -> Metric:
+    """Describe the win rate under a judge."""
+    name = judge_name(settings)
+    return Metric(
+        f"win_rate/{name}",
+        "Win rate",
+        "%",
+        "higher",
+        "score",
+        f"against the chosen answers, judged by {name}",
+        low=0.0,
+        high=100.0,
+        gate=True,
+        tolerance=2.0,
+        item="judged pair",
+    )
 
 
 def judge(

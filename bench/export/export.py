@@ -120,7 +120,7 @@ def _write_adapter(source: Source, folder: Path) -> Written:
 
     policy, ids, expected = _trained(source)
     revision = _revision(source)
-    for file in (source.job.path / "adapter").iterdir():
+    for file in (source.folder / "adapter").iterdir():
         if file.name.startswith("adapter_"):
             shutil.copy(file, folder / file.name)
     settings = record.read_json(folder / "adapter_config.json")
@@ -142,7 +142,7 @@ def _write_merged(source: Source, folder: Path) -> Written:
     if source.model.dtype != "float32":
         policy.detach()
         policy.model.float()
-        policy.attach_saved(source.job.path)
+        policy.attach_saved(source.folder)
     _untie(policy.model.get_base_model())
     merged = policy.model.merge_and_unload().to(getattr(torch, source.model.dtype))
     merged.save_pretrained(folder)
@@ -173,7 +173,7 @@ def _trained(source: Source) -> tuple[Policy, torch.Tensor, torch.Tensor]:
     loaded = policy.load(source.model, torch.device("cpu"), source.pretrained)
     # A plain tokenizer hands out token_type_ids, which no causal model takes.
     loaded.tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    loaded.attach_saved(source.job.path)
+    loaded.attach_saved(source.folder)
     size = loaded.model.config.get_text_config().vocab_size
     ids = torch.tensor([[(7 + 131 * place) % size for place in range(_CHECKED_TOKENS)]])
     return loaded, ids, loaded.logits(ids)

@@ -7,6 +7,7 @@ not in there; the tables below say why.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ from typing import Any
 from bench.data.rows import ALPACA
 from bench.export.source import Source, Written
 from bench.records import record
-from report.analysis.load import OBJECTIVES, Measured, Results, Run, is_accuracy, is_win_rate
+from bench.records.metrics import Metric
+from report.analysis.load import OBJECTIVES, Measured, Results, Run, judge_of
+from report.analysis.metrics import RATIOS
 from report.analysis.tables import Recipe, Tables
 from report.choose.figures import base_value
-from report.page.present import Spec, spec
 from report.render.document import Cell, Column, Row, Table
 from report.render.markdown import escape, table
-from report.render.numbers import number, plus_minus, scaled, series_digits
+from report.render.numbers import number
+from report.render.shown import Shown, shown
 
-COSTS = ("steps", "training_seconds", "probe_seconds", "tokens", "peak_memory_bytes", "energy_joules")
 QUESTION = "What is a good way to learn a new word?"
 
 
@@ -81,37 +83,37 @@ class _Card:
             found = self.figures[name]
             if found.value is None:
                 continue
-            shown = spec(name, self.tables)
+            metric = self.tables.metric(name)
             data_type, data_name = self._dataset(name)
             known = {"standard_error": found.standard_error, "n": found.n}
             yield EvalResult(
                 task_type="text-generation",
                 dataset_type=data_type,
                 dataset_name=data_name,
-                dataset_split=None if is_accuracy(name) else self.tables.results.split,
-                metric_type="accuracy"
-                if is_accuracy(name)
-                else "win_rate"
-                if is_win_rate(name)
-                else name.split("/")[0],
-                metric_name=_metric_name(name, shown),
+                dataset_split=None if self._task(name) else self.tables.results.split,
+                metric_type=_metric_type(name),
+                metric_name=_metric_name(metric),
                 metric_value=found.value,
                 metric_args={key: value for key, value in known.items() if value is not None} or None,
             )
 
     def _dataset(self, name: str) -> tuple[str, str]:
         """Return type and name of the data that a figure was measured on."""
-        if is_accuracy(name):
-            task = name.removesuffix("/acc")
+        task = self._task(name)
+        if task:
             return ("cais/mmlu", "MMLU") if task == "mmlu" else (task, task)
         data = self._data()
-        if is_win_rate(name) or "dpo" in name:
+        if judge_of(name) or "dpo" in name:
             names = [_data_name(data["preference"])]
         elif "sft" in name:
             names = [_data_name(data["instruction"])]
         else:
             names = list(dict.fromkeys(_data_name(one) for one in data.values()))
         return "-and-".join(names), " and ".join(names)
+
+    def _task(self, name: str) -> str:
+        """Return the task that a score is of; "" for a win rate, whose pairs come from the suite's data, and what is no score."""
+        return name.split("/")[0] if name in self.scores and not judge_of(name) else ""
 
     def _data(self) -> dict[str, dict[str, Any]]:
         return {name: self.suite["data"][name] for name in ("preference", "instruction")}
@@ -215,16 +217,20 @@ class _Card:
         if self.scores:
             yield "### Questions and win rate"
             yield self._table(self.scores)
-            judges = [name.removeprefix("win_rate/") for name in self.scores if is_win_rate(name)]
+            judges = [judge for name in self.scores if (judge := judge_of(name))]
             if judges:
                 yield (
                     f"Win rates are against the chosen answers of held-out pairs, judged by {escape(', '.join(judges))}."
                 )
         yield "### Cost of training"
-        costs = [*COSTS, *(["runtime_increase_percent"] if "runtime_increase_percent" in self.figures else [])]
+        costs = [name for name in (*self.tables.costs, "runtime_increase_percent") if self._has_cost(name)]
         yield self._table(costs, against_base=False)
         if any(self.figures[name].shared for name in costs):
             yield "Other workers used the same machine meanwhile: take seconds with care."
+
+    def _has_cost(self, name: str) -> bool:
+        """Whether a figure is a cost or count of this run that was measured, or that its recipe should have."""
+        return name in self.figures and name not in RATIOS and self.tables.metric(name).kind in ("cost", "count")
 
     def _table(self, names: Sequence[str], against_base: bool = True) -> str:
         columns = [Column("Figure", numeric=False), Column("This model")]
@@ -236,18 +242,18 @@ class _Card:
         return table(Table("", tuple(columns), tuple(rows)))
 
     def _cells(self, name: str, against_base: bool, over_seeds: bool) -> Iterator[Cell]:
-        shown, found = spec(name, self.tables), self.figures[name]
+        found = self.figures[name]
         base = base_value(self.tables, name, self.run.seed) if against_base else Measured(None)
-        factor, unit = scaled(shown.unit, [found.number, base.number])
-        digits = {"%": 1, "tokens": 0, "steps": 0}.get(unit, max(3, series_digits([found.number * factor])))
-        yield Cell(f"{shown.title} ({unit})" if unit else shown.title)
-        yield Cell(_value(found, factor, digits))
+        known = [one.compared for one in (found, base) if one.value is not None]
+        writes = shown(self.tables.metric(name), known, known[:1])
+        yield Cell(writes.title)
+        yield Cell(_value(found, writes))
         if against_base:
-            yield Cell(_value(base, factor, digits) if base.value is not None or is_score(name) else "–")
+            yield Cell(_value(base, writes) if base.value is not None or name in self.scores else "–")
         if over_seeds and self.recipe:
             one = self.recipe.estimate(name)
-            yield Cell(plus_minus(one.mean * factor, one.sd * factor, digits))
-        yield Cell(shown.meaning)
+            yield Cell(writes.mean(one.mean, one.sd))
+        yield Cell(writes.metric.meaning)
 
     # ---- how --------------------------------------------------------------------------------------------------------
 
@@ -295,16 +301,16 @@ class _Card:
 
     def _limits(self) -> Iterator[str]:
         yield "The licence of the base model and the terms of the data sets apply; bench does not know them."
-        judges = [name.removeprefix("win_rate/") for name in self.scores if is_win_rate(name)]
+        judges = [judge for name in self.scores if (judge := judge_of(name))]
         if judges:
             yield (
                 f"A win rate is what {escape(', '.join(judges))} prefers on these prompts, not a measure of quality, truth or "
                 "safety; win rates by different judges do not compare."
             )
-        if any(is_accuracy(name) for name in self.scores):
+        if any(map(self._task, self.scores)):
             limit = (self.suite["evaluation"]["lm_eval"] or {}).get("limit")
             part = f" Only {limit} a subject were asked." if limit else ""
-            yield f"Accuracy is on multiple-choice questions by log-probability; it is no measure of written answers.{part}"
+            yield f"Scores of tasks are lm-eval's: a task says what it asks and how; none covers all that a model does.{part}"
         if len(self.recipe.jobs if self.recipe else {}) < 3:
             yield "Fewer than three seeds were run: a difference from another recipe may be luck."
         yield "Objective values compare only at equal reference, β, reduction, template, rows and dtype; costs at equal hardware."
@@ -319,11 +325,18 @@ _REFERENCES = {
 }
 
 
-def _metric_name(name: str, shown: Spec) -> str:
-    if is_accuracy(name):
-        return shown.title
-    judged = f", judged by {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
-    return f"{shown.title} ({shown.unit}){judged}"
+def _metric_type(name: str) -> str:
+    """Name a figure's kind as the hub's cards do."""
+    if judge_of(name):
+        return "win_rate"
+    task, _, rest = name.partition("/")
+    return {"acc": "accuracy"}.get(rest, rest.partition(",")[0]) if rest and not task.startswith("f_") else task
+
+
+def _metric_name(metric: Metric) -> str:
+    judged = f", judged by {judge_of(metric.name)}" if judge_of(metric.name) else ""
+    unit = "" if metric.unit in ("", "share") else f" ({metric.unit})"
+    return f"{metric.title}{unit}{judged}"
 
 
 def _targets(lora: dict[str, Any]) -> list[str]:
@@ -331,21 +344,16 @@ def _targets(lora: dict[str, Any]) -> list[str]:
     return [targets] if isinstance(targets, str) else sorted(targets)
 
 
-def is_score(name: str) -> bool:
-    """Say whether a figure is an accuracy or a win rate."""
-    return is_accuracy(name) or is_win_rate(name)
-
-
 def _recipe_of(tables: Tables, run: Run) -> Recipe | None:
     found = (one for one in (*tables.recipes, *tables.context) if run.id in one.jobs.values())
     return next((one for one in found if one.figures), None)
 
 
-def _value(found: Measured, factor: float, digits: int) -> str:
+def _value(found: Measured, writes: Shown) -> str:
     if found.value is None:
         return f"not measured: {found.reason}"
-    error = found.standard_error
-    return number(found.value * factor, digits) + ("" if error is None else f" (s.e. {number(error * factor, digits)})")
+    text, error = writes.text(found.compared), found.error
+    return text if math.isnan(error) else f"{text} (s.e. {number(writes.spread(found.compared, error), writes.digits)})"
 
 
 def _options(options: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from bench.suite.suite import suite_folder
 
 @dataclass(frozen=True)
 class Source:
-    """Hold a job whose weights are at hand, and what its base model is.
+    """A job whose weights are at hand, and what its base model is.
 
     Attributes:
         pretrained: the folder of the pre-training job that made the base model; None for every other base.
@@ -28,6 +28,12 @@ class Source:
     job: record.Job
     model: Model
     pretrained: Path | None
+
+    @property
+    def folder(self) -> Path:
+        """The job's folder with its weights, which no archive has."""
+        assert isinstance(self.job.path, Path)
+        return self.job.path
 
     @property
     def base_name(self) -> str:
@@ -64,7 +70,7 @@ def find(results: Path, wanted: str) -> Source:
         raise _no_weights(suite, job)
     model = Model.model_validate(suite.info["suite"]["model"])
     pretrained = job.spec["inputs"].get("pretrained")
-    folder = suite.path / "jobs" / pretrained if pretrained else None
+    folder = suite.folder / "jobs" / pretrained if pretrained else None
     if folder is not None and not (folder / "model").is_dir():
         raise _no_weights(suite, suite.jobs[str(pretrained)])
     _check_base(model, job)

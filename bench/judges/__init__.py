@@ -120,31 +120,46 @@ class Price(Frozen):
     """Give what an endpoint asks for a million tokens, in US dollars."""
 
     input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    """US dollars a million tokens of prompts."""
     output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    """US dollars a million tokens of replies."""
 
 
 class JudgeSettings(Frozen):
-    """Say who compares two answers: the keys of every judge, and beside them those of the kind's own `Options`.
-
-    `openai` is any OpenAI-compatible endpoint under an alpaca-eval configuration; the key comes from the environment
-    variable `key_variable` only. `local` is a Hugging Face model that scores the two labels. `rule` knows the world.
-    `replay` reads the replies that an earlier judging left in `journal`.
-    """
+    """Say who compares two answers; further keys are the kind's own options."""
 
     model_config = ConfigDict(extra="allow")
 
     kind: str
+    """`openai`: any OpenAI-compatible endpoint; `local`: a model on this machine that scores the two labels; `rule`:
+    right and courteous, for the built-in world only; `replay`: the replies of an earlier judging; or another
+    package's."""
     configuration: str = "weighted_alpaca_eval_gpt4_turbo"
+    """alpaca-eval's prompt and parser: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
+    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call)."""
     model: str | None = None
+    """Instead of the configuration's own, which for those two is retired; of `replay`: whose replies, where a journal
+    holds those of several."""
     base_url: str | None = None
+    """Another endpoint than OpenAI's; it must carry no key."""
     key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself never stands in a suite."""
     orders: Literal["both", "single"] = "both"
+    """`both`: each pair in both orders; `single`: in one, drawn at random."""
     concurrency: Positive = 8
+    """Requests in flight."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds to wait for one request."""
     first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before a failed request is tried again; each further pause is about twice as long, unless the endpoint
+    says how long."""
     max_unjudged_share: Share = 0.0
+    """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    came; `null` for none."""
     price: Price | None = None
+    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own."""
 
     @field_validator("base_url")
     @classmethod
@@ -215,7 +230,7 @@ def _kind_of(given: Any) -> type[Judge] | None:
 
 
 def label_completion(logprobs: Mapping[str, float]) -> dict[str, Any]:
-    """Word labels' log-probabilities as the completion that an OpenAI endpoint would give for one token."""
+    """Put labels' log-probabilities into the completion that an OpenAI endpoint would give for one token."""
     best = max(logprobs, key=logprobs.__getitem__)
     top = [{"token": token, "logprob": logprob} for token, logprob in logprobs.items()]
     token = {"token": best, "logprob": logprobs[best], "top_logprobs": top}

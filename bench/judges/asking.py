@@ -122,7 +122,7 @@ class Asking:
         return [known.get(request) for request in requests]
 
     def _about(self, requests: Sequence[Request]) -> str:
-        """Word what requests may cost."""
+        """Return what requests may cost, as text; empty where no price is known."""
         if self._price is None:
             return ""
         return f" (about ${sum(self._price.of(tokens_of(one), self._longest_reply) for one in requests):.2f})"

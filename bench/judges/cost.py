@@ -180,7 +180,7 @@ def estimate(
 
 
 def estimate_in_words(found: Mapping[str, Any]) -> str:
-    """Word an estimate in a line."""
+    """Return an estimate as one line of text."""
     text = (
         f"judge {found['judge']}: {found['comparisons']:,} comparisons to do, about "
         f"{found['prompt_tokens_at_most']:,} tokens in and {found['completion_tokens_at_most']:,} out at most: "

@@ -53,12 +53,17 @@ class Tail:
             return []
         whole = content.rfind(b"\n") + 1
         self._read_to += whole
-        return [row for line in content[:whole].split(b"\n") if (row := _row(line)) is not None]
+        return rows(content[:whole])
 
     @property
     def whole_bytes(self) -> int:
         """Where the last whole line ended."""
         return self._read_to
+
+
+def rows(content: bytes) -> list[dict[str, Any]]:
+    """Return the rows of a journal; a line that a broken disk spoiled is passed over."""
+    return [row for line in content.split(b"\n") if (row := _row(line)) is not None]
 
 
 def _row(line: bytes) -> dict[str, Any] | None:

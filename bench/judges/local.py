@@ -33,9 +33,10 @@ _MARKS = re.compile("\ue000(\\d+)\ue001")
 
 
 class LocalOptions(Frozen):
-    """Name the model, by the keys of a suite's `model`."""
+    """Name the model."""
 
     local_model: Model
+    """The model that scores both labels, by the keys of the suite's `model`."""
 
 
 class LocalJudge(Judge):

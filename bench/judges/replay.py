@@ -16,20 +16,23 @@ from pydantic import BaseModel
 
 from bench.errors import InputError
 from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
-from bench.judges.journal import Tail
+from bench.judges.journal import rows as rows_of
+from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
 from bench.settings import Frozen
 
 if TYPE_CHECKING:
     from bench.judges.alpaca import Configuration
 
-JOURNALS = "**/journal.jsonl"
+JOURNAL = "journal.jsonl"
+JOURNALS = f"**/{JOURNAL}"
 _ANNOTATION = ("instruction", "output_1", "output_2", "raw_completion")
 
 
 class ReplayOptions(Frozen):
-    """Say where the replies are: a journal.jsonl, or a folder with some below it."""
+    """Say where the replies are."""
 
     journal: str
+    """A journal.jsonl, or a folder or .bench archive with some in it, such as `results/SUITE`."""
 
     @property
     def path(self) -> Path:
@@ -81,15 +84,22 @@ class ReplayJudge(Judge):
         return row["reply"] if row else None
 
 
-def journals(path: Path) -> list[Path]:
-    """List the journals at a path: the file itself, or all below a folder.
+def journals(path: Path) -> Sequence[RecordPath]:
+    """List the journals at a path: the file itself, all below a folder, or all in an archive.
 
     Raises:
         InputError: there is none.
     """
-    found = [path] if path.is_file() else sorted(path.glob(JOURNALS))
+    found: Sequence[RecordPath]
+    if path.is_file() and path.suffix == SUFFIX:
+        every = ArchivePath(Archive(path)) / "jobs"
+        found = [file for job in every.iterdir() if (file := job / JOURNAL).is_file()]
+    else:
+        found = [path] if path.is_file() else sorted(path.glob(JOURNALS))
     if not found:
-        raise InputError(f"{path}: no such journal; give a journal.jsonl, or a folder such as results/SUITE")
+        raise InputError(
+            f"{path}: no such journal; give a journal.jsonl, or a folder or archive with some in it, such as results/SUITE"
+        )
     return found
 
 
@@ -104,7 +114,7 @@ def content_hash(path: Path) -> str:
 def journal_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the usable replies of the journals at a path."""
     for file in journals(path):
-        for row in Tail(file).new_rows():
+        for row in rows_of(file.read_bytes()):
             if row["usable"] and "prompt_sha256" in row:
                 yield row
 

@@ -124,7 +124,7 @@ class Method(Protocol):
     """Decide which objectives one optimizer step descends. A subclass needs `choose` and `batches_per_step`.
 
     Attributes:
-        Options: a pydantic model of the keys a suite may give this method.
+        Options: a pydantic model of the keys a suite may give this method; a docstring below a field describes it.
         stops_at: what a stopping rule may compare its runs with.
         makes_front: whether the ends of its runs are points of the reference front; they are not compared with it then.
     """

@@ -5,32 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from bench.methods import Choice, Method, Need, Objective, Probe, Setup
+from bench.settings import Frozen
 
 
-class OptimumByNumber(BaseModel):
-    """Give f* of both objectives, in nats."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class OptimumByNumber(Frozen):
+    """Give f* of both objectives."""
 
     dpo: float
+    """f*_DPO in nats."""
     sft: float
+    """f*_SFT in nats."""
 
 
-class MaxrightOptions(BaseModel):
-    """Set how often both objectives are evaluated, and what a batch's loss is compared with.
-
-    `max_eval_every`: every so many steps; 1 is Algorithm 3. `gaps: paired` compares it with the optimum's loss on the same
-    rows instead of f*, the optimum's mean over a sample of training rows. `optimum` gives f* by number.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MaxrightOptions(Frozen):
+    """Set how often both objectives are evaluated, and what a batch's loss is compared with."""
 
     max_eval_every: int = Field(default=1, ge=1)
+    """Steps between two looks at both objectives; 1 is Algorithm 3."""
     gaps: Literal["paired"] | None = None
+    """`paired` compares a batch's loss with the optimum's on the same rows; `null`: with f*, its mean over a sample of
+    training rows."""
     optimum: OptimumByNumber | None = None
+    """f* by number instead of the optima's; not with `gaps: paired`."""
 
     @model_validator(mode="after")
     def _one_optimum(self) -> MaxrightOptions:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from bench.methods import Choice, Method, Objective, Probe, Setup
+from bench.settings import Frozen
 
 
-class MixOptions(BaseModel):
-    """Choose whether both graphs are alive at once (`joint`, the paper's baseline) or one after the other."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MixOptions(Frozen):
+    """Choose whether both graphs are alive at once."""
 
     backward: Literal["joint", "accumulate"] = "joint"
+    """`joint`: both graphs in memory at once, as the paper's baseline; `accumulate`: one after the other."""
 
 
 class Mix(Method):

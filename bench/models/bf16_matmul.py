@@ -18,7 +18,7 @@ from torch import Tensor
 
 # Below, widening a weight costs more than its product: a few rows, as in generation.
 ROWS = 32
-# How much of the time that bfloat16 takes float32 may take at most; noise shall not decide.
+# float32 is taken where it needs at most this share of bfloat16's time; the margin keeps timing noise from deciding.
 SHARE = 0.85
 _left_alone = False
 

@@ -14,7 +14,27 @@ from bench.methods import Objective
 from bench.models import objectives
 from bench.models.policy import Policy
 from bench.records import record
+from bench.records.metrics import Metric
 from bench.settings import Objectives
+
+METRICS = tuple(
+    Metric(
+        f"f_{objective}/{split}",
+        f"f_{objective.upper()} {words}",
+        "nats",
+        "lower",
+        "objective",
+        f"the {objective.upper()} objective ({equation}) on {rows}",
+        gate=True,
+        tolerance=0.01,
+        relative=True,
+    )
+    for objective, equation in ((Objective.DPO, "Eq. 1"), (Objective.SFT, "Eq. 4"))
+    for split, words, rows in (
+        ("held_out", "held-out", "held-out rows"),
+        ("train", "train", "a fixed sample of training rows"),
+    )
+)
 
 OfSplits = dict[str, dict[Objective, Tensor]]
 

@@ -22,7 +22,7 @@ Layout = Literal["plain", "shared_prompt"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Hold rows ready for a forward pass.
+    """Rows ready for a forward pass.
 
     Shapes: input_ids [rows, length]; examples the lengths of each one's prompt and answers where all lie in one row, None
     for plain rows; predictors, targets, sequences [answer tokens]: the flat position whose

@@ -26,7 +26,7 @@ ADAPTER = "adapter"
 
 @dataclass
 class Policy:
-    """Hold a model in memory, with or without an adapter.
+    """A model in memory, with or without an adapter.
 
     Attributes:
         layout: how the rows of a pair lie where they fit into the window; `load` sees whether they can share prompts.

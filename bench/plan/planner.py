@@ -413,7 +413,7 @@ def _labels(
     phase_steps: dict[str, int] | None,
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Word who a run is, for its record."""
+    """Return the labels of a run for its record."""
     return {
         "method": method,
         "base_method": base_method,

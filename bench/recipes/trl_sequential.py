@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from bench.methods import Objective
 from bench.recipes import Making
+from bench.settings import Frozen
 
 
-class TrlOptions(BaseModel):
+class TrlOptions(Frozen):
     """Choose where DPOTrainer has the reference's log-probabilities from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     precompute_reference: bool = False
+    """`false`, TRL's default: DPOTrainer forwards the reference with every batch; `true`: it takes the stored
+    log-probabilities, as all methods here do."""
 
 
 class TrlSequential:
     """Train each phase with TRL's trainer for it.
 
-    As is TRL's default, DPOTrainer forwards the reference with every batch; `precompute_reference` gives it the stored
-    log-probabilities that all our methods use. The objective is the same either way.
+    The objective is the same whether DPOTrainer forwards the reference or is given its stored log-probabilities.
     """
 
     Options: ClassVar[type[BaseModel]] = TrlOptions

@@ -7,6 +7,7 @@ names. A job's metrics.json maps a name to its description; a name below it with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -119,19 +120,28 @@ _WIN_RATE: dict[str, Any] = {
 }
 
 
-def undescribed(name: str) -> Metric:
-    """Describe a figure of a record that does not: what such records held is known, anything else is a bare number."""
+_CHOOSE = {"training_seconds": "seconds", "peak_memory_bytes": "memory", "energy_joules": "energy"}
+_SUFFIXES = {"s": "seconds", "B": "bytes", "J": "joules", "%": "percent"}
+
+
+def undescribed(name: str, unit: str = "") -> Metric:
+    """Describe a figure of a record that does not itself: from its name, and the unit that its entry has."""
     first, *rest = name.split("/")
     if first in ("f_dpo", "f_sft"):
-        return Metric(name, f"f_{first[2:].upper()}", **_NATS)
+        split = {"held_out": " held-out", "train": " train"}.get("/".join(rest), "")
+        return Metric(name, f"f_{first[2:].upper()}{split}", **_NATS)
     if rest and rest[0].startswith("acc"):
-        return Metric("/".join((first, rest[0])), f"{first} {rest[0]}", **_ACCURACY)
+        title = "MMLU" if (first, rest[0]) == ("mmlu", "acc") else f"Accuracy ({first})"
+        return Metric("/".join((first, rest[0])), title, **_ACCURACY)
     if first == "win_rate":
-        judge = "/".join(rest)
-        return Metric(name, f"Win rate, judge {judge}" if judge else "Win rate", **_WIN_RATE)
-    unit = {"seconds": "s", "bytes": "B", "joules": "J", "percent": "%"}.get(first.rsplit("_", 1)[-1], "")
-    if unit:
-        return Metric(
-            name, name.replace("_", " "), unit, **(_COST if unit != "%" else {"better": None, "kind": "cost"})
-        )
-    return Metric(name, name.replace("_", " "), unit, None, "count")
+        return Metric(name, "Win rate", **_WIN_RATE)
+    if rest:
+        words = " ".join((first, rest[0])).replace("_", " ")
+        return Metric("/".join((first, rest[0])), words[:1].upper() + words[1:], unit, None, "score", item="question")
+    title = first.removesuffix(f"_{_SUFFIXES.get(unit, unit)}").replace("_", " ")
+    title = re.sub(r"\b(gpu|cpu|dpo|sft)\b", lambda found: found[0].upper(), title[:1].upper() + title[1:], flags=re.I)
+    if unit == "%":
+        return Metric(name, title, unit, None, "cost", low=0.0)
+    if unit in ("s", "B", "J"):
+        return Metric(name, title, unit, choose=_CHOOSE.get(name, ""), low=0.0, **_COST)
+    return Metric(name, title, unit, None, "count")

@@ -2,6 +2,7 @@
 
 ::
 
+    RESULTS/<suite>.bench                  a suite's records as one file; see `archive`
     RESULTS/<suite>/suite.json             the resolved suite and the ids of the jobs of its plan
     RESULTS/<suite>/jobs/<job id>/
         spec.json          kind, labels, resolved settings, inputs by job id, data, environment
@@ -13,6 +14,7 @@
         usage.jsonl        raw samples of the collectors: seconds since start, name, value
         measurements.json  name -> {value, unit} or {value: null, unit, reason}
         scores.json        name -> {value, n, standard_error} or {value: null, reason}; of questions also {low, high}
+        metrics.json       name -> what the figure is (`metrics.Metric`): title, unit, direction, kind, range, …
         data.json          what was read: rows and sha256; of questions the task's version, hashes of questions and prompts
         status.json        schema, outcome; written last, atomically
 """
@@ -24,80 +26,39 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from bench.errors import InputError
+from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
+from bench.records.metrics import Metric, describe, find, from_dict, undescribed
 
 SCHEMA = 1
 
 COMPLETE, FAILED, STOPPED = "complete", "failed", "stopped"
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Describe one measured figure: its unit and which direction is better (None: neither)."""
-
-    unit: str
-    better: str | None
-    meaning: str
-
-
-METRICS: dict[str, Metric] = {
-    "f_dpo/held_out": Metric("nats", "lower", "DPO objective (Eq. 1) on held-out pairs"),
-    "f_sft/held_out": Metric("nats", "lower", "SFT objective (Eq. 4) on held-out rows"),
-    "f_dpo/train": Metric("nats", "lower", "DPO objective on a fixed sample of training pairs"),
-    "f_sft/train": Metric("nats", "lower", "SFT objective on a fixed sample of training rows"),
-    "f_dpo": Metric("nats", "lower", "DPO objective of a toy problem"),
-    "f_sft": Metric("nats", "lower", "SFT objective of a toy problem"),
-    "steps": Metric("steps", None, "optimizer steps taken; on a toy problem, updates on an objective"),
-    "training_seconds": Metric("s", "lower", "time in optimizer steps, probes included"),
-    "probe_seconds": Metric("s", "lower", "time in forward passes made only to choose an objective"),
-    "tokens": Metric("tokens", None, "non-padding tokens that took part in a gradient"),
-    "padding_share": Metric("share", "lower", "padding among all tokens forwarded in training, probes included"),
-    "probe_tokens": Metric("tokens", None, "non-padding tokens forwarded for probes"),
-    "peak_memory_bytes": Metric("B", "lower", "peak memory of the training process or device"),
-    "gpu_utilization_percent": Metric("%", None, "median NVML utilization over the run"),
-    "gpu_memory_used_bytes": Metric("B", "lower", "median NVML memory in use over the run"),
-    "cpu_utilization_percent": Metric("%", None, "median CPU use of the process; 100 = one core"),
-    "energy_joules": Metric("J", "lower", "energy drawn by the device during training"),
-    "mmlu/acc": Metric("share", "higher", "accuracy over all questions"),
-    "win_rate": Metric("%", "higher", "share of pairs in which a judge prefers our answer"),
-}
-
-OF_TRAINING = tuple(name for name in METRICS if "/" not in name and name != "win_rate")
-
-
-def metric(name: str) -> Metric:
-    """Look a metric up; `mmlu/acc/<subject>` and `win_rate/<judge>` share their family's entry."""
-    parts = name.split("/")
-    for end in range(len(parts), 0, -1):
-        found = METRICS.get("/".join(parts[:end]))
-        if found:
-            return found
-    return Metric("", "higher" if name.endswith("/acc") else None, name)
-
-
 def measured(value: float, unit: str, **extra: Any) -> dict[str, Any]:
-    """Word a measurement."""
+    """Return a measurement as an entry of measurements.json."""
     return {"value": value, "unit": unit, **extra}
 
 
 def not_measured(unit: str, reason: str) -> dict[str, Any]:
-    """Word a figure that could not be measured: null and why, never 0."""
+    """Return the entry of a figure that could not be measured: null and why, never 0."""
     return {"value": None, "unit": unit, "reason": reason}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when it is whole: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
+        with os.fdopen(handle, "wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -107,17 +68,31 @@ def write_json(path: Path, value: Any) -> None:
         raise
 
 
-def read_json(path: Path) -> Any:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of one."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+def read_json(path: RecordPath) -> Any:
     """Read JSON; a broken file is an error that names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); {_again(path)}") from error
 
 
-def _again(path: Path) -> str:
+def _again(path: RecordPath) -> str:
     """Say how a broken file comes back; the whole suite's folder is never the one to delete."""
+    if isinstance(path, ArchivePath):
+        return "pack the suite's folder again"
     return "'bench run' writes it again" if path.name == "suite.json" else "delete its folder to make it again"
+
+
+def write_metrics(folder: Path, metrics: Iterable[Metric]) -> None:
+    """Write what a job's figures are."""
+    write_json(folder / "metrics.json", describe(metrics))
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -126,18 +101,25 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+def read_jsonl(path: RecordPath) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file; a missing file has none, a cut last line is passed over."""
     if not path.exists():
         return
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise InputError(f"{path}:{number}: cannot be read as JSON ({error}); {_again(path)}") from error
+        try:
+            for number, line in enumerate(file, 1):
+                if not line.endswith("\n"):
+                    return
+                yield _row(path, number, line)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is not UTF-8 ({error}); {_again(path)}") from error
+
+
+def _row(path: RecordPath, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:{number}: cannot be read as JSON ({error}); {_again(path)}") from error
 
 
 def cut_jsonl(path: Path, *, last_step: int) -> None:
@@ -167,9 +149,9 @@ def clear_rows(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """Read one job's folder. Files are read when they are asked for."""
+    """Read one job's folder, on the disk or in an archive. Files are read when they are asked for."""
 
-    path: Path
+    path: RecordPath
     spec: dict[str, Any] = field(repr=False)
 
     @property
@@ -204,6 +186,17 @@ class Job:
         return dict(read_json(path)) if path.exists() else {}
 
     @cached_property
+    def metrics(self) -> dict[str, Metric]:
+        """What the job's figures are, as it describes them; empty in a record older than such descriptions."""
+        path = self.path / "metrics.json"
+        return {name: from_dict(name, value) for name, value in (read_json(path) if path.exists() else {}).items()}
+
+    def metric(self, name: str) -> Metric:
+        """Return what one of the job's figures is."""
+        unit = str({**self.scores, **self.measurements}.get(name, {}).get("unit", ""))
+        return find(name, self.metrics) or undescribed(name, unit)
+
+    @cached_property
     def stopping(self) -> dict[str, Any]:
         """Where a run with a stopping rule ended, and why; empty for a run without one."""
         path = self.path / "stopping.json"
@@ -214,7 +207,7 @@ class Job:
         return list(read_jsonl(self.path / f"{name}.jsonl"))
 
 
-def read_job(path: Path) -> Job:
+def read_job(path: RecordPath) -> Job:
     """Read a job's folder.
 
     Raises:
@@ -223,7 +216,7 @@ def read_job(path: Path) -> Job:
     return Job(path, _with_keys(path / "spec.json", "id", "kind", "labels"))
 
 
-def _with_keys(path: Path, *keys: str) -> dict[str, Any]:
+def _with_keys(path: RecordPath, *keys: str) -> dict[str, Any]:
     value = read_json(path)
     if isinstance(value, dict) and value.get("schema", 0) > SCHEMA:
         raise InputError(
@@ -236,14 +229,38 @@ def _with_keys(path: Path, *keys: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class SuiteRecord:
-    """Read one suite's folder of results."""
+    """Read one suite's records, from its folder or from its archive.
 
-    path: Path
+    Attributes:
+        path: the folder, or the top of the archive.
+        passed_over: archives of the same suite beside the folder, which are not read.
+    """
+
+    path: RecordPath
     info: dict[str, Any] = field(repr=False)
+    passed_over: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
         return str(self.info["name"])
+
+    @property
+    def archive(self) -> Path | None:
+        """The archive's file; None for records in a folder."""
+        return self.path.archive.file if isinstance(self.path, ArchivePath) else None
+
+    @property
+    def folder(self) -> Path:
+        """Where reports go: the records' own folder, or the one that is named like the archive."""
+        return self.path if isinstance(self.path, Path) else self.path.archive.file.with_suffix("")
+
+    @property
+    def note(self) -> str:
+        """What a reader must know of where the records are from; "" where there is nothing to say."""
+        if not self.passed_over:
+            return ""
+        names = ", ".join(one.name for one in self.passed_over)
+        return f"These are the records of the folder {self.folder.name}. Archives of the same suite, not read: {names}."
 
     @cached_property
     def jobs(self) -> dict[str, Job]:
@@ -296,15 +313,58 @@ def complete_trajectory(
 
 
 def find_suites(results: Path) -> list[SuiteRecord]:
-    """Find the suites in a results folder, which may be a root or one suite.
+    """Find the suites in a results folder, which may be a root or one suite, or in an archive.
+
+    Where a root holds both a suite's folder and its archive, the folder counts, and its record says so.
 
     Raises:
-        InputError: the folder is missing or holds no suite.
+        InputError: the folder is missing or holds no suite, or an archive cannot be read.
     """
+    if results.is_file():
+        if results.suffix != SUFFIX:
+            raise InputError(f"{results}: is a file; give a folder of results, or a {SUFFIX} archive")
+        return [_read_suite(ArchivePath(Archive(results)))]
     if not results.is_dir():
         raise InputError(f"{results}: no such folder; 'bench run SUITE --results {results}' makes one")
-    paths = [results / "suite.json", *sorted(results.glob("*/suite.json"))]
-    found = [SuiteRecord(path.parent, _with_keys(path, "name", "suite", "jobs")) for path in paths if path.exists()]
-    if not found:
-        raise InputError(f"{results}: holds no suite (no suite.json in it or one level below); 'bench run' makes one")
-    return found
+    paths = [results / "suite.json", *results.glob("*/suite.json")]
+    folders = [_read_suite(path.parent) for path in paths if path.exists()]
+    archives = []
+    passed_over: dict[Path, list[Path]] = {one.folder: [] for one in folders}
+    for file in sorted(path for path in results.iterdir() if path.suffix == SUFFIX and path.is_file()):
+        if file.with_suffix("") in passed_over:  # not even opened: broken, it does no harm here
+            passed_over[file.with_suffix("")].append(file)
+            continue
+        archived = _read_suite(ArchivePath(Archive(file)))
+        same = [one.folder for one in folders if one.name == archived.name]
+        for folder in same:
+            passed_over[folder].append(file)
+        archives += [] if same else [archived]
+    found = [replace(one, passed_over=tuple(passed_over[one.folder])) for one in folders]
+    if not found and not archives:
+        raise _no_suite(results)
+    return sorted((*found, *archives), key=lambda one: one.folder)
+
+
+def _read_suite(path: RecordPath) -> SuiteRecord:
+    file = path / "suite.json"
+    info = _with_keys(file, "name", "suite", "jobs")
+    if not isinstance(info["jobs"], list):
+        raise InputError(f"{file}: jobs is no list; {_again(file)}")
+    for name in (info["name"], *info["jobs"]):
+        if not _is_part_of_a_path(name):
+            raise InputError(f"{file}: {str(name)[:100]!r} is no name of a suite or a job; {_again(file)}")
+    return SuiteRecord(path, info)
+
+
+def _is_part_of_a_path(name: Any) -> bool:
+    """Say whether a name is one folder's, and leads nowhere else: reports are written to folders named like suites."""
+    return isinstance(name, str) and name.isprintable() and name.strip(".") != "" and not {"/", "\\"} & {*name}
+
+
+def _no_suite(results: Path) -> InputError:
+    archive = results.with_name(f"{results.name}{SUFFIX}") if results.name else None
+    if archive is not None and archive.is_file():
+        return InputError(f"{results}: holds no suite; its records are in {archive}: give that")
+    return InputError(
+        f"{results}: holds no suite (no suite.json in it or one level below, no *{SUFFIX}); 'bench run' makes one"
+    )

@@ -17,7 +17,6 @@ from bench.evaluators import StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
 from bench.records import record
-from bench.records.metrics import describe
 from bench.records.spec import JobSpec
 from bench.run import inputs
 from bench.run.context import WorkerContext
@@ -141,8 +140,12 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 def _mark_shared(measurements: dict[str, Any]) -> dict[str, Any]:
     """Mark what other workers on the same machine have slowed down."""
-    for name in ("training_seconds", "probe_seconds", "cpu_utilization_percent", "energy_joules"):
-        measurements.get(name, {})["shared_machine"] = True
+    from bench.train import run_log
+
+    for metric in run_log.metrics():
+        # Its own peak of memory is a process's whatever others do.
+        if metric.kind == "cost" and metric.unit != "B" and metric.name in measurements:
+            measurements[metric.name]["shared_machine"] = True
     return measurements
 
 
@@ -150,8 +153,8 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     """Make an adapter by other means than the shared loop, and write what a training job writes of it."""
     from bench.recipes import RECIPES, Making
     from bench.recipes.steps import Steps
+    from bench.train import run_log
     from bench.train.loop import Run
-    from bench.train.run_log import save_adapter
 
     kind = RECIPES[job.settings["recipe"]]
     policy = context.base(context.suite.model, job.inputs.get("pretrained"))
@@ -179,10 +182,9 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
                 measurements = _mark_shared(measurements)
         else:
             scores = steps.scores("held_out") | steps.scores("train")
-            units = {name: record.metric(name).unit for name in record.OF_TRAINING}
-            measurements = {name: record.not_measured(unit, kind.untrained) for name, unit in units.items()}
+            measurements = run_log.not_measured(kind.untrained)
             measurements["recipe_seconds"] = record.measured(seconds, "s")
-        difference = save_adapter(policy, run.datasets, folder)
+        difference = run_log.save_adapter(policy, run.datasets, folder)
     finally:
         policy.detach()
         if kind.untrained is None:
@@ -190,6 +192,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
     record.write_json(folder / "measurements.json", measurements)
     record.write_json(folder / "scores.json", scores)
+    record.write_metrics(folder, run_log.metrics())
     record.write_json(folder / "data.json", run.datasets.facts())
 
 
@@ -222,10 +225,12 @@ def _compute_row_optimum(job: JobSpec, context: WorkerContext, folder: Path) -> 
 
 def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     """Take over the adapter that a job of another suite in the same results folder trained."""
+    from bench.train import run_log
+
     shutil.copytree(inputs.adopted(job, context.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
     reason = f"trained by another suite: {job.labels['method']}"
-    measurements = {name: record.not_measured(record.metric(name).unit, reason) for name in record.OF_TRAINING}
-    record.write_json(folder / "measurements.json", measurements)
+    record.write_json(folder / "measurements.json", run_log.not_measured(reason))
+    record.write_metrics(folder, run_log.metrics())
 
 
 def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -259,8 +264,8 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     if outcome.facts is not None:
         record.write_json(folder / "data.json", outcome.facts)
     if outcome.scores:
-        record.write_json(folder / "metrics.json", describe(outcome.metrics))
         record.write_json(folder / "scores.json", outcome.scores)
+        record.write_metrics(folder, outcome.metrics)
     if outcome.error is not None:
         raise outcome.error
 

@@ -1,6 +1,6 @@
 """What a suite may say as a whole: which methods, at which λ and seeds, over the parts in `settings.py`.
 
-All validation of an experiment's settings is in these two files or in `suite_file.py`, which reads the YAML.
+All validation of an experiment's settings is in these two files or in `yaml_file.py`, which reads the YAML.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from bench.train.stopping import targets
 
 
 class Method(Frozen):
-    """Name a training method or a recipe, its options, and (optionally) its own λ list."""
+    """Name a training method or a recipe; further keys are its options."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str
+    """A method or a recipe, ours or another package's."""
     label: str | None = None
+    """The name shown; needed where a method stands twice."""
     lambdas: tuple[Share, ...] | None = None
+    """λ of its own; `null`: the suite's."""
 
     @model_validator(mode="after")
     def _known(self) -> Method:
@@ -107,12 +110,16 @@ def refuse_equal_labels(methods: Sequence[Method]) -> None:
 
 
 class Experiment(Frozen, ABC):
-    """Hold what every suite has, whether it trains language models (`Suite`) or a toy problem (`toy_suite.ToySuite`)."""
+    """What every suite has, whether it trains language models (`Suite`) or a toy problem (`toy.ToySuite`)."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """The folder of its results: letters, digits, `_`, `-` and `.`."""
     description: str = ""
+    """One line at the head of the report."""
     notes: tuple[str, ...] = ()
+    """Sentences at the head of the report, such as what a judge is worth."""
     smoke: bool = Field(default=False, exclude=True)
+    """Set by `--smoke`: a tiny model and a handful of steps, whose figures measure nothing."""
 
     @property
     @abstractmethod
@@ -126,15 +133,23 @@ class Experiment(Frozen, ABC):
 
 
 class Suite(TrainingParts, Experiment):
-    """Hold one experiment: which methods, at which λ and seeds, on which model and data, judged how."""
+    """One experiment: which methods, at which λ and seeds, on which model and data, judged how."""
 
     reference: Reference = Reference()
+    """The policy that DPO compares with, one for the whole suite."""
     order: Literal["sft_dpo", "dpo_sft"] = "sft_dpo"
+    """Of Sequential's two phases."""
     methods: tuple[Method, ...] = Field(min_length=1)
+    """What is compared: names alone, or entries with the keys below."""
     lambdas: tuple[Share, ...] = Field(min_length=1)
+    """λ, the weight of DPO, each from 0 to 1; Sequential gives DPO this share of its steps."""
     phases: tuple[tuple[Positive, Positive], ...] | None = None
+    """Sequential's lengths instead of that share: [DPO epochs, SFT epochs] for each λ; each pair adds up to
+    `training.epochs`."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    """Every recipe is run with each; from three on the report draws intervals."""
     evaluation: Evaluation = Evaluation()
+    """Of every trained policy, the reference and the base model; a part left out is not run."""
 
     _names_alone = field_validator("methods", mode="before")(names_alone)
 

@@ -19,12 +19,16 @@ Vector = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class Features(Frozen):
-    """Give φ of each answer (Tables 2 and 3): two answers to the preference input, two to the instruction input."""
+    """Give φ of each answer (Tables 2 and 3): two to the preference input, two to the instruction input."""
 
     chosen: Vector
+    """φ of the preferred answer to the preference input, one entry a parameter."""
     rejected: Vector
+    """φ of the other answer to the preference input."""
     target: Vector
+    """φ of the answer that SFT trains."""
     other: Vector
+    """φ of the only other answer to the instruction input."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Features:
@@ -34,10 +38,12 @@ class Features(Frozen):
 
 
 class ToyReference(Frozen):
-    """Say what θ_ref is: given, or trained by SFT on the chosen answer, from the start, for so many steps (Eq. 34)."""
+    """Say what θ_ref is: given, or trained."""
 
     parameters: Vector | None = None
+    """θ_ref itself. Give this or `steps`."""
     steps: Positive | None = None
+    """Steps of SFT on the chosen answer, from the start, that lead to θ_ref (Eq. 34). Give this or `parameters`."""
 
     @model_validator(mode="after")
     def _one(self) -> ToyReference:
@@ -47,20 +53,27 @@ class ToyReference(Frozen):
 
 
 class Optimum(Frozen):
-    """Give f* of both objectives; 0 is the greatest lower bound of both, reached by no parameters."""
+    """Give f* of both objectives; by default their greatest lower bound, reached by no parameters."""
 
     dpo: Annotated[float, Field(ge=0)] = 0.0
+    """f*_DPO in nats."""
     sft: Annotated[float, Field(ge=0)] = 0.0
+    """f*_SFT in nats."""
 
 
 class Problem(Frozen):
     """Describe the two objectives of a toy: f_DPO (Eq. 1) and f_SFT (Eq. 4) of softmax policies over two answers each."""
 
     features: Features
+    """φ of the two answers to each of two inputs."""
     start: Vector
+    """The parameters that every run starts from."""
     reference: ToyReference
+    """θ_ref, the parameters that DPO compares with."""
     beta: Annotated[float, Field(gt=0)] = 1.0
+    """β of Eq. 1."""
     optimum: Optimum = Optimum()
+    """f* for MAXRIGHT's rule and the ideal point; 0 is the greatest lower bound of both objectives."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Problem:
@@ -72,25 +85,29 @@ class Problem(Frozen):
 
 
 class Horizon(Frozen):
-    """Name one length T of the runs, and over how many seeds methods that draw are averaged."""
+    """Name one length of the runs, and over how many seeds methods that draw are averaged."""
 
     steps: Annotated[int, Field(ge=2)]
+    """T, the length of the runs."""
     seeds: Positive = 1
+    """Seeds over which the runs of this length are averaged."""
 
 
 class ToyTraining(Frozen):
-    """Set gradient descent on the exact gradient, θ ← θ − α (g + weight_decay θ).
-
-    `schedule`: `constant`, α = learning_rate; `over_sqrt_steps`, α = learning_rate / √T, the same at each step of a run.
-    `phase`: Sequential takes `half` of T steps on each objective, or `full`, T on each (Theorem 3.1) and so 2 T in all.
-    """
+    """Set gradient descent on the exact gradient, θ ← θ − α (g + weight_decay θ)."""
 
     horizons: tuple[Horizon, ...] = Field(min_length=1)
+    """The lengths of the runs; no two alike."""
     phase: Literal["half", "full"] = "half"
+    """Of Sequential: `half` of T steps on each objective, or `full`, T on each (Theorem 3.1) and so 2 T in all."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """α, or α_0 of `over_sqrt_steps`."""
     schedule: Literal["constant", "over_sqrt_steps"] = "constant"
+    """`constant`: α at every step; `over_sqrt_steps`: α_0 / √T at every step of a run of length T."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Times θ, added to the gradient."""
     points: Annotated[int, Field(ge=2)] = 200
+    """About how many points of a path are kept."""
 
     @model_validator(mode="after")
     def _distinct(self) -> ToyTraining:
@@ -100,10 +117,12 @@ class ToyTraining(Frozen):
 
 
 class ToyMethod(Method):
-    """Name a method; `threshold` ends a phase once its objectives are not above it, `seeds` caps the seeds."""
+    """Name a method; further keys are its options."""
 
     threshold: Annotated[float, Field(gt=0)] | None = None
+    """Of a method with phases: one ends once its objectives are not above this, in nats."""
     seeds: Positive | None = None
+    """At most so many of `training.horizons.seeds`; 1 for a method that draws nothing."""
 
     @model_validator(mode="after")
     def _takes_steps(self) -> ToyMethod:
@@ -118,13 +137,18 @@ class ToyMethod(Method):
 
 
 class ToySuite(Experiment):
-    """Hold one toy experiment: which methods, at which λ, on which problem, for how many steps."""
+    """One toy experiment: which methods, at which λ, on which problem, for how many steps."""
 
     problem: Problem
+    """The two objectives: f_DPO (Eq. 1) and f_SFT (Eq. 4) of softmax policies over two answers each."""
     training: ToyTraining
+    """Gradient descent on the exact gradient."""
     order: Literal["sft_dpo", "dpo_sft"] = "dpo_sft"
+    """Of Sequential's two phases."""
     methods: tuple[ToyMethod, ...] = Field(min_length=1)
+    """What is compared: names alone, or entries with the keys below; recipes make adapters, which a toy has none of."""
     lambdas: tuple[Share, ...] = Field(min_length=1)
+    """λ, the weight of DPO, each from 0 to 1; Sequential gives DPO this share of its steps."""
 
     _names_alone = field_validator("methods", mode="before")(names_alone)
 

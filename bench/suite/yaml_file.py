@@ -141,7 +141,7 @@ class _Document:
             raise SuiteError(self._explain(error)) from None
 
     def _explain(self, error: ValidationError) -> str:
-        """Word the most telling of the errors: an unknown key first, since a typo also makes the right key missing."""
+        """Return the most telling of the errors: an unknown key first, since a typo also makes the right key missing."""
         errors = error.errors()
         details = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         at = details["loc"]
@@ -170,12 +170,12 @@ class _Document:
 
 
 def _problem(error: Exception) -> str:
-    """Word what is wrong without the excerpt that YAML adds on further lines; a date such as 2024-13-01 is a ValueError."""
+    """Say what is wrong without the excerpt that YAML adds on further lines; a date such as 2024-13-01 is a ValueError."""
     return str(getattr(error, "problem", None) or error)
 
 
 def _dotted(at: Path_) -> str:
-    """Word a location: methods[2].max_eval_every."""
+    """Write a location as text: methods[2].max_eval_every."""
     text = ""
     for part in at:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.methods import METHODS, Gradients, Method, Objective, Setup
 from bench.records import record
+from bench.records.metrics import Metric
 from bench.records.softmax_pair import Parameters, SoftmaxPair
 from bench.suite.toy import Problem
 
@@ -84,6 +85,22 @@ class _Probe:
         return Gradients(
             math.fsum(map(mul, dpo, sft)), norms, {objective: value for objective, (value, _) in found.items()}
         )
+
+
+METRICS = tuple(
+    Metric(
+        f"f_{objective}",
+        f"f_{objective.upper()}",
+        "nats",
+        "lower",
+        "objective",
+        f"the {objective.upper()} objective at the end of a run",
+        gate=True,
+        tolerance=0.01,
+        relative=True,
+    )
+    for objective in Objective
+)
 
 
 @dataclass
@@ -163,6 +180,7 @@ def work(settings: dict[str, Any], folder: Path) -> None:
     }
     measurements["training_seconds"] = record.measured(round(seconds, 6), "s")
     record.write_json(folder / "measurements.json", measurements)
+    record.write_metrics(folder, METRICS)
 
 
 def mean_of(values: Sequence[float]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from bench.models.policy import Policy
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint, gradients
+from bench.train import budget, checkpoint, gradients, run_log
 from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
@@ -413,6 +413,7 @@ class Trainer:
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
+        record.write_metrics(folder, run_log.metrics())
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}

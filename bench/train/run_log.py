@@ -7,13 +7,69 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.collectors import summarize
+from bench.collectors import COLLECTORS, summarize
 from bench.methods import Objective
+from bench.models import held_out
 from bench.records import record
+from bench.records.metrics import Metric
 
 if TYPE_CHECKING:
     from bench.data.tokens import Datasets
     from bench.models.policy import Policy
+
+# What a training job measures itself; what the collectors measure stands beside them.
+TRAINING = (
+    Metric(
+        "steps", "Length", "steps", None, "count", "optimizer steps taken; a stopping rule may end a joint run early"
+    ),
+    Metric(
+        "training_seconds",
+        "Training",
+        "s",
+        "lower",
+        "cost",
+        "seconds in optimizer steps, probes included; evaluation and saving excluded",
+        low=0.0,
+        tolerance=0.05,
+        relative=True,
+        choose="seconds",
+    ),
+    Metric(
+        "probe_seconds",
+        "Probes",
+        "s",
+        "lower",
+        "cost",
+        "seconds in forward passes made only to choose an objective",
+        low=0.0,
+        tolerance=0.05,
+        relative=True,
+    ),
+    Metric("tokens", "Tokens", "tokens", None, "count", "non-padding tokens that took part in a gradient"),
+    Metric("probe_tokens", "Probe tokens", "tokens", None, "count", "non-padding tokens forwarded for probes only"),
+    Metric(
+        "padding_share",
+        "Padding",
+        "share",
+        None,
+        "count",
+        "padding among all tokens forwarded in training, probes included",
+        low=0.0,
+        high=1.0,
+    ),
+)
+
+
+def metrics() -> list[Metric]:
+    """Describe every figure of a training job: what it cost, and the objective values it ended at."""
+    return [*TRAINING, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
+
+
+def not_measured(reason: str) -> dict[str, dict[str, Any]]:
+    """Return the training figures of a job that takes no steps of its own: null, and why."""
+    of_training = (*TRAINING, *(kind.metric for kind in COLLECTORS.values()))
+    return {one.name: record.not_measured(one.unit, reason) for one in of_training}
+
 
 TOKEN_COUNTS = ("tokens", "probe_tokens", "padding_tokens")
 ADDED_UP = ("seconds", "probe_seconds", *TOKEN_COUNTS)

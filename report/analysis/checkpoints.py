@@ -6,22 +6,19 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from report.analysis import items
-from report.analysis.load import Results, Run, is_accuracy, missing
+from report.analysis import items, outcomes
+from report.analysis.load import Results, Run, missing
+from report.analysis.outcomes import Question
 from report.analysis.statistics import Estimate, holm
 from report.analysis.tables import Tables
 
 Floats = NDArray[np.float64]
-
-
-Question: TypeAlias = "tuple[str, Any]"
-"""Subject and id of a question; "" and id of a judged pair."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,8 @@ class Answers:
 
     Attributes:
         questions: in a fixed order, so that two policies that were asked the same have equal ones.
-        values: 1 or 0 for right or wrong, or the preference for our answer in percent; one a question.
+        values: one a question, on the scale on which scores compare: 1 or 0 for right or wrong, the preference for our
+            answer in percent, a loss.
         reason: why there is nothing.
     """
 
@@ -63,27 +61,13 @@ def answers(results: Results, policy: str, score: str) -> Answers:
         entry = job.scores.get(score) if job.complete else None
         if entry is None or entry.get("value") is None:
             continue
-        rows = job.rows("samples")
-        found = of(dict(_right(rows, score) if is_accuracy(score) else _preferred(rows)))
+        found = of(outcomes.read(job, score))
         if not found:
             return Answers(reason=f"{job.id} keeps no single answers")
-        if not math.isclose(found.values.mean(), entry["value"], rel_tol=1e-6, abs_tol=1e-6):
+        if not math.isclose(found.values.mean(), results.score(policy, score).compared, rel_tol=1e-6, abs_tol=1e-6):
             return Answers(reason=f"{score} of {job.id} is not the plain mean of its answers")
         return found
     return Answers(reason=results.score(policy, score).reason or "not evaluated")
-
-
-def _right(rows: Iterable[dict[str, Any]], score: str) -> Iterable[tuple[Question, float]]:
-    task = score.split("/")[0]
-    for row in rows:
-        if row.get("task", task) == task and row.get("correct") is not None:
-            yield (str(row["subject"]), row["id"]), float(row["correct"])
-
-
-def _preferred(rows: Iterable[dict[str, Any]]) -> Iterable[tuple[Question, float]]:
-    for row in rows:
-        if row.get("preference") is not None:
-            yield ("", row["id"]), 100.0 * float(row["preference"])
 
 
 @dataclass(frozen=True)
@@ -111,19 +95,28 @@ _NOTHING = Estimate(math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def compare(results: Results, first: str, second: str, score: str) -> Difference:
-    """Compare two checkpoints on a score: McNemar and a subject-clustered interval, or a paired bootstrap over pairs."""
+    """Compare two checkpoints on a score: McNemar where answers are right or wrong, a paired bootstrap in any case.
+
+    The bootstrap draws whole subjects where there are enough of them, and its interval stays inside the range of differences.
+    """
     ours, theirs = answers(results, first, score), answers(results, second, score)
     if not ours or not theirs:
         return Difference(first, second, score, _NOTHING, reason=ours.reason or theirs.reason)
     if ours.questions != theirs.questions:
         return Difference(first, second, score, _NOTHING, reason="not asked the same questions")
     a, b = ours.values, theirs.values
-    if not is_accuracy(score):
-        made = items.bootstrapped(a.tolist(), b.tolist())
+    made = items.bootstrapped((a - b).tolist(), [subject for subject, _ in ours.questions], _reach(results, score))
+    if not np.isin((a, b), (0.0, 1.0)).all():
         return Difference(first, second, score, made, p_value=made.p_value)
     test = items.mcnemar(a, b)
-    made = items.clustered((a - b).tolist(), [subject for subject, _ in ours.questions])
     return Difference(first, second, score, made, test.only_first, test.only_second, test.p_value)
+
+
+def _reach(results: Results, score: str) -> float:
+    """Return how large a difference of a score can be at most."""
+    metric = results.metric(score)
+    bounded = metric.low is not None and metric.high is not None and metric.scale == "linear"
+    return metric.high - metric.low if bounded and metric.high is not None and metric.low is not None else math.inf
 
 
 def against_base(tables: Tables) -> pd.DataFrame:
@@ -155,7 +148,7 @@ def frame(tables: Tables, pairs: Iterable[tuple[Run, str]]) -> pd.DataFrame:
 
 
 def forgetting(tables: Tables) -> pd.DataFrame:
-    """One row a two-phase Sequential run and accuracy: its score at the phase change and at the end.
+    """One row a two-phase Sequential run and score: its score at the phase change and at the end.
 
     The checkpoint at the change is evaluated only where it is the end of another job, an optimum whose length the first
     phase has; anywhere else the row has a reason instead of a figure. `undone` = end − at_change; negative: forgotten.
@@ -166,7 +159,7 @@ def forgetting(tables: Tables) -> pd.DataFrame:
         run = by_id[job]
         prefix = run.job.spec.get("prefix") or {}
         first, step = by_id.get(str(prefix.get("job"))), prefix.get("step")
-        for score in filter(is_accuracy, tables.scores):
+        for score in tables.scores:
             at_change = missing(f"no checkpoint at the phase change was evaluated: no job ends at step {step}")
             if first is not None and first.steps.value == step:
                 at_change = tables.results.score(first.id, score)
@@ -179,9 +172,9 @@ def forgetting(tables: Tables) -> pd.DataFrame:
                     "seed": run.seed,
                     "order": "_".join(run.order),
                     "score": score,
-                    "at_change": at_change.number,
-                    "end": end.number,
-                    "undone": end.number - at_change.number,
+                    "at_change": at_change.compared,
+                    "end": end.compared,
+                    "undone": end.compared - at_change.compared,
                     "reason": at_change.reason or end.reason,
                 }
             )

@@ -14,24 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.records.record import Job
-from report.analysis.load import Measured, Results, Run, is_accuracy, is_win_rate, missing
-
-COSTS = (
-    "training_seconds",
-    "probe_seconds",
-    "all_in_seconds",
-    "peak_memory_bytes",
-    "gpu_utilization_percent",
-    "gpu_memory_used_bytes",
-    "cpu_utilization_percent",
-    "energy_joules",
-    "runtime_increase_percent",
-    "utilization_increase_percent",
-    "seconds_per_step",
-    "seconds_per_token",
-    "joules_per_token",
-)
-OBJECTIVE_PREFIXES = ("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_", "relative_")
+from report.analysis.load import Measured, Results, Run, missing
 
 
 class Comparable:
@@ -65,21 +48,22 @@ class Comparable:
         """Return the figure of a run, or why it may not stand beside the suite's others."""
         if figure.value is None:
             return figure
-        if name in COSTS and _machine(run) != self.machine:
+        kind = self.results.metric(name).kind
+        if kind == "cost" and _machine(run) != self.machine:
             return missing(f"not comparable: {run.id} was made on other hardware or with other workers")
-        if name.startswith(OBJECTIVE_PREFIXES) and "run" in run.roles and _objective(run.job) != self.objective:
+        if kind == "objective" and "run" in run.roles and _objective(run.job) != self.objective:
             return missing(f"not comparable: {run.id} was made with other data, model, reference or loss settings")
-        return self.check_score(run.id, name, figure)
+        return self.check_score(run.id, name, figure) if kind == "score" else figure
 
     def check_score(self, of: str, name: str, figure: Measured) -> Measured:
-        """Return a policy's accuracy or win rate, or why it may not stand beside the suite's others."""
-        if figure.value is None or not (is_accuracy(name) or is_win_rate(name)):
+        """Return a policy's score, or why it may not stand beside the suite's others."""
+        if figure.value is None:
             return figure
         job = self._scorer(of, name)
         if job is None or _scored_with(job) == self.scores[name]:
             return figure
-        what = "other questions, shots or data" if is_accuracy(name) else "another judge or other data"
-        return missing(f"not comparable: {job.id} was scored with {what}")
+        what = {"judge": "another judge or other data", "lm_eval": "other questions, shots or data"}
+        return missing(f"not comparable: {job.id} was scored with {what.get(job.kind, 'other settings or data')}")
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -111,7 +95,7 @@ class Comparable:
             )
         versions = {json.dumps(_task_version(job)) for job in jobs if job.kind == "lm_eval"}
         if len(versions) > 1:
-            found.append("Questions were asked with different versions of lm-eval: compare accuracies with care.")
+            found.append("Questions were asked with different versions of lm-eval: compare scores with care.")
         return tuple(found)
 
     def _scorer(self, of: str, name: str) -> Job | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.records.record import Job
-from report.analysis.load import Results, is_win_rate
+from report.analysis.load import Results, judge_of
 
 EXAMPLES = 4
 LONGEST = 320
@@ -68,7 +68,7 @@ def _generation(results: Results, of: str) -> Job | None:
 
 def _judgements(results: Results, of: str, generation: str) -> dict[Any, float]:
     for job in results.evaluation_jobs(of):
-        if job.complete and any(map(is_win_rate, job.scores)) and generation in job.spec["inputs"].values():
+        if job.complete and any(map(judge_of, job.scores)) and generation in job.spec["inputs"].values():
             rows = _by_id(job)
             return {
                 prompt: float(row["preference"]) for prompt, row in rows.items() if row.get("preference") is not None

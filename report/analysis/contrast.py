@@ -16,15 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from report.analysis import items
-from report.analysis.checkpoints import Answers, Question
-from report.analysis.sides import Arm, Key
+from report.analysis.checkpoints import Answers
+from report.analysis.outcomes import Question
+from report.analysis.sides import Key, Side
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate, independent, paired, pooled
 
 Floats = NDArray[np.float64]
 LinedUp: TypeAlias = "tuple[Mapping[int, Floats], Mapping[int, Floats], Sequence[str]]"
 """seed -> value on each question of base and candidate, and the subject of each question."""
 
-HYPERVOLUME = "hypervolume"
 UNPAIRED = 0.8
 _ROUNDING = 1e-9  # another processor may round the last digits otherwise
 
@@ -121,9 +121,9 @@ def _estimates(
 # ---- several recipes as one ------------------------------------------------------------------------------------------
 
 
-def of_metric(base: Arm, candidate: Arm, keys: Sequence[Key], metric: str) -> Contrast:
+def of_metric(base: Side, candidate: Side, keys: Sequence[Key], metric: str) -> Contrast:
     """Compare the mean of a metric over recipes, seed by seed; a seed counts if each of them was measured with it."""
-    sides = [_mean([arm.entries[key].values.get(metric, {}) for key in keys]) for arm in (base, candidate)]
+    sides = [_mean([side.entries[key].values.get(metric, {}) for key in keys]) for side in (base, candidate)]
     return contrast(sides[0], sides[1], _answers(base, candidate, keys, metric, sides))
 
 
@@ -133,9 +133,9 @@ def _mean(values: Sequence[Mapping[int, float]]) -> dict[int, float]:
 
 
 def _answers(
-    base: Arm, candidate: Arm, keys: Sequence[Key], metric: str, sides: Sequence[Mapping[int, float]]
+    base: Side, candidate: Side, keys: Sequence[Key], metric: str, sides: Sequence[Mapping[int, float]]
 ) -> LinedUp | None:
-    return line_up([[arm.answers(key, metric) for key in keys] for arm in (base, candidate)], sides)
+    return line_up([[side.answers(key, metric) for key in keys] for side in (base, candidate)], sides)
 
 
 def line_up(found: Sequence[Sequence[Mapping[int, Answers]]], sides: Sequence[Mapping[int, float]]) -> LinedUp | None:
@@ -164,16 +164,16 @@ def _lined(answers: Sequence[Answers | None], questions: tuple[Question, ...]) -
     return np.mean(rows, axis=0) if len(rows) == len(answers) else None
 
 
-def of_front(base: Arm, candidate: Arm, methods: Sequence[Sequence[Key]]) -> Contrast | None:
+def of_front(base: Side, candidate: Side, methods: Sequence[Sequence[Key]]) -> Contrast | None:
     """Compare the share of the base's box that fronts over λ dominate, mean over methods; None where there is no front."""
     corner = base.box
     if corner is None or not corner.area > 0:
         return None
     sides = []
-    for arm in (base, candidate):
+    for side in (base, candidate):
         shares = []
         for keys in methods:
-            columns = [[arm.entries[key].values[name] for name in arm.objectives] for key in keys]
+            columns = [[side.entries[key].values[name] for name in side.objectives] for key in keys]
             shared = set.intersection(*(set(values) for of_recipe in columns for values in of_recipe))
             ends = {seed: np.array([[one[seed] for one in of_recipe] for of_recipe in columns]) for seed in shared}
             shares.append({seed: corner.share(points) for seed, points in ends.items()})

@@ -82,7 +82,9 @@ def figures(results: Results, run: Run, made: dict[str, Measured], tokens: Measu
         ("seconds_per_token", "training_seconds", "tokens"),
         ("joules_per_token", "energy_joules", "tokens"),
     ):
-        found[name] = combine(_ratio, made[total], made[count], undefined=f"it took no {count}")
+        found[name] = combine(
+            _ratio, run.measurement(total), made.get(count, run.measurement(count)), undefined=f"it took no {count}"
+        )
     return found | choices(run, made["steps"])
 
 

@@ -15,17 +15,20 @@ file's own before the defaults::
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Protocol
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from bench.errors import InputError, unknown_name
-
-Better = Literal["lower", "higher"]
+from bench.records.metrics import Better, Metric
+from report.analysis.metrics import HYPERVOLUME
 
 
 class Frozen(BaseModel):
@@ -40,8 +43,11 @@ class Amount(Frozen):
     value: float = Field(ge=0)
     relative: bool = False
 
-    def of(self, base: float) -> float:
-        """Return the amount in the metric's unit, given the base's figure."""
+    def of(self, base: float, metric: Metric) -> float:
+        """Return the amount on the scale on which the metric compares, given the base's estimate there."""
+        if metric.scale == "log":
+            share = self.value if self.relative else self.value / math.exp(base)
+            return math.log1p(share)
         return self.value * abs(base) if self.relative else self.value
 
 
@@ -67,8 +73,9 @@ class Rule(Frozen):
     """Judge one metric, or all that fit a pattern such as `*/acc`.
 
     Attributes:
-        better: which direction is; only needed for a metric that is not known here.
-        gate: whether a regression of it fails the comparison; otherwise it is shown only.
+        better: which direction is; only needed for a metric of which neither is.
+        gate: whether a regression of it fails the comparison; otherwise it is shown only. Objectives, distances and scores
+            do unless a file says otherwise, costs do not: timings need a quiet machine.
         tolerance: a mean that is worse by no more than this is no regression, however sure it is.
         unseen: with it, the comparison is inconclusive while the 95 % interval reaches a worsening this big.
     """
@@ -93,55 +100,70 @@ class Gate(Frozen):
     seeds: int = Field(default=3, ge=3)
     suites: tuple[str, ...] = ("*",)
     metrics: dict[str, Rule] = Field(default_factory=dict)
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)  # pattern -> file:line
 
-    @model_validator(mode="after")
-    def _directions(self) -> Gate:
-        for name, rule in self.metrics.items():
-            if rule.better is None and not any(_fit(name, pattern) for pattern in DEFAULTS):
-                raise ValueError(f"metrics.{name}: {unknown_name('metric', name, DEFAULTS)}; or say `better`")
-        return self
-
-    def rule(self, metric: str) -> Rule:
-        """Return the rule for a metric: what the file says, completed by the defaults."""
-        found = [rule for pattern, rule in (*self.metrics.items(), *DEFAULTS.items()) if _fit(metric, pattern)]
+    def rule(self, metric: Metric) -> Ruling:
+        """Return the rule for a metric: what the file says, completed by what the metric says of itself."""
+        found = [rule for pattern, rule in self.metrics.items() if _fit(metric.name, pattern)]
 
         def first(name: str, otherwise: Any) -> Any:
             return next((value for rule in found if (value := getattr(rule, name)) is not None), otherwise)
 
-        return Rule(
-            better=first("better", "lower"),
-            gate=first("gate", False),
-            tolerance=first("tolerance", Amount(value=0.0)),
+        return Ruling(
+            better=first("better", metric.better or "lower"),
+            gate=first("gate", metric.gate),
+            tolerance=first("tolerance", Amount(value=metric.tolerance, relative=metric.relative)),
             unseen=first("unseen", None),
         )
+
+    def check(self, sides: Sequence[Described]) -> None:
+        """See that every rule of the file is of a figure that is there, and that its direction is known.
+
+        Raises:
+            InputError: one line that names the rule and what it may have meant.
+        """
+        metrics = {name: side.metric(name) for side in sides for name in (*side.metrics, HYPERVOLUME)}
+        for pattern, rule in self.metrics.items():
+            fitting = [one for name, one in metrics.items() if _fit(name, pattern)]
+            where = f"{self._places.get(pattern, 'gate')}: metrics.{pattern}"
+            if not fitting:
+                raise InputError(f"{where}: {_no_such(pattern, metrics)}")
+            unknown = next((one for one in fitting if one.better is None), None)
+            if rule.gate and rule.better is None and unknown is not None:
+                raise InputError(
+                    f"{where}: neither direction of {unknown.name} is better; say `better: lower` or `higher`"
+                )
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Say how one metric is judged; see `Rule`."""
+
+    better: Better
+    gate: bool
+    tolerance: Amount
+    unseen: Amount | None
+
+
+class Described(Protocol):
+    """Hold figures and say what they are; a side of a comparison does."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    def metric(self, name: str) -> Metric: ...
+
+
+def _no_such(pattern: str, known: Mapping[str, Metric]) -> str:
+    """Word the error for a rule that fits no figure: which ones begin like it, or the nearest, or all there are."""
+    begun = [name for name in known if name.startswith((f"{pattern},", f"{pattern}/"))]
+    if begun:
+        return f"more than one figure begins so; name one: {', '.join(begun)}; or all of them: {pattern}*"
+    return f"{unknown_name('metric', pattern, known)}; a name or a pattern such as */acc must fit one"
 
 
 def _fit(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
-
-
-def _quality(tolerance: Amount, better: Better = "lower") -> Rule:
-    return Rule(better=better, gate=True, tolerance=tolerance)
-
-
-def _cost(tolerance: float) -> Rule:
-    return Rule(better="lower", gate=False, tolerance=Amount(value=tolerance, relative=True))
-
-
-# What gates unless a file says otherwise: what a recipe is worth does, what it costs is shown (timings need a quiet machine).
-DEFAULTS: dict[str, Rule] = {
-    "f_dpo*": _quality(Amount(value=0.01, relative=True)),
-    "f_sft*": _quality(Amount(value=0.01, relative=True)),
-    "ideal_distance": _quality(Amount(value=0.05, relative=True)),
-    "hypervolume": _quality(Amount(value=0.01), "higher"),  # in shares of the box between reference and ideal point
-    "*/acc": _quality(Amount(value=0.01), "higher"),  # 1 point
-    "win_rate/*": _quality(Amount(value=2.0), "higher"),  # 2 points
-    "training_seconds": _cost(0.05),
-    "all_in_seconds": _cost(0.05),
-    "peak_memory_bytes": _cost(0.05),
-    "gpu_memory_used_bytes": _cost(0.05),
-    "energy_joules": _cost(0.05),
-}
 
 
 # ---- the file --------------------------------------------------------------------------------------------------------
@@ -167,9 +189,11 @@ def load(path: Path | None) -> Gate:
     if not isinstance(value, dict):
         raise InputError(f"{path}:1: a gate is a mapping of the keys {', '.join(Gate.model_fields)}; found {value!r}")
     try:
-        return Gate.model_validate(value)
+        made = Gate.model_validate(value)
     except ValidationError as error:
         raise InputError(_explain(path, error, lines)) from None
+    made._places.update({at[1]: f"{path}:{line}" for at, line in lines.items() if len(at) == 2 and at[0] == "metrics"})
+    return made
 
 
 def _plain(path: Path, node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
@@ -191,8 +215,6 @@ def _explain(path: Path, error: ValidationError, lines: dict[tuple[str, ...], in
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     message = first["msg"].removeprefix("Value error, ")
     at = tuple(str(part) for part in first["loc"])
-    if not at and message.startswith("metrics."):  # a check over all metrics names the one it means
-        at, message = ("metrics", message.removeprefix("metrics.").split(": ")[0]), message.split(": ", 1)[1]
     known = at
     while known not in lines:
         known = known[:-1]

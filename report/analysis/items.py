@@ -1,6 +1,6 @@
 """How sure a difference is when both sides answered the same questions or the same pairs were judged. Pure functions.
 
-Two checkpoints on the same items say whether *these checkpoints* differ: `mcnemar`, `clustered`, `bootstrapped`. Whether
+Two checkpoints on the same items say whether *these checkpoints* differ: `mcnemar`, `bootstrapped`. Whether
 the *recipes* behind them differ also depends on what another seed would have made of them: `crossed` and
 `crossed_apart` count both, seeds and questions.
 """
@@ -51,38 +51,30 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     return McNemar(only_first, only_second, p_value)
 
 
-def clustered(differences: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
-    """Estimate a mean paired difference when questions of one subject hang together (arXiv 2411.00640, Eq. 4 and 5).
+def bootstrapped(differences: Sequence[float], clusters: Sequence[Hashable], reach: float = math.inf) -> Estimate:
+    """Estimate a mean paired difference over the same questions or judged pairs, by a studentized bootstrap over clusters.
 
-    error = √(G / (G − 1) · Σ_g (Σ_{i ∈ g} (d_i − d̄))²) / n over G subjects, with G − 1 degrees of freedom (the factor
-    and Student's t are for few subjects). Fewer than ten subjects are taken as given, and every question counts by itself:
-    the variance of so few totals says little.
+    Args:
+        differences: one a question.
+        clusters: the subject of each; with fewer than ten subjects every question is drawn by itself.
+        reach: how large a difference can be; the interval ends there.
 
     Returns:
         The estimate; n is the number of questions.
     """
     values = np.asarray(differences, dtype=np.float64)
-    if len(values) < 2:
-        return Estimate(float(values.mean()) if len(values) else math.nan, math.nan, math.nan, math.nan, len(values))
-    totals = cluster_totals((values - values.mean())[None, :], clusters)[0]
-    groups = len(totals)
-    error = math.sqrt(groups / (groups - 1) * float((totals**2).sum())) / len(values)
-    return normal(float(values.mean()), error, groups - 1, len(values), float(values.std(ddof=1)))
-
-
-def bootstrapped(first: Sequence[float], second: Sequence[float]) -> Estimate:
-    """Estimate a mean difference over the same judged pairs, by a paired bootstrap over pairs (studentized).
-
-    Args:
-        first, second: preference for our answer, 0 to 1 or in percent, pair by pair in the same order.
-    """
-    values = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     n = len(values)
     if n < SEEDS_FOR_AN_INTERVAL:
         return Estimate(float(values.mean()) if n else math.nan, math.nan, math.nan, math.nan, n)
-    low, high = bootstrap_interval(tuple(values.tolist()))
-    sd = float(values.std(ddof=1))
-    return Estimate(float(values.mean()), sd, low, high, n, sd / math.sqrt(n), n - 1)
+    mean, sd = float(values.mean()), float(values.std(ddof=1))
+    # A cluster's part of the mean: drawn with replacement, their mean is the mean over questions.
+    totals = cluster_totals(values[None, :], clusters)[0]
+    sizes = cluster_totals(np.ones((1, n)), clusters)[0]
+    groups = len(totals)
+    parts = mean + (totals - mean * sizes) * groups / n
+    low, high = bootstrap_interval(tuple(parts.tolist()))
+    error = float(parts.std(ddof=1)) / math.sqrt(groups)
+    return Estimate(mean, sd, max(low, -reach), min(high, reach), n, error, groups - 1)
 
 
 def cluster_totals(values: Floats, clusters: Sequence[Hashable]) -> Floats:

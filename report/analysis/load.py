@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bench.records.metrics import Metric, find, undescribed
 from bench.records.record import FAILED, STOPPED, Job, SuiteRecord
+from report.analysis.metrics import DERIVED
 
 OBJECTIVES = ("dpo", "sft")
 SPLITS = ("held_out", "train")
+# Jobs about a policy that score nothing.
+_NO_SCORES = ("reference_logps", "row_optimum", "generate")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Measured:
         reason: why there is no value.
         n, standard_error: of a score; None where they do not apply.
         shared: measured while other workers used the same machine.
+        log: ratios compare, so that estimates are made of its logarithm.
     """
 
     value: float | None
@@ -29,6 +34,21 @@ class Measured:
     n: int | None = None
     standard_error: float | None = None
     shared: bool = False
+    log: bool = False
+
+    @property
+    def compared(self) -> float:
+        """The value on the scale on which estimates are made; NaN when not measured."""
+        if not self.log:
+            return self.number
+        return math.log(self.value) if self.value is not None and self.value > 0 else math.nan
+
+    @property
+    def error(self) -> float:
+        """The standard error on that scale; NaN where none is known."""
+        if self.standard_error is None or self.value is None:
+            return math.nan
+        return self.standard_error / self.value if self.log else self.standard_error
 
     @property
     def number(self) -> float:
@@ -37,11 +57,11 @@ class Measured:
 
 
 def missing(reason: str) -> Measured:
-    """Word a figure that is not there."""
+    """Return a figure that is not there, and why."""
     return Measured(None, reason or "no reason on record")
 
 
-def from_record(entry: dict[str, Any] | None, absent: str) -> Measured:
+def from_record(entry: dict[str, Any] | None, absent: str, metric: Metric | None = None) -> Measured:
     """Read an entry of measurements.json or scores.json; `absent` is the reason when there is none."""
     if entry is None:
         return missing(absent)
@@ -52,6 +72,7 @@ def from_record(entry: dict[str, Any] | None, absent: str) -> Measured:
         n=entry.get("n"),
         standard_error=entry.get("standard_error"),
         shared=bool(entry.get("shared_machine")),
+        log=metric is not None and metric.scale == "log",
     )
 
 
@@ -128,7 +149,8 @@ class Run:
 
     def measurement(self, name: str) -> Measured:
         """Return a figure of measurements.json."""
-        return from_record(self.job.measurements.get(name), f"{self.id} has no {name} on record")
+        entry = self.job.measurements.get(name)
+        return from_record(entry, f"{self.id} has no {name} on record", self.job.metric(name) if entry else None)
 
     @property
     def steps(self) -> Measured:
@@ -242,7 +264,7 @@ class Results:
     def _evaluations(self) -> dict[str, list[Job]]:
         found: dict[str, list[Job]] = {}
         for job in self.record.jobs.values():
-            if job.kind in ("lm_eval", "judge"):
+            if "of" in job.labels and job.kind not in _NO_SCORES:
                 found.setdefault(str(job.labels["of"]), []).append(job)
         return found
 
@@ -253,19 +275,52 @@ class Results:
         return {str(job.labels["of"]): job for job in jobs if job.kind == "generate" and job.complete}
 
     @cached_property
+    def _scored(self) -> dict[str, tuple[Metric, str]]:
+        """Score -> what it is, and the kind of job that gives it; not the scores of parts, such as one subject's."""
+        found: dict[str, tuple[Metric, str]] = {}
+        for job in (job for jobs in self._evaluations.values() for job in jobs if job.complete):
+            for name in job.scores:
+                if name not in found and (metric := job.metric(name)).name == name and metric.kind == "score":
+                    found[name] = metric, job.kind
+        return found
+
+    @property
     def score_names(self) -> tuple[str, ...]:
-        """Accuracies (one slash, ending in /acc) and win rates (win_rate/<judge>) that any policy has."""
-        names = (name for jobs in self._evaluations.values() for job in jobs if job.complete for name in job.scores)
-        found = dict.fromkeys(name for name in names if is_accuracy(name) or is_win_rate(name))
-        return (*filter(is_accuracy, found), *filter(is_win_rate, found))
+        """The scores that any policy has, such as mmlu/acc or win_rate/<judge>."""
+        return tuple(self._scored)
+
+    @cached_property
+    def measurement_names(self) -> tuple[str, ...]:
+        """The costs and counts of training that any run has on record, in the records' order."""
+        found = dict.fromkeys(
+            name
+            for run in self.trained
+            if run.trains
+            for name in run.job.measurements
+            if "/" not in name and (name in run.job.metrics or (not run.job.metrics and _is_known_unit(run, name)))
+        )
+        return tuple(found)
+
+    @cached_property
+    def _described(self) -> dict[str, Metric]:
+        jobs = (job for job in self.record.jobs.values() if job.complete)
+        return {name: metric for job in jobs for name, metric in job.metrics.items()}
+
+    def metric(self, name: str) -> Metric:
+        """Return what a figure is: as it is derived here, as its record describes it, or as its name tells."""
+        known = DERIVED.get(name) or find(name, self._described)
+        if known:
+            return known
+        units = (run.job.measurements[name].get("unit") for run in self.trained if name in run.job.measurements)
+        return undescribed(name, next((str(unit) for unit in units), "steps" if name == "steps" else ""))
 
     def score(self, of: str, name: str) -> Measured:
-        """Return a policy's accuracy or win rate; `of` is a training job's id or "base"."""
+        """Return a policy's score; `of` is a training job's id or "base"."""
         jobs = self._evaluations.get(of, [])
+        metric, kind = self._scored.get(name, (None, ""))
         for job in jobs:
             if job.complete and name in job.scores:
-                return from_record(job.scores[name], "")
-        kind = "lm_eval" if is_accuracy(name) else "judge"
+                return from_record(job.scores[name], "", metric)
         unfinished = next((job for job in jobs if job.kind == kind and not job.complete), None)
         if unfinished is not None:
             return missing(f"{unfinished.id} {_state(unfinished)}")
@@ -293,11 +348,11 @@ def _state(job: Job) -> str:
     return {FAILED: "failed", STOPPED: "was stopped"}.get(str(job.status["outcome"]), "is not finished")
 
 
-def is_accuracy(name: str) -> bool:
-    """Say whether a score is a task's accuracy over all questions, such as mmlu/acc; not one subject's."""
-    return name.count("/") == 1 and name.endswith("/acc")
+def _is_known_unit(run: Run, name: str) -> bool:
+    """Say whether a figure of a record without descriptions is a cost or a count, by its unit."""
+    return run.job.measurements[name].get("unit") in ("s", "B", "J", "%", "tokens", "steps")
 
 
-def is_win_rate(name: str) -> bool:
-    """Say whether a score is a win rate, such as win_rate/<judge>."""
-    return name.startswith("win_rate/")
+def judge_of(name: str) -> str:
+    """Return the judge of a win rate, win_rate/<judge>; "" for any other score."""
+    return name.removeprefix("win_rate/") if name.startswith("win_rate/") else ""

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from bench.records.metrics import Metric
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.contrast import Contrast, contrast, enough, line_up
-from report.analysis.gate import Gate
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, holm
 from report.analysis.tables import Recipe, Tables
 
 BETTER, WORSE, SAME, FEW = "better", "worse", "no difference seen", "not enough data"
+DIFFERENT = "different"  # of a figure of which neither direction is better
 
 
 def compare(tables: Tables, recipe: Recipe, other: Recipe, metric: str) -> Contrast:
@@ -52,7 +53,7 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
             rows.append(row | {"seeds": one.seeds[0]})
     corrected = holm([_two_sided(one) for one in made])
     for row, one, p in zip(rows, made, corrected, strict=True):
-        row |= {"p_holm": p, "verdict": _verdict(one, p, str(row["metric"]))}
+        row |= {"p_holm": p, "verdict": _verdict(one, p, tables.metric(str(row["metric"])))}
         row["could_be"] = one.difference.reach if row["verdict"] == SAME else math.nan
     return pd.DataFrame(rows)
 
@@ -61,10 +62,11 @@ def _two_sided(one: Contrast) -> float:
     return min(1.0, 2 * min(one.p_above, one.p_below)) if one.difference.has_interval else math.nan
 
 
-def _verdict(one: Contrast, p_value: float, metric: str) -> str:
+def _verdict(one: Contrast, p_value: float, metric: Metric) -> str:
     if not enough(one, SEEDS_FOR_AN_INTERVAL):
         return FEW
     if one.identical or p_value > 0.05:
         return SAME
-    higher_is_better = Gate().rule(metric).better == "higher"
-    return BETTER if (one.difference.mean > 0) == higher_is_better else WORSE
+    if metric.better is None:
+        return DIFFERENT
+    return BETTER if (one.difference.mean > 0) == (metric.better == "higher") else WORSE

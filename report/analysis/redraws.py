@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.records.record import Job
-from report.analysis.load import Results, is_accuracy
+from bench.records.metrics import Metric
+from report.analysis.load import Results, judge_of
+from report.analysis.outcomes import Question
+from report.analysis.outcomes import read as read_outcomes
 
 Floats = NDArray[np.float64]
+Outcomes = dict[Question, float]
 
 DRAWS = 2000
 # With fewer subjects, drawing whole ones would say more about their number than about the questions.
@@ -65,20 +68,28 @@ class Redraws:
         """
         measured = {of: self.results.score(of, name) for of in policies}
         known = [of for of in policies if measured[of].value is not None]
-        outcomes = {of: _outcomes(self.results.evaluation_jobs(of), name) for of in known}
-        factor = 1.0 if is_accuracy(name) else 100.0
+        outcomes = {of: self._outcomes(of, name) for of in known}
         for of, found in outcomes.items():
             mean = math.fsum(found.values()) / len(found) if found else math.nan
-            if not math.isclose(mean * factor, measured[of].number, rel_tol=1e-6, abs_tol=1e-6):
+            if not math.isclose(mean, measured[of].compared, rel_tol=1e-6, abs_tol=1e-6):
                 why = "do not add up to its score" if found else "are not on record"
                 constant = {one: np.full(self.draws + 1, measured[one].number) for one in known}
                 return Redrawn(constant, why_not=f"{name}: the single outcomes of {of} {why}")
-        values = {of: values * factor for of, values in self._redraw(name, outcomes).items()}
+        metric = self.results.metric(name)
+        values = {
+            of: np.exp(drawn) if metric.scale == "log" else drawn for of, drawn in self._redraw(name, outcomes).items()
+        }
         for of in known:
             values[of][0] = measured[of].number
-        return Redrawn(values, _words(name, outcomes))
+        return Redrawn(values, _words(metric, outcomes))
 
-    def _redraw(self, name: str, outcomes: dict[str, dict[tuple[str, int], float]]) -> dict[str, Floats]:
+    def _outcomes(self, of: str, name: str) -> Outcomes:
+        """Read what a policy's score is the mean of."""
+        jobs = (job for job in self.results.evaluation_jobs(of) if job.complete and name in job.scores)
+        job = next(jobs, None)
+        return {} if job is None else read_outcomes(job, name)
+
+    def _redraw(self, name: str, outcomes: Mapping[str, Outcomes]) -> dict[str, Floats]:
         items = sorted({item for found in outcomes.values() for item in found})
         units = _units(items)
         sums, counts = (np.zeros((len(units.names), len(outcomes))) for _ in range(2))
@@ -102,12 +113,12 @@ class Redraws:
 class _Units:
     """Hold what is drawn: each item's unit, and the groups of units inside which drawing happens."""
 
-    names: list[tuple[str, int]]
-    of: dict[tuple[str, int], int]
+    names: list[Question]
+    of: dict[Question, int]
     strata: list[list[int]]
 
 
-def _units(items: Sequence[tuple[str, int]]) -> _Units:
+def _units(items: Sequence[Question]) -> _Units:
     """Draw whole subjects where there are enough of them, questions inside their subject otherwise."""
     subjects = sorted({subject for subject, _ in items})
     if len(subjects) >= SUBJECTS_TO_CLUSTER:
@@ -120,24 +131,10 @@ def _units(items: Sequence[tuple[str, int]]) -> _Units:
     return _Units(list(items), {item: place for place, item in enumerate(items)}, list(strata.values()))
 
 
-def _outcomes(jobs: Sequence[Job], name: str) -> dict[tuple[str, int], float]:
-    """Read what a score is the mean of: (subject, question) -> right or not, or ("", pair) -> preference."""
-    column = "correct" if is_accuracy(name) else "preference"
-    found = {}
-    for job in jobs:
-        if job.complete and name in job.scores:
-            for row in job.rows("samples"):
-                of_task = row.get("task", name.split("/")[0]) == name.split("/")[0] or not is_accuracy(name)
-                if of_task and row.get(column) is not None:
-                    found[str(row.get("subject", "")), int(row["id"])] = float(row[column])
-    return found
-
-
-def _words(name: str, outcomes: dict[str, dict[tuple[str, int], float]]) -> str:
+def _words(metric: Metric, outcomes: Mapping[str, Outcomes]) -> str:
     items = {item for found in outcomes.values() for item in found}
-    if not is_accuracy(name):
-        return f"{len(items)} judged pairs ({name})"
-    task, subjects = name.removesuffix("/acc"), len({subject for subject, _ in items})
+    subjects = len({subject for subject, _ in items})
+    item, of = metric.item or "outcome", metric.name if judge_of(metric.name) else metric.name.split("/")[0]
     if subjects >= SUBJECTS_TO_CLUSTER:
-        return f"{subjects} subjects of {task}, each with all its questions ({len(items)} in all)"
-    return f"{len(items)} questions of {task}" + (f", inside each of {subjects} subjects" if subjects > 1 else "")
+        return f"{subjects} subjects of {of}, each with all its {item}s ({len(items)} in all)"
+    return f"{len(items)} {item}s of {of}" + (f", inside each of {subjects} subjects" if subjects > 1 else "")

@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
+from bench.records.metrics import Metric
 from bench.records.record import SuiteRecord
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.fronts import Box, box
-from report.analysis.load import Results, Run, is_accuracy, is_win_rate
+from report.analysis.load import Results, Run, judge_of
+from report.analysis.metrics import RATIOS
 from report.analysis.tables import Recipe, Tables, recipe_name
 from report.analysis.toy import ToyResults, ToyRun, is_toy
 
 Key: TypeAlias = "tuple[str, float | None, int | None]"
 """Method, λ, and T for a toy."""
 
-COSTS = ("training_seconds", "all_in_seconds", "peak_memory_bytes", "gpu_memory_used_bytes", "energy_joules")
 _DRAWS_NOTHING = ("sequential", "mix", "maxright")
 
 
@@ -40,7 +41,7 @@ class Entry:
     jobs: tuple[str, ...] = ()
 
 
-class Arm(Protocol):
+class Side(Protocol):
     """Read one suite's records as one side of a comparison."""
 
     name: str
@@ -66,6 +67,9 @@ class Arm(Protocol):
     def objectives(self) -> tuple[str, str]:
         """The names of f_DPO and f_SFT."""
 
+    def metric(self, name: str) -> Metric:
+        """Return what one of `metrics`, or the hypervolume, is."""
+
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         """Return seed -> answers behind a score."""
 
@@ -76,12 +80,12 @@ class Arm(Protocol):
         """Return what a reader should know when it differs: versions, semantics."""
 
 
-def read(record: SuiteRecord) -> Arm:
+def read(record: SuiteRecord) -> Side:
     """Read a suite's records as a side."""
-    return ToyArm(record) if is_toy(record) else SuiteArm(record)
+    return ToySide(record) if is_toy(record) else SuiteSide(record)
 
 
-class SuiteArm:
+class SuiteSide:
     """Read a suite that trains language models."""
 
     def __init__(self, record: SuiteRecord) -> None:
@@ -97,7 +101,12 @@ class SuiteArm:
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
-        return (*self.objectives, "ideal_distance", *self.tables.scores, *COSTS)
+        costs = (name for name in self.tables.costs if name not in RATIOS and self.metric(name).kind == "cost")
+        compared = (name for name in costs if self.metric(name).better is not None)
+        return (*self.objectives, "ideal_distance", *self.tables.scores, *compared)
+
+    def metric(self, name: str) -> Metric:
+        return self.tables.metric(name)
 
     @cached_property
     def entries(self) -> dict[Key, Entry]:
@@ -117,7 +126,7 @@ class SuiteArm:
         return box(self.tables)
 
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
-        if not (is_accuracy(metric) or is_win_rate(metric)):
+        if metric not in self.tables.scores:
             return {}
         for run in self._runs(key):
             if (run.id, metric) not in self._answers:
@@ -129,10 +138,10 @@ class SuiteArm:
 
     def conditions(self, key: Key, metric: str) -> dict[str, Any]:
         runs = self._runs(key)
-        if metric in COSTS:
+        if self.metric(metric).kind == "cost":
             names = ("processor", "cores", "GPUs", "device", "workers", "threads")
             return {name: _joined(run.conditions[place] for run in runs) for place, name in enumerate(names)}
-        if is_accuracy(metric) or is_win_rate(metric):
+        if metric in self.tables.scores:
             return self._of_score(runs[0], metric) | self._reference_seed()
         wanted = {"f_dpo": ("preference",), "f_sft": ("instruction",)}.get(
             metric.split("/")[0], ("preference", "instruction")
@@ -189,7 +198,7 @@ class SuiteArm:
                 labels = {name: value for name, value in job.labels.items() if name not in ("of", "of_name")}
                 made = flat({"settings": settings, "labels": labels, "data": job.spec.get("data")})
                 made["model.dtype"] = (job.spec["settings"].get("model") or {}).get("dtype")
-                made["items"] = job.scores[metric].get("n") if is_accuracy(metric) else None
+                made["items"] = None if judge_of(metric) else job.scores[metric].get("n")
                 generated = self.results.record.jobs.get(str(job.spec["inputs"].get("answers")))
                 if generated is not None:
                     shown = {name: value for name, value in generated.spec["settings"].items() if name != "model"}
@@ -208,7 +217,7 @@ class SuiteArm:
         return found | {"reference": reference.id if reference else "not on record"}
 
 
-class ToyArm:
+class ToySide:
     """Read a toy suite: a job holds all seeds of a method at one λ and T, and most methods draw nothing."""
 
     box = None
@@ -240,6 +249,9 @@ class ToyArm:
     @property
     def planned(self) -> tuple[str, ...]:
         return tuple(f"{one.job} {one.state}: {one.message}" for one in self.toy.problems)
+
+    def metric(self, name: str) -> Metric:
+        return self.toy.metric(name)
 
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         return {}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import pandas as pd
 
+from bench.records.metrics import Metric
 from report.analysis import derived, tradeoff
 from report.analysis.comparable import Comparable
 from report.analysis.derived import combine
@@ -21,17 +22,7 @@ from report.analysis.statistics import Estimate, estimate, paired
 
 RecipeKey: TypeAlias = "tuple[str, float | None]"
 
-MEASUREMENTS = (
-    "training_seconds",
-    "probe_seconds",
-    "tokens",
-    "probe_tokens",
-    "peak_memory_bytes",
-    "gpu_utilization_percent",
-    "gpu_memory_used_bytes",
-    "cpu_utilization_percent",
-    "energy_joules",
-)
+_RATIO_OF = {"seconds_per_step": "training_seconds", "joules_per_token": "energy_joules"}
 IDENTITY = ("job", "method", "base_method", "lambda_dpo", "seed")
 
 
@@ -78,8 +69,8 @@ class Recipe:
         return f"runs-{letters}{tail}"
 
     def values(self, name: str) -> dict[int, float]:
-        """Return a figure by seed; NaN where not measured."""
-        return {seed: figures[name].number if name in figures else math.nan for seed, figures in self.figures.items()}
+        """Return a figure by seed, on the scale on which it compares; NaN where not measured."""
+        return {seed: figures[name].compared if name in figures else math.nan for seed, figures in self.figures.items()}
 
     def estimate(self, name: str) -> Estimate:
         """Estimate a figure over the seeds."""
@@ -99,7 +90,7 @@ class Recipe:
         known = [
             figures[name] for figures in self.figures.values() if name in figures and figures[name].value is not None
         ]
-        return known[0].standard_error if len(known) == 1 and known[0].standard_error is not None else math.nan
+        return known[0].error if len(known) == 1 else math.nan
 
 
 class Tables:
@@ -118,6 +109,19 @@ class Tables:
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
+
+    def metric(self, name: str) -> Metric:
+        """Return what a figure is."""
+        if name == "utilization_increase_percent":
+            return replace(self.results.metric(name), title=self.results.metric(self.utilization).title)
+        return self.results.metric(name)
+
+    @cached_property
+    def costs(self) -> tuple[str, ...]:
+        """The costs and counts of a run, as on record and as derived from them."""
+        measured = ("steps", *(name for name in self.results.measurement_names if name != "steps"))
+        ratios = (name for name, total in _RATIO_OF.items() if total in measured)
+        return (*measured, "all_in_seconds", *ratios, "ideal_distance_at_equal_tokens")
 
     def _seeds(self) -> set[int]:
         return {run.seed for run in self.results.trained}
@@ -151,7 +155,7 @@ class Tables:
             gaps = [made[f"{prefix}gap_{name}"] for name in OBJECTIVES]
             made[f"{prefix}ideal_distance"] = combine(tradeoff.ideal_distance, *gaps)
         made |= {name: self.results.score(run.id, name) for name in self.scores}
-        made |= {name: run.measurement(name) for name in MEASUREMENTS}
+        made |= {name: run.measurement(name) for name in self.results.measurement_names}
         made["steps"] = run.steps
         made["all_in_seconds"] = self._all_in(run)
         if "run" in run.roles:
@@ -275,7 +279,7 @@ class Tables:
 
     def change_against_base(self, recipe: Recipe, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
-        base = self._score("base", score).number
+        base = self._score("base", score).compared
         return estimate([value - base for value in recipe.values(score).values()])
 
     @cached_property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from bench.records.metrics import Metric
 from bench.records.record import Job, SuiteRecord, read_json
 from bench.records.softmax_pair import SoftmaxPair
 from report.analysis.load import OBJECTIVES, Results
@@ -177,6 +178,10 @@ class ToyResults:
             found.setdefault(run.name, []).append(run)
         order = list(dict.fromkeys(run.name for run in self.runs))
         return {name: found[name] for name in order}
+
+    def metric(self, name: str) -> Metric:
+        """Return what a figure is."""
+        return Results(self.record).metric(name)
 
     @property
     def problems(self) -> list[Unfinished]:

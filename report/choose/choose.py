@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import InputError, unknown_name
-from bench.records.record import find_suites
+from bench.records.record import SuiteRecord, find_suites
 from report.analysis.load import Results
 from report.analysis.redraws import DRAWS, Redrawn, Redraws
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
@@ -18,7 +18,7 @@ from report.analysis.tables import Recipe, Tables
 from report.analysis.toy import is_toy
 from report.choose.choice import Candidate, Choice, shown
 from report.choose.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
-from report.choose.figures import LAMBDA, Origin, named_figures, values_by_seed
+from report.choose.figures import LAMBDA, Named, Origin, named_figures, short_names, values_by_seed
 from report.choose.parser import parse, wrong
 
 ENOUGH_SEEDS = 10
@@ -42,7 +42,7 @@ class _Choosing:
         known = named_figures(tables)
         for figure in expression.figures:
             if figure.name not in known:
-                raise wrong(expression.text, figure.at, unknown_name("figure", figure.name, known))
+                raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
         self.named = {figure.name: known[figure.name] for figure in expression.figures}
         self.origins = {
             recipe.key: {
@@ -169,6 +169,14 @@ class _Checked:
     allowed: Truths
 
 
+def _no_such(name: str, tables: Tables, known: Mapping[str, Named]) -> str:
+    """Word the error for a name that no figure has, or that several could mean."""
+    meant = short_names(tables).get(name, [])
+    if meant:
+        return f"{name} could be {' or '.join(tables.metric(one).choose_name for one in meant)}; name one"
+    return unknown_name("figure", name, known)
+
+
 def _wins(checked: list[_Checked], maximize: bool) -> tuple[list[float], float]:
     """Return each recipe's share of the redraws in which it is chosen, a tie shared, and the share in which none is."""
     if not checked:
@@ -214,10 +222,14 @@ def _explain(part: Part, look: Look) -> str:
 class Chosen:
     """Hold what a suite of a results folder came to: a choice, or why there is none."""
 
-    folder: Path
-    suite: str
+    record: SuiteRecord
     choice: Choice | None
     reason: str = ""
+
+    @property
+    def suite(self) -> str:
+        """The suite's name."""
+        return self.record.name
 
 
 def choose_all(results: Path, text: str) -> list[Chosen]:
@@ -231,13 +243,13 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
     problem: InputError | None = None
     for record in find_suites(results):
         if is_toy(record):
-            found.append(Chosen(record.path, record.name, None, "a toy suite; its report compares the methods"))
+            found.append(Chosen(record, None, "a toy suite; its report compares the methods"))
             continue
         try:
-            found.append(Chosen(record.path, record.name, choose(Tables(Results(record)), text)))
+            found.append(Chosen(record, choose(Tables(Results(record)), text)))
         except InputError as error:
             problem = error
-            found.append(Chosen(record.path, record.name, None, str(error)))
+            found.append(Chosen(record, None, str(error)))
     if not any(one.choice for one in found):
         raise problem or InputError(f"{results}: only toy suites here; --choose needs recipes of language models")
     return found

@@ -6,8 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 
+from bench.records.metrics import Kind
 from report.analysis import tradeoff
-from report.analysis.load import OBJECTIVES, Measured, Run, is_accuracy, is_win_rate, missing
+from report.analysis.load import OBJECTIVES, Measured, Run, missing
 from report.analysis.tables import Recipe, Tables
 
 LAMBDA = "lambda_dpo"
@@ -20,18 +21,22 @@ class Named:
     Attributes:
         figure: its name in the tables.
         unit: of the value in an expression, which is the tables' value × `factor`.
-        cost: compares at equal hardware and workers only.
+        kind: of the figure; a cost compares at equal hardware and workers only.
     """
 
     figure: str
     unit: str
     factor: float = 1.0
-    cost: bool = False
+    kind: Kind = "count"
 
     @property
     def is_score(self) -> bool:
-        """Whether it is the mean over questions or judged pairs."""
-        return is_accuracy(self.figure) or is_win_rate(self.figure)
+        """Whether it is made of single outcomes, such as questions or judged pairs."""
+        return self.kind == "score"
+
+    @property
+    def cost(self) -> bool:
+        return self.kind == "cost"
 
 
 @dataclass(frozen=True)
@@ -42,35 +47,38 @@ class Origin:
     policy: str
 
 
+_FACTORS = {"share": (100.0, "%"), "B": (2.0**-30, "GiB")}
+
+
 def named_figures(tables: Tables) -> dict[str, Named]:
-    """List the names that a choice in this suite may use; accuracies and win rates are in percent."""
+    """List the names that a choice in this suite may use: what each metric is called, and short names that are clear.
+
+    A task's bare name stands for its score where it has just one, `accuracy` and `win_rate` likewise for the suite's.
+    """
     split = tables.results.split
-    found = {f"f_{name}": Named(f"f_{name}/{split}", "nats") for name in OBJECTIVES}
-    found |= {name: Named(name, "nats") for name in ("gap_dpo", "gap_sft", "ideal_distance")}
-    accuracies = [name for name in tables.scores if is_accuracy(name)]
-    win_rates = [name for name in tables.scores if is_win_rate(name)]
-    found |= {_word(name.removesuffix("/acc")): Named(name, "%", 100.0) for name in accuracies}
-    if len(accuracies) == 1:
-        found["accuracy"] = Named(accuracies[0], "%", 100.0)
-    if len(win_rates) == 1:
-        found["win_rate"] = Named(win_rates[0], "%")
-    else:
-        found |= {_word(name): Named(name, "%") for name in win_rates}
-    return found | {
-        "seconds": Named("training_seconds", "s", cost=True),
-        "all_in_seconds": Named("all_in_seconds", "s", cost=True),
-        "runtime_increase": Named("runtime_increase_percent", "%"),
-        "tokens": Named("tokens", "tokens"),
-        "steps": Named("steps", "steps"),
-        "memory": Named("peak_memory_bytes", "GiB", 2.0**-30, cost=True),
-        "energy": Named("energy_joules", "J", cost=True),
-        "utilization": Named(tables.utilization, "%", cost=True),
-        "lambda": Named(LAMBDA, ""),
-    }
+    found = {f"f_{name}": _named(tables, f"f_{name}/{split}") for name in OBJECTIVES}
+    figures = ("gap_dpo", "gap_sft", "ideal_distance", *tables.scores, *tables.costs, "runtime_increase_percent")
+    found |= {tables.metric(name).choose_name: _named(tables, name) for name in figures}
+    found |= {short: _named(tables, names[0]) for short, names in short_names(tables).items() if len(names) == 1}
+    found["utilization"] = _named(tables, tables.utilization)
+    return found | {"lambda": Named(LAMBDA, "")}
 
 
-def _word(name: str) -> str:
-    return re.sub(r"\W", "_", name)
+def short_names(tables: Tables) -> dict[str, list[str]]:
+    """Return the short names of scores, each with the scores that it could stand for."""
+    found: dict[str, list[str]] = {}
+    for name in tables.scores:
+        task, _, rest = name.partition("/")
+        shorts = [re.sub(r"\W", "_", task)] + (["accuracy"] if rest == "acc" else [])
+        for short in shorts:
+            found.setdefault(short, []).append(name)
+    return found
+
+
+def _named(tables: Tables, name: str) -> Named:
+    metric = tables.metric(name)
+    factor, unit = _FACTORS.get(metric.unit, (1.0, metric.unit))
+    return Named(name, unit, factor, metric.kind)
 
 
 def values_by_seed(tables: Tables, recipe: Recipe, named: Named, of: str) -> dict[int, Origin]:
@@ -117,7 +125,7 @@ def base_value(tables: Tables, figure: str, seed: int) -> Measured:
 
     Its gaps are against f* of the seed.
     """
-    if is_accuracy(figure) or is_win_rate(figure):
+    if figure in tables.scores:
         return tables.results.score("base", figure)
     split = tables.results.split
     start = {name: _at_start(tables, f"f_{name}/{split}") for name in OBJECTIVES}

@@ -48,7 +48,7 @@ def parse(text: str) -> Expression:
 
 
 def wrong(text: str, at: int, message: str) -> InputError:
-    """Word the error for a place in the text: its column, what is wrong, and the text with a mark before the place."""
+    """Return the error for a place in the text: its column, what is wrong, and the text with a mark before the place."""
     start, end = max(0, at - 20), at + 20
     shown = f"{'…' if start else ''}{text[start:at]}▸{text[at:end]}{'…' if end < len(text) else ''}"
     return InputError(f"--choose, column {at + 1}: {message} ({shown})")

@@ -20,7 +20,7 @@ def keep(found: Sequence[Chosen], out: Path | None) -> None:
     """Write choice.json of every suite beside its report."""
     for one in found:
         if one.choice:
-            folder = one.folder if out is None else out / one.suite
+            folder = one.record.folder if out is None else out / one.suite
             write_json(folder / "choice.json", one.choice.as_json())
 
 
@@ -36,8 +36,14 @@ def show(found: Sequence[Chosen], console: Console) -> None:
         console.print(f"{one.suite}: {one.choice.headline}", style="bold", markup=False, highlight=False)
         if one.choice.best is not None:
             job = next(iter(one.choice.best.jobs.values()))
-            take = f"Take it away: bench export {job} DIR --results {one.folder}"
-            console.print(take, markup=False, highlight=False, soft_wrap=True)
+            console.print(_take(one, job), markup=False, highlight=False, soft_wrap=True)
+
+
+def _take(one: Chosen, job: str) -> str:
+    """Say how to get at a job's weights."""
+    if one.record.archive:
+        return f"{one.record.archive} holds no weights; make them again: bench run {one.suite} --only {job}"
+    return f"Take it away: bench export {job} DIR --results {one.record.folder}"
 
 
 def _table(choice: Choice) -> Table:

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bench.errors import InputError
+from bench.records.metrics import Metric
 from bench.records.record import SuiteRecord, find_suites
 from report.analysis import tradeoff
-from report.analysis.contrast import HYPERVOLUME, Contrast, enough, of_front, of_metric
-from report.analysis.gate import Gate, Rule
-from report.analysis.sides import Arm, Key, differing, read
+from report.analysis.contrast import Contrast, enough, of_front, of_metric
+from report.analysis.gate import Gate, Ruling
+from report.analysis.metrics import HYPERVOLUME
+from report.analysis.sides import Key, Side, differing, read
 from report.analysis.statistics import holm
 
 IDENTICAL, SAME, WORSE, BETTER = "identical", "no difference seen", "worse", "better"
@@ -30,6 +33,7 @@ class Row:
     Attributes:
         contrast: None where it is not comparable, which `reason` explains.
         worse_is: +1 if a higher figure is worse, −1 if a lower one is.
+        described: what the figure is.
         tolerance, unseen: in the metric's unit; `unseen` None where the width of the interval does not gate.
         p_worse, p_better: one-sided, corrected for the number of comparisons; NaN without an interval.
     """
@@ -37,7 +41,7 @@ class Row:
     suite: str
     level: str
     name: str
-    metric: str
+    described: Metric
     gates: bool
     contrast: Contrast | None
     worse_is: int = 1
@@ -48,6 +52,11 @@ class Row:
     p_worse: float = math.nan
     p_better: float = math.nan
     verdict: str = REFUSED
+
+    @property
+    def metric(self) -> str:
+        """The figure's name."""
+        return self.described.name
 
     @property
     def worsening(self) -> float:
@@ -107,24 +116,30 @@ class Comparison:
 
 
 def compare(base: Path, candidate: Path, gate: Gate) -> Comparison:
-    """Compare two results folders, roots or single suites.
+    """Compare two results folders, roots or single suites, or archives.
 
     Raises:
         InputError: a folder is missing or holds no suite, or both have no suite in common.
     """
-    pairs, notes = _matched(find_suites(base), find_suites(candidate), gate)
+    found = find_suites(base), find_suites(candidate)
+    pairs, notes = _matched(*found, gate)
     if not pairs:
+        names = [", ".join(one.name for one in side) for side in found]
         raise InputError(
-            f"{base} and {candidate} have no suite in common: "
-            f"{', '.join(one.name for one in find_suites(base))} against "
-            f"{', '.join(one.name for one in find_suites(candidate))}; give two folders of the same suite"
+            f"{base} and {candidate} have no suite in common: {' against '.join(names)}; give two folders of the same suite"
         )
+    notes = (*notes, *dict.fromkeys(one.note for pair in pairs for one in pair if one.note))
     made = compare_sides([(read(ours), read(theirs)) for ours, theirs in pairs], gate)
     return Comparison(base, candidate, gate, made, notes)
 
 
-def compare_sides(pairs: Sequence[tuple[Arm, Arm]], gate: Gate) -> tuple[Compared, ...]:
-    """Compare suites side by side, (base, candidate) each; the correction for many comparisons runs over all of them."""
+def compare_sides(pairs: Sequence[tuple[Side, Side]], gate: Gate) -> tuple[Compared, ...]:
+    """Compare suites side by side, (base, candidate) each; the correction for many comparisons runs over all of them.
+
+    Raises:
+        InputError: a rule of the gate is of a figure that neither side has.
+    """
+    gate.check([side for pair in pairs for side in pair])
     drafts = [_Draft(base, candidate, gate) for base, candidate in pairs]
     judged = _judged([row for draft in drafts for row in draft.rows], gate)
     return tuple(draft.finish([row for row in judged if row.suite == draft.name]) for draft in drafts)
@@ -162,12 +177,13 @@ class _Unit:
 class _Draft:
     """Put one suite's rows together, before they are corrected for how many there are."""
 
-    def __init__(self, base: Arm, candidate: Arm, gate: Gate) -> None:
+    def __init__(self, base: Side, candidate: Side, gate: Gate) -> None:
         self.base, self.candidate, self.gate, self.name = base, candidate, gate, base.name
         self.keys = [key for key in base.entries if key in candidate.entries]
         self.units = self._units()
         self._differing: dict[tuple[Key, str], list[str]] = {}
         metrics = dict.fromkeys((*base.metrics, *candidate.metrics))
+        self.rules = {name: gate.rule(self.metric(name)) for name in (*metrics, HYPERVOLUME)}
         rows = [self._row(unit, metric) for metric in metrics for unit in self.units]
         self.rows = [row for row in (*rows, *self._fronts()) if row is not None]
 
@@ -187,27 +203,37 @@ class _Draft:
         return self.base.entries[key].exact and self.candidate.entries[key].exact
 
     def _row(self, unit: _Unit, metric: str) -> Row | None:
-        rule = self.gate.rule(metric)
+        rule = self.rules[metric]
         reason = self._not_measured(unit, metric)
         if reason is None:
             return None
         reason = reason or self._not_comparable(unit, metric)
         exact = all(self._exact(key) for key in unit.keys)
         if reason:
-            return Row(self.name, unit.level, unit.name, metric, bool(rule.gate), None, exact=exact, reason=reason)
+            return self._row_of(unit, metric, None, exact=exact, reason=reason)
         return self._filled(unit, metric, of_metric(self.base, self.candidate, unit.keys, metric), rule, exact)
 
-    def _filled(self, unit: _Unit, metric: str, made: Contrast, rule: Rule, exact: bool = False) -> Row:
-        scale = made.base.mean
-        row = Row(self.name, unit.level, unit.name, metric, bool(rule.gate), made, exact=exact, verdict=FEW)
-        row = replace(row, worse_is=1 if rule.better == "lower" else -1)
-        if rule.tolerance is not None:
-            row = replace(row, tolerance=rule.tolerance.of(scale))
-        return row if rule.unseen is None else replace(row, unseen=rule.unseen.of(scale))
+    def _filled(self, unit: _Unit, metric: str, made: Contrast, rule: Ruling, exact: bool = False) -> Row:
+        scale, described = made.base.mean, self.metric(metric)
+        return replace(
+            self._row_of(unit, metric, made, exact=exact, verdict=FEW),
+            worse_is=1 if rule.better == "lower" else -1,
+            tolerance=rule.tolerance.of(scale, described),
+            unseen=None if rule.unseen is None else rule.unseen.of(scale, described),
+        )
+
+    def _row_of(self, unit: _Unit, metric: str, made: Contrast | None, **parts: Any) -> Row:
+        """Return a row; without a contrast it is one that is not comparable."""
+        gates = self.rules[metric].gate
+        return Row(self.name, unit.level, unit.name, self.metric(metric), gates, made, **parts)
+
+    def metric(self, name: str) -> Metric:
+        """Return what a figure is, as the base describes it; as the candidate does where the base has none of it."""
+        return (self.base if name in (*self.base.metrics, HYPERVOLUME) else self.candidate).metric(name)
 
     def _fronts(self) -> Iterable[Row | None]:
         """Compare the area that each method's front over λ dominates, and the mean over methods."""
-        rule = self.gate.rule(HYPERVOLUME)
+        rule = self.rules[HYPERVOLUME]
         fronts = {name: keys for name, keys in _by_method(self.keys).items() if len(keys) > 1}
         level = METHOD if len(fronts) > 1 else EVERY
         units = [(_Unit(level, name, keys), [keys]) for name, keys in fronts.items()]
@@ -217,19 +243,19 @@ class _Draft:
         for unit, keys in units:
             reason = self._not_comparable(unit, HYPERVOLUME)
             if reason and self.base.box is not None:
-                yield Row(self.name, unit.level, unit.name, HYPERVOLUME, bool(rule.gate), None, reason=reason)
+                yield self._row_of(unit, HYPERVOLUME, None, reason=reason)
             made = None if reason else of_front(self.base, self.candidate, keys)
             if made is not None:
                 yield self._filled(unit, HYPERVOLUME, made, rule)
 
     def _not_measured(self, unit: _Unit, metric: str) -> str | None:
         """Say on which side a metric is missing; None where the base does not have it: then there is nothing to lose."""
-        for place, (side, arm) in enumerate((("base", self.base), ("candidate", self.candidate))):
-            without = [key for key in unit.keys if not _known(arm, key, metric)]
+        for place, (name, side) in enumerate((("base", self.base), ("candidate", self.candidate))):
+            without = [key for key in unit.keys if not _known(side, key, metric)]
             if without and place == 0:
                 return None
             if without:
-                return f"not measured in the {side}: {arm.entries[without[0]].reasons.get(metric, 'not evaluated')}"
+                return f"not measured in the {name}: {side.entries[without[0]].reasons.get(metric, 'not evaluated')}"
         return ""
 
     def _not_comparable(self, unit: _Unit, metric: str) -> str:
@@ -238,7 +264,7 @@ class _Draft:
         told: list[str] = []
         for key in unit.keys:
             if (key, metric) not in self._differing:
-                conditions = (arm.conditions(key, metric) for arm in (self.base, self.candidate))
+                conditions = (side.conditions(key, metric) for side in (self.base, self.candidate))
                 self._differing[key, metric] = differing(*conditions)
             told += self._differing[key, metric]
         told = list(dict.fromkeys(told))
@@ -295,7 +321,7 @@ class _Draft:
             return
         worse, better, points = [], [], 0
         for key in self.keys:
-            ours, theirs = (self._point(arm, key) for arm in (self.base, self.candidate))
+            ours, theirs = (self._point(side, key) for side in (self.base, self.candidate))
             points += 1
             worse += [self.base.entries[key].name] if tradeoff.dominates(ours, theirs) else []
             better += [self.base.entries[key].name] if tradeoff.dominates(theirs, ours) else []
@@ -306,8 +332,8 @@ class _Draft:
             )
 
     @staticmethod
-    def _point(arm: Arm, key: Key) -> list[float]:
-        values = (list(arm.entries[key].values[name].values()) for name in arm.objectives)
+    def _point(side: Side, key: Key) -> list[float]:
+        values = (list(side.entries[key].values[name].values()) for name in side.objectives)
         return [math.fsum(one) / len(one) if one else math.nan for one in values]
 
 
@@ -315,8 +341,8 @@ def _by_method(keys: Sequence[Key]) -> dict[str, tuple[Key, ...]]:
     return {method: tuple(key for key in keys if key[0] == method) for method in dict.fromkeys(key[0] for key in keys)}
 
 
-def _known(arm: Arm, key: Key, metric: str) -> bool:
-    return any(not math.isnan(value) for value in arm.entries[key].values.get(metric, {}).values())
+def _known(side: Side, key: Key, metric: str) -> bool:
+    return any(not math.isnan(value) for value in side.entries[key].values.get(metric, {}).values())
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
-from bench.records.record import metric as known_metric
-from report.analysis.contrast import HYPERVOLUME
-from report.analysis.load import is_accuracy
 from report.compare import compare as comparing
 from report.compare.compare import Compared, Comparison, Row
 from report.render import markdown
 from report.render.document import Cell, Column, Table
 from report.render.document import Row as Line
-from report.render.numbers import MISSING, number, scaled, series_digits
+from report.render.numbers import MISSING, number, series_digits
+from report.render.shown import Shown, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,27 +28,26 @@ _COLOURS = {comparing.WORSE: "red", comparing.BETTER: "green", comparing.FEW: "y
 # ---- one row in words ------------------------------------------------------------------------------------------------
 
 
-def _scale(row: Row) -> tuple[float, str]:
-    """Return the factor and the unit in which a row reads well."""
-    if is_accuracy(row.metric) or row.metric == HYPERVOLUME:
-        return 100.0, "%"
-    unit = "nats" if row.metric == "ideal_distance" else known_metric(row.metric).unit
-    unit = "s" if row.metric.endswith("_seconds") else unit
+def _shown(row: Row) -> Shown:
+    """Return how a row's figures are written."""
     made = row.contrast
-    return scaled(unit, [made.base.mean, made.candidate.mean] if made else [])
+    return shown(row.described, [made.base.mean, made.candidate.mean] if made else [])
 
 
 def figures(row: Row) -> tuple[str, str, str]:
     """Return base, candidate and difference as text."""
     if row.contrast is None:
         return MISSING, MISSING, MISSING
-    (factor, unit), made = _scale(row), row.contrast
-    digits = {"%": 1, "tokens": 0}.get(unit, max(3, series_digits([made.base.mean * factor])))
-    base, candidate = (f"{number(one.mean * factor, digits)} {unit}" for one in (made.base, made.candidate))
-    one, unit = made.difference, "points" if unit == "%" else unit
-    text = f"{number(one.mean * factor, digits + 1, True)} {unit}"
+    made, writes = row.contrast, _shown(row)
+    base, candidate = (f"{writes.text(one.mean)} {writes.unit}".strip() for one in (made.base, made.candidate))
+    one, digits = made.difference, writes.digits + 1
+
+    def written(value: float) -> str:
+        return number(writes.difference(value), digits, True)
+
+    text = f"{written(one.mean)} {writes.difference_unit}".strip()
     if one.has_interval and one.high > one.low:
-        text += f" ({number(one.low * factor, digits + 1, True)} to {number(one.high * factor, digits + 1, True)})"
+        text += f" ({written(one.low)} to {written(one.high)})"
     return base, candidate, text
 
 
@@ -63,10 +60,10 @@ def verdict(row: Row) -> str:
         _, base, candidate = row.contrast.seeds
         return f"{text} ({base} and {candidate} seeds)"
     if row.verdict == comparing.SAME and not row.exact and row.could_be_worse_by > 0:
-        factor, unit = _scale(row)
-        digits = 1 if unit == "%" else max(3, series_digits([row.could_be_worse_by * factor]))
-        unit = "points" if unit == "%" else unit
-        return f"{text} (could still be {number(row.could_be_worse_by * factor, digits)} {unit} worse)"
+        writes = _shown(row)
+        size = writes.difference(row.could_be_worse_by)
+        digits = 1 if writes.difference_unit in ("points", "%") else max(3, series_digits([size]))
+        return f"{text} (could still be {number(size, digits)} {writes.difference_unit}".rstrip() + " worse)"
     return text
 
 
@@ -158,8 +155,8 @@ def _suite(suite: Compared) -> Iterable[str]:
         yield markdown.table(table("", found))
     if suite.notes:
         yield "\n".join(f"- {markdown.escape(note)}" for note in suite.notes)
-    shown = {id(row) for row in _shown(suite)}
-    if rest := [row for row in suite.rows if id(row) not in shown]:
+    first = {id(row) for row in _first(suite)}
+    if rest := [row for row in suite.rows if id(row) not in first]:
         yield f"<details><summary>Recipe by recipe: {len(rest)} more comparisons</summary>"
         yield markdown.table(table("", rest))
         yield "</details>"
@@ -202,21 +199,21 @@ def show(made: Comparison, console: Console) -> None:
     from rich.table import Table as RichTable
 
     for suite in made.suites:
-        shown = RichTable(title=escape(suite.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        lines = RichTable(title=escape(suite.name), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for column in _COLUMNS:
             justify: Literal["left", "right"] = "right" if column.numeric else "left"
-            shown.add_column(column.title, justify=justify, overflow="fold", no_wrap=column.title == "Metric")
-        for row, line in zip(_shown(suite), table("", _shown(suite)).rows, strict=True):
+            lines.add_column(column.title, justify=justify, overflow="fold", no_wrap=column.title == "Metric")
+        for row, line in zip(_first(suite), table("", _first(suite)).rows, strict=True):
             style = _COLOURS.get(row.verdict) if row.gates else "dim"
-            shown.add_row(*(escape(cell.text) for cell in line.cells), style=style)
-        console.print(shown)
+            lines.add_row(*(escape(cell.text) for cell in line.cells), style=style)
+        console.print(lines)
         for text in (*(f"inconclusive: {reason}" for reason in suite.inconclusive), *suite.notes):
             console.print(text, markup=False, highlight=False, soft_wrap=True)
     for note in made.notes:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
-def _shown(suite: Compared) -> Sequence[Row]:
+def _first(suite: Compared) -> Sequence[Row]:
     return [*headlines(suite), *costs(suite)]
 
 

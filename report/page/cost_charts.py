@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from report.analysis.load import is_accuracy, is_win_rate
+from report.analysis.load import judge_of
 from report.analysis.tables import Recipe, Tables
 from report.page import charts
 from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
-from report.page.present import spec
 from report.render import document
 from report.render.document import Cell, Column, Row
-from report.render.numbers import number, plus_minus, scaled, series_digits
+from report.render.numbers import number, plus_minus, series_digits
+from report.render.shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     caption = (
         "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds. Better is lower left for the ideal "
-        "distance, upper left for scores. Only costs of equal hardware and workers are drawn."
+        "distance and other losses, upper left for scores. Only costs of equal hardware and workers are drawn."
     )
     shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     table = _points(tables, names)
@@ -47,30 +47,32 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
     known = [one for one in tables.recipes if one.estimate(x).n and one.estimate(y).n]
     if not known:
         return None
-    across, up = spec(x, tables), spec(y, tables)
-    factor, unit = scaled(across.unit, [one.estimate(x).mean for one in known])
-    times = 100.0 if is_accuracy(y) else 1.0
-    better = min if y == "ideal_distance" else max
+    across = shown(tables.metric(x), [one.estimate(x).mean for one in known])
+    up = shown(tables.metric(y), [one.estimate(y).mean for one in known])
+    better = max if up.metric.better == "higher" else min
     best = better(known, key=lambda one: one.estimate(y).mean)
     cheapest = min(known, key=lambda one: one.estimate(x).mean)
-    judge = f", judge {y.removeprefix('win_rate/')}" if is_win_rate(y) else ""
-    title = f"{up.title}{judge} over {across.title.lower()}"
+    judge = f", judge {judge_of(y)}" if judge_of(y) else ""
+    title = f"{up.metric.title}{judge} over {across.metric.title.lower()}"
     alt = f"{title}, a point a recipe. Best: {best.name}; cheapest: {cheapest.name}."
 
     def draw(axes: Axes) -> None:
         marks = []
         for recipe in known:
             a, b = recipe.estimate(x), recipe.estimate(y)
-            marks.append(Mark(recipe, a.mean * factor, b.mean * times, a.sd * factor, b.sd * times))
+            marks.append(
+                Mark(
+                    recipe, across.value(a.mean), up.value(b.mean), across.spread(a.mean, a.sd), up.spread(b.mean, b.sd)
+                )
+            )
         drawer.marks(axes, marks, 6.5)
         for method, colour in drawer.colours.items():
             axes.plot([], [], "-", color=colour, linewidth=3, label=method)
         for lambda_dpo in drawer.lambdas:
             axes.plot([], [], drawer.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.margins(0.1)
-        label = "%" if up.unit == "share" else up.unit
-        across_words = across.title if across.title.lower() == unit else f"{across.title} ({unit})"
-        axes.set(title=title, xlabel=across_words, ylabel=f"{up.title} ({label})")
+        across_words = across.metric.title if across.metric.title.lower() == across.unit else across.title
+        axes.set(title=title, xlabel=across_words, ylabel=up.title)
 
     return Sketch(name, title, alt, draw, (4.3, 3.5))
 
@@ -78,12 +80,11 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
 def _points(tables: Tables, names: list[str]) -> document.Table:
     columns, cells = [Column("Recipe", numeric=False)], [[Cell(one.name, link=one.anchor)] for one in tables.recipes]
     for name in names:
-        shown, estimates = spec(name, tables), [recipe.estimate(name) for recipe in tables.recipes]
-        factor, unit = scaled(shown.unit, [one.mean for one in estimates])
-        digits = series_digits([one.mean * factor for one in estimates])
-        columns.append(Column(f"{shown.title} ({unit})"))
+        estimates = [recipe.estimate(name) for recipe in tables.recipes]
+        writes = shown(tables.metric(name), [one.mean for one in estimates if one.n])
+        columns.append(Column(writes.title))
         for row, one in zip(cells, estimates, strict=True):
-            row.append(Cell(plus_minus(one.mean * factor, one.sd * factor, digits)))
+            row.append(Cell(writes.mean(one.mean, one.sd)))
     rows = tuple(Row(tuple(row)) for row in cells)
     return document.Table("The numbers behind the figure (mean ± sd over seeds)", tuple(columns), rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from report.analysis import completions
 from report.analysis.choices import Choices
-from report.analysis.load import is_win_rate
+from report.analysis.load import judge_of
 from report.analysis.tables import Tables
 from report.page.verdict import Verdict
 from report.page.where import Where
@@ -33,12 +33,12 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
             note = "not judged" if one.preference is None else f"preferred: {100 * one.preference:.0f} %"
             cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
         rows.append(Row(tuple(cells)))
-    judges = ", ".join(name.removeprefix("win_rate/") for name in tables.scores if is_win_rate(name)) or "none"
+    judges = ", ".join(filter(None, map(judge_of, tables.scores))) or "none"
+    leads = "" if where.archive else " An answer leads to the file with all of them, whole."
     how = (
         f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with how far the judge "
         f"prefers each over the data's chosen answer (judge: {judges}). The records hold our own answers only: prompts and "
-        "reference answers stay in the data set. "
-        "An answer leads to the file with all of them, whole."
+        f"reference answers stay in the data set.{leads}"
     )
     columns = (Column("Prompt", numeric=False), *(Column(name, numeric=False, prose=True) for name in policies))
     return Text(how), Table("Answers side by side", columns, tuple(rows))

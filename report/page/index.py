@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from report.analysis.load import Results, is_accuracy, is_win_rate
+from report.analysis.load import Results, judge_of
 from report.analysis.tables import Recipe, Tables
+from report.page.present import score_shown
 from report.page.verdict import Verdict
 from report.render import html
 from report.render.document import Cell, Column, Row, Table
@@ -35,14 +36,15 @@ def page(built: list[Built], root: Path) -> str:
     """Return index.html, whose folder is `root`."""
     suites = []
     for one in built:
-        undone = len(one.results.problems)
+        undone, record = len(one.results.problems), one.results.record
+        state = [f"{undone} of {len(record.info['jobs'])} jobs not complete"] if undone else []
         suites.append(
             {
                 "name": one.label,
                 "href": one.href(root),
                 "summary": one.headline,
                 "smoke": one.results.smoke,
-                "state": f"{undone} of {len(one.results.record.info['jobs'])} jobs not complete" if undone else "",
+                "state": " · ".join([*state, *([record.note] if record.note else [])]),
             }
         )
     return html.render_index(suites=suites, leaderboard=leaderboard(built, root))
@@ -69,8 +71,7 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
         Column("Method", numeric=False),
         Column("Best λ"),
         Column("Ideal distance (nats)"),
-        Column("Accuracy", numeric=False),
-        Column("Win rate", numeric=False),
+        Column("Scores", numeric=False),
         Column(
             "Training (s)", meaning="seconds in optimizer steps of one run; compares at equal hardware and workers only"
         ),
@@ -84,25 +85,20 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
     return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes, sortable=True)
 
 
-def _scores(recipe: Recipe, names: list[str]) -> str:
+def _scores(recipe: Recipe, tables: Tables) -> str:
     parts = []
-    for name in names:
-        found = recipe.estimate(name)
-        factor = 100.0 if is_accuracy(name) else 1.0
-        label = name.removesuffix("/acc").removeprefix("win_rate/")
-        parts.append(
-            f"{plus_minus(found.mean * factor, found.sd * factor, 1)} % ({label})"
-            if found.n
-            else f"not measured ({label})"
-        )
-    return ", ".join(parts) or "not evaluated"
+    for name in tables.scores:
+        found, writes = recipe.estimate(name), score_shown(name, tables)
+        judge = f", judge {judge_of(name)}" if judge_of(name) else ""
+        value = f"{writes.mean(found.mean, found.sd)} {writes.unit}".rstrip() if found.n else "not measured"
+        parts.append(f"{writes.metric.title}{judge}: {value}")
+    return "; ".join(parts) or "not evaluated"
 
 
 def _row(one: Built, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
     assert one.tables is not None
     distance, runtime = recipe.estimate("ideal_distance"), recipe.estimate("runtime_increase_percent")
     seconds, link = recipe.estimate("training_seconds"), f"{href}#{recipe.anchor}"
-    scores = one.tables.scores
     lambda_dpo = "–" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"
     cells = (
         Cell(one.label, link=href),
@@ -110,8 +106,7 @@ def _row(one: Built, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
         Cell(recipe.method, link=link),
         Cell(lambda_dpo, link=link),
         Cell(plus_minus(distance.mean, distance.sd, digits), link=link),
-        Cell(_scores(recipe, [name for name in scores if is_accuracy(name)]), link=link),
-        Cell(_scores(recipe, [name for name in scores if is_win_rate(name)]), link=link),
+        Cell(_scores(recipe, one.tables), link=link),
         Cell(number(seconds.mean, series_digits([seconds.mean])), link=link)
         if seconds.n
         else Cell("not measured", note=recipe.reason("training_seconds"), missing=True),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from report.analysis.load import Results, is_win_rate
+from report.analysis.load import Results, judge_of
 from report.render.document import Cell, Column, Details, Row, Table
 from report.render.numbers import MISSING, number
 
@@ -26,11 +26,11 @@ _COLUMNS = (
 def details(results: Results) -> Details | None:
     """Return a row per judged policy; None where none is judged."""
     rows = [
-        _row(str(job.labels["of"]), name.removeprefix("win_rate/"), score)
+        _row(str(job.labels["of"]), judge_of(name), score)
         for job in results.record.jobs.values()
         if job.kind == "judge"
         for name, score in job.scores.items()
-        if is_win_rate(name)
+        if judge_of(name)
     ]
     if not rows:
         return None

@@ -4,86 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from report.analysis.load import OBJECTIVES, Results, is_accuracy, is_win_rate
+from report.analysis.load import OBJECTIVES, Results, judge_of
+from report.analysis.metrics import SIGNED
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import Recipe, Tables
 from report.render.document import Cell, Column, Row, Table
-from report.render.numbers import number, plus_minus, scaled, series_digits
+from report.render.numbers import number, plus_minus, series_digits
+from report.render.shown import Shown, shown
 
 SHARED_MARK = "†"
 SHARED_NOTE = f"{SHARED_MARK} measured while other workers used the same machine: compare with care."
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Say how a figure is headed, in what unit, and what it means."""
-
-    title: str
-    unit: str = ""
-    meaning: str = ""
-    sign: bool = False
-
-
-SPECS = {
-    "gap_dpo": Spec("DPO gap", "nats", "f_DPO(θ) − f*_DPO on the evaluation split, signed", sign=True),
-    "gap_sft": Spec("SFT gap", "nats", "f_SFT(θ) − f*_SFT on the evaluation split, signed", sign=True),
-    "ideal_distance": Spec("Ideal distance", "nats", "Euclidean distance to (f*_DPO, f*_SFT); 0 is ideal"),
-    "best_seen_gap_dpo": Spec("DPO gap to best seen", "nats", "against the lowest f_DPO seen in any run of the seed"),
-    "best_seen_gap_sft": Spec("SFT gap to best seen", "nats", "against the lowest f_SFT seen in any run of the seed"),
-    "best_seen_ideal_distance": Spec("Distance to best seen", "nats", "Euclidean distance to the best values seen"),
-    "steps": Spec("Length", "steps", "optimizer steps taken; a stopping rule may end a joint run early"),
-    "training_seconds": Spec(
-        "Training", "s", "seconds in optimizer steps, probes included; evaluation and saving excluded"
-    ),
-    "probe_seconds": Spec("Probes", "s", "seconds in forward passes made only to choose an objective"),
-    "all_in_seconds": Spec(
-        "All-in", "s", "with the training of π_ref, and of the two optima where the recipe uses them"
-    ),
-    "tokens": Spec("Tokens", "tokens", "non-padding tokens that took part in a gradient"),
-    "probe_tokens": Spec("Probe tokens", "tokens", "non-padding tokens forwarded for probes only"),
-    "peak_memory_bytes": Spec("Peak memory", "B", "of the training process or device"),
-    "gpu_utilization_percent": Spec("GPU utilization", "%", "median over the run"),
-    "gpu_memory_used_bytes": Spec("GPU memory", "B", "median memory in use over the run"),
-    "cpu_utilization_percent": Spec("CPU utilization", "%", "median of the process; 100 % = one core"),
-    "energy_joules": Spec("Energy", "J", "drawn by the device during training"),
-    "relative_gap_dpo": Spec("DPO gap", "share", "as a share of f_DPO(θ_1) − f*_DPO", sign=True),
-    "relative_gap_sft": Spec("SFT gap", "share", "as a share of f_SFT(θ_1) − f*_SFT", sign=True),
-    "relative_ideal_distance": Spec("Ideal distance", "share", "each gap as a share of f(θ_1) − f*"),
-    "ideal_distance_at_equal_tokens": Spec(
-        "Distance at equal tokens", "nats", "after as many gradient tokens as every run of the suite reached"
-    ),
-    "seconds_per_step": Spec("Training per step", "s", "training seconds by optimizer steps"),
-    "seconds_per_token": Spec("Training per token", "s", "training seconds by gradient tokens"),
-    "joules_per_token": Spec("Energy per token", "J", "joules by gradient tokens"),
-    "dpo_step_share": Spec("DPO steps", "share", "steps that descended DPO, of all"),
-    "negative_gap_share_dpo": Spec("Negative DPO gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
-    "negative_gap_share_sft": Spec("Negative SFT gaps", "share", "of the gaps that MAXRIGHT's steps were chosen on"),
-    "distinct_rows_dpo": Spec("Different pairs", "rows", "preference pairs that took part in a gradient"),
-    "distinct_rows_sft": Spec("Different rows", "rows", "instruction rows that took part in a gradient"),
-    "runtime_increase_percent": Spec(
-        "Runtime", "%", "increase against the matching Sequential run (Eq. 57)", sign=True
-    ),
-}
-
-
-def spec(name: str, tables: Tables) -> Spec:
-    """Return how a figure is shown; scores are named by their task or judge."""
-    if name == "utilization_increase_percent":
-        device = "GPU" if tables.utilization.startswith("gpu") else "CPU"
-        return Spec(f"{device} utilization", "%", "increase against the matching Sequential run (Eq. 58)", sign=True)
-    if is_accuracy(name):
-        task = name.removesuffix("/acc")
-        return Spec("MMLU" if task == "mmlu" else f"Accuracy ({task})", "share", "share of questions answered right")
-    if is_win_rate(name):
-        judge = name.removeprefix("win_rate/")
-        return Spec("Win rate", "%", f"against the chosen answers, judged by {judge}")
-    if name in SPECS:
-        return SPECS[name]
-    objective, split = name.removeprefix("f_").split("/")
-    place = "held-out" if split == "held_out" else "train"
-    return Spec(f"f_{objective.upper()} {place}", "nats")
 
 
 def tags(recipe: Recipe) -> tuple[tuple[str, str], ...]:
@@ -110,35 +41,30 @@ class Sheet:
 
     def figure(self, name: str, group: str = "") -> Sheet:
         """Add a figure: mean ± sd over seeds, or its standard error where a score has one seed."""
-        shown = spec(name, self.tables)
         estimates = [recipe.estimate(name) for recipe in self.recipes]
-        factor, unit = scaled(shown.unit, [one.mean for one in estimates])
         # What is only there for context (a distance of DPO alone, say) must not make the ranked figures coarse.
         ranked = [
-            one.mean * factor
+            one.mean
             for recipe, one in zip(self.recipes, estimates, strict=True)
-            if recipe.lambda_dpo is not None
+            if recipe.lambda_dpo is not None and one.n
         ]
-        digits = {"%": 1, "tokens": 0, "steps": 0, "rows": 0, "nats": max(3, series_digits(ranked))}.get(
-            unit, series_digits(ranked)
-        )
-        title = f"{shown.title} ({unit})" if unit else shown.title
-        self.columns.append(Column(title, meaning=shown.meaning, group=group))
+        writes = shown(self.tables.metric(name), [one.mean for one in estimates if one.n], ranked)
+        self.columns.append(Column(writes.title, meaning=writes.metric.meaning, group=group))
         for recipe, cells, one in zip(self.recipes, self.cells, estimates, strict=True):
-            cells.append(self._figure_cell(recipe, name, one, factor, digits, shown.sign))
+            cells.append(self._figure_cell(recipe, name, one, writes))
         return self
 
-    def _figure_cell(self, recipe: Recipe, name: str, one: Estimate, factor: float, digits: int, sign: bool) -> Cell:
+    def _figure_cell(self, recipe: Recipe, name: str, one: Estimate, writes: Shown) -> Cell:
         if one.n == 0:
             return self._missing(recipe, name)
-        text = plus_minus(one.mean * factor, one.sd * factor, digits, sign)
+        text = writes.mean(one.mean, one.sd, name in SIGNED)
         notes = []
         if recipe.shared(name):
             self.shared = True
             text += SHARED_MARK
         error = recipe.standard_error(name)
         if not math.isnan(error):
-            notes.append(f"s.e. {number(error * factor, digits)}")
+            notes.append(f"s.e. {number(writes.spread(one.mean, error), writes.digits)}")
         if one.n < len(recipe.jobs):
             notes.append(f"{one.n} of {len(recipe.jobs)} seeds")
         return Cell(text, link=self._link(recipe), note=", ".join(notes))
@@ -193,38 +119,39 @@ def leaderboard(tables: Tables) -> Table:
 
 def judge_notes(results: Results) -> list[str]:
     """Name the judge; say so where one table holds scores of several."""
-    judges = [name.removeprefix("win_rate/") for name in results.score_names if is_win_rate(name)]
+    judges = [judge for name in results.score_names if (judge := judge_of(name))]
     if len(judges) > 1:
         return [f"Different judges: {', '.join(judges)}. Their win rates do not compare with each other."]
     return [f"Win rate: share of answers preferred to the data's chosen answers; judge: {judges[0]}."] if judges else []
 
 
 def table_one(tables: Tables) -> Table | None:
-    """Return the layout of the paper's Table 1: a row per method, accuracy and win rate under each λ."""
+    """Return the layout of the paper's Table 1: a row per method, each score under each λ."""
     if not tables.scores:
         return None
     lambdas = sorted({recipe.lambda_dpo for recipe in tables.recipes if recipe.lambda_dpo is not None})
     columns = [Column("Method", numeric=False)]
     columns += [
-        Column(f"λ = {lambda_dpo:g}", group=_score_title(name, tables))
+        Column(f"λ = {lambda_dpo:g}", group=score_title(name, tables))
         for name in tables.scores
         for lambda_dpo in lambdas
     ]
     rows: list[Row] = []
     reasons: list[str] = []
     by_key = {recipe.key: recipe for recipe in tables.recipes}
+    writes = {name: score_shown(name, tables) for name in tables.scores}
     for method in tables.results.methods:
         cells = [Cell(method)]
         for name in tables.scores:
             for lambda_dpo in lambdas:
                 recipe = by_key.get((method, lambda_dpo))
-                cells.append(_score_cell(recipe, name, reasons) if recipe else Cell("–"))
+                cells.append(_score_cell(recipe, writes[name], reasons) if recipe else Cell("–"))
         rows.append(Row(tuple(cells)))
     for recipe in tables.context:
         # A context row has one value for every λ: it stands in the first column of each group.
         cells = [Cell(recipe.name)]
         for name in tables.scores:
-            cells += [_score_cell(recipe, name, reasons, link=False), *(Cell("") for _ in lambdas[1:])]
+            cells += [_score_cell(recipe, writes[name], reasons, link=False), *(Cell("") for _ in lambdas[1:])]
         rows.append(Row(tuple(cells), "context"))
     notes = [
         *judge_notes(tables.results),
@@ -235,14 +162,22 @@ def table_one(tables: Tables) -> Table | None:
     return Table("Methods × λ (the layout of the paper's Table 1)", tuple(columns), tuple(rows), tuple(notes))
 
 
-def _score_title(name: str, tables: Tables) -> str:
-    shown = spec(name, tables)
-    judge = f", {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
-    return f"{shown.title}{judge} (%)"
+def score_shown(name: str, tables: Tables) -> Shown:
+    """Return how a score is written over all recipes, one decimal of a percentage."""
+    estimates = (recipe.estimate(name) for recipe in (*tables.recipes, *tables.context))
+    return shown(tables.metric(name), [one.mean for one in estimates if one.n])
 
 
-def _score_cell(recipe: Recipe, name: str, reasons: list[str], link: bool = True) -> Cell:
-    factor = 100.0 if is_accuracy(name) else 1.0
+def score_title(name: str, tables: Tables) -> str:
+    """Return a score's heading: its title, the judge where one gave it, the unit."""
+    writes = score_shown(name, tables)
+    judge = judge_of(name)
+    title = f"{writes.metric.title}, {judge}" if judge else writes.metric.title
+    return f"{title} ({writes.unit})" if writes.unit else title
+
+
+def _score_cell(recipe: Recipe, writes: Shown, reasons: list[str], link: bool = True) -> Cell:
+    name = writes.metric.name
     one, error = recipe.estimate(name), recipe.standard_error(name)
     anchor = recipe.anchor if link else ""
     if one.n == 0:
@@ -250,8 +185,8 @@ def _score_cell(recipe: Recipe, name: str, reasons: list[str], link: bool = True
         if reason not in reasons:
             reasons.append(reason)
         return Cell(f"not measured [{reasons.index(reason) + 1}]", link=anchor, missing=True)
-    note = "" if math.isnan(error) else f"s.e. {number(error * factor, 1)}"
-    return Cell(plus_minus(one.mean * factor, one.sd * factor, 1), link=anchor, note=note)
+    note = "" if math.isnan(error) else f"s.e. {number(writes.spread(one.mean, error), writes.digits)}"
+    return Cell(writes.mean(one.mean, one.sd), link=anchor, note=note)
 
 
 def best_seen(tables: Tables) -> Table | None:
@@ -282,34 +217,16 @@ def best_seen(tables: Tables) -> Table | None:
     return sheet.table("Gaps against the best value seen", [note])
 
 
-COSTS = (
-    "steps",
-    "training_seconds",
-    "probe_seconds",
-    "all_in_seconds",
-    "tokens",
-    "probe_tokens",
-    "peak_memory_bytes",
-    "gpu_utilization_percent",
-    "gpu_memory_used_bytes",
-    "cpu_utilization_percent",
-    "energy_joules",
-    "seconds_per_step",
-    "joules_per_token",
-    "ideal_distance_at_equal_tokens",
-)
-
-
 def cost(tables: Tables) -> Table:
     """Return what each recipe cost; a figure that no run has is named below the table, with the reason."""
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
     sheet = Sheet(tables, recipes).text("Recipe", (recipe.name for recipe in recipes))
     absent: dict[str, list[str]] = {}
-    for name in COSTS:
+    for name in tables.costs:
         if any(recipe.estimate(name).n for recipe in recipes):
             sheet.figure(name)
         else:
-            absent.setdefault(recipes[0].reason(name), []).append(spec(name, tables).title)
+            absent.setdefault(recipes[0].reason(name), []).append(tables.metric(name).title)
     note = (
         "All-in runtime adds to a run's own training that of the reference policy π_ref, of the two optima where the "
         "recipe or the stopping rule uses their values f* or their weights, and of the reference front where a run is "
@@ -370,27 +287,34 @@ def forgetting(tables: Tables) -> Table | None:
 
 
 def change_against_base(tables: Tables) -> Table | None:
-    """Return each recipe's change in accuracy against the base model; None without accuracies of the base."""
+    """Return each recipe's change in every score of a task against the base model; None without scores of the base."""
     names = [
-        name for name in tables.scores if is_accuracy(name) and tables.results.score("base", name).value is not None
+        name for name in tables.scores if not judge_of(name) and tables.results.score("base", name).value is not None
     ]
     if not names:
         return None
     recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
+    writes = {name: score_shown(name, tables) for name in names}
     rows = []
     for recipe in recipes:
         cells = [Cell(recipe.name, link=recipe.anchor if recipe.lambda_dpo is not None else "")]
         for name in names:
-            one = tables.change_against_base(recipe, name)
-            text = plus_minus(one.mean * 100, one.sd * 100, 1, sign=True)
+            one, change = tables.change_against_base(recipe, name), writes[name].difference
+            text = plus_minus(change(one.mean), abs(change(one.sd)), 1, sign=True)
             interval = (
-                f"{number(one.low * 100, 1, True)} to {number(one.high * 100, 1, True)}" if one.has_interval else "–"
+                f"{number(change(one.low), 1, True)} to {number(change(one.high), 1, True)}"
+                if one.has_interval
+                else "–"
             )
             cells += [Cell(text if one.n else "not measured", missing=not one.n), Cell(interval)]
         rows.append(Row(tuple(cells), "" if recipe.lambda_dpo is not None else "context"))
     columns = [Column("Recipe", numeric=False)]
     for name in names:
-        base = tables.results.score("base", name)
-        group = f"{spec(name, tables).title}, base {number(base.number * 100, 1)} %"
-        columns += [Column("Change (points)", group=group), Column("95 % interval over seeds", group=group)]
-    return Table("Accuracy gained (+) or forgotten (−) against the base model", tuple(columns), tuple(rows))
+        written, base = writes[name], tables.results.score("base", name)
+        group = f"{written.metric.title}, base {written.text(base.compared)} {written.unit}".rstrip()
+        columns += [
+            Column(f"Change ({written.difference_unit})" if written.difference_unit else "Change", group=group),
+            Column("95 % interval over seeds", group=group),
+        ]
+    title = "Change of each score against the base model: what was gained and what was forgotten"
+    return Table(title, tuple(columns), tuple(rows))

@@ -7,12 +7,12 @@ import math
 import pandas as pd
 
 from report.analysis.findings import Findings
-from report.analysis.load import is_accuracy, is_win_rate
 from report.analysis.statistics import Estimate
 from report.analysis.tables import Recipe, Tables
-from report.page.present import Sheet, spec
+from report.page.present import Sheet, score_shown, score_title
 from report.render.document import Cell, Column, Row, Table
 from report.render.numbers import number, series_digits
+from report.render.shown import shown
 
 CHOICES = (
     "dpo_step_share",
@@ -35,7 +35,7 @@ def verdicts(tables: Findings) -> Table | None:
     for (method, lambda_dpo), part in frame.groupby(["method", "lambda_dpo"], sort=False):
         recipe = by_recipe[str(method), float(str(lambda_dpo))]
         found = part.set_index("metric")
-        cells = [_verdict(found.loc[name], name) if name in found.index else Cell("–") for name in metrics]
+        cells = [_verdict(found.loc[name], name, tables) if name in found.index else Cell("–") for name in metrics]
         tags = (("method", recipe.method), ("λ", f"{recipe.lambda_dpo:g}"))
         rows.append(Row((Cell(recipe.name, link=recipe.anchor), *cells), tags=tags))
     columns = (Column("Recipe", numeric=False), *(Column(_title(name, tables), numeric=False) for name in metrics))
@@ -48,21 +48,21 @@ def verdicts(tables: Findings) -> Table | None:
 
 
 def _title(name: str, tables: Tables) -> str:
-    shown = spec(name, tables)
-    unit = "points" if is_accuracy(name) or is_win_rate(name) else shown.unit
-    return f"{shown.title} ({unit})"
+    unit = shown(tables.metric(name), []).difference_unit
+    return f"{tables.metric(name).title} ({unit})" if unit else tables.metric(name).title
 
 
-def _verdict(row: pd.Series, name: str) -> Cell:
-    factor = 100.0 if is_accuracy(name) else 1.0
-    digits = 1 if is_accuracy(name) or is_win_rate(name) else series_digits([float(row["difference"])])
-    difference, low, high = (float(row[one]) * factor for one in ("difference", "low", "high"))
+def _verdict(row: pd.Series, name: str, tables: Tables) -> Cell:
+    writes = shown(tables.metric(name), [])
+    difference, low, high, could = (
+        writes.difference(float(row[one])) for one in ("difference", "low", "high", "could_be")
+    )
+    digits = 1 if writes.difference_unit in ("points", "%") else series_digits([difference])
     if math.isnan(difference):
         return Cell(str(row["verdict"]), missing=True)
     note = number(difference, digits, True)
     if not math.isnan(low):
         note += f", {number(low, digits, True)} to {number(high, digits, True)}"
-    could = float(row["could_be"]) * factor
     text = str(row["verdict"]) + ("" if math.isnan(could) else f" (could be ±{number(could, digits)})")
     return Cell(text, note=note)
 
@@ -127,7 +127,7 @@ def _estimate(one: Estimate, factor: float) -> Cell:
 
 
 def forgetting_scores(tables: Findings) -> Table | None:
-    """Return accuracy at the phase change against the end; None where no checkpoint at the change was evaluated."""
+    """Return scores at the phase change against the end; None where no checkpoint at the change was evaluated."""
     frame = tables.forgetting_scores
     if frame.empty or frame["undone"].isna().all():
         return None
@@ -135,19 +135,19 @@ def forgetting_scores(tables: Findings) -> Table | None:
     rows = []
     for _, row in frame.iterrows():
         recipe: Recipe = by_job[str(row["job"])]
-        values = (float(row[name]) * 100 for name in ("at_change", "end", "undone"))
+        writes = score_shown(str(row["score"]), tables)
+        change = f"{number(writes.difference(float(row['undone'])), 1, True)} {writes.difference_unit}".rstrip()
+        written = (writes.text(float(row["at_change"])), writes.text(float(row["end"])), change)
         cells = [
-            Cell("not measured", note=str(row["reason"]), missing=True)
-            if math.isnan(value)
-            else Cell(number(value, 1, sign=place == 2))
-            for place, value in enumerate(values)
+            Cell("not measured", note=str(row["reason"]), missing=True) if math.isnan(float(row[name])) else Cell(text)
+            for name, text in zip(("at_change", "end", "undone"), written, strict=True)
         ]
-        title = spec(str(row["score"]), tables).title
+        title = score_title(str(row["score"]), tables)
         rows.append(Row((Cell(recipe.name, link=recipe.anchor), Cell(str(row["seed"])), Cell(title), *cells)))
     columns = (
         Column("Recipe", numeric=False),
         Column("Seed"),
         Column("Score", numeric=False),
-        *(Column(title) for title in ("At the phase change (%)", "At the end (%)", "Change (points)")),
+        *(Column(title) for title in ("At the phase change", "At the end", "Change")),
     )
-    return Table("Accuracy between the phases: negative is forgotten", columns, tuple(rows))
+    return Table("Scores between the phases: what the second undid", columns, tuple(rows))

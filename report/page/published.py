@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from report.analysis.load import is_win_rate
+from report.analysis.load import judge_of
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import Recipe, Tables, recipe_name
 from report.render.document import Block, Cell, Column, Row, Table, Text
@@ -93,7 +93,7 @@ def groups(tables: Tables) -> dict[str, list[Comparison]]:
 
 
 def _scores(tables: Tables, known: dict[str, Any]) -> Iterable[Comparison]:
-    judged = next((name for name in tables.scores if is_win_rate(name)), "win_rate")
+    judged = next((name for name in tables.scores if judge_of(name)), "win_rate")
     judge = judged.removeprefix("win_rate").removeprefix("/")
     for family, name, title in (
         ("mmlu/acc", "mmlu/acc", "MMLU, 1-shot"),

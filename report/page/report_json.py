@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.records.metrics import Metric, describe
 from report.analysis import fronts
 from report.analysis.choices import Choices
 from report.analysis.findings import Findings
-from report.analysis.load import Results, Run, is_accuracy
+from report.analysis.load import Results, Run
 from report.analysis.tables import Recipe, Tables
 from report.page import published
 from report.page.verdict import Verdict
@@ -30,6 +32,7 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
         "utilization": tables.utilization,
         "produced": results.record.info.get("produced", {}),
         "verdict": verdict.as_json(),
+        "metrics": _metrics(tables),
         "recipes": [_recipe(recipe) for recipe in tables.ranked],
         "context": [_recipe(recipe) for recipe in tables.context],
         "forgetting": tables.forgetting.to_dict("records"),
@@ -43,6 +46,14 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
     }
     cleaned: dict[str, Any] = clean(content)
     return cleaned
+
+
+def _metrics(tables: Findings) -> dict[str, Any]:
+    """Describe every figure that a recipe has; means, sds and intervals of a log metric are of its logarithm."""
+    names = dict.fromkeys(
+        name for recipe in (*tables.recipes, *tables.context) for figures in recipe.figures.values() for name in figures
+    )
+    return describe(replace(tables.metric(name), name=name) for name in names)
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:
@@ -74,16 +85,15 @@ def clean(value: Any) -> Any:
 # ---- a row a run -----------------------------------------------------------------------------------------------------
 
 
-def column(name: str) -> str:
-    """Name a figure as a column of runs.parquet: letters, digits and underscores, with its unit."""
-    if is_accuracy(name):
-        return f"{_plain(name.removesuffix('/acc'))}_accuracy_share"
-    if name.startswith("win_rate/"):
-        return f"win_rate_{_plain(name.removeprefix('win_rate/'))}_percent"
-    nats = name.startswith(("f_dpo/", "f_sft/", "gap_", "ideal_distance", "best_seen_"))
-    if name.startswith("relative_"):
-        return f"{_plain(name)}_share"
-    return _plain(name) + ("_nats" if nats else "")
+_UNITS = {"s": "seconds", "B": "bytes", "J": "joules", "%": "percent"}
+
+
+def column(metric: Metric) -> str:
+    """Name a figure as a column of runs.parquet: letters, digits and underscores, with its unit at the end."""
+    unit = _UNITS.get(metric.unit, metric.unit)
+    task, _, rest = metric.name.partition("/")
+    name = _plain(f"{task}_accuracy" if rest == "acc" else metric.name)
+    return name if not unit or unit in name.split("_") else f"{name}_{_plain(unit)}"
 
 
 def _plain(name: str) -> str:
@@ -104,15 +114,16 @@ def write_runs(path: Path, tables: Tables, log: dict[str, Choices | None]) -> No
     for recipe in tables.recipes:
         for seed, job in recipe.jobs.items():
             figures = recipe.figures[seed]
-            reasons = {column(name): one.reason for name, one in figures.items() if one.value is None}
+            columns = {name: column(tables.metric(name)) for name in figures}
+            reasons = {columns[name]: one.reason for name, one in figures.items() if one.value is None}
             row = _identity(tables.results, by_id[job]) | _choices(log.get(job))
-            row |= {column(name): one.value for name, one in figures.items()}
+            row |= {columns[name]: one.value for name, one in figures.items()}
             rows.append(row | {"missing_reasons_json": json.dumps(reasons, ensure_ascii=False)})
     names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: [row.get(name) for row in rows] for name in names}
+    by_column = {name: [row.get(name) for row in rows] for name in names}
     # A figure that no run has is a column of numbers all the same.
-    kinds = {name: pa.float64() if all(one is None for one in values) else None for name, values in columns.items()}
-    table = pa.table({name: pa.array(values, type=kinds[name]) for name, values in columns.items()})
+    kinds = {name: pa.float64() if all(one is None for one in values) else None for name, values in by_column.items()}
+    table = pa.table({name: pa.array(values, type=kinds[name]) for name, values in by_column.items()})
     temporary = path.with_name(f".{path.name}.new")
     pq.write_table(table, temporary)
     temporary.replace(path)

@@ -12,11 +12,11 @@ from bench.records.record import Job
 from report.analysis import completions
 from report.analysis.choices import Choices
 from report.analysis.load import Results, Run
+from report.analysis.metrics import SIGNED
 from report.analysis.tables import Recipe, Tables
-from report.page import present
 from report.page.where import Where
 from report.render.document import Block, Cell, Code, Column, Details, Group, Row, Strip, Strips, Table, Text
-from report.render.numbers import number, series_digits
+from report.render.shown import shown
 
 RUN_FIGURES = ("gap_dpo", "gap_sft", "ideal_distance")
 MANY = 60  # above this many runs, a page folds their tables and leaves their strips out
@@ -32,9 +32,9 @@ def every_run(tables: Tables, where: Where, log: Log) -> tuple[Block, ...]:
     results = tables.results
     by_id = {run.id: run for run in results.trained}
     common = _common([run for run in by_id.values() if run.trains])
-    shown = provenance(results, where)
-    blocks: list[Block] = [shown] if shown is not None else []
-    if common and shown is not None:
+    made_with = provenance(results, where)
+    blocks: list[Block] = [made_with] if made_with is not None else []
+    if common and made_with is not None:
         blocks.append(Details("Settings and environment shared by all training jobs", (Code(as_yaml(common), "yaml"),)))
     blocks += [_run_group(tables, recipe, by_id, common, where, log) for recipe in tables.recipes]
     behind = [run for run in by_id.values() if "run" not in run.roles]
@@ -147,32 +147,26 @@ def _strip(run: Run, choices: Choices | None, many: bool, where: Where) -> Strip
 def _run_table(tables: Tables, recipe: Recipe, runs: list[Run], where: Where) -> Table:
     objectives = [f"f_{name}/{tables.results.split}" for name in ("dpo", "sft")]
     names = (*objectives, *RUN_FIGURES, *tables.scores, "training_seconds")
-    shown = [present.spec(name, tables) for name in names]
-    factors = [100.0 if one.unit == "share" else 1.0 for one in shown]
-    values = {
-        name: [value * factor for value in recipe.values(name).values()]
-        for name, factor in zip(names, factors, strict=True)
-    }
-    digits = {name: series_digits(values[name]) for name in names}
+    values = {name: list(recipe.values(name).values()) for name in names}
+    writes = {name: shown(tables.metric(name), values[name]) for name in names}
     rows = []
     for place, run in enumerate(runs):
         cells = [Cell(str(run.seed)), Cell(run.id, link=where.file(run.id, "spec.json"))]
-        for name, one in zip(names, shown, strict=True):
+        for name in names:
             value, link = values[name][place], where.behind(tables.results, run, name)
             if value != value:
                 cells.append(Cell("not measured", link=link, note=recipe.figures[run.seed][name].reason, missing=True))
             else:
-                cells.append(Cell(number(value, digits[name], one.sign), link=link))
+                cells.append(Cell(writes[name].text(value, name in SIGNED), link=link))
         generation = completions.generation_of(tables.results, run.id)
         cells.append(
             Cell("samples" if generation else "–", link=where.file(generation, "samples.jsonl") if generation else "")
         )
         rows.append(Row(tuple(cells)))
-    units = ["%" if one.unit == "share" else one.unit for one in shown]
     columns = (
         Column("Seed"),
         Column("Job", numeric=False),
-        *(Column(f"{one.title} ({unit})" if unit else one.title) for one, unit in zip(shown, units, strict=True)),
+        *(Column(writes[name].title) for name in names),
         Column("Answers", numeric=False),
     )
     return Table("", columns, tuple(rows))
@@ -193,7 +187,7 @@ def _run_details(results: Results, run: Run, common: dict[str, Any], where: Wher
         "measurements": {name: _figure_words(entry) for name, entry in run.job.measurements.items()},
         "scores": {name: _figure_words(entry) for name, entry in run.job.scores.items()},
         "evaluations": {
-            job.id: {name: _figure_words(entry) for name, entry in job.scores.items() if name.count("/") < 2}
+            job.id: {name: _figure_words(entry) for name, entry in job.scores.items() if job.metric(name).name == name}
             for job in results.evaluation_jobs(run.id)
         },
         "finished": run.job.status.get("finished"),
@@ -216,7 +210,7 @@ def _evaluations(jobs: list[Job], where: Where) -> Table:
     rows = []
     for job in jobs:
         for name, entry in job.scores.items():
-            if name.count("/") < 2:
+            if job.metric(name).name == name:
                 cells = (
                     Cell(job.id, link=where.file(job.id, "spec.json")),
                     Cell(name),
@@ -228,7 +222,7 @@ def _evaluations(jobs: list[Job], where: Where) -> Table:
 
 
 def _figure_words(entry: dict[str, Any]) -> str:
-    """Word an entry of measurements.json or scores.json on one line."""
+    """Write an entry of measurements.json or scores.json on one line."""
     value = entry.get("value")
     if value is None:
         return f"not measured: {entry.get('reason') or 'no reason on record'}"

@@ -1,4 +1,4 @@
-"""Draw scores with their intervals: win rates and accuracies of every recipe, and accuracy by subject against the base model."""
+"""Draw scores with their intervals: of every recipe, and by subject against the base model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.records.record import Job
-from report.analysis.load import Results, is_accuracy, is_win_rate
+from report.analysis import outcomes
+from report.analysis.load import Results
 from report.analysis.statistics import LEVEL, t_quantile
 from report.analysis.tables import Recipe, Tables
 from report.page import charts
 from report.page.panels import INK, Drawer, Sketch
-from report.page.present import spec
+from report.page.present import score_shown, score_title
 from report.render import document
 from report.render.document import Cell, Column, Row
 from report.render.numbers import number
+from report.render.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,18 +42,32 @@ class Point:
     series: str = ""
 
 
-def over_recipes(recipe: Recipe, name: str) -> Point | None:
+def over_recipes(recipe: Recipe, writes: Shown) -> Point | None:
     """Estimate a score: Student-t over seeds from three on; below, over the pairs or questions of the one seed."""
-    one, factor = recipe.estimate(name), 100.0 if is_accuracy(name) else 1.0
+    name = writes.metric.name
+    one = recipe.estimate(name)
     if not one.n:
         return None
     low, high, source = one.low, one.high, f"{one.n} seeds"
     error = recipe.standard_error(name)
     if not one.has_interval and not math.isnan(error):
         low, high = one.mean - 1.96 * error, one.mean + 1.96 * error
-        source = "one seed, over its questions" if is_accuracy(name) else "one seed, over its pairs"
+        source = f"one seed, over its {writes.metric.item or 'outcome'}s"
     link = recipe.anchor if recipe.lambda_dpo is not None else ""
-    return Point(recipe.name, factor * one.mean, factor * low, factor * high, source, link, recipe.method)
+    value, low, high = (writes.value(each) for each in (one.mean, low, high))
+    return Point(recipe.name, value, *_inside(writes, low, high), source, link, recipe.method)
+
+
+def _inside(writes: Shown, low: float, high: float) -> tuple[float, float]:
+    """Cut an interval to where the metric's values can lie."""
+    least, most = writes.metric.low, writes.metric.high
+    factor = 1.0 if writes.metric.scale == "log" else writes.factor
+    if math.isnan(low):
+        return low, high
+    return (
+        low if least is None else max(low, least * factor),
+        high if most is None else min(high, most * factor),
+    )
 
 
 def scores(tables: Tables, folder: Path) -> document.Figure | None:
@@ -62,11 +77,10 @@ def scores(tables: Tables, folder: Path) -> document.Figure | None:
     sketches: list[Sketch] = []
     rows: list[Row] = []
     for name in tables.scores:
-        points = [point for recipe in recipes if (point := over_recipes(recipe, name)) is not None]
+        writes = score_shown(name, tables)
+        points = [point for recipe in recipes if (point := over_recipes(recipe, writes)) is not None]
         if points:
-            shown = spec(name, tables)
-            judge = f", judge {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
-            title = f"{shown.title}{judge} (%)"
+            title = score_title(name, tables)
             sketches.append(_dots(f"score-{len(sketches)}", title, points, drawer.colours))
             rows += [_data_row(title, point) for point in points]
     if not sketches:
@@ -110,8 +124,6 @@ def _dots(name: str, title: str, points: Sequence[Point], colours: dict[str, str
 
     def draw(axes: Axes) -> None:
         draw_dots(axes, title, points, colours)
-        low, high = axes.get_xlim()  # an interval may leave 0 to 100 %, where no score can be
-        axes.set_xlim(max(low, -3.0), min(high, 103.0))
 
     return Sketch(
         name,
@@ -149,24 +161,29 @@ def draw_dots(axes: Axes, title: str, points: Sequence[Point], colours: dict[str
 # ---- by subject ------------------------------------------------------------------------------------------------------
 
 
-def correct(job: Job) -> dict[str, dict[object, float]]:
-    """Return subject → question → 1 right, 0 wrong, from a question job's samples."""
-    found: dict[str, dict[object, float]] = {}
-    for row in job.rows("samples"):
-        found.setdefault(str(row.get("subject", "")), {})[row["id"]] = float(row["correct"])
+BySubject = dict[str, dict[object, float]]
+
+
+def by_subject(results: Results, of: str, score: str) -> BySubject:
+    """Return subject → question → outcome of a policy's score; empty where it keeps none."""
+    jobs = (job for job in results.evaluation_jobs(of) if job.complete and score in job.scores)
+    job = next(jobs, None)
+    found: BySubject = {}
+    for (subject, question), value in (outcomes.read(job, score) if job is not None else {}).items():
+        found.setdefault(subject, {})[question] = value
     return found
 
 
-def differences(results: Results, recipe: Recipe, base: dict[str, dict[object, float]]) -> list[Point]:
-    """Estimate the change in accuracy against the base model by subject, paired by question.
+def differences(results: Results, recipe: Recipe, base: BySubject, score: str) -> list[Point]:
+    """Estimate the change of a score against the base model by subject, paired by question, in per cent of its unit.
 
     A question's change is its mean over the recipe's seeds; the interval is Student's t over the subject's questions. It
     says how far these seeds' policies differ from the base model, not what another seed would do.
 
     Args:
-        base: what the base model answered, as `correct` gives it.
+        base: what the base model's score is made of, as `by_subject` gives it.
     """
-    runs = [found for job in recipe.jobs.values() if (found := _answered(results, job))]
+    runs = [found for job in recipe.jobs.values() if (found := by_subject(results, job, score))]
     points = []
     for subject, questions in base.items():
         changes = []
@@ -186,10 +203,12 @@ def differences(results: Results, recipe: Recipe, base: dict[str, dict[object, f
     return points
 
 
-def _answered(results: Results, of: str) -> dict[str, dict[object, float]]:
-    jobs = (job for job in results.evaluation_jobs(of) if job.kind == "lm_eval" and job.complete)
-    job = next(jobs, None)
-    return correct(job) if job is not None else {}
+def _with_subjects(tables: Tables) -> tuple[str, BySubject] | None:
+    """Return the first share whose questions have several subjects, and the base model's outcomes."""
+    for score in tables.scores:
+        if tables.metric(score).unit == "share" and len(base := by_subject(tables.results, "base", score)) > 1:
+            return score, base
+    return None
 
 
 def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> document.Figure | None:
@@ -197,16 +216,17 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> documen
 
     None where the questions have no more than one subject, or the base model was not asked.
     """
-    base = _answered(tables.results, "base")
-    if len(base) < 2 or not recipes:
+    with_subjects = _with_subjects(tables)
+    if with_subjects is None or not recipes:
         return None
-    found = [differences(tables.results, recipe, base) for recipe in recipes]
+    score, base = with_subjects
+    found = [differences(tables.results, recipe, base, score) for recipe in recipes]
     order = {point.name: point.value for point in found[0]}
     points = [point for series in found for point in sorted(series, key=lambda one: order.get(one.name, 0.0))]
     if not points:
         return None
     colours = dict(zip((recipe.name for recipe in recipes), ("#1f83c4", "#7d7d7d"), strict=False))
-    title = "Change in accuracy by subject (points)"
+    title = f"Change of {tables.metric(score).title} by subject (points)"
 
     def draw(axes: Axes) -> None:
         draw_dots(axes, title, points, colours)
@@ -214,7 +234,7 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> documen
 
     clear = sum(point.low > 0 or point.high < 0 for point in found[0])
     alt = (
-        f"Change in accuracy against the base model by subject, paired by question, for {' and '.join(colours)}; for "
+        f"{title}, against the base model, paired by question, for {' and '.join(colours)}; for "
         f"{recipes[0].name} the interval excludes 0 in {clear} of {len(found[0])} subjects."
     )
     sketch = Sketch("subjects", title, alt, draw, (6.2, 0.9 + 0.21 * len(order)))
@@ -234,7 +254,9 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> documen
     if single:
         caption = "One question a subject: each dot is a single question, so there is no interval and no subject can be judged."
     table = document.Table("The numbers behind the figure", columns, tuple(rows))
-    return charts.compose("Accuracy by subject", [sketch], folder / "subjects.png", table, caption, colours)
+    return charts.compose(
+        f"{tables.metric(score).title} by subject", [sketch], folder / "subjects.png", table, caption, colours
+    )
 
 
 def _subject_row(point: Point) -> Row:

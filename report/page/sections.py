@@ -53,14 +53,18 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> Report:
             for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
             if part
         ),
-        links=(("Markdown", "report.md"), ("JSON", "report.json"), ("Parquet", "runs.parquet")),
+        links=(
+            *(("Markdown", "report.md"), ("JSON", "report.json"), ("Parquet", "runs.parquet")),
+            *Where(results.record, folder).archive,
+        ),
     )
 
 
 def banners(tables: Tables) -> list[Text]:
-    """Return what a reader must know before any figure: smoke, what is missing, what does not compare, the suite's notes."""
+    """Return what a reader must know before any figure: smoke, whose records, what is missing or does not compare, notes."""
     results = tables.results
     found = [Text(SMOKE, "warning")] if results.smoke else []
+    found += [Text(results.record.note, "warning")] if results.record.note else []
     problems = results.problems
     if problems:
         failed = sum(problem.state == "failed" for problem in problems)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from report.analysis.load import is_accuracy, is_win_rate
+from report.analysis.load import judge_of
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
 from report.analysis.tables import Recipe, Tables, rounded
-from report.page.present import spec
+from report.page.present import score_shown
 from report.render.document import KeyFigure
 from report.render.numbers import duration, number, series_digits
 
@@ -188,9 +188,9 @@ class Verdict:
         for name in self.tables.scores:
             text, base = self._score(best, name), self.results.score("base", name)
             if text:
-                against = "" if base.value is None else f" (base model {self._in_unit(name, base.number)})"
-                judge = f" by judge {name.removeprefix('win_rate/')}" if is_win_rate(name) else ""
-                parts.append(f"{_lower(spec(name, self.tables).title)}{judge} {text}{against}")
+                against = "" if base.value is None else f" (base model {self._in_unit(name, base.compared)})"
+                judge = f" by judge {judge_of(name)}" if judge_of(name) else ""
+                parts.append(f"{_lower(self.tables.metric(name).title)}{judge} {text}{against}")
         return f"Scores of {best.name}: {'; '.join(parts)}." if parts else ""
 
     def _score_leaders(self, best: Recipe) -> str:
@@ -198,20 +198,20 @@ class Verdict:
         parts = []
         for name in self.tables.scores:
             known = [recipe for recipe in self.tables.recipes if recipe.estimate(name).n]
-            top = max(known, key=lambda recipe: recipe.estimate(name).mean, default=None)
-            if top is not None and top.estimate(name).mean > best.estimate(name).mean:
-                parts.append(
-                    f"{top.name} has the highest {_lower(spec(name, self.tables).title)} ({self._score(top, name)})"
-                )
+            metric, sign = self.tables.metric(name), -1 if self.tables.metric(name).better == "lower" else 1
+            top = max(known, key=lambda recipe: sign * recipe.estimate(name).mean, default=None)
+            if metric.better and top is not None and sign * (top.estimate(name).mean - best.estimate(name).mean) > 0:
+                most = "lowest" if metric.better == "lower" else "highest"
+                parts.append(f"{top.name} has the {most} {_lower(metric.title)} ({self._score(top, name)})")
         return f"By the scores alone others lead: {'; '.join(parts)}." if parts else ""
 
     def _score(self, recipe: Recipe, name: str) -> str:
         one = recipe.estimate(name)
         return self._in_unit(name, one.mean) if one.n else ""
 
-    @staticmethod
-    def _in_unit(name: str, value: float) -> str:
-        return f"{number(value * (100 if is_accuracy(name) else 1), 1)} %"
+    def _in_unit(self, name: str, value: float) -> str:
+        writes = score_shown(name, self.tables)
+        return f"{writes.text(value)} {writes.unit}".rstrip()
 
     def _cost(self, best: Recipe) -> str:
         seconds, increase = best.estimate("training_seconds"), best.estimate("runtime_increase_percent")
@@ -275,8 +275,8 @@ class Verdict:
         for name in self.tables.scores:
             base = self.results.score("base", name)
             if best.estimate(name).n:
-                note = "" if base.value is None else f"base model {self._in_unit(name, base.number)}"
-                found.append(KeyFigure(self._score(best, name), _lower(spec(name, self.tables).title), note))
+                note = "" if base.value is None else f"base model {self._in_unit(name, base.compared)}"
+                found.append(KeyFigure(self._score(best, name), _lower(self.tables.metric(name).title), note))
         increase = best.estimate("runtime_increase_percent")
         if increase.n and best.base_method != "sequential":
             found.append(KeyFigure(f"{number(increase.mean, 1, True)} %", "runtime", "against matching Sequential"))
@@ -309,4 +309,4 @@ class Verdict:
 
 def _lower(title: str) -> str:
     """Write a title inside a sentence; an abbreviation stays as it is."""
-    return title if title.isupper() else title[0].lower() + title[1:]
+    return title if title[:2].isupper() else title[0].lower() + title[1:]

@@ -35,12 +35,13 @@ def tell(results: ToyResults, folder: Path) -> Report:
         key_figures=() if results.smoke else tuple(_key_figures(results)),
         sections=tuple(section for section in _sections(results, folder) if section.blocks),
         footer=" · ".join(str(part) for part in parts if part),
-        links=(("Markdown", "report.md"), ("JSON", "report.json")),
+        links=(("Markdown", "report.md"), ("JSON", "report.json"), *Where(results.record, folder).archive),
     )
 
 
 def _banners(results: ToyResults) -> list[Text]:
     found = [Text(SMOKE, "warning")] if results.smoke else []
+    found += [Text(results.record.note, "warning")] if results.record.note else []
     if results.problems:
         planned = len(results.record.info["jobs"])
         found.append(

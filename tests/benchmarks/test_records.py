@@ -8,7 +8,7 @@ from bench.records.record import find_suites
 from benchmarks import records
 from report.analysis.load import Results
 
-QUICKSTART = Path(__file__).resolve().parent.parent.parent / "results" / "quickstart"
+QUICKSTART = Path(__file__).resolve().parent.parent.parent / "results" / "quickstart.bench"
 
 
 def test_a_hundred_runs_are_complete_and_differ(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from bench.collectors import (
 from bench.collectors.cpu import Cpu
 from bench.collectors.energy import Energy
 from bench.collectors.memory import Memory
-from bench.records import record
+from bench.records.metrics import Metric, undescribed
 from bench.registry import Registry
 
 ON_CPU = Watched("cpu")
@@ -38,7 +38,7 @@ ON_CPU = Watched("cpu")
 class Diary(Collector):
     """Write down every call."""
 
-    name: ClassVar[str] = "tokens"
+    metric: ClassVar[Metric] = undescribed("tokens", "tokens")
     combine: ClassVar[Combine] = max
 
     def __init__(self, watched: Watched) -> None:
@@ -130,14 +130,14 @@ def test_the_thread_ends_with_the_block_even_after_an_error() -> None:
 
 
 class Absent(Diary):
-    name: ClassVar[str] = "energy_joules"
+    metric: ClassVar[Metric] = undescribed("energy_joules", "J")
 
     def __init__(self, watched: Watched) -> None:
         raise Unavailable(f"nothing counts it on {watched.device}")
 
 
 class Breaking(Diary):
-    name: ClassVar[str] = "energy_joules"
+    metric: ClassVar[Metric] = undescribed("energy_joules", "J")
 
     def pause(self) -> None:
         raise ZeroDivisionError("no more")
@@ -284,12 +284,12 @@ def test_a_run_on_this_cpu_end_to_end() -> None:
         train(collecting, 4, 0.02)
     collected = json.loads(json.dumps(collecting.drain()))
     measurements = summarize(collected)
-    assert set(measurements) == set(COLLECTORS) <= set(record.METRICS)
+    assert set(measurements) == set(COLLECTORS)
     assert measurements["gpu_utilization_percent"]["value"] is None
     assert measurements["gpu_utilization_percent"]["reason"] == "no GPU: trained on cpu"
     assert measurements["cpu_utilization_percent"]["value"] >= 0
     for name, measurement in measurements.items():
-        assert measurement["unit"] == record.metric(name).unit
+        assert measurement["unit"] == COLLECTORS[name].metric.unit
         assert measurement["value"] is not None or measurement["reason"]
 
 
@@ -297,7 +297,7 @@ def test_a_run_on_this_cpu_end_to_end() -> None:
 
 
 def test_own_collectors_stand_under_their_metric() -> None:
-    assert {name: kind.name for name, kind in COLLECTORS.items()} == {name: name for name in COLLECTORS}
+    assert {name: kind.metric.name for name, kind in COLLECTORS.items()} == {name: name for name in COLLECTORS}
     assert COLLECTORS["gpu_utilization_percent"].combine is statistics.median
     assert COLLECTORS["energy_joules"].combine is math.fsum
     assert len(COLLECTORS) == 5

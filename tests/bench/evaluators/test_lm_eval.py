@@ -12,7 +12,7 @@ import torch
 from bench.data import world
 from bench.data.tokens import Example
 from bench.errors import DataError, ModelError
-from bench.evaluators import lm_eval
+from bench.evaluators import lm_eval, lm_eval_scores
 from bench.evaluators.options import LmEval
 from bench.models import policy as policies
 from bench.models.held_out import answer_logps
@@ -27,7 +27,8 @@ def policy() -> Policy:
 
 
 def ask(policy: Policy, mirror: Path | None = None, **settings: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    return lm_eval.ask(policy, LmEval.model_validate(settings), mirror, lambda text: None)
+    """Ask; return the scores and the rows."""
+    return lm_eval.ask(policy, LmEval.model_validate(settings), mirror, lambda text: None)[:2]
 
 
 def test_the_worlds_questions_are_scored_by_the_answers_text(policy: Policy) -> None:
@@ -42,7 +43,7 @@ def test_the_worlds_questions_are_scored_by_the_answers_text(policy: Policy) -> 
     right = [row["choice"] == row["answer"] for row in rows]
     assert entry["n"] == len(rows) == len(asked)
     assert entry["value"] == sum(right) / len(right)
-    assert [row["correct"] for row in rows] == [int(one) for one in right]
+    assert [row["outcomes"] for row in rows] == [{"acc": float(one)} for one in right]
     share = entry["value"]
     assert entry["standard_error"] == pytest.approx(math.sqrt(share * (1 - share) / (len(rows) - 1)))
 
@@ -56,7 +57,7 @@ def test_the_worlds_questions_are_scored_by_the_answers_text(policy: Policy) -> 
     example = Example(prompt, tuple(ids(" " + choice) for choice in first["choices"]))
     assert rows[0]["logps"] == pytest.approx(answer_logps(policy, [example], 1)[0].tolist(), abs=1e-4)
     assert rows[0]["answer"] == first["answer"]
-    named = {"subject", "id", "question_hash", "prompt_hash", "answer", "choice", "correct", "logps"}
+    named = {"task", "subject", "id", "question_hash", "prompt_hash", "outcomes", "answer", "choice", "logps"}
     assert set(rows[0]) == named
 
 
@@ -100,16 +101,6 @@ def test_what_was_asked_is_on_record(policy: Policy) -> None:
     assert shots["tasks"][lm_eval.WORLD]["prompt_hash"] != of_world["prompt_hash"]
 
 
-def test_the_intervals_by_hand() -> None:
-    """t(0.975, 3) = 3.18245: 0.5 ± 3.18245 · 0.1; an accuracy's ends at 1; no spread, or one question, says nothing."""
-    made = lm_eval._interval("acc", 0.5, 0.1, 4)
-    assert (made["low"], made["high"]) == pytest.approx((0.181755, 0.818245), abs=1e-6)
-    assert lm_eval._interval("acc", 0.9, 0.1, 4)["high"] == 1.0
-    assert lm_eval._interval("perplexity", 0.9, 0.1, 4)["high"] == pytest.approx(1.218245, abs=1e-6)
-    nothing = {"low": None, "high": None}
-    assert lm_eval._interval("acc", 1.0, 0.0, 4) == lm_eval._interval("acc", 0.5, None, 1) == nothing
-
-
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_an_adapter_gets_its_own_answers(policy: Policy) -> None:
     """No answer of the base is served to the adapter, nor the other way round."""
@@ -122,16 +113,6 @@ def test_an_adapter_gets_its_own_answers(policy: Policy) -> None:
     policy.detach()
     assert [row["logps"] for row in adapted] != [row["logps"] for row in base]
     assert ask(policy, tasks=[lm_eval.WORLD], limit=1)[1] == base
-
-
-def test_clustered_standard_error_by_hand() -> None:
-    """Clusters (1, 0) and (1, 1): mean 0.75, deviations sum to −0.5 and 0.5; sqrt(0.25 + 0.25) / 4 = 0.17678.
-
-    One value per cluster is the plain case: (1, 0, 0, 1) gives sqrt(4 · 0.25) / 4 = 0.25.
-    """
-    assert lm_eval.clustered_standard_error({"a": [1, 0], "b": [1, 1]}) == pytest.approx(math.sqrt(0.5) / 4)
-    single = {name: [value] for name, value in zip("abcd", (1.0, 0.0, 0.0, 1.0), strict=True)}
-    assert lm_eval.clustered_standard_error(single) == pytest.approx(0.25)
 
 
 def test_one_subject_from_the_mirror(policy: Policy, mirror: Path) -> None:
@@ -180,11 +161,13 @@ def test_mmlu_equals_stock_lm_eval_to_the_last_digit(
     assert len(scores) == 58
     by_subject: dict[str, list[float]] = {}
     for row in rows:
-        by_subject.setdefault(row["subject"], []).append(row["correct"])
-    error = lm_eval.clustered_standard_error(by_subject)
+        by_subject.setdefault(row["subject"], []).append(row["outcomes"]["acc"])
+    error = lm_eval_scores.clustered_standard_error(by_subject)
     assert scores["mmlu/acc"]["standard_error"] == error
     # t(0.975, 56) = 2.00324: 57 subjects are what is independent
-    assert scores["mmlu/acc"]["high"] == pytest.approx(scores["mmlu/acc"]["value"] + 2.00324 * error, abs=1e-5)
+    share = scores["mmlu/acc"]["value"]
+    ends = lm_eval_scores.wilson(share, share * (1 - share) / error**2, 2.00324)
+    assert (scores["mmlu/acc"]["low"], scores["mmlu/acc"]["high"]) == pytest.approx(ends, abs=1e-5)
 
 
 def test_offline_without_a_mirror_names_both_ways_out(

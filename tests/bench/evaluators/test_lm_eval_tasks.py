@@ -35,7 +35,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_task_is_read_from_the_mirror(policy: Policy, mirror: Path) -> None:
     """A task from outside MMLU's own folder, whose choices are the answers' texts."""
     settings = LmEval(tasks=(CONTINUATION,), shots=1, limit=4)
-    scores, rows = lm_eval.ask(policy, settings, mirror, lambda text: None)
+    scores, rows, _ = lm_eval.ask(policy, settings, mirror, lambda text: None)
     (entry,) = (one for name, one in scores.items() if name.endswith("/acc"))
     assert entry["n"] == len(rows) == 4
     asked = lm_eval.facts(policy, settings, mirror, rows)["tasks"][CONTINUATION]

@@ -210,7 +210,7 @@ def test_a_job_is_found_by_its_beginning_or_a_glob_if_it_is_the_only_one(tiny: A
 
 
 def test_records_without_weights_say_how_to_make_them(tmp_path: Path) -> None:
-    results = Path(__file__).parents[3] / "results" / "quickstart"
+    results = Path(__file__).parents[3] / "results" / "quickstart.bench"
     with pytest.raises(InputError, match="the weights of this job are not here, only its records") as caught:
         export.export(results, "mix-l0.5-s0", tmp_path / "model")
     assert "'bench run quickstart --only mix-l0.5-s0-" in str(caught.value)

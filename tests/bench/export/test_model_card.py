@@ -42,8 +42,8 @@ def with_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("with_adapter")
 def test_the_metadata_holds_the_records_own_figures() -> None:
     """Every value is that of scores.json, or derived from two of them; energy, which nobody measured, is not there."""
-    card = card_of(RESULTS / "quickstart", "mix-l0.75-s0")
-    (suite,) = find_suites(RESULTS / "quickstart")
+    card = card_of(RESULTS / "quickstart.bench", "mix-l0.75-s0")
+    (suite,) = find_suites(RESULTS / "quickstart.bench")
     jobs = {one.rpartition("-")[0]: job for one, job in suite.jobs.items()}
     scores, optimum = jobs["mix-l0.75-s0"].scores, jobs["dpo-optimum-s0"].scores
     found = {result.metric_name: result for result in card.data.eval_results}
@@ -64,7 +64,7 @@ def test_the_metadata_holds_the_records_own_figures() -> None:
 
 @pytest.mark.usefixtures("with_adapter")
 def test_the_text_says_how_it_was_made_what_it_costs_and_what_it_is_not() -> None:
-    text = card_of(RESULTS / "quickstart", "mix-l0.75-s0").text
+    text = card_of(RESULTS / "quickstart.bench", "mix-l0.75-s0").text
     assert "made by the recipe **mix at λ = 0.75**, seed 0" in text
     assert "one of 3 runs of the recipe" in text
     assert "| Energy (J) | not measured: this machine does not show the CPU's energy counter (RAPL) |" in text
@@ -79,7 +79,7 @@ def test_the_text_says_how_it_was_made_what_it_costs_and_what_it_is_not() -> Non
 @pytest.mark.usefixtures("with_adapter")
 def test_a_card_names_data_of_the_hub_and_no_local_path() -> None:
     """The GGUF's package is named; of a folder on this machine only its last part would be."""
-    card = card_of(RESULTS / "smollm2_135m", "maxright-l0.5-s0", merged=True)
+    card = card_of(RESULTS / "smollm2_135m.bench", "maxright-l0.5-s0", merged=True)
     assert card.data.library_name == "transformers"
     assert card.data.datasets == ["Dahoas/rm-hh-rlhf", "vicgalle/alpaca-gpt4"]
     mmlu = next(one for one in card.data.eval_results if one.metric_name == "MMLU")

@@ -10,6 +10,8 @@ from bench.errors import InputError
 from bench.evaluators.win_rate import JOURNAL, judge, judge_name
 from bench.judges import JudgeSettings, alpaca, replay
 from bench.judges.requests import Pair
+from bench.records.pack import pack
+from bench.records.record import write_json
 
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
 
@@ -81,6 +83,22 @@ def test_the_content_of_a_journal_is_its_identity(endpoint: Any, tmp_path: Path)
     with moved.open("a") as file:
         file.write("{}\n")
     assert replay.content_hash(moved) != first
+
+
+def test_an_archive_of_records_is_replayed_like_their_folder(endpoint: Any, tmp_path: Path) -> None:
+    """Two judgings with a journal each, whose folders' names sort otherwise with "/" behind them: the same hash, too."""
+    suite = tmp_path / "made"
+    write_json(suite / "suite.json", {"name": "made", "suite": {}, "jobs": []})
+    _, rows = asked(endpoint, suite / "jobs" / "judged-a")
+    asked(endpoint, suite / "jobs" / "judged-a-b", orders="single")
+    (packed,) = pack(suite)
+    assert replayed(packed.file)[1] == rows
+    assert replay.content_hash(packed.file) == replay.content_hash(suite)
+    (suite / "jobs" / "judged-a" / JOURNAL).unlink()
+    (suite / "jobs" / "judged-a-b" / JOURNAL).unlink()
+    pack(suite)
+    with pytest.raises(InputError, match=r"made\.bench: no such journal"):
+        replayed(packed.file)
 
 
 def annotation(number: int, raw: Any) -> dict[str, Any]:

@@ -37,11 +37,14 @@ def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_scraps(tmp_path: Path) -> None:
-    """NaN has no place in JSON: it is refused in the middle of writing."""
+    """NaN has no place in JSON; and a disk may fill up in the middle of writing."""
     path = tmp_path / "scores.json"
     record.write_json(path, {"value": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
         record.write_json(path, {"first": 1, "value": math.nan})
+    with pytest.raises(OSError, match="No space"), record.replacing(path) as file:
+        file.write(b"{")
+        raise OSError("No space left on device")
     assert record.read_json(path) == {"value": 1}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -127,22 +130,6 @@ def test_a_training_jobs_rows_are_cut_together(tmp_path: Path) -> None:
 def test_a_figure_has_a_value_or_a_reason() -> None:
     assert record.measured(3.0, "s", shared_machine=True) == {"value": 3.0, "unit": "s", "shared_machine": True}
     assert record.not_measured("J", "no meter") == {"value": None, "unit": "J", "reason": "no meter"}
-
-
-@pytest.mark.parametrize(
-    ("name", "unit", "better"),
-    [
-        ("f_dpo/held_out", "nats", "lower"),
-        ("mmlu/acc", "share", "higher"),
-        ("mmlu/acc/anatomy", "share", "higher"),
-        ("win_rate/rule", "%", "higher"),
-        ("world_questions/acc", "", "higher"),
-        ("something/else", "", None),
-    ],
-)
-def test_metrics_are_looked_up_by_family(name: str, unit: str, better: str | None) -> None:
-    found = record.metric(name)
-    assert (found.unit, found.better) == (unit, better)
 
 
 def test_dpo_losses_by_hand() -> None:
@@ -243,7 +230,7 @@ def test_a_folder_without_a_suite_says_what_makes_one(tmp_path: Path) -> None:
         record.find_suites(tmp_path)
     assert (
         str(caught.value)
-        == f"{tmp_path}: holds no suite (no suite.json in it or one level below); 'bench run' makes one"
+        == f"{tmp_path}: holds no suite (no suite.json in it or one level below, no *.bench); 'bench run' makes one"
     )
     with pytest.raises(InputError) as caught:
         record.find_suites(tmp_path / "none")

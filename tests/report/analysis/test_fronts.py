@@ -113,7 +113,7 @@ def test_a_seed_that_lacks_a_lambda_is_on_no_front(new_writer: type[Any], tmp_pa
 
 def test_fronts_of_the_committed_quickstart() -> None:
     """Golden: Mix's front dominates most of the box; ALRIGHT at λ = 0.75 lies behind Mix at 0.5."""
-    made = tables(COMMITTED / "quickstart")
+    made = tables(COMMITTED / "quickstart.bench")
     share = {front.method: round(front.share.mean, 3) for front in made.fronts}
     assert share == {"sequential": 0.630, "mix": 0.727, "alright": 0.587, "maxright": 0.670}
     dominated = made.dominance.set_index(["method", "lambda_dpo"])["dominated_by"]
@@ -125,7 +125,7 @@ def test_fronts_of_the_committed_quickstart() -> None:
 
 def test_a_checkpoint_of_quickstart_against_its_base() -> None:
     """Golden: Sequential at λ = 0.25, seed 0, gains 9 of 120 questions and loses none: 0.075, p = 2 / 2⁹."""
-    made = checkpoints.against_base(tables(COMMITTED / "quickstart"))
+    made = checkpoints.against_base(tables(COMMITTED / "quickstart.bench"))
     one = made[(made["method"] == "sequential") & (made["lambda_dpo"] == 0.25) & (made["seed"] == 0)].iloc[0]
     assert (one["score"], one["only_first"], one["only_second"]) == ("world_questions/acc", 9, 0)
     assert one["difference"] == pytest.approx(9 / 120)
@@ -135,7 +135,7 @@ def test_a_checkpoint_of_quickstart_against_its_base() -> None:
 
 def test_win_rates_of_matching_runs_are_paired_over_pairs() -> None:
     """Golden: differences of the win rates on record, one row a run and score."""
-    made = tables(COMMITTED / "quickstart")
+    made = tables(COMMITTED / "quickstart.bench")
     found = checkpoints.against_sequential(made)
     assert len(found) == 9 * 3 * 2
     row = found[

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from report.analysis.items import bootstrapped, clustered, crossed, crossed_apart, mcnemar
+from report.analysis.items import bootstrapped, crossed, crossed_apart, mcnemar
 from report.analysis.statistics import estimate
 
 TEN_SUBJECTS = [subject for subject in range(10) for _ in range(2)]
@@ -24,28 +23,29 @@ def test_mcnemar_by_hand() -> None:
 def test_a_subjects_questions_move_together() -> None:
     """Ten subjects of two questions, one subject +1 on both: mean 0.1; totals 1.8 and nine times −0.2, squares 3.6.
 
-    error = √(10/9 · 3.6) / 20 = 0.1, t(0.975, 9) = 2.26216. Question by question it would be √(20 · 0.0947) / 20 = 0.069.
+    error = √(10/9 · 3.6) / 20 = 0.1. Question by question it would be √(20 · 0.0947) / 20 = 0.069.
     """
-    made = clustered([1.0, 1.0, *[0.0] * 18], TEN_SUBJECTS)
+    made = bootstrapped([1.0, 1.0, *[0.0] * 18], TEN_SUBJECTS)
     assert (made.mean, made.error, made.n) == (pytest.approx(0.1), pytest.approx(0.1), 20)
-    assert (made.low, made.high) == (pytest.approx(-0.126216, abs=1e-6), pytest.approx(0.326216, abs=1e-6))
 
 
 def test_few_subjects_are_taken_as_given() -> None:
-    """1, 0, −1, 0 in two subjects: the usual paired t interval over questions."""
-    values = [1.0, 0.0, -1.0, 0.0]
-    made, expected = (
-        clustered(values, ["a", "a", "b", "b"]),
-        stats.t.interval(0.95, 3, loc=0.0, scale=stats.sem(values)),
-    )
-    assert (made.low, made.high) == pytest.approx(expected)
+    """1, 0, −1, 0 in two subjects: the standard error of the mean over questions, √(2/3) / 2."""
+    made = bootstrapped([1.0, 0.0, -1.0, 0.0], ["a", "a", "b", "b"])
+    assert (made.mean, made.error, made.degrees) == (0.0, pytest.approx((2 / 3) ** 0.5 / 2), 3)
+
+
+def test_an_interval_ends_where_differences_do() -> None:
+    """Four questions, three of them +1: the interval would reach past 1, the largest difference there can be."""
+    made = bootstrapped([1.0, 1.0, 1.0, 0.0], "abcd", reach=1.0)
+    assert made.high == 1.0
+    assert bootstrapped([1.0, 1.0, 1.0, 0.0], "abcd").high > 1.0
 
 
 def test_win_rates_are_paired_by_pair() -> None:
-    """Both sides' preferences swing by 40 points, their difference is 5 ± 1: the interval is narrow."""
-    rng = np.random.default_rng(0)
-    common, noise = rng.normal(50, 40, 100), rng.normal(0, 1, 100)
-    made = bootstrapped((common + 5 + noise).tolist(), common.tolist())
+    """Differences of 5 ± 1 over 100 pairs: t(0.975, 99) = 1.984 standard errors to either side, roughly."""
+    noise = np.random.default_rng(0).normal(0, 1, 100)
+    made = bootstrapped((5 + noise).tolist(), range(100))
     assert made.mean == pytest.approx(5 + noise.mean())
     assert made.high - made.low == pytest.approx(2 * 1.984 * noise.std(ddof=1) / 10, rel=0.1)
 

@@ -46,7 +46,7 @@ def test_fewer_than_three_seeds_are_not_enough(
 
 def test_verdicts_of_the_committed_quickstart() -> None:
     """Golden: at λ = 0.75 Mix forgets far less than Sequential and wins fewer comparisons; MAXRIGHT at 0.5 is unclear."""
-    made = frame(COMMITTED / "quickstart")["verdict"]
+    made = frame(COMMITTED / "quickstart.bench")["verdict"]
     assert made[("mix", 0.75, "ideal_distance")] == "better"
     assert made[("mix", 0.75, "world_questions/acc")] == "better"
     assert made[("mix", 0.75, "win_rate/rule")] == "worse"

@@ -191,7 +191,7 @@ def test_pairs_are_drawn_alike_for_both_recipes(new_writer: Any, fill_suite: Any
     assert choice.best is not None
     expected = binom.sf(5, 10, 0.6) + 0.5 * binom.pmf(5, 10, 0.6)
     assert choice.best.wins == pytest.approx(expected, abs=0.03)
-    assert choice.resampled == ("10 judged pairs (win_rate/rule)",)
+    assert choice.resampled == ("10 judged pairs of win_rate/rule",)
     assert any(note.startswith("1 seed, fewer than 3") for note in choice.notes)
 
 
@@ -250,8 +250,8 @@ def test_a_suite_without_the_figure_stands_beside_the_others(new_writer: Any, fi
 
 def test_the_committed_records_can_be_chosen_from(tmp_path: Path) -> None:
     """Against the recipes' own numbers: among those that meet the conditions nobody has a higher win rate."""
-    folder = Path(__file__).parents[3] / "results" / "quickstart"
-    made = tables(folder)
+    archive = Path(__file__).parents[3] / "results" / "quickstart.bench"
+    made = tables(archive)
     choice = choose(made, "accuracy >= base - 1, maximize win_rate")
     base = made.results.score("base", "world_questions/acc").number
     allowed = {

@@ -147,7 +147,7 @@ def test_where_and_why_a_run_stopped_is_shown(writer: Callable[..., Any], fill_s
     assert "1 of 2 joint runs ended early by the stopping rule 'authors'" in page
     assert "sequential-l0.5-s0 stopped" not in page
     cost = page.split("## Cost")[1].split("\n## ")[0]
-    assert "| Recipe | Length (steps) |" in cost
+    assert "| Recipe | Steps |" in cost
     assert "| mix at λ = 0.5 | 40 |" in cost
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.records.metrics import undescribed
 from bench.records.record import find_suites
 from report.analysis.load import Measured, Results
 from report.analysis.tables import Recipe, Tables
-from report.page.score_charts import correct, differences, over_recipes, subjects
+from report.page.score_charts import by_subject, differences, over_recipes, subjects
+from report.render.shown import Shown, shown
 
 
 def recipe(name: str, *scores: Measured) -> Recipe:
@@ -19,9 +21,15 @@ def recipe(name: str, *scores: Measured) -> Recipe:
     return Recipe("mix", "mix", 0.5, {seed: f"mix-s{seed}" for seed in figures}, figures)
 
 
+def writes(name: str) -> Shown:
+    return shown(undescribed(name), [0.5])
+
+
 def test_three_seeds_give_student_t() -> None:
     """50, 52 and 54 %: mean 52, sd 2, t(0.975, 2) = 4.3027, half width 4.3027 · 2 / √3 = 4.968."""
-    found = over_recipes(recipe("win_rate/rule", *(Measured(value) for value in (50.0, 52.0, 54.0))), "win_rate/rule")
+    found = over_recipes(
+        recipe("win_rate/rule", *(Measured(value) for value in (50.0, 52.0, 54.0))), writes("win_rate/rule")
+    )
     assert found is not None
     assert (found.value, found.source) == (52.0, "3 seeds")
     assert (found.low, found.high) == (pytest.approx(52 - 4.968, abs=1e-3), pytest.approx(52 + 4.968, abs=1e-3))
@@ -29,17 +37,17 @@ def test_three_seeds_give_student_t() -> None:
 
 def test_one_seed_gives_the_scores_own_interval() -> None:
     """A share of 0.6 with standard error 0.05 is 60 % with 1.96 · 5 = 9.8 points to either side."""
-    found = over_recipes(recipe("mmlu/acc", Measured(0.6, standard_error=0.05)), "mmlu/acc")
+    found = over_recipes(recipe("mmlu/acc", Measured(0.6, standard_error=0.05)), writes("mmlu/acc"))
     assert found is not None
     assert (found.value, found.low, found.high) == (60.0, pytest.approx(50.2), pytest.approx(69.8))
     assert found.source == "one seed, over its questions"
 
 
 def test_two_seeds_give_no_interval_and_a_missing_score_no_point() -> None:
-    found = over_recipes(recipe("win_rate/rule", Measured(50.0), Measured(60.0)), "win_rate/rule")
+    found = over_recipes(recipe("win_rate/rule", Measured(50.0), Measured(60.0)), writes("win_rate/rule"))
     assert found is not None
     assert math.isnan(found.low)
-    assert over_recipes(recipe("win_rate/rule", Measured(None, "no")), "win_rate/rule") is None
+    assert over_recipes(recipe("win_rate/rule", Measured(None, "no")), writes("win_rate/rule")) is None
 
 
 def test_changes_by_subject_are_paired_by_question(full: Path) -> None:
@@ -51,9 +59,9 @@ def test_changes_by_subject_are_paired_by_question(full: Path) -> None:
     """
     results = Results(find_suites(full)[0])
     maxright = next(one for one in Tables(results).recipes if one.key == ("maxright", 0.5))
-    base = correct(results.evaluation_jobs("base")[0])
+    base = by_subject(results, "base", "mmlu/acc")
     assert {name: sum(found.values()) for name, found in base.items()} == {"logic": 5, "physics": 5}
-    logic, physics = differences(results, maxright, base)
+    logic, physics = differences(results, maxright, base, "mmlu/acc")
     assert (logic.name, logic.value, logic.source) == ("logic", pytest.approx(10), "10 questions")
     assert (logic.low, logic.high) == (pytest.approx(10 - 22.622, abs=1e-2), pytest.approx(10 + 22.622, abs=1e-2))
     assert (physics.name, physics.value, physics.low, physics.high) == ("physics", 0.0, 0.0, 0.0)
