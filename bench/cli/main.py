@@ -123,7 +123,7 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
         if job.kind == "adopt":
             inputs.adopted(job, folder)
     preflight.check_hub(plan.suite, mirror)
-    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder):
+    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
         console.print(line, highlight=False)
 
 
@@ -159,15 +159,16 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import execute
+    from bench.run import execute, stale
 
     made = _plan(suite, overrides, mirror, smoke)
-    states = execute.state_of(made, results / made.suite.name)
+    folder = results / made.suite.name
+    states, found = execute.state_of(made, folder), stale.find(made, folder)
     selected = execute.select(made, only)
     if as_json:
-        print(json.dumps(as_dict(made, states, selected), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found), indent=1))
     else:
-        print(as_text(made, states, selected))
+        print(as_text(made, states, selected, found))
 
 
 @app.command()

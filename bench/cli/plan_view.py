@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
 from bench.records.spec import KINDS, JobSpec
+from bench.run.stale import Stale
 from bench.suite.suite import Suite
 
 
-def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any]:
-    """Return a plan as JSON values."""
+def as_dict(plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = ()) -> dict[str, Any]:
+    """Return a plan as JSON values; `stale` is what of the folder an upgrade has made stale."""
     jobs = [
         {
             "id": job.id,
@@ -30,7 +33,8 @@ def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str,
     ]
     sums = totals(plan, states, selected)
     judge = next(iter(prices(plan, states, selected)), None)
-    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judge}
+    by_reason = [asdict(one) for one in stale]
+    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judge, "stale": by_reason}
 
 
 def prices(plan: Plan, states: dict[str, str], selected: set[str]) -> list[dict[str, Any]]:
@@ -67,7 +71,7 @@ def _tokens(job: JobSpec) -> int:
     return round(job.tokens * job.steps_to_run / job.steps) if job.steps else 0
 
 
-def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
+def as_text(plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = ()) -> str:
     """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
     lines = [f"{suite.name}: {suite.size}", ""]
@@ -96,6 +100,7 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
             "every row at full length"
         )
     lines += [f"  {estimate_in_words(one)}" for one in prices(plan, states, selected)]
+    lines += [f"  {one}" for one in stale]
     return "\n".join(lines)
 
 

@@ -144,12 +144,13 @@ class Evaluator(Protocol):
         """Return the models that it loads besides the policies, by the key that names each."""
         return {}
 
-    def try_out(self, kinds: set[str], results: Path) -> str | None:
+    def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
         """Try what would else fail after hours of training, such as whether a service answers.
 
         Args:
             kinds: of its stages that are still to be done.
             results: the suite's folder.
+            mirror: an offline mirror of the hub, if there is one.
 
         Returns:
             What was found to be good, in words.

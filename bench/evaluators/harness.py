@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel
@@ -41,6 +42,17 @@ class Harness(Evaluator):
         for name in asked:
             if name not in known:
                 raise lm_eval_index.unknown(name, known)
+
+    def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
+        """Load the tasks that may need more than lm-eval: their packages, their data. MMLU and the world need no more."""
+        from bench.evaluators import lm_eval_index
+
+        for name in self.options.tasks if "lm_eval" in kinds else ():
+            if lm_eval_index.needs_index(name):
+                from bench.evaluators import lm_eval_tasks
+
+                lm_eval_tasks.check_needs(name, self.options.shots, mirror)
+        return None
 
     def smoke(self) -> LmEval:
         """Ask the built-in world's questions."""

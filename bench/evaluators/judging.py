@@ -90,7 +90,7 @@ class Judging(Evaluator):
         judge = self.options.judge
         return {f"evaluation.win_rate.judge.{key}": model for key, model in judge.judge.models(judge.options).items()}
 
-    def try_out(self, kinds: set[str], results: Path) -> str | None:
+    def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
         """Ask a paid judge one tiny question."""
         from bench.evaluators.win_rate import JOURNALS
         from bench.judges import trial

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
+from bench.registry import Origin
 from bench.settings import Training
 from bench.suite.suite import Suite
 
@@ -17,6 +19,12 @@ def content_hash(value: Any) -> str:
     """Hash JSON values; equal content gives equal hashes whatever the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def plugins(origins: Iterable[Origin | None]) -> tuple[dict[str, str], ...]:
+    """Return whose code decides a job's numbers besides ours, each package once; None is ours, which adds nothing."""
+    found = {origin.distribution: origin.as_dict() for origin in origins if origin}
+    return tuple(found[name] for name in sorted(found))
 
 
 def data_settings(suite: Suite) -> dict[str, Any]:

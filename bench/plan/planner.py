@@ -17,14 +17,14 @@ from typing import Any
 
 from bench.data import sources
 from bench.errors import InputError
-from bench.evaluators import Stage
+from bench.evaluators import EVALUATORS, Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
 from bench.models.files import model_settings
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
 from bench.records.spec import KINDS, WITH_ADAPTER, JobSpec, Prefix
-from bench.registry import options_of
+from bench.registry import Origin, Registry, options_of
 from bench.suite.suite import Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
@@ -47,6 +47,7 @@ def _toy(suite: ToySuite) -> Plan:
     """Plan a toy suite: a job per method, λ and horizon T holds the runs of all seeds, each a matter of milliseconds."""
     plan = Plan(suite)
     for method in suite.methods:
+        plugins = identity.plugins([METHODS.origin(method.name)])
         for lambda_dpo in method.lambdas or suite.lambdas:
             for horizon in suite.training.horizons:
                 settings = suite.job_settings(method, lambda_dpo, horizon)
@@ -59,9 +60,10 @@ def _toy(suite: ToySuite) -> Plan:
                     "options": settings["options"],
                 }
                 job_id = f"{_slug(method.shown)}-l{lambda_dpo:g}-t{horizon.steps}"
-                job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS])}"
+                job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS, *plugins])}"
                 steps = runs.length(settings) * settings["seeds"]
-                plan.add(JobSpec(job_id, "toy", labels, settings, {}, {}, roles=("run",), steps=steps))
+                job = JobSpec(job_id, "toy", labels, settings, {}, {}, roles=("run",), steps=steps, plugins=plugins)
+                plan.add(job)
     return plan
 
 
@@ -74,6 +76,7 @@ class _Planner:
             "instruction": sources.identity(suite.data.instruction, mirror),
         }
         self.model = model_settings(suite.model)
+        self.origins: dict[tuple[str, str], Origin | None] = {}
         self.pretrained = self._pretrain()
         self.reference_logps = self._reference()
         for seed in suite.seeds:
@@ -89,9 +92,17 @@ class _Planner:
     def _job(self, kind: str, slug: str, **parts: Any) -> JobSpec:
         inputs = {name: job for name, job in parts.pop("inputs").items() if job}
         uses = {name: self.identities[name] for name in parts.pop("data", ())}
-        hashed = [kind, parts["settings"], inputs, uses, identity.SEMANTICS]
+        plugins = identity.plugins(parts.pop("origins", ()))
+        hashed = [kind, parts["settings"], inputs, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed)}"
-        return self.plan.add(JobSpec(job_id, kind, inputs=inputs, data=uses, **parts))
+        return self.plan.add(JobSpec(job_id, kind, inputs=inputs, data=uses, plugins=plugins, **parts))
+
+    def _origin(self, table: Registry[Any], name: str) -> Origin | None:
+        """Say whose code an entry is; its package's sources are hashed once."""
+        key = table.kind, name
+        if key not in self.origins:
+            self.origins[key] = table.origin(name)
+        return self.origins[key]
 
     def _pretrain(self) -> str | None:
         if self.suite.model.source != "world":
@@ -264,6 +275,9 @@ class _Planner:
         setup = self._setup(lambda_dpo, seed)
         phases = kind.phases(setup, chosen)
         own |= self._length(method.name, phases, setup)
+        origin = self._origin(METHODS, method.name)
+        if origin:  # of ours it is known that only Sequential looks at these, whose phases they are
+            own |= {"order": suite.order, "phase_steps": suite.phase_steps(lambda_dpo)}
         prefix = None
         # A schedule that looks at the run's length makes the optimum's first steps differ from this run's.
         first = phases[0]
@@ -275,7 +289,17 @@ class _Planner:
         )
         slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
         tokens = self._tokens(phases, kind.batches_per_step(lambda_dpo, chosen))
-        return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
+        return self._train(
+            slug,
+            "run",
+            labels,
+            own,
+            inputs=inputs,
+            prefix=prefix,
+            steps=suite.steps,
+            tokens=tokens,
+            origins=[origin],
+        )
 
     def _setup(self, lambda_dpo: float, seed: int) -> Setup:
         first, second = (Objective(name) for name in self.suite.order.split("_"))
@@ -327,13 +351,32 @@ class _Planner:
         if phases:
             own["phases"] = [[name, phases[name]] for name in suite.order.split("_")]
             tokens = self._tokens_of_plain_rows(phases)
-            self._train(slug, "run", labels, own, kind="recipe", inputs=inputs, steps=suite.steps, tokens=tokens)
+            self._train(
+                slug,
+                "run",
+                labels,
+                own,
+                kind="recipe",
+                inputs=inputs,
+                steps=suite.steps,
+                tokens=tokens,
+                origins=[self._origin(RECIPES, method.name)],
+            )
             return
         settings = {"model": self.model, "data": identity.data_settings(suite), **own}
         settings["reduction"] = suite.objectives.reduction
         inputs["pretrained"] = self.pretrained
         uses = tuple(self.identities)
-        self._job("recipe", slug, roles=("run",), labels=labels, settings=settings, inputs=inputs, data=uses)
+        self._job(
+            "recipe",
+            slug,
+            roles=("run",),
+            labels=labels,
+            settings=settings,
+            inputs=inputs,
+            data=uses,
+            origins=[self._origin(RECIPES, method.name)],
+        )
 
     def _tokens_of_plain_rows(self, phase_steps: dict[str, int]) -> int:
         """Bound the tokens of a run in which a pair is two rows: another library's loop repeats the prompt."""
@@ -366,10 +409,10 @@ class _Planner:
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
         ]
         for policy in policies:
-            for stages in evaluators.values():
-                self._evaluate(policy, stages)
+            for name, stages in evaluators.items():
+                self._evaluate(policy, stages, self._origin(EVALUATORS, name))
 
-    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...]) -> None:
+    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None) -> None:
         """Add an evaluator's jobs for one policy; None is the base model."""
         of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
@@ -387,6 +430,7 @@ class _Planner:
                 settings=settings,
                 inputs=inputs,
                 data=stage.data,
+                origins=[origin, *stage.origins],
             )
             earlier[stage.name or stage.kind] = job.id
 

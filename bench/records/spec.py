@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,11 @@ class Prefix:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Describe one job: everything a worker needs to run it."""
+    """Describe one job: everything a worker needs to run it.
+
+    Attributes:
+        plugins: whose code decides its numbers besides ours: distribution, version and source hash of each.
+    """
 
     id: str
     kind: str
@@ -41,6 +46,7 @@ class JobSpec:
     keep_steps: tuple[int, ...] = ()
     steps: int = 0
     tokens: int = 0
+    plugins: tuple[Mapping[str, str], ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:

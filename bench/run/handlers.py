@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.collectors import COLLECTORS
 from bench.errors import BenchError, Interrupted
 from bench.evaluators import StageContext
 from bench.methods import Objective
@@ -76,8 +77,17 @@ def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
         "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
         "data": job.data,
         "semantics": SEMANTICS,
+        **_code(job),
         "environment": context.environment | {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
+
+
+def _code(job: JobSpec) -> dict[str, Any]:
+    """Say whose code besides ours made the job's numbers, and whose measured what a training cost; nothing: all is ours."""
+    found = {name: COLLECTORS.origin(name) for name in COLLECTORS} if job.kind in ("train", "recipe") else {}
+    collectors = {name: origin.as_dict() for name, origin in found.items() if origin}
+    made: dict[str, Any] = {"plugins": [dict(one) for one in job.plugins]} if job.plugins else {}
+    return made | ({"collectors": collectors} if collectors else {})
 
 
 @contextmanager

@@ -31,13 +31,14 @@ def warnings(suite: Experiment) -> list[str]:
     return [line for evaluator in evaluators_of(suite) for line in evaluator.warnings()]
 
 
-def try_out(suite: Experiment, kinds: set[str], folder: Path) -> list[str]:
+def try_out(suite: Experiment, kinds: set[str], folder: Path, mirror: Path | None) -> list[str]:
     """Try what would fail after hours of training, such as a judge that does not answer.
 
     Args:
         suite: what is to be run.
         kinds: of the jobs that are still to be done.
         folder: the suite's results.
+        mirror: an offline mirror of the hub, if there is one.
 
     Returns:
         What was found to be good, in words.
@@ -45,7 +46,7 @@ def try_out(suite: Experiment, kinds: set[str], folder: Path) -> list[str]:
     Raises:
         InputError: with what to change.
     """
-    found = (evaluator.try_out(kinds, folder) for evaluator in evaluators_of(suite))
+    found = (evaluator.try_out(kinds, folder, mirror) for evaluator in evaluators_of(suite))
     return [line for line in found if line]
 
 

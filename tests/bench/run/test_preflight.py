@@ -34,11 +34,13 @@ def test_a_judge_that_answers_is_asked_once_and_its_bill_kept(
     """300 tokens in at 2 dollars a million and 1 out at 8: 0.000608. A second check is a new question."""
     price = {"input_usd_per_million_tokens": 2, "output_usd_per_million_tokens": 8}
     suite = judged(tiny, endpoint, price=price)
-    assert preflight.try_out(suite, {"lm_eval", "judge"}, tmp_path) == ["the judge answers as its configuration needs"]
+    assert preflight.try_out(suite, {"lm_eval", "judge"}, tmp_path, None) == [
+        "the judge answers as its configuration needs"
+    ]
     (row,) = read_jsonl(tmp_path / JOURNAL)
     assert (row["usable"], row["host"]) == (True, "127.0.0.1")
     assert row["cost_usd"] == pytest.approx(0.000608)
-    preflight.try_out(suite, {"judge"}, tmp_path)
+    preflight.try_out(suite, {"judge"}, tmp_path, None)
     assert set(endpoint.seen.values()) == {1}
     assert len(endpoint.prompts) == 2
 
@@ -58,7 +60,7 @@ def test_what_is_wrong_is_one_line_of_bad_input(
 ) -> None:
     endpoint.answer = lambda prompt, before: endpoint.respond(**fault)
     with pytest.raises(InputError) as raised:
-        preflight.try_out(judged(tiny, endpoint), {"judge"}, tmp_path)
+        preflight.try_out(judged(tiny, endpoint), {"judge"}, tmp_path, None)
     assert str(raised.value).startswith("evaluation.win_rate.judge: the judge some-judge at 127.0.0.1")
     assert message in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
@@ -76,7 +78,7 @@ def test_a_judge_without_what_its_configuration_reads_is_refused(
 ) -> None:
     endpoint.answer = lambda prompt, before: endpoint.choose(logprobs=None)
     with pytest.raises(InputError, match=f"answers, but without {needs}, which the configuration {configuration}"):
-        preflight.try_out(judged(tiny, endpoint, configuration=configuration), {"judge"}, tmp_path)
+        preflight.try_out(judged(tiny, endpoint, configuration=configuration), {"judge"}, tmp_path, None)
 
 
 def test_a_missing_key_names_the_variable(
@@ -84,20 +86,20 @@ def test_a_missing_key_names_the_variable(
 ) -> None:
     monkeypatch.delenv("JUDGE_KEY")
     with pytest.raises(InputError, match="set the environment variable JUDGE_KEY"):
-        preflight.try_out(judged(tiny, endpoint), {"judge"}, tmp_path)
+        preflight.try_out(judged(tiny, endpoint), {"judge"}, tmp_path, None)
 
 
 def test_a_judge_with_nothing_left_to_judge_is_not_asked(
     tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
 ) -> None:
-    assert preflight.try_out(judged(tiny, endpoint), {"train", "generate"}, tmp_path) == []
+    assert preflight.try_out(judged(tiny, endpoint), {"train", "generate"}, tmp_path, None) == []
     assert endpoint.prompts == []
 
 
 def test_free_judges_are_not_asked(tiny: Callable[..., Suite], tmp_path: Path) -> None:
-    assert preflight.try_out(tiny(), {"judge"}, tmp_path) == []
+    assert preflight.try_out(tiny(), {"judge"}, tmp_path, None) == []
     rule = tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "rule"}}})
-    assert preflight.try_out(rule, {"judge"}, tmp_path) == []
+    assert preflight.try_out(rule, {"judge"}, tmp_path, None) == []
     assert preflight.warnings(rule) == []
     assert list(tmp_path.iterdir()) == []
 
