@@ -71,9 +71,9 @@ class WorkerContext:
 
     def policy_of(self, job: JobSpec) -> Policy:
         """Return the policy a job evaluates: the base, or the base with the input's adapter."""
-        base = self.base(self.suite.model, job.inputs.get("pretrained"))
-        if "policy" in job.inputs:
-            base.attach_saved(self.job_folder(job.inputs["policy"]))
+        base = self.base(self.suite.model, job.inputs.pretrained)
+        if job.inputs.policy:
+            base.attach_saved(self.job_folder(job.inputs.policy))
         return base
 
     def datasets(self, tokenizer: Any, own: dict[str, Any], judged: int = 0) -> Datasets:

@@ -71,9 +71,9 @@ def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
         "suite": context.experiment.name,
         "smoke": context.experiment.smoke,
         "roles": list(job.roles),
-        "labels": job.labels,
+        "labels": job.labels.as_dict() if job.labels else {},
         "settings": job.settings,
-        "inputs": job.inputs,
+        "inputs": job.inputs.as_dict(),
         "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
         "data": job.data,
         "semantics": SEMANTICS,
@@ -118,7 +118,7 @@ def _pretrain(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train.loop import Run, train
 
-    policy = context.base(context.suite.model, job.inputs.get("pretrained"))
+    policy = context.base(context.suite.model, job.inputs.pretrained)
     own: dict[str, Any] = {name: job.settings[name] for name in ("sft_on_chosen", "sft_rows") if name in job.settings}
     datasets = context.datasets(policy.tokenizer, own)
     batch_size = context.suite.training.batch_size
@@ -167,7 +167,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train.loop import Run
 
     kind = RECIPES[job.settings["recipe"]]
-    policy = context.base(context.suite.model, job.inputs.get("pretrained"))
+    policy = context.base(context.suite.model, job.inputs.pretrained)
     run = Run(
         job=job,
         suite=context.suite,
@@ -179,7 +179,8 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         tell=context.tell,
     )
     steps = Steps(run)
-    adapters = {name: context.job_folder(job.inputs[name]) for name in kind.needs if name in job.inputs}
+    made_by = job.inputs.as_dict()
+    adapters = {name: context.job_folder(made_by[name]) for name in kind.needs if name in made_by}
     recipe = kind(kind.Options.model_validate(job.settings["options"]))
     try:
         started = time.perf_counter()
@@ -238,19 +239,16 @@ def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train import run_log
 
     shutil.copytree(inputs.adopted(job, context.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
-    reason = f"trained by another suite: {job.labels['method']}"
+    reason = f"trained by another suite: {job.run_labels.method}"
     record.write_json(folder / "measurements.json", run_log.not_measured(reason))
     record.write_metrics(folder, run_log.metrics())
 
 
 def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     """Run a stage of an evaluator for one policy, and write down what came of it."""
-    evaluator, stages = next(
-        (one, stages) for one, stages in context.evaluators if job.kind in {stage.kind for stage in stages}
-    )
-    pretrained = job.inputs.get("pretrained")
-    names = [stage.name or stage.kind for stage in stages]
-    earlier = {name: job.inputs[name] for name in names if name in job.inputs}
+    evaluator = next(one for one, stages in context.evaluators if job.kind in {stage.kind for stage in stages})
+    pretrained = job.inputs.pretrained
+    earlier = {name: _samples(context.job_folder(one)) for name, one in job.inputs.stages.items()}
 
     def datasets(prompts: int) -> Datasets:
         return context.datasets(context.base(context.suite.model, pretrained).tokenizer, {}, prompts)
@@ -265,7 +263,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             policy=lambda: context.policy_of(job),
             load=lambda model: context.base(model, pretrained),
             datasets=datasets,
-            earlier={name: list(record.read_jsonl(_samples(context.job_folder(one)))) for name, one in earlier.items()},
+            earlier={name: list(record.read_jsonl(rows)) for name, rows in earlier.items()},
             tell=context.say,
         ),
     )

@@ -75,7 +75,7 @@ def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str]) -
     ]
     if found:
         return ", ".join(found)
-    changed = (_slug(one) for name, one in job.inputs.items() if spec["inputs"].get(name) != one)
+    changed = (_slug(one) for name, one in job.inputs.as_dict().items() if spec["inputs"].get(name) != one)
     return next((reasons[slug] for slug in changed if slug in reasons), "a job that goes into them is another one")
 
 

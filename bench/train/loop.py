@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
-from bench.methods import METHODS, Choice, Gradients, Objective, Setup
+from bench.methods import METHODS, Choice, Gradients, Objective
 from bench.models import held_out
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
@@ -31,6 +31,7 @@ from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
+from bench.train.setup import setup_of
 from bench.train.stopping import Rule
 
 OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
@@ -125,14 +126,10 @@ class Trainer:
         self.processes = Processes(run.policy.device)
         self.accelerator = self.processes.accelerator
         self.log = RunLog(run.folder, self.processes.main)
-        labels, seed = run.job.labels, run.job.labels["seed"]
-        phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
-        first, second = (Objective(name) for name in labels["order"].split("_"))
-        kind = METHODS[labels["base_method"]]
-        setup = Setup(
-            labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
-        )
-        options = kind.Options.model_validate(labels["options"])
+        labels = run.job.run_labels
+        seed, kind = labels.seed, METHODS[labels.base_method]
+        setup = setup_of(labels, run.job.steps, run.optimum, self.batch_optimum)
+        options = kind.Options.model_validate(labels.options)
         self.method = kind(setup, options)
         self.phases = kind.phases(setup, options)
         self.phase_ends = set(accumulate(phase.steps for phase in self.phases))

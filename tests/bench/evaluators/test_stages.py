@@ -31,7 +31,7 @@ def test_an_evaluator_of_two_stages_asks_every_policy(
     assert [job.kind for job in jobs] == ["words_said", "words"] * 4
     said, counted = jobs[0], jobs[1]
     assert (said.id.rsplit("-", 1)[0], counted.id.rsplit("-", 1)[0]) == ("said-base", "words-base")
-    assert counted.inputs == {"said": said.id}
+    assert counted.inputs.as_dict() == {"said": said.id}
     assert (said.settings["prompts"], said.settings["word"]) == (2, "no")
     assert set(said.settings) == {"prompts", "word", "model", "data"}
     assert counted.settings == {}
@@ -90,7 +90,7 @@ def test_another_packages_judge_judges(tiny: TinySuite, run_plan: Any, offer: Of
     win_rate = {"prompts": 2, "generation": {"max_new_tokens": 4}, "judge": judge}
     runner = run_plan(tiny(evaluation={"win_rate": win_rate}))
     job = runner.job("judged-base")
-    assert job.labels == {"of": "base", "judge": "length"}
+    assert job.labels.as_dict() == {"of": "base", "judge": "length"}
     assert job.settings["likes"] == "anything"
     made = runner.run("judged-base")
     assert made.scores["win_rate/length"]["value"] == 50.0

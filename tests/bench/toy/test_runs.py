@@ -46,13 +46,13 @@ def run(name: str, **changes: Any) -> dict[str, dict[str, Any]]:
     suite, _, method = name.partition(":")
     made: dict[str, dict[str, Any]] = {}
     for job in planner.make(yaml_file.load(suite)).jobs.values():
-        if job.labels["base_method"] == method and job.labels["steps"] == changes.get("steps", job.labels["steps"]):
+        if job.labels.base_method == method and job.labels.steps == changes.get("steps", job.labels.steps):
             settings = job.settings | {"seeds": changes.get("seeds", job.settings["seeds"])}
             folder = changes["folder"] / job.id
             folder.mkdir()
             runs.work(settings, folder)
             read = record.Job(folder, {"id": job.id})
-            made[job.labels["method"]] = {
+            made[job.labels.method] = {
                 "scores": {key: value["value"] for key, value in read.scores.items()},
                 "taken": {key: value["value"] for key, value in read.measurements.items()},
                 "path": read.rows("trajectory"),

@@ -62,7 +62,7 @@ def trainer(runner: Any, method: str) -> Trainer:
     """Return a trainer at its first step, off the point where B = 0 makes A's gradient vanish."""
     runner.needs(method)
     job, base = runner.job(method), runner.context.base(runner.suite.model, None)
-    logps = record.read_json(runner.context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+    logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     rows, batch_size = runner.context.datasets(base.tokenizer, {}), runner.suite.training.batch_size
     made = Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps))
     made.row = dict.fromkeys(("probe_seconds", "tokens", "probe_tokens", "padding_tokens"), 0)

@@ -83,7 +83,7 @@ def test_what_a_plan_makes_of_phases(tiny: TinySuite, offer: Offer) -> None:
     offer(METHODS, "mix_then_dpo", MixThenDpo)
     offer(METHODS, "sft_then_mix", SftThenMix)
     names = ["sequential", "mix", "mix_then_dpo", "sft_then_mix"]
-    made = {job.labels["method"]: job for job in planner.make(tiny(methods=names)).jobs.values() if "run" in job.roles}
+    made = {job.labels.method: job for job in planner.make(tiny(methods=names)).jobs.values() if "run" in job.roles}
     assert own(made["sequential"]) == {"phases": [["sft", 3], ["dpo", 3]]}
     assert own(made["mix"]) == {"steps": 6}
     assert own(made["mix_then_dpo"]) == {"phases": [[None, 2], ["dpo", 4]], "steps": 6}
@@ -93,7 +93,7 @@ def test_what_a_plan_makes_of_phases(tiny: TinySuite, offer: Offer) -> None:
 
     training = tiny().training.model_dump() | {"budget": "tokens"}
     equal = planner.make(tiny(methods=names, training=training)).jobs.values()
-    made = {job.labels["method"]: job for job in equal if "run" in job.roles}
+    made = {job.labels.method: job for job in equal if "run" in job.roles}
     tokens = {"budget": {"tokens_of_phases": [["sft", 3], ["dpo", 3]]}}
     assert own(made["sequential"]) == {"phases": [["sft", 3], ["dpo", 3]]}
     assert own(made["mix_then_dpo"]) == {"phases": [[None, 2], ["dpo", 4]], **tokens}
@@ -132,8 +132,8 @@ def test_what_others_are_held_against_is_declared(tiny: TinySuite, offer: Offer)
     offer(METHODS, "front", Front)
     training = tiny().training.model_dump() | {"stopping": {"rule": "dominates"}}
     made = planner.make(tiny(methods=["mix", "front"], training=training))
-    runs_by_method = {job.labels["method"]: job for job in made.jobs.values() if "run" in job.roles}
-    assert runs_by_method["mix"].inputs["front_1"] == runs_by_method["front"].id
+    runs_by_method = {job.labels.method: job for job in made.jobs.values() if "run" in job.roles}
+    assert runs_by_method["mix"].inputs.front == (runs_by_method["front"].id,)
 
 
 def test_a_toy_run_has_the_steps_of_its_phases(offer: Offer, tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_a_rule_changes_only_the_joint_runs() -> None:
 def test_the_front_is_the_alright_runs_of_the_seed_and_the_optima() -> None:
     made = planner.make(suite({"rule": "dominates"}, lambdas=[0.25, 0.5], seeds=[0, 1]))
     mix = find(made, "mix-l0.5-s1")
-    front = {name: one.rsplit("-", 1)[0] for name, one in mix.inputs.items() if name != "reference_logps"}
+    front = {name: one.rsplit("-", 1)[0] for name, one in mix.inputs.as_dict().items() if name != "reference_logps"}
     assert front == {
         "front_1": "alright-l0.25-s1",
         "front_2": "alright-l0.5-s1",
@@ -153,7 +153,7 @@ def test_the_front_is_the_alright_runs_of_the_seed_and_the_optima() -> None:
 def test_a_front_given_by_number_needs_no_runs() -> None:
     made = planner.make(suite({"rule": "dominates", "front": [[0.5, 2.0]]}, methods=["mix"]))
     mix = find(made, "mix")
-    assert list(mix.inputs) == ["reference_logps"]
+    assert list(mix.inputs.as_dict()) == ["reference_logps"]
     assert mix.settings["stopping"] == {"rule": "dominates", "threshold": 1e-4, "front": [[0.5, 2.0]]}
 
 
@@ -285,10 +285,11 @@ def test_the_front_is_read_from_the_runs_on_the_evaluation_split(tmp_path: Path,
     rule = inputs.rule(job, bench.context)
     assert rule is not None
     place = "train" if split == "train_head" else "held_out"
-    assert set(rule.front) == {job.inputs[name] for name in ("front_1", "optimum_dpo", "optimum_sft")}
-    assert rule.front[job.inputs["optimum_sft"]][DPO] == pytest.approx(0.693147, abs=1e-5)
-    for name in ("front_1", "optimum_dpo"):
-        scores = json.loads((bench.context.job_folder(job.inputs[name]) / "scores.json").read_text())
+    assert set(rule.front) == {*job.inputs.front, *job.inputs.optimum.values()}
+    assert len(rule.front) == 3
+    assert rule.front[job.inputs.optimum["sft"]][DPO] == pytest.approx(0.693147, abs=1e-5)
+    for one in (job.inputs.front[0], job.inputs.optimum["dpo"]):
+        scores = json.loads((bench.context.job_folder(one) / "scores.json").read_text())
         expected = point(*(scores[f"f_{one}/{place}"]["value"] for one in ("dpo", "sft")))
-        assert rule.front[job.inputs[name]] == pytest.approx(expected)
-    assert rule.optimum == {one: rule.front[job.inputs[f"optimum_{one}"]][one] for one in Objective}
+        assert rule.front[one] == pytest.approx(expected)
+    assert rule.optimum == {one: rule.front[job.inputs.optimum[one]][one] for one in Objective}

@@ -38,9 +38,9 @@ def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) ->
     own.mkdir(parents=True, exist_ok=True)
     seen: list[dict[str, Any]] = []
     optima = {
-        objective: record.read_json(context.job_folder(job.inputs[f"optimum_{objective}"]) / "scores.json")
+        objective: record.read_json(context.job_folder(job.inputs.optimum[objective]) / "scores.json")
         for objective in Objective
-        if f"optimum_{objective}" in job.inputs
+        if objective in job.inputs.optimum
     }
     run = Run(
         job,
@@ -49,7 +49,7 @@ def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) ->
         base,
         context.datasets(base.tokenizer, {}),
         suite.training.batch_size,
-        reference=record.read_json(context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json"),
+        reference=record.read_json(context.job_folder(job.inputs.reference_logps) / "reference_logps.json"),
         optimum={objective: scores[f"f_{objective}/train"]["value"] for objective, scores in optima.items()},
         tell=seen.append,
         stopping=lambda: rank == 1 and len(seen) == stop_at,
