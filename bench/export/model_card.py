@@ -18,7 +18,7 @@ from bench.records import record
 from bench.records.metrics import Metric
 from report.analysis.load import OBJECTIVES, Measured, Results, Run, judge_of
 from report.analysis.metrics import RATIOS
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.choose.figures import base_value
 from report.render.document import Cell, Column, Row, Table
 from report.render.markdown import escape, table
@@ -344,7 +344,7 @@ def _targets(lora: dict[str, Any]) -> list[str]:
     return [targets] if isinstance(targets, str) else sorted(targets)
 
 
-def _recipe_of(tables: Tables, run: Run) -> Recipe | None:
+def _recipe_of(tables: Tables, run: Run) -> RecipeResults | None:
     found = (one for one in (*tables.recipes, *tables.context) if run.id in one.jobs.values())
     return next((one for one in found if one.figures), None)
 

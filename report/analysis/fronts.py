@@ -13,7 +13,7 @@ from report.analysis import tradeoff
 from report.analysis.derived import start
 from report.analysis.load import OBJECTIVES
 from report.analysis.statistics import Estimate, estimate
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 
 Floats = NDArray[np.float64]
 
@@ -78,16 +78,16 @@ def _largest(values: list[float]) -> float:
     return max((value for value in values if not math.isnan(value)), default=math.nan)
 
 
-def by_method(tables: Tables) -> dict[str, list[Recipe]]:
+def by_method(tables: Tables) -> dict[str, list[RecipeResults]]:
     """Group the recipes that have a λ by their method, by rising λ."""
-    found: dict[str, list[Recipe]] = {}
+    found: dict[str, list[RecipeResults]] = {}
     for recipe in tables.recipes:
         if recipe.lambda_dpo is not None:
             found.setdefault(recipe.method, []).append(recipe)
     return {method: sorted(recipes, key=lambda one: one.lambda_dpo or 0.0) for method, recipes in found.items()}
 
 
-def points(recipes: list[Recipe], split: str) -> dict[int, Floats]:
+def points(recipes: list[RecipeResults], split: str) -> dict[int, Floats]:
     """Return each seed's ends over λ, (λ, 2) in nats, for the seeds that have both objectives at every λ."""
     columns = [[recipe.values(f"f_{name}/{split}") for name in OBJECTIVES] for recipe in recipes]
     shared = set.intersection(*(set(values) for of_recipe in columns for values in of_recipe))

@@ -27,6 +27,7 @@ class Measured:
         n, standard_error: of a score; None where they do not apply.
         shared: measured while other workers used the same machine.
         log: ratios compare, so that estimates are made of its logarithm.
+        interval: a score's own 95 % interval over its questions or pairs, in the record's unit; None where there is none.
     """
 
     value: float | None
@@ -35,6 +36,7 @@ class Measured:
     standard_error: float | None = None
     shared: bool = False
     log: bool = False
+    interval: tuple[float, float] | None = None
 
     @property
     def compared(self) -> float:
@@ -73,7 +75,13 @@ def from_record(entry: dict[str, Any] | None, absent: str, metric: Metric | None
         standard_error=entry.get("standard_error"),
         shared=bool(entry.get("shared_machine")),
         log=metric is not None and metric.scale == "log",
+        interval=_interval(entry),
     )
+
+
+def _interval(entry: dict[str, Any]) -> tuple[float, float] | None:
+    low, high = entry.get("interval_95") or (entry.get("low"), entry.get("high"))
+    return None if low is None or high is None else (float(low), float(high))
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from bench.records.metrics import Metric
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.contrast import Contrast, contrast, enough, line_up
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, holm
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 
 BETTER, WORSE, SAME, FEW = "better", "worse", "no difference seen", "not enough data"
 DIFFERENT = "different"  # of a figure of which neither direction is better
 
 
-def compare(tables: Tables, recipe: Recipe, other: Recipe, metric: str) -> Contrast:
+def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric: str) -> Contrast:
     """Compare two recipes of a suite over seeds, and over questions or pairs where single answers are kept."""
     sides = [one.values(metric) for one in (other, recipe)]
     found: list[list[dict[int, Answers]]] = [[], []]

@@ -13,7 +13,7 @@ from report.analysis.checkpoints import Answers, answers
 from report.analysis.fronts import Box, box
 from report.analysis.load import Results, Run, judge_of
 from report.analysis.metrics import RATIOS
-from report.analysis.tables import Recipe, Tables, recipe_name
+from report.analysis.tables import RecipeResults, Tables, recipe_name
 from report.analysis.toy import ToyResults, ToyRun, is_toy
 
 Key: TypeAlias = "tuple[str, float | None, int | None]"
@@ -112,7 +112,7 @@ class SuiteSide:
     def entries(self) -> dict[Key, Entry]:
         return {(recipe.method, recipe.lambda_dpo, None): self._entry(recipe) for recipe in self.tables.recipes}
 
-    def _entry(self, recipe: Recipe) -> Entry:
+    def _entry(self, recipe: RecipeResults) -> Entry:
         values = {name: recipe.values(name) for name in self.metrics}
         reasons = {name: recipe.reason(name) for name in self.metrics if not recipe.estimate(name).n}
         return Entry(recipe.method, recipe.name, False, values, reasons, tuple(recipe.jobs.values()))

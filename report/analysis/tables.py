@@ -17,7 +17,7 @@ from bench.records.metrics import Metric
 from report.analysis import derived, tradeoff
 from report.analysis.comparable import Comparable
 from report.analysis.derived import combine
-from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, missing
+from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, judge_of, missing
 from report.analysis.statistics import Estimate, estimate, paired
 
 RecipeKey: TypeAlias = "tuple[str, float | None]"
@@ -37,8 +37,8 @@ def recipe_name(method: str, lambda_dpo: float | None) -> str:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Hold one method at one λ over its seeds.
+class RecipeResults:
+    """What came of one recipe, a method at one λ, over its seeds.
 
     Attributes:
         figures: seed -> figure name -> what was measured or derived.
@@ -85,6 +85,16 @@ class Recipe:
         """Whether any seed's figure was measured while other workers used the machine."""
         return any(figures[name].shared for figures in self.figures.values() if name in figures)
 
+    def own_interval(self, name: str) -> tuple[float, float] | None:
+        """Return a score's interval over its questions or pairs if there is just one seed, on the scale of estimates."""
+        known = [
+            figures[name] for figures in self.figures.values() if name in figures and figures[name].value is not None
+        ]
+        if len(known) != 1 or known[0].interval is None:
+            return None
+        low, high = known[0].interval
+        return (math.log(low), math.log(high)) if known[0].log else (low, high)
+
     def standard_error(self, name: str) -> float:
         """Return the score's own standard error (over questions or pairs) if there is just one seed; NaN otherwise."""
         known = [
@@ -115,6 +125,14 @@ class Tables:
         if name == "utilization_increase_percent":
             return replace(self.results.metric(name), title=self.results.metric(self.utilization).title)
         return self.results.metric(name)
+
+    @property
+    def main_scores(self) -> tuple[str, ...]:
+        """The first score of each task, and every win rate: what a few words can hold."""
+        found: dict[str, str] = {}
+        for name in self.scores:
+            found.setdefault(name if judge_of(name) else name.split("/")[0], name)
+        return tuple(found.values())
 
     @cached_property
     def costs(self) -> tuple[str, ...]:
@@ -216,25 +234,25 @@ class Tables:
     # ---- frames -----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def recipes(self) -> tuple[Recipe, ...]:
+    def recipes(self) -> tuple[RecipeResults, ...]:
         """Every method at every λ that has a complete run, in the suite's order."""
         return tuple(self._recipes(self.results.runs))
 
-    def _recipes(self, runs: Iterable[Run], method: str | None = None) -> Iterable[Recipe]:
+    def _recipes(self, runs: Iterable[Run], method: str | None = None) -> Iterable[RecipeResults]:
         grouped: dict[RecipeKey, list[Run]] = {}
         for run in runs:
             lambda_dpo = None if math.isnan(run.lambda_dpo) else run.lambda_dpo
             grouped.setdefault((method or run.method, lambda_dpo), []).append(run)
         for (name, lambda_dpo), members in grouped.items():
             jobs = {run.seed: run.id for run in members}
-            yield Recipe(
+            yield RecipeResults(
                 name, members[0].base_method, lambda_dpo, jobs, {run.seed: self.figures(run) for run in members}
             )
 
     @cached_property
-    def context(self) -> tuple[Recipe, ...]:
+    def context(self) -> tuple[RecipeResults, ...]:
         """What recipes are held against, unranked: the runs on one objective alone, π_ref and the base model."""
-        found: list[Recipe] = []
+        found: list[RecipeResults] = []
         for objective in OBJECTIVES:
             alone = self.results.with_role(f"optimum_{objective}")
             found += self._recipes(alone, f"{objective.upper()} alone (f*)")
@@ -244,24 +262,26 @@ class Tables:
         found.append(self._scores_only("base model", "base", 0))
         return tuple(found)
 
-    def _scores_only(self, name: str, of: str, seed: int) -> Recipe:
-        return Recipe(name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}})
+    def _scores_only(self, name: str, of: str, seed: int) -> RecipeResults:
+        return RecipeResults(
+            name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}}
+        )
 
     def _score(self, of: str, name: str) -> Measured:
         score = self.results.score(of, name)
         return self.comparable.check_score(of, name, score) if self._refuse else score
 
     @cached_property
-    def ranked(self) -> tuple[Recipe, ...]:
+    def ranked(self) -> tuple[RecipeResults, ...]:
         """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
 
-        def place(recipe: Recipe) -> tuple[bool, float]:
+        def place(recipe: RecipeResults) -> tuple[bool, float]:
             mean = recipe.estimate("ideal_distance").mean
             return math.isnan(mean), rounded(mean)
 
         return tuple(sorted(self.recipes, key=place))
 
-    def sequential(self, lambda_dpo: float | None) -> Recipe | None:
+    def sequential(self, lambda_dpo: float | None) -> RecipeResults | None:
         """Find the Sequential recipe at a λ."""
         found = (one for one in self.recipes if one.base_method == "sequential" and one.lambda_dpo == lambda_dpo)
         return next(found, None)
@@ -277,7 +297,7 @@ class Tables:
                 rows.append(dict(zip(IDENTITY, identity, strict=True)) | figures)
         return pd.DataFrame(rows, columns=None if rows else list(IDENTITY))
 
-    def change_against_base(self, recipe: Recipe, score: str) -> Estimate:
+    def change_against_base(self, recipe: RecipeResults, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
         base = self._score("base", score).compared
         return estimate([value - base for value in recipe.values(score).values()])
@@ -308,6 +328,6 @@ class Tables:
             )
         return pd.DataFrame(rows)
 
-    def difference(self, a: Recipe, b: Recipe, name: str) -> Estimate:
+    def difference(self, a: RecipeResults, b: RecipeResults, name: str) -> Estimate:
         """Estimate a − b of a figure, paired over seeds."""
         return paired(a.values(name), b.values(name))

@@ -14,7 +14,7 @@ from bench.records.record import SuiteRecord, find_suites
 from report.analysis.load import Results
 from report.analysis.redraws import DRAWS, Redrawn, Redraws
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.analysis.toy import is_toy
 from report.choose.choice import Candidate, Choice, shown
 from report.choose.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
@@ -85,7 +85,7 @@ class _Choosing:
             notes=tuple(self._notes(checked, varies)),
         )
 
-    def _check(self, recipe: Recipe) -> _Checked | Candidate:
+    def _check(self, recipe: RecipeResults) -> _Checked | Candidate:
         """Evaluate the expression on one recipe, or say what is missing for that."""
         origins = self.origins[recipe.key]
         seeds = [
@@ -163,7 +163,7 @@ class _Choosing:
 class _Checked:
     """Hold a recipe's goal in every draw, and whether it meets the conditions there."""
 
-    recipe: Recipe
+    recipe: RecipeResults
     candidate: Candidate
     goal: Floats
     allowed: Truths

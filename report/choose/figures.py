@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.records.metrics import Kind
 from report.analysis import tradeoff
 from report.analysis.load import OBJECTIVES, Measured, Run, missing
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 
 LAMBDA = "lambda_dpo"
 
@@ -81,7 +81,7 @@ def _named(tables: Tables, name: str) -> Named:
     return Named(name, unit, factor, metric.kind)
 
 
-def values_by_seed(tables: Tables, recipe: Recipe, named: Named, of: str) -> dict[int, Origin]:
+def values_by_seed(tables: Tables, recipe: RecipeResults, named: Named, of: str) -> dict[int, Origin]:
     """Return a figure on each of the recipe's seeds, in the tables' unit.
 
     Args:
@@ -90,7 +90,7 @@ def values_by_seed(tables: Tables, recipe: Recipe, named: Named, of: str) -> dic
     return {seed: _value(tables, recipe, named, of, seed) for seed in recipe.figures}
 
 
-def _value(tables: Tables, recipe: Recipe, named: Named, of: str, seed: int) -> Origin:
+def _value(tables: Tables, recipe: RecipeResults, named: Named, of: str, seed: int) -> Origin:
     if of == "base" or (of == "reference" and tables.results.reference is None):
         return Origin(base_value(tables, named.figure, seed), "base")
     if of == "reference":
@@ -109,7 +109,7 @@ def _value(tables: Tables, recipe: Recipe, named: Named, of: str, seed: int) -> 
     return Origin(recipe.figures[seed].get(named.figure, missing(f"it has no {named.figure}")), recipe.jobs[seed])
 
 
-def _of_sequential(tables: Tables, recipe: Recipe, named: Named, seed: int) -> Origin:
+def _of_sequential(tables: Tables, recipe: RecipeResults, named: Named, seed: int) -> Origin:
     baseline = tables.sequential(recipe.lambda_dpo)
     if baseline is None or seed not in baseline.jobs:
         at = "" if recipe.lambda_dpo is None else f" at λ = {recipe.lambda_dpo:g}"

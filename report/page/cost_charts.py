@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from report.analysis.load import judge_of
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page import charts
 from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
 from report.render import document
@@ -92,10 +92,10 @@ def _points(tables: Tables, names: list[str]) -> document.Table:
 # ---- Figure 4 --------------------------------------------------------------------------------------------------------
 
 
-def evaluation_steps(tables: Tables) -> dict[int, list[Recipe]]:
+def evaluation_steps(tables: Tables) -> dict[int, list[RecipeResults]]:
     """Return k → MAXRIGHT's recipes that look at both objectives every k steps; empty unless a suite varies k."""
     every = {run.method: run.job.labels.get("options", {}).get("max_eval_every") for run in tables.results.runs}
-    found: dict[int, list[Recipe]] = {}
+    found: dict[int, list[RecipeResults]] = {}
     for recipe in tables.recipes:
         k = every.get(recipe.method)
         if recipe.base_method == "maxright" and isinstance(k, int):
@@ -144,7 +144,12 @@ def _lambda(lambda_dpo: float | None) -> str:
 
 
 def _lines(
-    tables: Tables, by_k: dict[int, list[Recipe]], shades: dict[float | None, str], name: str, title: str, axes: Axes
+    tables: Tables,
+    by_k: dict[int, list[RecipeResults]],
+    shades: dict[float | None, str],
+    name: str,
+    title: str,
+    axes: Axes,
 ) -> None:
     drawn = False
     for place, (lambda_dpo, shade) in enumerate(shades.items()):
@@ -182,7 +187,7 @@ def _lines(
     axes.margins(x=0.08)
 
 
-def _every_table(by_k: dict[int, list[Recipe]], panels: dict[str, str]) -> document.Table:
+def _every_table(by_k: dict[int, list[RecipeResults]], panels: dict[str, str]) -> document.Table:
     digits = {
         name: series_digits([one.estimate(name).mean for recipes in by_k.values() for one in recipes])
         for name in panels

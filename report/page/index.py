@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from report.analysis.load import Results, judge_of
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page.present import score_shown
 from report.page.verdict import Verdict
 from report.render import html
@@ -56,7 +56,7 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
     for one in built:
         if one.results.smoke or one.tables is None or one.verdict is None or one.verdict.best is None:
             continue
-        firsts: dict[str, Recipe] = {}
+        firsts: dict[str, RecipeResults] = {}
         for recipe in one.tables.ranked:
             if recipe.estimate("ideal_distance").n:
                 firsts.setdefault(recipe.method, recipe)
@@ -85,7 +85,7 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
     return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes, sortable=True)
 
 
-def _scores(recipe: Recipe, tables: Tables) -> str:
+def _scores(recipe: RecipeResults, tables: Tables) -> str:
     parts = []
     for name in tables.scores:
         found, writes = recipe.estimate(name), score_shown(name, tables)
@@ -95,7 +95,7 @@ def _scores(recipe: Recipe, tables: Tables) -> str:
     return "; ".join(parts) or "not evaluated"
 
 
-def _row(one: Built, recipe: Recipe, rank: int, digits: int, href: str) -> Row:
+def _row(one: Built, recipe: RecipeResults, rank: int, digits: int, href: str) -> Row:
     assert one.tables is not None
     distance, runtime = recipe.estimate("ideal_distance"), recipe.estimate("runtime_increase_percent")
     seconds, link = recipe.estimate("training_seconds"), f"{href}#{recipe.anchor}"

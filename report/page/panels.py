@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.render import document
 from report.render.numbers import plus_minus, series_digits
 
@@ -45,7 +45,7 @@ class Sketch:
 class Mark:
     """Place a recipe in a panel; the spreads are sd over seeds, NaN where there is none."""
 
-    recipe: Recipe
+    recipe: RecipeResults
     x: float
     y: float
     x_spread: float = math.nan
@@ -295,7 +295,7 @@ class Drawer:
             )
         return Sketch(name, title, f"Bars: {title} by method and λ; {says}", lambda axes: self.bars(axes, name, title))
 
-    def _bar_recipes(self, name: str) -> list[Recipe]:
+    def _bar_recipes(self, name: str) -> list[RecipeResults]:
         against_sequential = name.endswith("increase_percent")
         return [one for one in self.tables.recipes if not (against_sequential and one.base_method == "sequential")]
 

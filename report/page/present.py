@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from report.analysis.load import OBJECTIVES, Results, judge_of
 from report.analysis.metrics import SIGNED
 from report.analysis.statistics import Estimate, estimate
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.render.document import Cell, Column, Row, Table
 from report.render.numbers import number, plus_minus, series_digits
 from report.render.shown import Shown, shown
@@ -17,7 +17,7 @@ SHARED_MARK = "†"
 SHARED_NOTE = f"{SHARED_MARK} measured while other workers used the same machine: compare with care."
 
 
-def tags(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+def tags(recipe: RecipeResults) -> tuple[tuple[str, str], ...]:
     """Return what a reader can narrow a table of recipes down by; nothing for what is there for context."""
     return () if recipe.lambda_dpo is None else (("method", recipe.method), ("λ", f"{recipe.lambda_dpo:g}"))
 
@@ -25,7 +25,7 @@ def tags(recipe: Recipe) -> tuple[tuple[str, str], ...]:
 class Sheet:
     """Build a table of recipes (rows) and figures (columns) with its footnotes."""
 
-    def __init__(self, tables: Tables, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, tables: Tables, recipes: Sequence[RecipeResults]) -> None:
         self.tables, self.recipes = tables, recipes
         self.columns: list[Column] = []
         self.cells: list[list[Cell]] = [[] for _ in recipes]
@@ -54,7 +54,7 @@ class Sheet:
             cells.append(self._figure_cell(recipe, name, one, writes))
         return self
 
-    def _figure_cell(self, recipe: Recipe, name: str, one: Estimate, writes: Shown) -> Cell:
+    def _figure_cell(self, recipe: RecipeResults, name: str, one: Estimate, writes: Shown) -> Cell:
         if one.n == 0:
             return self._missing(recipe, name)
         text = writes.mean(one.mean, one.sd, name in SIGNED)
@@ -69,7 +69,7 @@ class Sheet:
             notes.append(f"{one.n} of {len(recipe.jobs)} seeds")
         return Cell(text, link=self._link(recipe), note=", ".join(notes))
 
-    def _missing(self, recipe: Recipe, name: str) -> Cell:
+    def _missing(self, recipe: RecipeResults, name: str) -> Cell:
         if not any(name in figures for figures in recipe.figures.values()):
             return Cell("", link="")
         reason = recipe.reason(name)
@@ -77,7 +77,7 @@ class Sheet:
             self.reasons.append(reason)
         return Cell(f"not measured [{self.reasons.index(reason) + 1}]", link=self._link(recipe), missing=True)
 
-    def _link(self, recipe: Recipe) -> str:
+    def _link(self, recipe: RecipeResults) -> str:
         """Return the anchor of the runs behind a row."""
         if any(one is recipe for one in self.tables.recipes):
             return recipe.anchor
@@ -85,7 +85,7 @@ class Sheet:
             return "runs-base" if self.tables.results.evaluation_jobs("base") else ""
         return "runs-behind"
 
-    def table(self, title: str, notes: Sequence[str] = (), best: Recipe | None = None) -> Table:
+    def table(self, title: str, notes: Sequence[str] = (), best: RecipeResults | None = None) -> Table:
         """Return the table with its footnotes."""
         context = {id(recipe) for recipe in self.tables.context}
         rows = [
@@ -176,7 +176,7 @@ def score_title(name: str, tables: Tables) -> str:
     return f"{title} ({writes.unit})" if writes.unit else title
 
 
-def _score_cell(recipe: Recipe, writes: Shown, reasons: list[str], link: bool = True) -> Cell:
+def _score_cell(recipe: RecipeResults, writes: Shown, reasons: list[str], link: bool = True) -> Cell:
     name = writes.metric.name
     one, error = recipe.estimate(name), recipe.standard_error(name)
     anchor = recipe.anchor if link else ""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from report.analysis.findings import Findings
 from report.analysis.statistics import Estimate
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page.present import Sheet, score_shown, score_title
 from report.render.document import Cell, Column, Row, Table
 from report.render.numbers import number, series_digits
@@ -134,7 +134,7 @@ def forgetting_scores(tables: Findings) -> Table | None:
     by_job = {job: recipe for recipe in tables.recipes for job in recipe.jobs.values()}
     rows = []
     for _, row in frame.iterrows():
-        recipe: Recipe = by_job[str(row["job"])]
+        recipe: RecipeResults = by_job[str(row["job"])]
         writes = score_shown(str(row["score"]), tables)
         change = f"{number(writes.difference(float(row['undone'])), 1, True)} {writes.difference_unit}".rstrip()
         written = (writes.text(float(row["at_change"])), writes.text(float(row["end"])), change)

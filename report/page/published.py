@@ -12,7 +12,7 @@ from typing import Any
 
 from report.analysis.load import judge_of
 from report.analysis.statistics import Estimate, estimate
-from report.analysis.tables import Recipe, Tables, recipe_name
+from report.analysis.tables import RecipeResults, Tables, recipe_name
 from report.render.document import Block, Cell, Column, Row, Table, Text
 from report.render.numbers import number, plus_minus
 
@@ -23,7 +23,7 @@ DECIMALS = {"%": 2, "nats": 4}
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedFigure:
     """Hold one published figure beside ours.
 
     Attributes:
@@ -86,13 +86,13 @@ def as_json(tables: Tables) -> list[dict[str, Any]]:
     ]
 
 
-def groups(tables: Tables) -> dict[str, list[Comparison]]:
+def groups(tables: Tables) -> dict[str, list[PublishedFigure]]:
     """Compare every published figure of the suite, by the table it stands in."""
     known = published(tables)
     return {title: list(compare(tables, known[part])) for part, (title, compare) in PARTS.items() if part in known}
 
 
-def _scores(tables: Tables, known: dict[str, Any]) -> Iterable[Comparison]:
+def _scores(tables: Tables, known: dict[str, Any]) -> Iterable[PublishedFigure]:
     judged = next((name for name in tables.scores if judge_of(name)), "win_rate")
     judge = judged.removeprefix("win_rate").removeprefix("/")
     for family, name, title in (
@@ -102,30 +102,32 @@ def _scores(tables: Tables, known: dict[str, Any]) -> Iterable[Comparison]:
         for method, values in known[family].items():
             for lambda_dpo, value in zip(known["lambdas"], values, strict=True):
                 here, reason = _of_recipe(tables, method, lambda_dpo, name, 100.0 if name == "mmlu/acc" else 1.0)
-                yield Comparison(recipe_name(method, lambda_dpo), title, "%", value, here, reason, known["origin"])
+                yield PublishedFigure(recipe_name(method, lambda_dpo), title, "%", value, here, reason, known["origin"])
 
 
-def _objectives(tables: Tables, known: dict[str, Any]) -> Iterable[Comparison]:
+def _objectives(tables: Tables, known: dict[str, Any]) -> Iterable[PublishedFigure]:
     for objective, optimum in known["optimum"].items():
         row, title = f"{objective.upper()} alone (f*)", f"f_{objective.upper()}"
         recipe = next((one for one in tables.context if one.method == row), None)
         here, reason = _figure(recipe, f"f_{objective}/{SPLIT}", f"no complete run of {row}")
-        yield Comparison(row, title, "nats", optimum, here, reason, known["origin"])
+        yield PublishedFigure(row, title, "nats", optimum, here, reason, known["origin"])
     for place, lambda_dpo in enumerate(known["lambdas"]):
         for objective, values in known["front"].items():
             here, reason = _of_recipe(tables, "alright", lambda_dpo, f"f_{objective}/{SPLIT}")
             row = recipe_name("alright", lambda_dpo)
-            yield Comparison(row, f"f_{objective.upper()}", "nats", values[place], here, reason, known["origin"])
+            yield PublishedFigure(row, f"f_{objective.upper()}", "nats", values[place], here, reason, known["origin"])
 
 
-def _resources(tables: Tables, known: dict[str, Any]) -> Iterable[Comparison]:
+def _resources(tables: Tables, known: dict[str, Any]) -> Iterable[PublishedFigure]:
     for name, title in (
         ("runtime_increase_percent", "Runtime (Eq. 57)"),
         ("utilization_increase_percent", "GPU utilization (Eq. 58)"),
     ):
         here, reason = _largest(tables, known["method"], name)
         claim = known[name]
-        yield Comparison(known["method"], title, "%", claim["value"], here, reason, known["origin"], claim["words"])
+        yield PublishedFigure(
+            known["method"], title, "%", claim["value"], here, reason, known["origin"], claim["words"]
+        )
 
 
 def _largest(tables: Tables, method: str, name: str) -> tuple[Estimate, str]:
@@ -144,7 +146,7 @@ def _of_recipe(tables: Tables, method: str, lambda_dpo: float, name: str, factor
     return _figure(next(fits, None), name, f"no complete run of {recipe_name(method, lambda_dpo)}", factor)
 
 
-def _figure(recipe: Recipe | None, name: str, absent: str, factor: float = 1.0) -> tuple[Estimate, str]:
+def _figure(recipe: RecipeResults | None, name: str, absent: str, factor: float = 1.0) -> tuple[Estimate, str]:
     """Estimate a recipe's figure over seeds, or say why there is none."""
     if recipe is None:
         return estimate([]), absent
@@ -156,14 +158,14 @@ def _figure(recipe: Recipe | None, name: str, absent: str, factor: float = 1.0) 
     return found, recipe.reason(name) if known else f"{name} was not evaluated here"
 
 
-PARTS: dict[str, tuple[str, Callable[[Tables, dict[str, Any]], Iterable[Comparison]]]] = {
+PARTS: dict[str, tuple[str, Callable[[Tables, dict[str, Any]], Iterable[PublishedFigure]]]] = {
     "scores": ("Accuracy and win rate (Table 1)", _scores),
     "objectives": ("Objective values on training rows: optima and ALRIGHT's front", _objectives),
     "resources": ("Cost of Mix against Sequential, the largest over λ", _resources),
 }
 
 
-def _grid(title: str, comparisons: Sequence[Comparison], differences: Sequence[str]) -> Table:
+def _grid(title: str, comparisons: Sequence[PublishedFigure], differences: Sequence[str]) -> Table:
     """Lay comparisons out: a row each thing, and for each figure the paper's and ours side by side."""
     figures = {one.title: one.unit for one in comparisons}
     columns = [Column("Recipe", numeric=False)]
@@ -185,7 +187,7 @@ def _grid(title: str, comparisons: Sequence[Comparison], differences: Sequence[s
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
 
-def _pair(one: Comparison, reasons: list[str]) -> list[Cell]:
+def _pair(one: PublishedFigure, reasons: list[str]) -> list[Cell]:
     least = DECIMALS[one.unit]
     paper = Cell(one.words or number(one.paper, max(least, _decimals(one.paper))))
     if one.here.n:

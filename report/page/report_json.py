@@ -13,7 +13,7 @@ from report.analysis import fronts
 from report.analysis.choices import Choices
 from report.analysis.findings import Findings
 from report.analysis.load import Results, Run
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page import published
 from report.page.verdict import Verdict
 
@@ -56,7 +56,7 @@ def _metrics(tables: Findings) -> dict[str, Any]:
     return describe(replace(tables.metric(name), name=name) for name in names)
 
 
-def _recipe(recipe: Recipe) -> dict[str, Any]:
+def _recipe(recipe: RecipeResults) -> dict[str, Any]:
     names = dict.fromkeys(name for figures in recipe.figures.values() for name in figures)
     figures = {}
     for name in names:

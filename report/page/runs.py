@@ -13,7 +13,7 @@ from report.analysis import completions
 from report.analysis.choices import Choices
 from report.analysis.load import Results, Run
 from report.analysis.metrics import SIGNED
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page.where import Where
 from report.render.document import Block, Cell, Code, Column, Details, Group, Row, Strip, Strips, Table, Text
 from report.render.shown import shown
@@ -121,7 +121,7 @@ def _words(value: Any) -> str:
 
 
 def _run_group(
-    tables: Tables, recipe: Recipe, by_id: dict[str, Run], common: dict[str, Any], where: Where, log: Log
+    tables: Tables, recipe: RecipeResults, by_id: dict[str, Run], common: dict[str, Any], where: Where, log: Log
 ) -> Group:
     runs = [by_id[job] for job in recipe.jobs.values()]
     many = len(tables.results.runs) > MANY
@@ -144,7 +144,7 @@ def _strip(run: Run, choices: Choices | None, many: bool, where: Where) -> Strip
     return Strip(f"seed {run.seed}", () if many else choices.bins, choices.words, where.file(run.id, "steps.jsonl"))
 
 
-def _run_table(tables: Tables, recipe: Recipe, runs: list[Run], where: Where) -> Table:
+def _run_table(tables: Tables, recipe: RecipeResults, runs: list[Run], where: Where) -> Table:
     objectives = [f"f_{name}/{tables.results.split}" for name in ("dpo", "sft")]
     names = (*objectives, *RUN_FIGURES, *tables.scores, "training_seconds")
     values = {name: list(recipe.values(name).values()) for name in names}

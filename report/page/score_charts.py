@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from report.analysis import outcomes
 from report.analysis.load import Results
 from report.analysis.statistics import LEVEL, t_quantile
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page import charts
 from report.page.panels import INK, Drawer, Sketch
 from report.page.present import score_shown, score_title
@@ -42,20 +42,24 @@ class Point:
     series: str = ""
 
 
-def over_recipes(recipe: Recipe, writes: Shown) -> Point | None:
+def over_recipes(recipe: RecipeResults, writes: Shown) -> Point | None:
     """Estimate a score: Student-t over seeds from three on; below, over the pairs or questions of the one seed."""
     name = writes.metric.name
     one = recipe.estimate(name)
     if not one.n:
         return None
     low, high, source = one.low, one.high, f"{one.n} seeds"
-    error = recipe.standard_error(name)
-    if not one.has_interval and not math.isnan(error):
-        low, high = one.mean - 1.96 * error, one.mean + 1.96 * error
+    if not one.has_interval and len(recipe.jobs) == 1:
         source = f"one seed, over its {writes.metric.item or 'outcome'}s"
+        low, high = recipe.own_interval(name) or _by_error(one.mean, recipe.standard_error(name))
     link = recipe.anchor if recipe.lambda_dpo is not None else ""
     value, low, high = (writes.value(each) for each in (one.mean, low, high))
     return Point(recipe.name, value, *_inside(writes, low, high), source, link, recipe.method)
+
+
+def _by_error(mean: float, error: float) -> tuple[float, float]:
+    """Return the normal 95 % interval of a score whose record has an error and no interval; NaN without either."""
+    return mean - 1.96 * error, mean + 1.96 * error
 
 
 def _inside(writes: Shown, low: float, high: float) -> tuple[float, float]:
@@ -174,7 +178,7 @@ def by_subject(results: Results, of: str, score: str) -> BySubject:
     return found
 
 
-def differences(results: Results, recipe: Recipe, base: BySubject, score: str) -> list[Point]:
+def differences(results: Results, recipe: RecipeResults, base: BySubject, score: str) -> list[Point]:
     """Estimate the change of a score against the base model by subject, paired by question, in per cent of its unit.
 
     A question's change is its mean over the recipe's seeds; the interval is Student's t over the subject's questions. It
@@ -211,7 +215,7 @@ def _with_subjects(tables: Tables) -> tuple[str, BySubject] | None:
     return None
 
 
-def subjects(tables: Tables, folder: Path, recipes: Sequence[Recipe]) -> document.Figure | None:
+def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> document.Figure | None:
     """Draw each subject's change against the base model for a few recipes; the PNG goes to `folder`/subjects.png.
 
     None where the questions have no more than one subject, or the base model was not asked.

@@ -107,7 +107,7 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> lis
             "Trade-off",
             _blocks(_reading(tables) if drawn else None, drawn, present_statistics.fronts(tables)),
         ),
-        Section("scores", "Accuracy and win rate", _blocks(*scores)),
+        Section("scores", "Scores", _blocks(*scores)),
         Section("cost", "Cost", _blocks(*costs)),
         Section(
             "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_charts.max_evaluation(tables, pictures))

@@ -9,7 +9,7 @@ from typing import Any
 
 from report.analysis.load import judge_of
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
-from report.analysis.tables import Recipe, Tables, rounded
+from report.analysis.tables import RecipeResults, Tables, rounded
 from report.page.present import score_shown
 from report.render.document import KeyFigure
 from report.render.numbers import duration, number, series_digits
@@ -18,7 +18,7 @@ CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Lead:
     """Compare the best recipe's ideal distance with another's, paired over seeds.
 
     Attributes:
@@ -26,8 +26,8 @@ class Comparison:
         share: the lead as a share of the other's ideal distance.
     """
 
-    best: Recipe
-    other: Recipe
+    best: RecipeResults
+    other: RecipeResults
     lead: Estimate
     share: float
 
@@ -79,20 +79,20 @@ class Verdict:
         self.tables, self.results = tables, tables.results
 
     @cached_property
-    def best(self) -> Recipe | None:
+    def best(self) -> RecipeResults | None:
         """The recipe with the smallest mean ideal distance; None when none has one."""
         first = next(iter(self.tables.ranked), None)
         return first if first is not None and first.estimate("ideal_distance").n else None
 
     @cached_property
-    def runner_up(self) -> Comparison | None:
+    def runner_up(self) -> Lead | None:
         """The best recipe of any other method."""
         best = self.best
         others = [one for one in self.tables.ranked if best is not None and one.method != best.method]
         return self._against(others[0]) if others else None
 
     @cached_property
-    def sequential(self) -> Comparison | None:
+    def sequential(self) -> Lead | None:
         """The Sequential run with the matching phases; None where the best recipe is Sequential."""
         best = self.best
         if best is None or best.base_method == "sequential":
@@ -100,13 +100,13 @@ class Verdict:
         other = self.tables.sequential(best.lambda_dpo)
         return self._against(other) if other is not None else None
 
-    def _against(self, other: Recipe) -> Comparison | None:
+    def _against(self, other: RecipeResults) -> Lead | None:
         best = self.best
         theirs = other.estimate("ideal_distance")
         if best is None or theirs.n == 0:
             return None
         lead = self.tables.difference(other, best, "ideal_distance")
-        return Comparison(best, other, lead, lead.mean / theirs.mean if theirs.mean else 0.0)
+        return Lead(best, other, lead, lead.mean / theirs.mean if theirs.mean else 0.0)
 
     @property
     def headline(self) -> str:
@@ -154,7 +154,7 @@ class Verdict:
             )
         return f"No ideal distance is known: not measured: {self.tables.recipes[0].reason('ideal_distance')}."
 
-    def _distance(self, best: Recipe) -> str:
+    def _distance(self, best: RecipeResults) -> str:
         one = best.estimate("ideal_distance")
         digits = series_digits([one.mean])
         if one.n == 1:
@@ -183,9 +183,9 @@ class Verdict:
             + " λ."
         )
 
-    def _scores(self, best: Recipe) -> str:
+    def _scores(self, best: RecipeResults) -> str:
         parts = []
-        for name in self.tables.scores:
+        for name in self.tables.main_scores:
             text, base = self._score(best, name), self.results.score("base", name)
             if text:
                 against = "" if base.value is None else f" (base model {self._in_unit(name, base.compared)})"
@@ -193,10 +193,10 @@ class Verdict:
                 parts.append(f"{_lower(self.tables.metric(name).title)}{judge} {text}{against}")
         return f"Scores of {best.name}: {'; '.join(parts)}." if parts else ""
 
-    def _score_leaders(self, best: Recipe) -> str:
+    def _score_leaders(self, best: RecipeResults) -> str:
         """Name the recipes that lead in the scores instead, if others do."""
         parts = []
-        for name in self.tables.scores:
+        for name in self.tables.main_scores:
             known = [recipe for recipe in self.tables.recipes if recipe.estimate(name).n]
             metric, sign = self.tables.metric(name), -1 if self.tables.metric(name).better == "lower" else 1
             top = max(known, key=lambda recipe: sign * recipe.estimate(name).mean, default=None)
@@ -205,7 +205,7 @@ class Verdict:
                 parts.append(f"{top.name} has the {most} {_lower(metric.title)} ({self._score(top, name)})")
         return f"By the scores alone others lead: {'; '.join(parts)}." if parts else ""
 
-    def _score(self, recipe: Recipe, name: str) -> str:
+    def _score(self, recipe: RecipeResults, name: str) -> str:
         one = recipe.estimate(name)
         return self._in_unit(name, one.mean) if one.n else ""
 
@@ -213,7 +213,7 @@ class Verdict:
         writes = score_shown(name, self.tables)
         return f"{writes.text(value)} {writes.unit}".rstrip()
 
-    def _cost(self, best: Recipe) -> str:
+    def _cost(self, best: RecipeResults) -> str:
         seconds, increase = best.estimate("training_seconds"), best.estimate("runtime_increase_percent")
         if not seconds.n:
             all_in = best.estimate("all_in_seconds")
@@ -234,7 +234,7 @@ class Verdict:
             f"57{spread}){shared}."
         )
 
-    def _caution(self, best: Recipe) -> str:
+    def _caution(self, best: RecipeResults) -> str:
         parts = []
         by_seen = [one for one in self.tables.recipes if one.estimate("best_seen_ideal_distance").n]
         first = min(by_seen, key=lambda one: rounded(one.estimate("best_seen_ideal_distance").mean), default=best)
@@ -272,7 +272,7 @@ class Verdict:
                     else "no interval"
                 )
                 found.append(KeyFigure(number(rival.lead.mean, d, True), name, sure))
-        for name in self.tables.scores:
+        for name in self.tables.main_scores:
             base = self.results.score("base", name)
             if best.estimate(name).n:
                 note = "" if base.value is None else f"base model {self._in_unit(name, base.compared)}"
@@ -285,7 +285,7 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for machines."""
 
-        def rival(one: Comparison | None) -> dict[str, Any] | None:
+        def rival(one: Lead | None) -> dict[str, Any] | None:
             if one is None:
                 return None
             return {

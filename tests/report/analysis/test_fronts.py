@@ -13,7 +13,7 @@ from bench.records.record import append_jsonl, find_suites, write_json
 from report.analysis import checkpoints, fronts
 from report.analysis.findings import Findings
 from report.analysis.load import Results
-from report.analysis.tables import Recipe
+from report.analysis.tables import RecipeResults
 
 COMMITTED = Path(__file__).parents[3] / "results"
 
@@ -22,7 +22,7 @@ def tables(folder: Path) -> Findings:
     return Findings(Results(find_suites(folder)[0]))
 
 
-def recipe(made: Findings, method: str, lambda_dpo: float) -> Recipe:
+def recipe(made: Findings, method: str, lambda_dpo: float) -> RecipeResults:
     return next(one for one in made.recipes if one.key == (method, lambda_dpo))
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.records.record import append_jsonl, find_suites, read_json, write_json
 from report.analysis.load import Results
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page import present
 from report.render.document import Table
 
@@ -22,7 +22,7 @@ def tables(folder: Path) -> Tables:
     return Tables(Results(find_suites(folder)[0]))
 
 
-def recipe(made: Tables, method: str, lambda_dpo: float) -> Recipe:
+def recipe(made: Tables, method: str, lambda_dpo: float) -> RecipeResults:
     return next(one for one in made.recipes if one.key == (method, lambda_dpo))
 
 

@@ -10,15 +10,15 @@ import pytest
 from bench.records.metrics import undescribed
 from bench.records.record import find_suites
 from report.analysis.load import Measured, Results
-from report.analysis.tables import Recipe, Tables
+from report.analysis.tables import RecipeResults, Tables
 from report.page.score_charts import by_subject, differences, over_recipes, subjects
 from report.render.shown import Shown, shown
 
 
-def recipe(name: str, *scores: Measured) -> Recipe:
+def recipe(name: str, *scores: Measured) -> RecipeResults:
     """Return a recipe with one score by seed."""
     figures = {seed: {name: one} for seed, one in enumerate(scores)}
-    return Recipe("mix", "mix", 0.5, {seed: f"mix-s{seed}" for seed in figures}, figures)
+    return RecipeResults("mix", "mix", 0.5, {seed: f"mix-s{seed}" for seed in figures}, figures)
 
 
 def writes(name: str) -> Shown:
