@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.errors import unknown_name
+from bench.settings import Frozen
 
 T = TypeVar("T")
+
+
+class NoOptions(Frozen):
+    """Take no options."""
 
 
 @dataclass(frozen=True)

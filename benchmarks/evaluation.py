@@ -85,8 +85,9 @@ def ours(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str]
     import torch
 
     from bench.evaluators import lm_eval
+    from bench.evaluators.options import LmEval
     from bench.models import policy
-    from bench.settings import LmEval, Model
+    from bench.settings import Model
 
     asked = policy.load(Model(**source), torch.device("cpu"))
     settings = LmEval(tasks=tuple(tasks), shots=1, limit=limit, batch_size=BATCH)

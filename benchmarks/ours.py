@@ -131,8 +131,10 @@ def bare_loop(turns: Turns, suite: dict[str, Any], folder: str, job: str) -> Non
             betas=settings.adam_betas,
             weight_decay=settings.weight_decay,
         )
-        weights = {Objective.DPO: trainer.run.job.labels["lambda_dpo"]}
-        weights[Objective.SFT] = 1 - weights[Objective.DPO]
+        lambda_dpo = trainer.run.job.run_labels.lambda_dpo
+        assert lambda_dpo is not None
+        weights = {Objective.DPO: lambda_dpo}
+        weights[Objective.SFT] = 1 - lambda_dpo
         trainer.policy.model.train()
         turns.ready({"batches": coming_batches(trainer), "examples": examples(trainer)})
         while True:

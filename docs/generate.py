@@ -18,7 +18,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from bench.collectors import COLLECTORS
-from bench.judges import JUDGES
+from bench.evaluators import EVALUATORS
+from bench.judges import JUDGES, JudgeSettings
 from bench.methods import METHODS
 from bench.recipes import RECIPES
 from bench.records.metrics import Metric
@@ -68,6 +69,8 @@ def suite_page() -> str:
     parts = ["# Every key of a suite", MARK, SUITE_INTRODUCTION, *sections(Suite)]
     parts += ["## Methods and recipes", "What `methods.name` may say, and the further keys that each takes."]
     parts += [*entries(METHODS, "methods."), *entries(RECIPES, "methods.")]
+    parts += ["## `evaluation`", "The evaluators, and the keys of each."]
+    parts += entries(EVALUATORS, "evaluation.{name}.")
     parts += ["## Judges", "What `evaluation.win_rate.judge.kind` may say."]
     parts += entries(JUDGES, "evaluation.win_rate.judge.")
     return "\n\n".join(parts) + "\n"
@@ -83,7 +86,7 @@ def sections(model: type[BaseModel]) -> Iterator[str]:
     yield table(keys(model, deep=False))
     for name, field in model.model_fields.items():
         inner = settings_class(field.annotation)
-        if inner:
+        if inner and inner.model_fields:
             yield f"## `{name}`"
             yield table(keys(inner, f"{name}."))
 
@@ -95,7 +98,7 @@ def entries(registry: Registry[Any], prefix: str) -> Iterator[str]:
         yield description(kind)
         options = getattr(kind, "Options", None)
         if options and options.model_fields:
-            yield table(keys(options, prefix))
+            yield table(keys(options, prefix.format(name=name)))
 
 
 def own(registry: Registry[Any]) -> Iterator[tuple[str, Any]]:
@@ -224,11 +227,12 @@ def metrics_page() -> str:
 def described() -> list[Metric]:
     """Return the figures that come with this package; those of lm-eval's tasks are described when they are asked."""
     from bench.evaluators import win_rate
-    from bench.settings import Judge
     from bench.toy import runs
     from bench.train import run_log
 
-    judged = replace(win_rate.metric(Judge(kind="rule")), name="win_rate/JUDGE", meaning="against the chosen answers")
+    judged = replace(
+        win_rate.metric(JudgeSettings(kind="rule")), name="win_rate/JUDGE", meaning="against the chosen answers"
+    )
     return [*run_log.metrics(), *runs.METRICS, judged, *DERIVED.values()]
 
 

@@ -15,6 +15,8 @@ import typer.main
 
 from bench import errors
 from bench.cli.main import EXIT_CODES, app
+from bench.evaluators import EVALUATORS
+from bench.judges import JUDGES
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.plan import planner
 from bench.recipes import RECIPES
@@ -132,9 +134,11 @@ def test_the_reference_is_what_the_code_says() -> None:
 
 def test_every_key_has_a_description() -> None:
     generate = generator()
-    options = [kind.Options for registry in (METHODS, RECIPES) for _, kind in generate.own(registry)]
+    options = [
+        kind.Options for registry in (METHODS, RECIPES, EVALUATORS, JUDGES) for _, kind in generate.own(registry)
+    ]
     rows = [row for model in (Suite, ToySuite, *options) for row in generate.keys(model)]
-    assert {"training.budget", "evaluation.lm_eval.shots", "problem.beta", "max_eval_every"} <= {row[0] for row in rows}
+    assert {"training.budget", "shots", "journal", "problem.beta", "max_eval_every"} <= {row[0] for row in rows}
     assert [key for key, _, _, meaning in rows if not meaning] == []
 
 

@@ -16,8 +16,9 @@ from bench.errors import InputError, Interrupted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bench.judges import JudgeSettings
     from bench.models.policy import Policy
-    from bench.settings import Judge, Model
+    from bench.settings import Model
 
 app = typer.Typer(
     help="Compare answers that exist already: ask a judge, or replay what one has said.", no_args_is_help=True
@@ -140,7 +141,7 @@ def replay(
         raise typer.Exit(1)
 
 
-def _settings(judge: str, given: dict[str, Any]) -> Judge:
+def _settings(judge: str, given: dict[str, Any]) -> JudgeSettings:
     """Read a judge's settings from a YAML file, or take a configuration's name; options win."""
     path = Path(judge)
     if path.suffix not in (".yaml", ".yml"):
@@ -159,31 +160,33 @@ def _settings(judge: str, given: dict[str, Any]) -> Judge:
     return _validated({"kind": "openai", **keys, **given}, judge)
 
 
-def _validated(keys: dict[str, Any], where: str) -> Judge:
+def _validated(keys: dict[str, Any], where: str) -> JudgeSettings:
     from pydantic import ValidationError
 
     from bench.errors import unknown_name
-    from bench.settings import Judge
+    from bench.judges import JudgeSettings
 
     try:
-        return Judge.model_validate(keys)
+        return JudgeSettings.model_validate(keys)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{where}: {unknown_name('key', name, Judge.model_fields)}") from None
+            raise InputError(
+                f"{where}: {unknown_name('key', name, [*JudgeSettings.model_fields, *JudgeSettings.more_keys(keys)])}"
+            ) from None
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{where}: {name + ' = ' + repr(first['input']) + ': ' if name else ''}{message}") from None
 
 
-def _warn(settings: Judge) -> None:
-    from bench.run import preflight
+def _warn(settings: JudgeSettings) -> None:
+    from bench.judges import trial
 
-    for line in preflight.warnings_of(settings):
+    for line in trial.warnings(settings):
         print(f"bench: warning: {line}", file=sys.stderr)
 
 
-def _judge(pairs: list[Any], settings: Judge, out: Path, console: Console) -> tuple[str, dict[str, Any]]:
+def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Console) -> tuple[str, dict[str, Any]]:
     """Judge the pairs, showing progress, and write what came out beside the journal."""
     from bench.evaluators import win_rate
     from bench.records import record
@@ -194,7 +197,7 @@ def _judge(pairs: list[Any], settings: Judge, out: Path, console: Console) -> tu
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; replies are kept in {out}, the same command goes on") from None
     ((name, score),) = scores.items()
-    if settings.kind != "replay":
+    if settings.judge.asks:
         samples = out / "samples.jsonl"
         samples.unlink(missing_ok=True)
         record.append_jsonl(samples, rows)

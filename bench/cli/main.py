@@ -92,7 +92,7 @@ def run(
     from bench.run import execute, preflight
 
     plan = _plan(suite, overrides, mirror, smoke)
-    preflight.check_tasks(plan.suite)
+    preflight.check(plan.suite)
     folder = results / plan.suite.name
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
@@ -123,14 +123,14 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
         if job.kind == "adopt":
             inputs.adopted(job, folder)
     preflight.check_hub(plan.suite, mirror)
-    if any(plan.jobs[job_id].kind == "judge" for job_id in pending) and preflight.check_judge(plan.suite, folder):
-        console.print("the judge answers as its configuration needs", highlight=False)
+    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
+        console.print(line, highlight=False)
 
 
 def _warn(suite: Experiment) -> None:
     from bench.run import preflight
 
-    for line in preflight.judge_warnings(suite):
+    for line in preflight.warnings(suite):
         print(f"bench: warning: {line}", file=sys.stderr)
 
 
@@ -159,15 +159,16 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import execute
+    from bench.run import execute, stale
 
     made = _plan(suite, overrides, mirror, smoke)
-    states = execute.state_of(made, results / made.suite.name)
+    folder = results / made.suite.name
+    states, found = execute.state_of(made, folder), stale.find(made, folder)
     selected = execute.select(made, only)
     if as_json:
-        print(json.dumps(as_dict(made, states, selected), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found), indent=1))
     else:
-        print(as_text(made, states, selected))
+        print(as_text(made, states, selected, found))
 
 
 @app.command()
@@ -177,7 +178,7 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     from bench.suite import yaml_file
 
     checked = yaml_file.load(suite, overrides or [])
-    preflight.check_tasks(checked)
+    preflight.check(checked)
     _warn(checked)
     print(f"{checked.name}: valid; {checked.contents}")
 

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
-from bench.records.spec import JobSpec
+from bench.records.spec import KINDS, JobSpec
+from bench.run.stale import Stale
 from bench.suite.suite import Suite
 
-KINDS = {
-    "pretrain": "pre-training",
-    "train": "training",
-    "recipe": "made by recipes",
-    "adopt": "taken over from another suite",
-    "reference_logps": "reference log-probabilities",
-    "row_optimum": "the optima's losses row by row",
-    "lm_eval": "questions (lm-eval)",
-    "generate": "answers",
-    "judge": "judged answers",
-    "toy": "toy runs",
-}
 
-
-def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any]:
-    """Return a plan as JSON values."""
+def as_dict(plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = ()) -> dict[str, Any]:
+    """Return a plan as JSON values; `stale` is what of the folder an upgrade has made stale."""
     jobs = [
         {
             "id": job.id,
             "kind": job.kind,
             "state": states[job.id],
             "roles": list(job.roles),
-            "labels": job.labels,
-            "inputs": job.inputs,
+            "labels": job.labels.as_dict() if job.labels else {},
+            "inputs": job.inputs.as_dict(),
             "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
             "optimizer_steps": job.steps_to_run,
             "tokens_at_most": _tokens(job),
@@ -42,19 +32,25 @@ def as_dict(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str,
         if job.id in selected
     ]
     sums = totals(plan, states, selected)
-    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judging(plan, states, selected)}
+    judge = next(iter(prices(plan, states, selected)), None)
+    by_reason = [asdict(one) for one in stale]
+    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judge, "stale": by_reason}
 
 
-def judging(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, Any] | None:
-    """Estimate what a paid judge has still to be asked, and what that costs; None where there is nothing to pay."""
-    from bench.judges import cost
-
+def prices(plan: Plan, states: dict[str, str], selected: set[str]) -> list[dict[str, Any]]:
+    """Estimate what the evaluators have still to be paid for, such as a judge's replies."""
+    to_do = Counter(job.kind for job in plan.jobs.values() if job.id in selected and states[job.id] != "complete")
     if not isinstance(plan.suite, Suite):
-        return None
-    to_do = [job for job in plan.jobs.values() if job.kind == "judge" and job.id in selected]
-    return cost.estimate(
-        plan.suite.evaluation.win_rate, plan.suite.data, sum(states[job.id] != "complete" for job in to_do)
-    )
+        return []
+    found = (one.price(to_do, plan.suite.data) for one in plan.suite.evaluation.chosen.values())
+    return [one for one in found if one is not None]
+
+
+def _titles(plan: Plan) -> dict[str, str]:
+    """Return what each kind of job is called."""
+    evaluators = plan.suite.evaluation.chosen.values() if isinstance(plan.suite, Suite) else ()
+    stages = (stage for one in evaluators for stage in one.stages())
+    return KINDS | {stage.kind: stage.title or stage.kind for stage in stages}
 
 
 def totals(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, int]:
@@ -75,26 +71,18 @@ def _tokens(job: JobSpec) -> int:
     return round(job.tokens * job.steps_to_run / job.steps) if job.steps else 0
 
 
-def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
+def as_text(plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = ()) -> str:
     """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
     lines = [f"{suite.name}: {suite.size}", ""]
     for job in plan.jobs.values():
-        if job.id in selected and job.kind in (
-            "pretrain",
-            "train",
-            "recipe",
-            "adopt",
-            "reference_logps",
-            "row_optimum",
-            "toy",
-        ):
+        if job.id in selected and job.kind in KINDS:
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
     if isinstance(suite, Suite) and suite.training.stopping.rule != "none":
         lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]
     counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
     lines.append("")
-    for kind, name in KINDS.items():
+    for kind, name in _titles(plan).items():
         found = {state: count for (one, state), count in counts.items() if one == kind}
         if found:
             lines.append(
@@ -111,9 +99,8 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str]) -> str:
             f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
             "every row at full length"
         )
-    judge = judging(plan, states, selected)
-    if judge:
-        lines.append(f"  {estimate_in_words(judge)}")
+    lines += [f"  {estimate_in_words(one)}" for one in prices(plan, states, selected)]
+    lines += [f"  {one}" for one in stale]
     return "\n".join(lines)
 
 

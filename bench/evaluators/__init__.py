@@ -1,1 +1,184 @@
-"""What a trained policy is asked: one file an evaluator. May import judges, models, data and records."""
+"""The evaluators: what is every policy of a suite asked, and how is it scored?
+
+An evaluator is a key under a suite's `evaluation`; below it stand its `Options`. It declares the jobs that a policy gets,
+one or several `Stage`s, and runs them one by one; what comes of a stage is written down by the worker. To add one: a file
+beside this one with a subclass of `Evaluator` and a line in `EVALUATORS`, or an entry point in the group
+`bench.evaluators` of another package. Modules of evaluators are imported when a suite is read: torch and the like belong
+inside functions. May import judges, models, data and records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from pydantic import BaseModel
+
+from bench.errors import JobError
+from bench.records.metrics import Metric
+from bench.registry import NoOptions as NoOptions
+from bench.registry import Origin, Registry
+from bench.settings import Data, Model
+
+if TYPE_CHECKING:
+    from bench.data.tokens import Datasets
+    from bench.models.policy import Policy
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Describe the job that an evaluator's stage is for each policy.
+
+    Attributes:
+        kind: of the job on record; no other evaluator's stage has it.
+        settings: what of the options decides its numbers, as JSON values; the model and the data are added.
+        name: what later stages find its rows under; the kind by default.
+        slug: what the ids of its jobs begin with; the kind by default.
+        title: what `bench plan` calls its jobs; the kind by default.
+        data: which of the suite's data sets it reads: preference, instruction.
+        policy: whether it asks the policy; a later stage may do with what an earlier one left.
+        labels: who it is besides whose policy it asks, for the record.
+        origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
+    """
+
+    kind: str
+    settings: Mapping[str, Any]
+    name: str = ""
+    slug: str = ""
+    title: str = ""
+    data: tuple[str, ...] = ()
+    policy: bool = True
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    origins: tuple[Origin, ...] = ()
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Give a stage what it works with.
+
+    Attributes:
+        folder: the job's; what is kept in it is found again after an interruption.
+        results: the suite's folder.
+        mirror: an offline mirror of the hub, if there is one.
+        max_prompt_tokens: the suite's limit.
+        policy: returns the policy to ask.
+        load: loads another model, such as a judge's.
+        datasets: returns the suite's data, with the first so many held-out pairs as text in `judged`.
+        earlier: the rows of the earlier stages, by name.
+        tell: takes a line of progress.
+    """
+
+    folder: Path
+    results: Path
+    mirror: Path | None
+    max_prompt_tokens: int
+    policy: Callable[[], Policy]
+    load: Callable[[Model], Policy]
+    datasets: Callable[[int], Datasets]
+    earlier: Mapping[str, Rows]
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Hold what came of a stage; the worker writes it down.
+
+    Attributes:
+        rows: what was seen, one a question, completion or judged pair: samples.jsonl.
+        scores: by name, {value, n, standard_error, ...}; null with a reason where there is none: scores.json.
+        metrics: what each score is: metrics.json.
+        facts: what was read: data.json.
+        error: why the job fails although something came of it; the next run does it again.
+    """
+
+    rows: Rows
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metrics: Sequence[Metric] = ()
+    facts: Mapping[str, Any] | None = None
+    error: JobError | None = None
+
+
+class Evaluator(Protocol):
+    """Ask policies something and score the answers. A subclass needs `stages` and `run`.
+
+    Attributes:
+        Options: a pydantic model of the keys a suite may give below this evaluator's name.
+    """
+
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    options: Any
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Declare the jobs of a policy in their order.
+
+        Raises:
+            InputError: what decides their numbers is not there.
+        """
+
+    def run(self, kind: str, context: StageContext) -> Outcome:
+        """Do the stage of that kind for one policy.
+
+        Raises:
+            JobError: it cannot be done.
+        """
+
+    def check(self, tell: Callable[[str], None]) -> None:
+        """Refuse what is known to fail, without a model or a network; `tell` hears of what takes a while.
+
+        Raises:
+            SuiteError: with the key and what to do.
+        """
+
+    def warnings(self) -> list[str]:
+        """Say what is doubtful."""
+        return []
+
+    def models(self) -> dict[str, Model]:
+        """Return the models that it loads besides the policies, by the key that names each."""
+        return {}
+
+    def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
+        """Try what would else fail after hours of training, such as whether a service answers.
+
+        Args:
+            kinds: of its stages that are still to be done.
+            results: the suite's folder.
+            mirror: an offline mirror of the hub, if there is one.
+
+        Returns:
+            What was found to be good, in words.
+
+        Raises:
+            InputError: with what to change.
+        """
+        return None
+
+    def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
+        """Say what may have to be paid, as `judges.cost.estimate` does; None where nothing has to be.
+
+        Args:
+            to_do: how many jobs of each kind are to be done.
+            limits: how long prompts and answers may be.
+        """
+        return None
+
+    def smoke(self) -> Any:
+        """Return options that ask little, without a network or a key."""
+        return self.options
+
+
+EVALUATORS: Registry[type[Evaluator]] = Registry(
+    "evaluator",
+    "bench.evaluators",
+    {
+        "lm_eval": "bench.evaluators.harness:Harness",
+        "win_rate": "bench.evaluators.judging:Judging",
+    },
+)

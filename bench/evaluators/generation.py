@@ -11,8 +11,8 @@ from torch import Tensor
 
 from bench.data.tokens import Tokenizing
 from bench.errors import OutOfMemory
+from bench.evaluators.options import Generation
 from bench.models.policy import Policy
-from bench.settings import Generation
 
 # A token of text is at least one byte, so this many last tokens hold any stop string together with what precedes it
 _TAIL_MARGIN = 4

@@ -10,10 +10,10 @@ from bench.errors import ModelError, OutOfMemory
 from bench.evaluators import lm_eval_index, lm_eval_tasks
 from bench.evaluators.lm_eval_index import WORLD
 from bench.evaluators.lm_eval_scores import Rows, Scores, hashed, rows_of, scores_of
+from bench.evaluators.options import LmEval
 from bench.models.policy import Policy
 from bench.quiet import quiet
 from bench.records.metrics import Metric
-from bench.settings import LmEval
 
 # lm-eval draws random shots (MMLU takes the first ones) with this seed by default
 _SHOTS_SEED = 1234

@@ -12,11 +12,11 @@ from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.evaluators.length import length_controlled
-from bench.judges import local_name
+from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
 from bench.judges.requests import Pair, Request
 from bench.records.metrics import Metric
-from bench.settings import Judge, Model
+from bench.settings import Model
 
 if TYPE_CHECKING:
     from bench.models.policy import Policy
@@ -27,7 +27,7 @@ JOURNALS = f"*/*/{JOURNAL}"
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
 
 
-def judge_name(settings: Judge) -> str:
+def judge_name(settings: JudgeSettings) -> str:
     """Name a judge as metrics do: `rule`, `local:<model>`, or the endpoint's model.
 
     Raises:
@@ -36,24 +36,11 @@ def judge_name(settings: Judge) -> str:
     """
     from bench.judges import alpaca
 
-    configuration = alpaca.configuration(settings.configuration, to_ask=settings.kind != "replay")
-    if settings.kind == "replay":
-        from bench.judges import replay
-
-        path = Path(settings.journal or "").expanduser()
-        if not replay.is_annotations(path):
-            return replay.model_of(path, settings.model)
-    if settings.kind in ("openai", "replay"):
-        return (settings.model or configuration.model).replace("/", "-")
-    configuration.labels()
-    return (
-        f"local:{local_name(settings.local_model)}"
-        if settings.local_model and settings.kind == "local"
-        else settings.kind
-    )
+    configuration = alpaca.configuration(settings.configuration, to_ask=settings.judge.asks)
+    return settings.judge.name(settings, configuration)
 
 
-def metric(settings: Judge) -> Metric:
+def metric(settings: JudgeSettings) -> Metric:
     """Describe the win rate under a judge."""
     name = judge_name(settings)
     return Metric(
@@ -73,7 +60,7 @@ def metric(settings: Judge) -> Metric:
 
 def judge(
     pairs: Sequence[Pair],
-    settings: Judge,
+    settings: JudgeSettings,
     folder: Path,
     load_local: Callable[[Model], Policy],
     tell: Callable[[str], None],
@@ -99,7 +86,7 @@ def judge(
     """
     from bench.judges import alpaca
 
-    configuration = alpaca.configuration(settings.configuration, to_ask=settings.kind != "replay")
+    configuration = alpaca.configuration(settings.configuration, to_ask=settings.judge.asks)
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
     asked = [
         (pair, order)

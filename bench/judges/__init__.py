@@ -9,19 +9,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.judges.requests import Message, Part, Reply, Request
-from bench.registry import Registry
+from bench.registry import NoOptions, Registry, options_of
+from bench.settings import Frozen, Model, Positive, Share
 
 if TYPE_CHECKING:
     from bench.judges.alpaca import Configuration
     from bench.models.policy import Policy
-    from bench.settings import Judge as Settings
-    from bench.settings import Model
 
 
-__all__ = ["JUDGES", "Judge", "Message", "Part", "Reply", "Request", "Setup", "label_completion", "local_name"]
+__all__ = [
+    "JUDGES",
+    "Judge",
+    "JudgeSettings",
+    "Message",
+    "Part",
+    "Price",
+    "Reply",
+    "Request",
+    "Setup",
+    "label_completion",
+    "local_name",
+]
 
 CONNECTION_ATTEMPTS = 6
 
@@ -38,7 +51,7 @@ class Setup:
         attempts: how often a request is tried that meets a passing fault.
     """
 
-    settings: Settings
+    settings: JudgeSettings
     configuration: Configuration
     load_local: Callable[[Model], Policy]
     reserve: Callable[[Request], None] = lambda request: None
@@ -49,25 +62,48 @@ Receive = Callable[[Request, Reply], bool]
 
 
 class Judge(Protocol):
-    """Compare answers."""
+    """Compare answers. A subclass needs what stands without a value here, and `ask`.
+
+    Attributes:
+        Options: a pydantic model of the keys that it takes beside those of every judge.
+        endpoint: the host that it pays to ask, unless `base_url` names another; "" where replies cost nothing. One that
+            is paid is tried before anything is trained.
+        asks: whether prompts are sent; stored replies can be read under more configurations.
+        model: what is asked, by name.
+        host: where it is asked.
+        parameters: everything else that decides a reply.
+        journaled: whether replies are kept one by one; not so where they cost nothing to make again.
+    """
+
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    endpoint: ClassVar[str] = ""
+    asks: ClassVar[bool] = True
+    model: str
+    host: str
+    parameters: Mapping[str, Any]
+    journaled: bool
 
     def __init__(self, setup: Setup) -> None: ...
 
-    @property
-    def model(self) -> str:
-        """What is asked, by name."""
+    @staticmethod
+    def name(settings: JudgeSettings, configuration: Configuration) -> str:
+        """Name it as scores do, `win_rate/<name>`.
 
-    @property
-    def host(self) -> str:
-        """Where it is asked."""
+        Raises:
+            InputError: the configuration does not suit it, or what it works with is not there.
+        """
+        return settings.kind
 
-    @property
-    def parameters(self) -> Mapping[str, Any]:
-        """Everything else that decides a reply."""
+    @staticmethod
+    def identity(options: Any) -> dict[str, Any]:
+        """Return what of its own options decides replies; of files their content, never a path."""
+        made: dict[str, Any] = options.model_dump(mode="json")
+        return made
 
-    @property
-    def journaled(self) -> bool:
-        """Whether replies are kept one by one; not so where they cost nothing to make again."""
+    @staticmethod
+    def models(options: Any) -> dict[str, Model]:
+        """Return the models that it loads, by the key that names each."""
+        return {}
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request, handing over each reply as soon as it is there, from any thread.
@@ -78,6 +114,119 @@ class Judge(Protocol):
             JudgeStopped: it must not be asked further; the replies handed over are kept and summed up.
             JudgeError: it cannot answer at all.
         """
+
+
+class Price(Frozen):
+    """Give what an endpoint asks for a million tokens, in US dollars."""
+
+    input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    """US dollars a million tokens of prompts."""
+    output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+    """US dollars a million tokens of replies."""
+
+
+class JudgeSettings(Frozen):
+    """Say who compares two answers; further keys are the kind's own options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    """`openai`: any OpenAI-compatible endpoint; `local`: a model on this machine that scores the two labels; `rule`:
+    right and courteous, for the built-in world only; `replay`: the replies of an earlier judging; or another
+    package's."""
+    configuration: str = "weighted_alpaca_eval_gpt4_turbo"
+    """alpaca-eval's prompt and parser: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
+    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call)."""
+    model: str | None = None
+    """Instead of the configuration's own, which for those two is retired; of `replay`: whose replies, where a journal
+    holds those of several."""
+    base_url: str | None = None
+    """Another endpoint than OpenAI's; it must carry no key."""
+    key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; the key itself never stands in a suite."""
+    orders: Literal["both", "single"] = "both"
+    """`both`: each pair in both orders; `single`: in one, drawn at random."""
+    concurrency: Positive = 8
+    """Requests in flight."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds to wait for one request."""
+    first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before a failed request is tried again; each further pause is about twice as long, unless the endpoint
+    says how long."""
+    max_unjudged_share: Share = 0.0
+    """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
+    max_cost_usd: Annotated[float, Field(gt=0)] | None = None
+    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    came; `null` for none."""
+    price: Price | None = None
+    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _carries_no_secret(cls, value: str | None) -> str | None:
+        """Records keep the URL, so nothing secret may stand in it."""
+        from urllib.parse import urlsplit
+
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            secret = parts.username or parts.password or parts.query
+        except ValueError:
+            raise ValueError("must be an address such as https://api.example.org/v1") from None
+        if secret:
+            raise ValueError("must carry no user, password or query; the key is read from 'key_variable'")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an address such as https://api.example.org/v1")
+        return value
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in JUDGES:
+            raise ValueError(JUDGES.unknown(value))
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_options(cls, given: Any) -> Any:
+        """Check the kind's own keys, and fill in what they are where they are left out."""
+        kind = _kind_of(given)
+        if kind is None:
+            return given
+        own = {name: value for name, value in given.items() if name not in cls.model_fields}
+        return {**given, **options_of(kind, own)}
+
+    @classmethod
+    def more_keys(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys that the kind's own options are, with what each takes."""
+        kind = _kind_of(given)
+        return {name: field.annotation for name, field in kind.Options.model_fields.items()} if kind else {}
+
+    @property
+    def judge(self) -> type[Judge]:
+        """The judge that is meant."""
+        return JUDGES[self.kind]
+
+    @property
+    def options(self) -> Any:
+        """The kind's own options."""
+        return self.judge.Options.model_validate(self.model_extra)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the replies; how fast, how patiently and for how much money they come does not.
+
+        Raises:
+            InputError: what the judge works with is not there.
+        """
+        common = self.model_dump(mode="json", include={"kind", "configuration", "model", "base_url", "orders"})
+        return common | self.judge.identity(self.options)
+
+
+def _kind_of(given: Any) -> type[Judge] | None:
+    """Find the judge that keys not yet checked name."""
+    kind = given.get("kind") if isinstance(given, Mapping) else None
+    return JUDGES[kind] if isinstance(kind, str) and kind in JUDGES else None
 
 
 def label_completion(logprobs: Mapping[str, float]) -> dict[str, Any]:

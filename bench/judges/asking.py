@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, SuiteError
-from bench.judges import CONNECTION_ATTEMPTS, JUDGES, Reply, Request, Setup
+from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Reply, Request, Setup
 from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
 from bench.judges.journal import Journal, key
-from bench.settings import Judge, Model
+from bench.settings import Model
 
 if TYPE_CHECKING:
     from bench.judges.alpaca import Configuration
@@ -44,7 +44,7 @@ class Asking:
 
     def __init__(
         self,
-        settings: Judge,
+        settings: JudgeSettings,
         configuration: Configuration,
         journal: Path,
         others: Callable[[], Iterable[Path]],
@@ -56,11 +56,11 @@ class Asking:
 
         model = settings.model or configuration.model
         self._price, self._no_price = rate(settings, model)
-        if settings.kind == "openai" and settings.max_cost_usd is not None and self._price is None:
+        if settings.judge.endpoint and settings.max_cost_usd is not None and self._price is None:
             raise SuiteError(f"{KEY}.max_cost_usd: {self._no_price}")
         self._longest_reply = configuration.longest_reply_tokens
         self._budget = Budget(self._price, settings.max_cost_usd, self._longest_reply)
-        self.judging = JUDGES[settings.kind](Setup(settings, configuration, load_local, self._budget.reserve, attempts))
+        self.judging = settings.judge(Setup(settings, configuration, load_local, self._budget.reserve, attempts))
         self._template, self._tell = configuration.template, tell
         self._read = alpaca.parser(configuration)
         self._journal = Journal(journal, others, tell) if self.judging.journaled else None

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import JudgeStopped
 
 if TYPE_CHECKING:
+    from bench.judges import JudgeSettings
     from bench.judges.requests import Request
-    from bench.settings import Data, Judge, WinRate
+    from bench.settings import Data
 
 _TABLE = Path(__file__).with_name("prices.yaml")
 _MILLION = 1e6
@@ -46,7 +47,7 @@ def _table() -> dict[str, Any]:
     return table
 
 
-def rate(settings: Judge, model: str) -> tuple[Rate | None, str]:
+def rate(settings: JudgeSettings, model: str) -> tuple[Rate | None, str]:
     """Find what a token costs: in the suite, or in the dated table for the endpoint that table is of.
 
     Returns:
@@ -57,11 +58,11 @@ def rate(settings: Judge, model: str) -> tuple[Rate | None, str]:
         return Rate(
             price.input_usd_per_million_tokens, price.output_usd_per_million_tokens, "the suite's own price"
         ), ""
-    if settings.kind != "openai":
+    if not settings.judge.endpoint:
         return None, f"a judge of kind {settings.kind} has no price"
     table = _table()
     prices = table["input_and_output_usd_per_million_tokens"]
-    if settings.base_url and table["endpoint"] not in settings.base_url:
+    if not _asks(settings, table["endpoint"]):
         return None, f"no price is known for this endpoint; give {KEY}.price"
     if model not in prices:
         return None, f"no price is known for {model}; give {KEY}.price"
@@ -69,11 +70,15 @@ def rate(settings: Judge, model: str) -> tuple[Rate | None, str]:
     return Rate(paid_in, paid_out, f"prices of {table['date']}, {table['source']}"), ""
 
 
-def retirement(settings: Judge, model: str) -> str | None:
+def retirement(settings: JudgeSettings, model: str) -> str | None:
     """Say since when OpenAI's endpoint no longer serves a model; None for one that it serves, or another endpoint."""
-    elsewhere = settings.base_url and _table()["endpoint"] not in settings.base_url
-    since = None if settings.kind != "openai" or elsewhere else _table()["retired"].get(model)
+    since = _table()["retired"].get(model) if _asks(settings, _table()["endpoint"]) else None
     return str(since) if since else None
+
+
+def _asks(settings: JudgeSettings, endpoint: str) -> bool:
+    """Say whether a judge asks the endpoint that the table is of."""
+    return bool(settings.judge.endpoint) and endpoint in (settings.base_url or settings.judge.endpoint)
 
 
 def tokens_of(request: Request) -> int:
@@ -132,15 +137,19 @@ class Budget:
         return self._price.of(tokens_of(request), self._completion_tokens)
 
 
-def estimate(win_rate: WinRate | None, limits: Data, judgings: int) -> dict[str, Any] | None:
+def estimate(
+    settings: JudgeSettings, limits: Data, prompts: int, max_new_tokens: int, judgings: int
+) -> dict[str, Any] | None:
     """Say what a suite's paid judge may be asked and cost at most, before there are answers.
 
     An answer of ours and a reference answer count at their length limits in the policy's tokens, the prompt's template
     at four characters a token.
 
     Args:
-        win_rate: whose judge it is.
+        settings: the judge's.
         limits: how long prompts and reference answers may be.
+        prompts: pairs a policy.
+        max_new_tokens: how long our answers may be.
         judgings: how many policies are to be judged.
 
     Returns:
@@ -149,16 +158,15 @@ def estimate(win_rate: WinRate | None, limits: Data, judgings: int) -> dict[str,
     """
     from bench.judges import alpaca
 
-    if win_rate is None or win_rate.judge.kind != "openai" or not judgings:
+    if not settings.judge.endpoint or not judgings:
         return None
-    judge = win_rate.judge
-    configuration = alpaca.configuration(judge.configuration)
-    model = judge.model or configuration.model
-    comparisons = judgings * win_rate.prompts * (2 if judge.orders == "both" else 1)
-    answers = win_rate.generation.max_new_tokens + limits.max_answer_tokens
+    configuration = alpaca.configuration(settings.configuration)
+    model = settings.model or configuration.model
+    comparisons = judgings * prompts * (2 if settings.orders == "both" else 1)
+    answers = max_new_tokens + limits.max_answer_tokens
     prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + limits.max_prompt_tokens + answers
     tokens = {"prompt": comparisons * prompt, "completion": comparisons * configuration.longest_reply_tokens}
-    price, reason = rate(judge, model)
+    price, reason = rate(settings, model)
     cost = price.of(tokens["prompt"], tokens["completion"]) if price else None
     return {
         "judge": model,
@@ -166,7 +174,7 @@ def estimate(win_rate: WinRate | None, limits: Data, judgings: int) -> dict[str,
         "prompt_tokens_at_most": tokens["prompt"],
         "completion_tokens_at_most": tokens["completion"],
         "cost_usd_at_most": cost,
-        "max_cost_usd": judge.max_cost_usd,
+        "max_cost_usd": settings.max_cost_usd,
         **({"price": price.source} if price else {"cost_reason": reason}),
     }
 

@@ -5,35 +5,72 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.data.tokens import Example
-from bench.judges import Message, Part, Receive, Reply, Request, Setup, label_completion, local_name
-from bench.models.held_out import answer_logps
+from pydantic import BaseModel
+
+from bench.judges import (
+    Judge,
+    JudgeSettings,
+    Message,
+    Part,
+    Receive,
+    Reply,
+    Request,
+    Setup,
+    label_completion,
+    local_name,
+)
+from bench.models.files import model_settings
+from bench.settings import Frozen, Model
+
+if TYPE_CHECKING:
+    from bench.judges.alpaca import Configuration
 
 # Private-use characters, which no template contains, mark where filled-in text goes
 _MARK = "\ue000{}\ue001"
 _MARKS = re.compile("\ue000(\\d+)\ue001")
 
 
-class LocalJudge:
+class LocalOptions(Frozen):
+    """Name the model."""
+
+    local_model: Model
+    """The model that scores both labels, by the keys of the suite's `model`."""
+
+
+class LocalJudge(Judge):
     """Score both labels as the next words of the judge's turn, under the same template a paid judge gets."""
 
+    Options: ClassVar[type[BaseModel]] = LocalOptions
     host = "local"
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
-        from bench.models.files import model_settings
-
-        model = setup.settings.local_model
-        assert model is not None  # the suite's schema sees to it
+        model = setup.settings.options.local_model
         self._labels = setup.configuration.labels()
         self._policy = setup.load_local(model)
         self.model = local_name(model)
         self.parameters: dict[str, Any] = {"model": model_settings(model), "labels": list(self._labels)}
 
+    @staticmethod
+    def name(settings: JudgeSettings, configuration: Configuration) -> str:
+        configuration.labels()  # refuses a configuration that reads another kind of reply
+        return f"local:{local_name(settings.options.local_model)}"
+
+    @staticmethod
+    def identity(options: LocalOptions) -> dict[str, Any]:
+        return {"local_model": model_settings(options.local_model)}
+
+    @staticmethod
+    def models(options: LocalOptions) -> dict[str, Model]:
+        return {"local_model": options.local_model}
+
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request; one that does not fit the model's context has no reply."""
+        from bench.data.tokens import Example
+        from bench.models.held_out import answer_logps
+
         tokenizer = self._policy.tokenizer
         labels = tuple(tuple(tokenizer(label, add_special_tokens=False)["input_ids"]) for label in self._labels)
         room = getattr(self._policy.model.config, "max_position_embeddings", None)

@@ -22,10 +22,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.errors import JudgeError, JudgeStopped
-from bench.judges import Receive, Reply, Request, Setup
+from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
+
+if TYPE_CHECKING:
+    from bench.judges.alpaca import Configuration
 
 REPLY_ATTEMPTS = 3
 # So many comparisons in a row without an answer, each tried again and again, and the endpoint counts as down
@@ -36,9 +39,10 @@ _SHORTEST_KEY = 8
 _REFUSED_ALONE = ("context_length_exceeded", "content_filter", "content_policy_violation")
 
 
-class OpenaiJudge:
+class OpenaiJudge(Judge):
     """Ask an endpoint through OpenAI's SDK. The key is read from the environment and written nowhere."""
 
+    endpoint: ClassVar[str] = "api.openai.com"
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
@@ -65,6 +69,10 @@ class OpenaiJudge:
         )
         with self._connect() as client:
             self.host = str(client.base_url.host)
+
+    @staticmethod
+    def name(settings: JudgeSettings, configuration: Configuration) -> str:
+        return (settings.model or configuration.model).replace("/", "-")
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request.

@@ -10,25 +10,45 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel
 
 from bench.errors import InputError
-from bench.judges import Receive, Reply, Request, Setup
+from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.journal import rows as rows_of
 from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
+from bench.settings import Frozen
+
+if TYPE_CHECKING:
+    from bench.judges.alpaca import Configuration
 
 JOURNAL = "journal.jsonl"
 JOURNALS = f"**/{JOURNAL}"
 _ANNOTATION = ("instruction", "output_1", "output_2", "raw_completion")
 
 
-class ReplayJudge:
+class ReplayOptions(Frozen):
+    """Say where the replies are."""
+
+    journal: str
+    """A journal.jsonl, or a folder or .bench archive with some in it, such as `results/SUITE`."""
+
+    @property
+    def path(self) -> Path:
+        """Where that is."""
+        return Path(self.journal).expanduser()
+
+
+class ReplayJudge(Judge):
     """Look replies up by their prompt: the same template, instruction and answers in the same order."""
 
+    Options: ClassVar[type[BaseModel]] = ReplayOptions
+    asks: ClassVar[bool] = False
     journaled = False
 
     def __init__(self, setup: Setup) -> None:
-        path = Path(setup.settings.journal or "").expanduser()
+        path = setup.settings.options.path
         self._annotations = read_annotations(path) if is_annotations(path) else None
         self.host = "replay"
         self.parameters: dict[str, Any] = {}
@@ -37,6 +57,17 @@ class ReplayJudge:
             return
         self.model = model_of(path, setup.settings.model)
         self._replies = {row["prompt_sha256"]: row for row in journal_rows(path) if named(row) == self.model}
+
+    @staticmethod
+    def name(settings: JudgeSettings, configuration: Configuration) -> str:
+        path = settings.options.path
+        if not is_annotations(path):
+            return model_of(path, settings.model)
+        return (settings.model or configuration.model).replace("/", "-")
+
+    @staticmethod
+    def identity(options: ReplayOptions) -> dict[str, Any]:
+        return {"journal": content_hash(options.path)}
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request; one that was never judged has no reply."""

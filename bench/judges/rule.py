@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.data import world
-from bench.judges import Receive, Reply, Request, Setup, label_completion
+from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, label_completion
+
+if TYPE_CHECKING:
+    from bench.judges.alpaca import Configuration
 
 # Log-odds so large that the preference is 0 or 1 in float64
 _CERTAIN = 100.0
 
 
-class RuleJudge:
+class RuleJudge(Judge):
     """Prefer the answer of higher quality by the world's own rule; equal qualities are a draw."""
 
     model = "rule"
@@ -23,6 +26,11 @@ class RuleJudge:
     def __init__(self, setup: Setup) -> None:
         self._labels = setup.configuration.labels()
         self.parameters: dict[str, Any] = {"world": world.VERSION}
+
+    @staticmethod
+    def name(settings: JudgeSettings, configuration: Configuration) -> str:
+        configuration.labels()  # refuses a configuration that reads another kind of reply
+        return settings.kind
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request.

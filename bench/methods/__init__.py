@@ -1,21 +1,22 @@
 """The methods: which objectives does one optimizer step descend?
 
 A method is torch-free. The loop in `train/loop.py` calls `choose` before a step and `observe` after it; everything a resumed
-run needs to take the same steps is in `state`. To add one: a file beside this one and a line in `METHODS`, or an entry
-point in the group `bench.methods` of another package.
+run needs to take the same steps is in `state`. What else the program must know of a method it declares: its phases, what it
+needs, what may end it early. Nothing asks for its name. To add one: a file beside this one with a subclass of `Method` and a
+line in `METHODS`, or an entry point in the group `bench.methods` of another package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
+from bench.registry import NoOptions as NoOptions
 from bench.registry import Registry
-from bench.settings import Frozen
 
 
 class Objective(StrEnum):
@@ -33,6 +34,27 @@ class Need(StrEnum):
     CHOSEN_ANSWERS = "chosen_answers"  # f_SFT on the chosen answers of the pairs that a step descends
 
 
+class Target(StrEnum):
+    """Name what a stopping rule may compare a run with."""
+
+    OPTIMUM = "optimum"  # f* of each objective
+    FRONT = "front"  # the points of the reference front
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Describe a stretch of steps with an optimizer and a learning rate schedule of its own.
+
+    Attributes:
+        steps: how many; 0 for a phase that is left out.
+        alone: the objective that every step of the phase descends, with weight 1 and nothing else, whatever was seen before.
+            Such steps are those of the objective's optimum, whose checkpoint a run may then start from.
+    """
+
+    steps: int
+    alone: Objective | None = None
+
+
 @dataclass(frozen=True)
 class Choice:
     """Say what one step descends: a weight per objective, and the phase.
@@ -40,6 +62,7 @@ class Choice:
     An objective without a weight gets no forward pass. A change of phase means a new optimizer and schedule.
 
     Attributes:
+        phase: its place among the phases that the method declares.
         chosen_sft: weight of f_SFT on the chosen answers of the very pairs whose f_DPO is descended.
         gaps: the weighted gaps that the choice was made on, for the record.
     """
@@ -56,6 +79,9 @@ class Setup:
     """Give a method what it may know: λ, the run's length, its seed, and the optima's values on training rows.
 
     Attributes:
+        phase_steps: how the suite's `phases`, or λ, split the steps between the objectives; 0 for one that is left out.
+        order: which of them the suite trains first.
+        optimum: f* of both objectives, to a method that needs OPTIMUM; empty while phases are declared.
         batch_optimum: gives the optimum's loss on the rows that an objective's last probe or step was on, to a method that
             needs ROW_OPTIMUM; None on a toy problem, which has no rows.
     """
@@ -65,52 +91,78 @@ class Setup:
     seed: int
     phase_steps: Mapping[Objective, int]
     order: tuple[Objective, Objective]
-    optimum: Mapping[Objective, float]
+    optimum: Mapping[Objective, float] = field(default_factory=dict)
     batch_optimum: Callable[[Objective], float] | None = None
 
 
-Probe = Callable[[Objective], float]
+@dataclass(frozen=True)
+class Gradients:
+    """Hold how the gradients of both objectives lie to each other, each taken on the batch that the step then descends.
+
+    Attributes:
+        dot: their inner product.
+        norms: their Euclidean norms.
+        losses: both objectives on these batches.
+    """
+
+    dot: float
+    norms: Mapping[Objective, float]
+    losses: Mapping[Objective, float]
 
 
-class NoOptions(Frozen):
-    """Take no options."""
+class Probe(Protocol):
+    """Look before a step is chosen. What is looked at is the next batch, which the step then descends; the run is charged."""
 
+    def __call__(self, objective: Objective) -> float:
+        """Evaluate an objective, without a graph."""
 
-def needs_nothing(_: Any) -> frozenset[Need]:
-    """Need nothing before the run starts."""
-    return frozenset()
+    def gradients(self) -> Gradients:
+        """Take the gradients of both objectives; a step on a weighted sum of them goes back through no graph again."""
 
 
 class Method(Protocol):
-    """Decide which objectives one optimizer step descends.
+    """Decide which objectives one optimizer step descends. A subclass needs `choose` and `batches_per_step`.
 
     Attributes:
         Options: a pydantic model of the keys a suite may give this method; a docstring below a field describes it.
-        needs: what must be known before the run starts, given the options.
-        batches_per_step: batches of each objective per step, in expectation, for the plan's estimate.
+        stops_at: what a stopping rule may compare its runs with.
+        makes_front: whether the ends of its runs are points of the reference front; they are not compared with it then.
     """
 
-    Options: ClassVar[type[BaseModel]]
+    Options: ClassVar[type[BaseModel]] = NoOptions
+    stops_at: ClassVar[frozenset[Target]] = frozenset(Target)
+    makes_front: ClassVar[bool] = False
 
     def __init__(self, setup: Setup, options: Any) -> None: ...
 
     @staticmethod
-    def needs(options: Any) -> frozenset[Need]: ...
+    def needs(options: Any) -> frozenset[Need]:
+        """Say what must be known before the run starts."""
+        return frozenset()
 
     @staticmethod
-    def batches_per_step(lambda_dpo: float, options: Any) -> dict[Objective, float]: ...
+    def phases(setup: Setup, options: Any) -> tuple[Phase, ...]:
+        """Declare the phases in their order; their steps add up to the run's."""
+        return (Phase(setup.steps),)
+
+    @staticmethod
+    def batches_per_step(lambda_dpo: float, options: Any) -> dict[Objective, float]:
+        """Say how many batches of each objective a step descends, in expectation, for the plan's estimate of tokens."""
 
     def choose(self, step: int, probe: Probe) -> Choice:
-        """Choose what step `step` (from 1) descends; `probe` evaluates an objective on its next batch, without a graph."""
+        """Choose what step `step` (from 1) descends; `probe` looks at the objectives' next batches."""
 
     def observe(self, losses: Mapping[Objective, float]) -> None:
         """Learn the losses of the step just taken, as they were before the update."""
+        return
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON values."""
+        return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken."""
+        return
 
 
 METHODS: Registry[type[Method]] = Registry(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from bench.methods import Choice, NoOptions, Objective, Probe, Setup, needs_nothing
+from bench.methods import Choice, Method, NoOptions, Objective, Probe, Setup
 
 
-class Alright:
-    """Draw i_t ~ Bernoulli(λ) and descend DPO if it is 1 (Eq. 12), SFT otherwise (Eq. 13)."""
+class Alright(Method):
+    """Draw i_t ~ Bernoulli(λ) and descend DPO if it is 1 (Eq. 12), SFT otherwise (Eq. 13).
 
-    Options = NoOptions
-    needs = staticmethod(needs_nothing)
+    The ends of its runs are the reference front.
+    """
+
+    makes_front: ClassVar[bool] = True
 
     def __init__(self, setup: Setup, options: NoOptions) -> None:
         self._lambda_dpo = setup.lambda_dpo
@@ -27,9 +29,6 @@ class Alright:
         # random() lies in [0, 1), so λ = 0 never draws DPO and λ = 1 always does.
         drawn = self._random.random() < self._lambda_dpo
         return Choice({Objective.DPO if drawn else Objective.SFT: 1.0})
-
-    def observe(self, losses: Mapping[Objective, float]) -> None:
-        """Learn nothing: the draw does not look at the losses."""
 
     def state(self) -> dict[str, Any]:
         version, internal, gauss = self._random.getstate()

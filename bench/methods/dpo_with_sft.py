@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from bench.methods import Choice, Need, NoOptions, Objective, Probe, Setup
+from bench.methods import Choice, Method, Need, NoOptions, Objective, Probe, Setup
 
 
-class DpoWithSft:
+class DpoWithSft(Method):
     """Descend λ f_DPO + (1 − λ) f_SFT, the second on the chosen answers of the same pairs; instruction rows are not used.
 
     Both come from one forward pass (Pang et al. 2024, arXiv 2404.19733, Eq. 1, up to the weights).
     """
-
-    Options = NoOptions
 
     def __init__(self, setup: Setup, options: NoOptions) -> None:
         self._choice = Choice({Objective.DPO: setup.lambda_dpo}, chosen_sft=1 - setup.lambda_dpo)
@@ -29,12 +24,3 @@ class DpoWithSft:
 
     def choose(self, step: int, probe: Probe) -> Choice:
         return self._choice
-
-    def observe(self, losses: Mapping[Objective, float]) -> None:
-        """Learn nothing: the weights are fixed."""
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on: there is no state."""

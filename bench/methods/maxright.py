@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from bench.methods import Choice, Need, Objective, Probe, Setup
+from bench.methods import Choice, Method, Need, Objective, Probe, Setup
 from bench.settings import Frozen
 
 
@@ -38,7 +38,7 @@ class MaxrightOptions(Frozen):
         return self
 
 
-class Maxright:
+class Maxright(Method):
     """Descend the objective with the larger weighted gap, λ (f_DPO − f*_DPO) or (1 − λ) (f_SFT − f*_SFT).
 
     Both gaps are probed at step 1 and at every multiple of k (Algorithm 4, line 6); in between, the gap of the objective
@@ -47,7 +47,7 @@ class Maxright:
     descended, where the rule as written would pick the weight-0 objective on any batch below its optimum.
     """
 
-    Options = MaxrightOptions
+    Options: ClassVar[type[BaseModel]] = MaxrightOptions
 
     def __init__(self, setup: Setup, options: MaxrightOptions) -> None:
         self._weights = {Objective.DPO: setup.lambda_dpo, Objective.SFT: 1 - setup.lambda_dpo}

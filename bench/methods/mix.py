@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from bench.methods import Choice, Objective, Probe, Setup, needs_nothing
+from pydantic import BaseModel
+
+from bench.methods import Choice, Method, Objective, Probe, Setup
 from bench.settings import Frozen
 
 
@@ -16,11 +17,10 @@ class MixOptions(Frozen):
     """`joint`: both graphs in memory at once, as the paper's baseline; `accumulate`: one after the other."""
 
 
-class Mix:
+class Mix(Method):
     """Descend λ f_DPO + (1 − λ) f_SFT, one batch of each a step."""
 
-    Options = MixOptions
-    needs = staticmethod(needs_nothing)
+    Options: ClassVar[type[BaseModel]] = MixOptions
 
     def __init__(self, setup: Setup, options: MixOptions) -> None:
         weights = {Objective.DPO: setup.lambda_dpo, Objective.SFT: 1 - setup.lambda_dpo}
@@ -35,12 +35,3 @@ class Mix:
 
     def choose(self, step: int, probe: Probe) -> Choice:
         return self._choice
-
-    def observe(self, losses: Mapping[Objective, float]) -> None:
-        """Learn nothing: the weights are fixed."""
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on: there is no state."""

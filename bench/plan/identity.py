@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from bench.models.files import model_settings
-from bench.settings import Judge, Training
+from bench.registry import Origin
+from bench.settings import Training
 from bench.suite.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
@@ -19,6 +19,12 @@ def content_hash(value: Any) -> str:
     """Hash JSON values; equal content gives equal hashes whatever the order of keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def plugins(origins: Iterable[Origin | None]) -> tuple[dict[str, str], ...]:
+    """Return whose code decides a job's numbers besides ours, each package once; None is ours, which adds nothing."""
+    found = {origin.distribution: origin.as_dict() for origin in origins if origin}
+    return tuple(found[name] for name in sorted(found))
 
 
 def data_settings(suite: Suite) -> dict[str, Any]:
@@ -41,31 +47,14 @@ def training_settings(settings: Training) -> dict[str, Any]:
     return made
 
 
+def settings_of(suite: Suite, data: tuple[str, ...]) -> dict[str, Any]:
+    """Return what decides the token ids of the data sets that an evaluation reads; nothing for one that reads none."""
+    if not data:
+        return {}
+    return {"data": preference_settings(suite) if data == ("preference",) else data_settings(suite)}
+
+
 def preference_settings(suite: Suite) -> dict[str, Any]:
     """Return those of them that decide the preference pairs' token ids."""
     settings = data_settings(suite)
     return {name: settings[name] for name in ("preference", "max_prompt_tokens", "max_answer_tokens")}
-
-
-# What a judge is asked with decides its replies; how fast, how patiently and for how much money does not.
-_NO_PART_OF_A_JUDGE = {
-    *("key_variable", "concurrency", "timeout_seconds", "first_pause_seconds"),
-    *("max_unjudged_share", "max_cost_usd", "price", "local_model", "journal"),
-}
-
-
-def judge_settings(judge: Judge) -> dict[str, Any]:
-    """Return what decides a judge's replies: of a replayed judging, the content of its journal.
-
-    Raises:
-        ModelError: a local model is not there.
-        InputError: a journal is not there.
-    """
-    settings = judge.model_dump(mode="json", exclude=_NO_PART_OF_A_JUDGE)
-    if judge.local_model:
-        settings["local_model"] = model_settings(judge.local_model)
-    if judge.kind == "replay" and judge.journal:
-        from bench.judges.replay import content_hash as journal_hash
-
-        settings["journal"] = journal_hash(Path(judge.journal).expanduser())
-    return settings

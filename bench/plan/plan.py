@@ -27,7 +27,7 @@ class Plan:
 
     def with_role(self, role: str, seed: int | None = None) -> JobSpec | None:
         for job in self.jobs.values():
-            if role in job.roles and (seed is None or job.labels["seed"] == seed):
+            if role in job.roles and (seed is None or job.run_labels.seed == seed):
                 return job
         return None
 

@@ -6,28 +6,41 @@
     train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
               └── checkpoint at the phase change ──────────► Sequential runs of the same seed
     both optima of a seed, or the reference ─► recipe             an adapter not made by the shared loop
-    base, reference, optima, runs ─► lm_eval
-                                  └► generate ─► judge
+    base, reference, optima, runs ─► stages of the evaluators, such as lm_eval, or generate ─► judge
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.data import sources
-from bench.methods import METHODS, Need, Objective
+from bench.errors import InputError
+from bench.evaluators import EVALUATORS, Stage
+from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
 from bench.models.files import model_settings
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
-from bench.records.spec import WITH_ADAPTER, JobSpec, Prefix
-from bench.registry import options_of
-from bench.settings import Judge
+from bench.records.spec import (
+    KINDS,
+    WITH_ADAPTER,
+    Inputs,
+    JobSpec,
+    Labels,
+    PolicyLabels,
+    Prefix,
+    RunLabels,
+    ToyLabels,
+)
+from bench.registry import Origin, Registry, options_of
 from bench.suite.suite import Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
-from bench.train.stopping import uses_front, uses_optima
+from bench.train.setup import setup_of
+from bench.train.stopping import targets
 
 
 def make(suite: Experiment, mirror: Path | None = None) -> Plan:
@@ -46,21 +59,19 @@ def _toy(suite: ToySuite) -> Plan:
     """Plan a toy suite: a job per method, λ and horizon T holds the runs of all seeds, each a matter of milliseconds."""
     plan = Plan(suite)
     for method in suite.methods:
+        plugins = identity.plugins([METHODS.origin(method.name)])
         for lambda_dpo in method.lambdas or suite.lambdas:
             for horizon in suite.training.horizons:
                 settings = suite.job_settings(method, lambda_dpo, horizon)
-                labels = {
-                    "method": method.shown,
-                    "base_method": method.name,
-                    "lambda_dpo": lambda_dpo,
-                    "steps": horizon.steps,
-                    "seeds": settings["seeds"],
-                    "options": settings["options"],
-                }
+                own = (settings[name] for name in ("method", "lambda_dpo", "steps", "seeds", "options"))
+                labels = ToyLabels(method.shown, *own)
                 job_id = f"{_slug(method.shown)}-l{lambda_dpo:g}-t{horizon.steps}"
-                job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS])}"
+                job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS, *plugins])}"
                 steps = runs.length(settings) * settings["seeds"]
-                plan.add(JobSpec(job_id, "toy", labels, settings, {}, {}, roles=("run",), steps=steps))
+                job = JobSpec(
+                    job_id, "toy", labels, settings, Inputs(), {}, roles=("run",), steps=steps, plugins=plugins
+                )
+                plan.add(job)
     return plan
 
 
@@ -73,6 +84,8 @@ class _Planner:
             "instruction": sources.identity(suite.data.instruction, mirror),
         }
         self.model = model_settings(suite.model)
+        self.origins: dict[tuple[str, str], Origin | None] = {}
+        self.pretrained: str | None = None
         self.pretrained = self._pretrain()
         self.reference_logps = self._reference()
         for seed in suite.seeds:
@@ -85,23 +98,53 @@ class _Planner:
                     add(method, lambda_dpo, seed)
         self._evaluations()
 
-    def _job(self, kind: str, slug: str, **parts: Any) -> JobSpec:
-        inputs = {name: job for name, job in parts.pop("inputs").items() if job}
-        uses = {name: self.identities[name] for name in parts.pop("data", ())}
-        hashed = [kind, parts["settings"], inputs, uses, identity.SEMANTICS]
+    def _job(
+        self,
+        kind: str,
+        slug: str,
+        labels: Labels | None,
+        settings: dict[str, Any],
+        inputs: Inputs,
+        *,
+        data: tuple[str, ...] = (),
+        origins: Iterable[Origin | None] = (),
+        **parts: Any,
+    ) -> JobSpec:
+        """Add a job, whose id has the hash of all that decides its numbers; every one may read the pre-trained model."""
+        inputs = replace(inputs, pretrained=self.pretrained)
+        uses = {name: self.identities[name] for name in data}
+        plugins = identity.plugins(origins)
+        hashed = [kind, settings, inputs.as_dict(), uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed)}"
-        return self.plan.add(JobSpec(job_id, kind, inputs=inputs, data=uses, **parts))
+        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, plugins=plugins, **parts))
+
+    def _origin(self, table: Registry[Any], name: str) -> Origin | None:
+        """Say whose code an entry is; its package's sources are hashed once."""
+        key = table.kind, name
+        if key not in self.origins:
+            self.origins[key] = table.origin(name)
+        return self.origins[key]
 
     def _pretrain(self) -> str | None:
         if self.suite.model.source != "world":
             return None
         settings = {"model": self.model, "world": self.identities["preference"]}
         steps = self.suite.model.pretraining_steps
-        return self._job("pretrain", "pretrain", labels={}, settings=settings, inputs={}, steps=steps).id
+        return self._job("pretrain", "pretrain", None, settings, Inputs(), steps=steps).id
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
-    def _train(self, slug: str, role: str, labels: dict[str, Any], own: dict[str, Any], **parts: Any) -> JobSpec:
+    def _train(
+        self,
+        slug: str,
+        role: str,
+        labels: RunLabels,
+        own: dict[str, Any],
+        inputs: Inputs,
+        *,
+        kind: str = "train",
+        **parts: Any,
+    ) -> JobSpec:
         """Add a training job; `own` is what sets it apart from the suite's other ones."""
         suite = self.suite
         settings = {
@@ -110,19 +153,14 @@ class _Planner:
             "data": identity.data_settings(suite),
             "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
+            "options": labels.options,
+            "seed": labels.seed,
             **own,
         }
-        inputs = {"pretrained": self.pretrained, **parts.pop("inputs", {})}
-        return self._job(
-            parts.pop("kind", "train"),
-            slug,
-            roles=(role,),
-            labels=labels,
-            settings=settings,
-            inputs=inputs,
-            data=tuple(self.identities),
-            **parts,
-        )
+        if labels.lambda_dpo is not None:
+            settings["lambda_dpo"] = labels.lambda_dpo
+        uses = tuple(self.identities)
+        return self._job(kind, slug, labels, settings, inputs, roles=(role,), data=uses, **parts)
 
     def _first_phase_alone(
         self,
@@ -136,29 +174,22 @@ class _Planner:
     ) -> JobSpec:
         """Add a Sequential run whose second phase is empty: an optimum, or a reference policy."""
         uses_dpo = objective is Objective.DPO
-        inputs = {"reference_logps": self.reference_logps} if uses_dpo else {}
+        inputs = Inputs(reference_logps=self.reference_logps) if uses_dpo else Inputs()
         beta = {"beta": self.suite.objectives.beta} if uses_dpo else {}
         phases = {str(one): steps if one is objective else 0 for one in Objective}
-        labels = _labels("sequential", "sequential", None, seed, "dpo_sft" if uses_dpo else "sft_dpo", phases)
-        settings = {
-            "method": "sequential",
-            "options": {},
-            "phases": [[str(objective), steps]],
-            "seed": seed,
-            **beta,
-            **own,
-        }
-        tokens = self._tokens(labels, steps)
-        return self._train(slug, role, labels, settings, inputs=inputs, prefix=prefix, steps=steps, tokens=tokens)
+        labels = RunLabels("sequential", "sequential", None, seed, "dpo_sft" if uses_dpo else "sft_dpo", phases)
+        settings = {"method": labels.base_method, "phases": [[str(objective), steps]], **beta, **own}
+        tokens = self._tokens((Phase(steps, objective),))
+        return self._train(slug, role, labels, settings, inputs, prefix=prefix, steps=steps, tokens=tokens)
 
     def _row_optimum(self, objective: Objective, optimum: str, seed: int) -> str:
         """Add an optimum's log-probabilities of every training row, which paired gaps compare batches with."""
         return self._job(
             "row_optimum",
             f"row-optimum-{objective}-s{seed}",
-            labels={"of": optimum, "objective": str(objective), "seed": seed},
-            settings={"model": self.model, "data": identity.data_settings(self.suite), "objective": str(objective)},
-            inputs={"pretrained": self.pretrained, "policy": optimum},
+            PolicyLabels(optimum, {"objective": str(objective), "seed": seed}),
+            {"model": self.model, "data": identity.data_settings(self.suite), "objective": str(objective)},
+            Inputs(policy=optimum),
             data=tuple(self.identities),
         ).id
 
@@ -189,11 +220,8 @@ class _Planner:
             slug = f"sft-optimum-s{suite.seeds[0]}" if not own and steps == suite.steps else "reference"
             policy = self._first_phase_alone(Objective.SFT, suite.seeds[0], "reference", slug, steps, **own).id
         settings = {"model": self.model, "data": identity.preference_settings(suite)}
-        inputs = {"pretrained": self.pretrained, "policy": policy}
-        labels = {"of": policy or "base"}
-        return self._job(
-            "reference_logps", "reference-logps", labels=labels, settings=settings, inputs=inputs, data=("preference",)
-        ).id
+        labels, inputs = PolicyLabels(policy or "base"), Inputs(policy=policy)
+        return self._job("reference_logps", "reference-logps", labels, settings, inputs, data=("preference",)).id
 
     def _phase_1(self) -> JobSpec:
         """Add the end of the first seed's SFT phase; a constant schedule takes it from the SFT optimum's checkpoint."""
@@ -209,195 +237,208 @@ class _Planner:
 
     def _adopted(self, job: str) -> JobSpec:
         """Add a policy that another suite trained; its id holds the hash of all that made it."""
-        labels = _labels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
+        labels = RunLabels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
         settings = {"model": self.model, "job": job.partition("/")[2]}
-        inputs = {"pretrained": self.pretrained}
-        return self._job("adopt", "adopted", roles=("reference",), labels=labels, settings=settings, inputs=inputs)
+        return self._job("adopt", "adopted", labels, settings, Inputs(), roles=("reference",))
 
     def _front(self, seed: int) -> list[JobSpec]:
-        """Return the ALRIGHT runs of a seed, which with the optima are the reference front that joint runs may stop at."""
+        """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at."""
         suite = self.suite
-        makers = [method for method in suite.methods if method.name == "alright"]
+        makers = [one for one in suite.methods if one.name in METHODS and METHODS[one.name].makes_front]
         return [self._run(method, one, seed) for method in makers for one in method.lambdas or suite.lambdas]
 
-    def _stopping(self, method: Method, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return what the stopping rule adds to a run's settings and inputs; nothing where it does not apply."""
+    def _stopping(self, method: Method, seed: int) -> tuple[dict[str, Any], tuple[str, ...], bool]:
+        """Return what the stopping rule adds to a run's settings, the runs of its front, and whether it asks for the optima.
+
+        Nothing where it does not apply.
+        """
         stopping = self.suite.training.stopping
-        with_front = uses_front(stopping.rule, method.name)
-        if not with_front and not uses_optima(stopping.rule, method.name):
-            return {}, {}
-        front = stopping.front if with_front else None
+        held_against = targets(stopping.rule, METHODS[method.name])
+        if not held_against:
+            return {}, (), False
+        front = stopping.front if Target.FRONT in held_against else None
         settings = {
             "rule": stopping.rule,
             "threshold": stopping.threshold,
             "front": front and [list(one) for one in front],
         }
-        from_runs = with_front and front is None
-        inputs = {f"front_{place}": job.id for place, job in enumerate(self._front(seed), 1)} if from_runs else {}
-        if from_runs or uses_optima(stopping.rule, method.name):
-            inputs |= {f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective}
-        return {"stopping": settings}, inputs
+        from_runs = Target.FRONT in held_against and front is None
+        runs_of_front = tuple(job.id for job in self._front(seed)) if from_runs else ()
+        return {"stopping": settings}, runs_of_front, from_runs or Target.OPTIMUM in held_against
 
     def _run(self, method: Method, lambda_dpo: float, seed: int) -> JobSpec:
-        suite = self.suite
-        kind = METHODS[method.name]
-        options = options_of(kind, method.options)
-        order = [Objective(name) for name in suite.order.split("_")]
-        phase_steps = suite.phase_steps(lambda_dpo)
-        optima = {objective: self._optimum(objective, seed) for objective in Objective}
-        inputs: dict[str, Any] = {"reference_logps": self.reference_logps}
-        needs = kind.needs(kind.Options.model_validate(method.options))
-        if Need.OPTIMUM in needs:
-            inputs |= {f"optimum_{objective}": job.id for objective, job in optima.items()}
-        if Need.ROW_OPTIMUM in needs:
-            inputs |= {f"row_optimum_{one}": self._row_optimum(one, optima[one].id, seed) for one in Objective}
-        stopping, compared_with = self._stopping(method, seed)
-        inputs |= compared_with
-        own: dict[str, Any] = {
-            "method": method.name,
-            "options": options,
-            "seed": seed,
-            "beta": suite.objectives.beta,
-            "lambda_dpo": lambda_dpo,
-            **stopping,
-        }
+        suite, kind = self.suite, METHODS[method.name]
+        options, labels = kind.Options.model_validate(method.options), self._labels(method, lambda_dpo, seed)
+        optima: dict[str, str] = {objective: self._optimum(objective, seed).id for objective in Objective}
+        needs = kind.needs(options)
+        stopping, front, asks_for_optima = self._stopping(method, seed)
+        inputs = Inputs(
+            reference_logps=self.reference_logps,
+            optimum=optima if Need.OPTIMUM in needs or asks_for_optima else {},
+            row_optimum={one: self._row_optimum(one, optima[one], seed) for one in Objective}
+            if Need.ROW_OPTIMUM in needs
+            else {},
+            front=front,
+        )
+        setup = setup_of(labels, suite.steps)
+        phases = kind.phases(setup, options)
+        own: dict[str, Any] = {"method": labels.base_method, "beta": suite.objectives.beta, **stopping}
+        own |= self._length(method.name, phases, setup)
+        origin = self._origin(METHODS, method.name)
+        if origin:  # of ours it is known that only Sequential looks at these, whose phases they are
+            own |= {"order": labels.order, "phase_steps": labels.phase_steps}
         prefix = None
-        if method.name == "sequential":
-            own["phases"] = [[str(objective), phase_steps[objective]] for objective in order]
-            first = optima[order[0]]
-            # A schedule that looks at the run's length makes the optimum's first steps differ from this run's.
-            if suite.training.schedule == "constant" and 0 < phase_steps[order[0]] < suite.steps:
-                prefix = Prefix(first.id, phase_steps[order[0]])
-                self.plan.keep(prefix.job, prefix.step)
-        elif suite.training.budget == "tokens":
-            own["budget"] = {"tokens_of_phases": [[str(objective), phase_steps[objective]] for objective in order]}
-        else:
-            own["steps"] = suite.steps
-        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phase_steps, options)
-        slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
-        tokens = self._tokens(labels, suite.steps)
-        return self._train(slug, "run", labels, own, inputs=inputs, prefix=prefix, steps=suite.steps, tokens=tokens)
+        # A schedule that looks at the run's length makes the optimum's first steps differ from this run's.
+        first = phases[0]
+        if first.alone and suite.training.schedule == "constant" and 0 < first.steps < suite.steps:
+            prefix = Prefix(optima[first.alone], first.steps)
+            self.plan.keep(prefix.job, prefix.step)
+        tokens = self._tokens(phases, kind.batches_per_step(lambda_dpo, options))
+        return self._train(
+            _run_slug(labels),
+            "run",
+            labels,
+            own,
+            inputs,
+            prefix=prefix,
+            steps=suite.steps,
+            tokens=tokens,
+            origins=[origin],
+        )
+
+    def _labels(self, method: Method, lambda_dpo: float, seed: int) -> RunLabels:
+        """Say who a run of a method or a recipe is."""
+        recipe = RECIPES.get(method.name)
+        options = options_of(recipe or METHODS[method.name], method.options)
+        phases = self.suite.phase_steps(lambda_dpo) if recipe is None or recipe.untrained is None else None
+        return RunLabels(method.shown, method.name, lambda_dpo, seed, self.suite.order, phases, options)
+
+    def _length(self, name: str, phases: tuple[Phase, ...], setup: Setup) -> dict[str, Any]:
+        """Return the settings that say how long a run is: its phases, and its steps or its tokens.
+
+        A run of the very phases that a budget of tokens is counted from has these tokens by itself.
+
+        Raises:
+            InputError: the phases do not add up to the run.
+        """
+        if sum(phase.steps for phase in phases) != setup.steps or any(phase.steps < 0 for phase in phases):
+            lengths = " + ".join(str(phase.steps) for phase in phases)
+            raise InputError(
+                f"methods: {name} declares phases of {lengths} steps, but a run has {setup.steps}; they must add up to it"
+            )
+        split = tuple(Phase(setup.phase_steps[objective], objective) for objective in setup.order)
+        made: dict[str, Any] = {}
+        if phases != (Phase(setup.steps),):
+            made["phases"] = [[phase.alone and str(phase.alone), phase.steps] for phase in phases]
+        if phases == split:
+            return made
+        if self.suite.training.budget == "tokens":
+            return made | {"budget": {"tokens_of_phases": [[str(phase.alone), phase.steps] for phase in split]}}
+        return made | {"steps": setup.steps}
 
     def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
         """Add a run that is not made by the shared loop."""
-        suite, kind = self.suite, RECIPES[method.name]
-        options = options_of(kind, method.options)
-        needs: dict[str, str | None] = {
-            **{f"optimum_{objective}": self._optimum(objective, seed).id for objective in Objective},
-            "reference": self.plan.jobs[self.reference_logps].inputs.get("policy"),
-        }
-        inputs = {"reference_logps": self.reference_logps, **{name: needs[name] for name in kind.needs}}
-        slug = f"{_slug(method.shown)}-l{lambda_dpo:g}-s{seed}"
-        phases = suite.phase_steps(lambda_dpo) if kind.untrained is None else None
-        labels = _labels(method.shown, method.name, lambda_dpo, seed, suite.order, phases, options)
-        own: dict[str, Any] = {
-            "recipe": method.name,
-            "options": options,
-            "lambda_dpo": lambda_dpo,
-            "seed": seed,
-            "beta": suite.objectives.beta,
-        }
-        if phases:
-            own["phases"] = [[name, phases[name]] for name in suite.order.split("_")]
-            tokens = self._tokens_of_plain_rows(phases)
-            self._train(slug, "run", labels, own, kind="recipe", inputs=inputs, steps=suite.steps, tokens=tokens)
+        suite, kind, labels = self.suite, RECIPES[method.name], self._labels(method, lambda_dpo, seed)
+        optima = {objective: self._optimum(objective, seed).id for objective in Objective}
+        inputs = Inputs(
+            reference=self.plan.jobs[self.reference_logps].inputs.policy if "reference" in kind.needs else None,
+            reference_logps=self.reference_logps,
+            optimum={one: job for one, job in optima.items() if f"optimum_{one}" in kind.needs},
+        )
+        own: dict[str, Any] = {"recipe": labels.base_method, "beta": suite.objectives.beta}
+        slug, origins = _run_slug(labels), [self._origin(RECIPES, method.name)]
+        if labels.phase_steps:
+            own["phases"] = [[name, labels.phase_steps[name]] for name in labels.order.split("_")]
+            tokens = self._tokens_of_plain_rows(labels.phase_steps)
+            parts: dict[str, Any] = {"steps": suite.steps, "tokens": tokens, "origins": origins}
+            self._train(slug, "run", labels, own, inputs, kind="recipe", **parts)
             return
-        settings = {"model": self.model, "data": identity.data_settings(suite), **own}
-        settings["reduction"] = suite.objectives.reduction
-        inputs["pretrained"] = self.pretrained
+        settings = {
+            "model": self.model,
+            "data": identity.data_settings(suite),
+            "reduction": suite.objectives.reduction,
+            "options": labels.options,
+            "lambda_dpo": labels.lambda_dpo,
+            "seed": labels.seed,
+            **own,
+        }
         uses = tuple(self.identities)
-        self._job("recipe", slug, roles=("run",), labels=labels, settings=settings, inputs=inputs, data=uses)
+        self._job("recipe", slug, labels, settings, inputs, roles=("run",), data=uses, origins=origins)
 
-    def _tokens_of_plain_rows(self, phase_steps: dict[str, int]) -> int:
+    def _tokens_of_plain_rows(self, phase_steps: Mapping[str, int]) -> int:
         """Bound the tokens of a run in which a pair is two rows: another library's loop repeats the prompt."""
         limits, batch = self.suite.data, self.suite.training.batch_size
         rows = 2 * batch.dpo * phase_steps["dpo"] + batch.sft * phase_steps["sft"]
         return rows * (limits.max_prompt_tokens + limits.max_answer_tokens)
 
-    def _tokens(self, labels: dict[str, Any], steps: int) -> int:
-        """Bound the tokens of a run: every row at its full length."""
+    def _tokens(self, phases: tuple[Phase, ...], per_step: Mapping[Objective, float] | None = None) -> int:
+        """Bound the tokens of a run: every row at its full length.
+
+        Args:
+            phases: the run's.
+            per_step: batches of each objective in a step of a phase that descends more than one.
+        """
         limits, batch = self.suite.data, self.suite.training.batch_size
         row = {
             Objective.DPO: batch.dpo * (limits.max_prompt_tokens + 2 * limits.max_answer_tokens),
             Objective.SFT: batch.sft * (limits.max_prompt_tokens + limits.max_answer_tokens),
         }
-        if labels["base_method"] == "sequential":
-            return sum(row[Objective(name)] * count for name, count in labels["phase_steps"].items())
-        kind = METHODS[labels["base_method"]]
-        per_step = kind.batches_per_step(labels["lambda_dpo"], kind.Options.model_validate(labels["options"]))
-        return round(steps * sum(row[objective] * share for objective, share in per_step.items()))
+        mixed = sum(row[objective] * share for objective, share in (per_step or {}).items())
+        return round(sum(phase.steps * (row[phase.alone] if phase.alone else mixed) for phase in phases))
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def _evaluations(self) -> None:
+        evaluators = {name: one.stages() for name, one in self.suite.evaluation.chosen.items()}
+        _refuse_equal_kinds(evaluators)
         policies: list[JobSpec | None] = [
             None,
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
         ]
         for policy in policies:
-            self._evaluate(policy)
+            for name, stages in evaluators.items():
+                self._evaluate(policy, stages, self._origin(EVALUATORS, name))
 
-    def _evaluate(self, policy: JobSpec | None) -> None:
-        """Add the evaluations of one policy; None is the base model."""
-        suite, of = self.suite, policy.id if policy else "base"
+    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None) -> None:
+        """Add an evaluator's jobs for one policy; None is the base model."""
+        of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
-        inputs = {"pretrained": self.pretrained, "policy": policy.id if policy else None}
-        if suite.evaluation.lm_eval:
-            settings: dict[str, Any] = {
-                "model": self.model,
-                "lm_eval": suite.evaluation.lm_eval.model_dump(mode="json", exclude={"batch_size"}),
-            }
-            self._job("lm_eval", f"questions-{name}", labels={"of": of}, settings=settings, inputs=inputs)
-        win_rate = suite.evaluation.win_rate
-        if win_rate:
-            settings = {
-                "model": self.model,
-                "prompts": win_rate.prompts,
-                "generation": win_rate.generation.model_dump(mode="json"),
-                "data": identity.preference_settings(suite),
-            }
-            answers = self._job(
-                "generate", f"answers-{name}", labels={"of": of}, settings=settings, inputs=inputs, data=("preference",)
+        earlier: dict[str, str] = {}
+        for stage in stages:
+            settings = dict(stage.settings)
+            inputs = Inputs(stages=dict(earlier))
+            if stage.policy:
+                settings |= {"model": self.model} | identity.settings_of(self.suite, stage.data)
+                inputs = replace(inputs, policy=policy.id if policy else None)
+            job = self._job(
+                stage.kind,
+                f"{stage.slug or stage.kind}-{name}",
+                PolicyLabels(of, stage.labels),
+                settings,
+                inputs,
+                data=stage.data,
+                origins=[origin, *stage.origins],
             )
-            judge = win_rate.judge
-            labels = {"of": of, "judge": _judge_name(judge)}
-            uses = {"pretrained": self.pretrained, "answers": answers.id}
-            self._job(
-                "judge",
-                f"judged-{name}",
-                labels=labels,
-                settings=identity.judge_settings(judge),
-                inputs=uses,
-                data=("preference",),
-            )
+            earlier[stage.name or stage.kind] = job.id
 
 
-def _labels(
-    method: str,
-    base_method: str,
-    lambda_dpo: float | None,
-    seed: int,
-    order: str,
-    phase_steps: dict[str, int] | None,
-    options: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return the labels of a run for its record."""
-    return {
-        "method": method,
-        "base_method": base_method,
-        "lambda_dpo": lambda_dpo,
-        "seed": seed,
-        "order": order,
-        "phase_steps": phase_steps,
-        "options": options or {},
-    }
+def _refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
+    """Refuse two stages whose jobs could not be told apart by their kind."""
+    taken = dict.fromkeys(KINDS, "training")
+    for name, stages in evaluators.items():
+        for stage in stages:
+            if stage.kind in taken:
+                raise InputError(
+                    f"evaluation.{name}: its jobs are of the kind {stage.kind!r}, which those of {taken[stage.kind]} "
+                    "have already; its package must call them otherwise"
+                )
+            taken[stage.kind] = f"evaluation.{name}"
+
+
+def _run_slug(labels: RunLabels) -> str:
+    """Return the beginning of a run's id."""
+    return f"{_slug(labels.method)}-l{labels.lambda_dpo:g}-s{labels.seed}"
 
 
 def _slug(text: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
-
-
-def _judge_name(judge: Judge) -> str:
-    from bench.evaluators.win_rate import judge_name
-
-    return judge_name(judge)

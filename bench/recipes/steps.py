@@ -34,8 +34,8 @@ class Steps:
         self._collecting: Any = None
         self._rows = dict.fromkeys(Objective, 0)
         self._started, self._seconds = 0.0, 0.0
-        phase_steps, order = run.job.labels["phase_steps"] or {}, run.job.labels["order"].split("_")
-        self._phase_end = phase_steps.get(order[0])
+        labels = run.job.run_labels
+        self._phase_end = (labels.phase_steps or {}).get(labels.order.split("_")[0])
 
     def __enter__(self) -> Self:
         self._collecting = collect(str(self.run.policy.device)).__enter__()

@@ -41,12 +41,13 @@ class TrlSequential:
         from bench.quiet import quiet
         from bench.recipes import trl_trainers
 
-        labels = making.steps.run.job.labels
+        labels = making.steps.run.job.run_labels
+        phase_steps = labels.phase_steps or {}
         making.policy.attach(making.steps.run.suite.lora, making.seed)
         with quiet("trl", "transformers", "accelerate", "datasets", "peft"), making.steps as steps:
             steps.evaluate(both_splits=True)
-            for phase, name in enumerate(labels["order"].split("_")):
-                count = labels["phase_steps"][name]
+            for phase, name in enumerate(labels.order.split("_")):
+                count = phase_steps[name]
                 if not count:
                     continue
                 part = trl_trainers.Phase(steps, phase, count)

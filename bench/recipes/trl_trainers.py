@@ -80,7 +80,7 @@ def dpo(phase: Phase, reference: Path | None, precomputed: bool) -> None:
 def batches(run: Run, objective: Objective, count: int) -> list[list[int]]:
     """Return the row numbers of a phase's batches, as they are dealt to the shared loop."""
     by_length = run.suite.training.group_by_length
-    dealt = Batches(run.datasets, run.batch_size, run.job.labels["seed"], group_by_length=by_length)
+    dealt = Batches(run.datasets, run.batch_size, run.job.run_labels.seed, group_by_length=by_length)
     return [dealt.to_descend(objective) for _ in range(count)]
 
 
@@ -191,7 +191,7 @@ def _arguments(run: Run, objective: Objective, count: int) -> dict[str, Any]:
         "bf16": False,  # no mixed precision: the model is in the suite's dtype already
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,
-        "seed": run.job.labels["seed"],
+        "seed": run.job.run_labels.seed,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # a loss that is not finite must be seen
         "report_to": "none",

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WITH_ADAPTER = ("train", "recipe", "adopt")
+# Kinds of jobs and what they are called; beside them stand those of the evaluators' stages.
+KINDS = {
+    "pretrain": "pre-training",
+    "train": "training",
+    "recipe": "made by recipes",
+    "adopt": "taken over from another suite",
+    "reference_logps": "reference log-probabilities",
+    "row_optimum": "the optima's losses row by row",
+    "toy": "toy runs",
+}
 
 
 @dataclass(frozen=True)
@@ -17,32 +28,141 @@ class Prefix:
 
 
 @dataclass(frozen=True)
+class RunLabels:
+    """Say who a run is: what trains or makes its policy, at which λ and seed.
+
+    Attributes:
+        method: as it is shown.
+        base_method: its name in the table of methods or recipes.
+        lambda_dpo: λ; None where it plays no part.
+        order: of Sequential's two phases, sft_dpo or dpo_sft.
+        phase_steps: how the steps are split between the objectives; None for a policy that takes none.
+        options: the method's own.
+    """
+
+    method: str
+    base_method: str
+    lambda_dpo: float | None
+    seed: int
+    order: str
+    phase_steps: Mapping[str, int] | None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ToyLabels:
+    """Say who the runs of a toy job are: a method at one λ and length, over so many seeds."""
+
+    method: str
+    base_method: str
+    lambda_dpo: float
+    steps: int
+    seeds: int
+    options: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PolicyLabels:
+    """Say whose policy a job looks at.
+
+    Attributes:
+        of: the job that made it, or base.
+        more: what else sets the job apart, such as its judge.
+    """
+
+    of: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as JSON values."""
+        return {"of": self.of, **self.more}
+
+
+Labels = RunLabels | ToyLabels | PolicyLabels
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Name the jobs that a job reads from.
+
+    Attributes:
+        pretrained: made the base model.
+        policy: made the policy that is looked at; None is the base model.
+        reference: made π_ref.
+        reference_logps: holds π_ref's log-probabilities.
+        optimum: the run of each objective alone, by objective.
+        row_optimum: the optima's log-probabilities of every training row, by objective.
+        front: runs whose ends are points of the reference front.
+        stages: earlier stages of the same evaluator, by name.
+    """
+
+    pretrained: str | None = None
+    policy: str | None = None
+    reference: str | None = None
+    reference_logps: str | None = None
+    optimum: Mapping[str, str] = field(default_factory=dict)
+    row_optimum: Mapping[str, str] = field(default_factory=dict)
+    front: tuple[str, ...] = ()
+    stages: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return name -> job as in spec.json; what is not read is left out."""
+        single = {name: getattr(self, name) for name in ("pretrained", "policy", "reference", "reference_logps")}
+        return {
+            **{name: job for name, job in single.items() if job},
+            **{f"optimum_{objective}": job for objective, job in self.optimum.items()},
+            **{f"row_optimum_{objective}": job for objective, job in self.row_optimum.items()},
+            **{f"front_{place}": job for place, job in enumerate(self.front, 1)},
+            **self.stages,
+        }
+
+
+@dataclass(frozen=True)
 class JobSpec:
-    """Describe one job: everything a worker needs to run it."""
+    """Describe one job: everything a worker needs to run it.
+
+    Attributes:
+        plugins: whose code decides its numbers besides ours: distribution, version and source hash of each.
+    """
 
     id: str
     kind: str
-    labels: dict[str, Any]
+    labels: Labels | None
     settings: dict[str, Any]
-    inputs: dict[str, str]
+    inputs: Inputs
     data: dict[str, str]
     roles: tuple[str, ...] = ()
     prefix: Prefix | None = None
     keep_steps: tuple[int, ...] = ()
     steps: int = 0
     tokens: int = 0
+    plugins: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def run_labels(self) -> RunLabels:
+        """Who it is, of a job that trains or makes a policy."""
+        assert isinstance(self.labels, RunLabels), self.kind
+        return self.labels
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The jobs that must be complete before this one starts."""
-        return (*self.inputs.values(), *((self.prefix.job,) if self.prefix else ()))
+        return (*self.inputs.as_dict().values(), *((self.prefix.job,) if self.prefix else ()))
 
     @property
     def needs_weights_of(self) -> tuple[str, ...]:
         """The jobs whose weights this one loads."""
-        of_recipe = ("optimum_dpo", "optimum_sft", "reference") if self.kind == "recipe" else ()
-        names = ("policy", "pretrained", *of_recipe)
-        return tuple(job for name, job in self.inputs.items() if name in names)
+        inputs = self.inputs
+        of_recipe = (*inputs.optimum.values(), inputs.reference) if self.kind == "recipe" else ()
+        return tuple(job for job in (inputs.policy, inputs.pretrained, *of_recipe) if job)
 
     @property
     def steps_to_run(self) -> int:

@@ -6,9 +6,11 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.evaluators import Evaluator, Stage
 from bench.records.spec import JobSpec
 from bench.settings import Model
 from bench.suite.suite import Experiment, Suite
@@ -40,6 +42,11 @@ class WorkerContext:
         assert isinstance(self.experiment, Suite)
         return self.experiment
 
+    @cached_property
+    def evaluators(self) -> list[tuple[Evaluator, tuple[Stage, ...]]]:
+        """The suite's evaluators, each with its stages."""
+        return [(one, one.stages()) for one in self.suite.evaluation.chosen.values()]
+
     def job_folder(self, job_id: str) -> Path:
         return self.folder / "jobs" / job_id
 
@@ -64,9 +71,9 @@ class WorkerContext:
 
     def policy_of(self, job: JobSpec) -> Policy:
         """Return the policy a job evaluates: the base, or the base with the input's adapter."""
-        base = self.base(self.suite.model, job.inputs.get("pretrained"))
-        if "policy" in job.inputs:
-            base.attach_saved(self.job_folder(job.inputs["policy"]))
+        base = self.base(self.suite.model, job.inputs.pretrained)
+        if job.inputs.policy:
+            base.attach_saved(self.job_folder(job.inputs.policy))
         return base
 
     def datasets(self, tokenizer: Any, own: dict[str, Any], judged: int = 0) -> Datasets:

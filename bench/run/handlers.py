@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import BenchError, Interrupted, JudgeError
+from bench.collectors import COLLECTORS
+from bench.errors import BenchError, Interrupted
+from bench.evaluators import StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
 from bench.records import record
@@ -23,6 +25,8 @@ from bench.settings import PerObjective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from bench.data.tokens import Datasets
 
 
 def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
     status: dict[str, Any] = {"schema": record.SCHEMA, "outcome": record.COMPLETE}
     with _log_to(folder / "log.txt") as log:
         try:
-            KINDS[job.kind](job, context, folder)
+            KINDS.get(job.kind, _evaluate)(job, context, folder)
         except Interrupted as stop:
             status |= {"outcome": record.STOPPED, "error": "Interrupted", "message": str(stop)}
         except BenchError as error:
@@ -67,14 +71,23 @@ def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
         "suite": context.experiment.name,
         "smoke": context.experiment.smoke,
         "roles": list(job.roles),
-        "labels": job.labels,
+        "labels": job.labels.as_dict() if job.labels else {},
         "settings": job.settings,
-        "inputs": job.inputs,
+        "inputs": job.inputs.as_dict(),
         "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
         "data": job.data,
         "semantics": SEMANTICS,
+        **_code(job),
         "environment": context.environment | {"started": datetime.now(UTC).isoformat(timespec="seconds")},
     }
+
+
+def _code(job: JobSpec) -> dict[str, Any]:
+    """Say whose code besides ours made the job's numbers, and whose measured what a training cost; nothing: all is ours."""
+    found = {name: COLLECTORS.origin(name) for name in COLLECTORS} if job.kind in ("train", "recipe") else {}
+    collectors = {name: origin.as_dict() for name, origin in found.items() if origin}
+    made: dict[str, Any] = {"plugins": [dict(one) for one in job.plugins]} if job.plugins else {}
+    return made | ({"collectors": collectors} if collectors else {})
 
 
 @contextmanager
@@ -105,7 +118,7 @@ def _pretrain(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train.loop import Run, train
 
-    policy = context.base(context.suite.model, job.inputs.get("pretrained"))
+    policy = context.base(context.suite.model, job.inputs.pretrained)
     own: dict[str, Any] = {name: job.settings[name] for name in ("sft_on_chosen", "sft_rows") if name in job.settings}
     datasets = context.datasets(policy.tokenizer, own)
     batch_size = context.suite.training.batch_size
@@ -154,7 +167,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train.loop import Run
 
     kind = RECIPES[job.settings["recipe"]]
-    policy = context.base(context.suite.model, job.inputs.get("pretrained"))
+    policy = context.base(context.suite.model, job.inputs.pretrained)
     run = Run(
         job=job,
         suite=context.suite,
@@ -166,7 +179,8 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         tell=context.tell,
     )
     steps = Steps(run)
-    adapters = {name: context.job_folder(job.inputs[name]) for name in kind.needs if name in job.inputs}
+    made_by = job.inputs.as_dict()
+    adapters = {name: context.job_folder(made_by[name]) for name in kind.needs if name in made_by}
     recipe = kind(kind.Options.model_validate(job.settings["options"]))
     try:
         started = time.perf_counter()
@@ -225,66 +239,47 @@ def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train import run_log
 
     shutil.copytree(inputs.adopted(job, context.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
-    reason = f"trained by another suite: {job.labels['method']}"
+    reason = f"trained by another suite: {job.run_labels.method}"
     record.write_json(folder / "measurements.json", run_log.not_measured(reason))
     record.write_metrics(folder, run_log.metrics())
 
 
-def _lm_eval(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.evaluators import lm_eval
+def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
+    """Run a stage of an evaluator for one policy, and write down what came of it."""
+    evaluator = next(one for one, stages in context.evaluators if job.kind in {stage.kind for stage in stages})
+    pretrained = job.inputs.pretrained
+    earlier = {name: _samples(context.job_folder(one)) for name, one in job.inputs.stages.items()}
 
-    settings = context.suite.evaluation.lm_eval
-    assert settings is not None
-    policy = context.policy_of(job)
-    scores, rows, metrics = lm_eval.ask(policy, settings, context.mirror, context.say)
-    _write_rows(folder, rows)
-    record.write_json(folder / "data.json", lm_eval.facts(policy, settings, context.mirror, rows))
-    record.write_json(folder / "scores.json", scores)
-    record.write_metrics(folder, metrics)
+    def datasets(prompts: int) -> Datasets:
+        return context.datasets(context.base(context.suite.model, pretrained).tokenizer, {}, prompts)
 
-
-def _generate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.evaluators import generation
-
-    settings = context.suite.evaluation.win_rate
-    assert settings is not None
-    policy = context.policy_of(job)
-    datasets = context.datasets(policy.tokenizer, {}, settings.prompts)
-    prompts = [row.prompt for row in datasets.judged]
-    limit = context.suite.data.max_prompt_tokens
-    rows = generation.answer(policy, prompts, settings.generation, datasets.stop, limit, context.say)
-    _write_rows(folder, rows)
-
-
-def _judge(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.evaluators import win_rate
-    from bench.judges.requests import Pair
-
-    settings = context.suite.evaluation.win_rate
-    assert settings is not None
-    pretrained = job.inputs.get("pretrained")
-    tokenizer = context.base(context.suite.model, pretrained).tokenizer
-    datasets = context.datasets(tokenizer, {}, settings.prompts)
-    answers = record.read_jsonl(context.job_folder(job.inputs["answers"]) / "samples.jsonl")
-    pairs = [
-        Pair(id=row["id"], instruction=pair.prompt, ours=row["answer"], theirs=pair.chosen)
-        for row, pair in zip(answers, datasets.judged, strict=True)
-    ]
-    scores, rows = win_rate.judge(
-        pairs,
-        settings.judge,
-        folder,
-        lambda model: context.base(model, pretrained),
-        context.say,
-        others=lambda: context.folder.glob(win_rate.JOURNALS),
+    outcome = evaluator.run(
+        job.kind,
+        StageContext(
+            folder=folder,
+            results=context.folder,
+            mirror=context.mirror,
+            max_prompt_tokens=context.suite.data.max_prompt_tokens,
+            policy=lambda: context.policy_of(job),
+            load=lambda model: context.base(model, pretrained),
+            datasets=datasets,
+            earlier={name: list(record.read_jsonl(rows)) for name, rows in earlier.items()},
+            tell=context.say,
+        ),
     )
-    _write_rows(folder, rows)
-    record.write_json(folder / "scores.json", scores)
-    record.write_metrics(folder, [win_rate.metric(settings.judge)])
-    for name, score in scores.items():
-        if score["value"] is None:
-            # Failed, not complete: the next run asks only for the pairs that are missing.
-            raise JudgeError(f"{name}: {score['reason']}; the same command asks again, only for the missing ones")
+    _samples(folder).unlink(missing_ok=True)
+    record.append_jsonl(_samples(folder), outcome.rows)
+    if outcome.facts is not None:
+        record.write_json(folder / "data.json", outcome.facts)
+    if outcome.scores:
+        record.write_json(folder / "scores.json", outcome.scores)
+        record.write_metrics(folder, outcome.metrics)
+    if outcome.error is not None:
+        raise outcome.error
+
+
+def _samples(folder: Path) -> Path:
+    return folder / "samples.jsonl"
 
 
 def _toy(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -294,11 +289,6 @@ def _toy(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     runs.work(job.settings, folder)
 
 
-def _write_rows(folder: Path, rows: list[dict[str, Any]]) -> None:
-    (folder / "samples.jsonl").unlink(missing_ok=True)
-    record.append_jsonl(folder / "samples.jsonl", rows)
-
-
 KINDS: dict[str, Callable[[JobSpec, WorkerContext, Path], None]] = {
     "pretrain": _pretrain,
     "train": _train,
@@ -306,8 +296,5 @@ KINDS: dict[str, Callable[[JobSpec, WorkerContext, Path], None]] = {
     "adopt": _adopt,
     "reference_logps": _compute_reference_logps,
     "row_optimum": _compute_row_optimum,
-    "lm_eval": _lm_eval,
-    "generate": _generate,
-    "judge": _judge,
     "toy": _toy,
 }

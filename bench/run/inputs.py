@@ -6,39 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
-from bench.methods import Objective
+from bench.methods import METHODS, Objective, Target
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
-from bench.train.stopping import Rule, uses_front, uses_optima
+from bench.train.stopping import Rule, targets
 
 
 def reference_logps(job: JobSpec, context: WorkerContext) -> Any:
     """Read π_ref's log-probabilities by split; None where the job was planned without."""
-    source = job.inputs.get("reference_logps")
+    source = job.inputs.reference_logps
     return record.read_json(context.job_folder(source) / "reference_logps.json") if source else None
 
 
 def optimum(job: JobSpec, context: WorkerContext) -> dict[Objective, float]:
     """Read f* on training rows, where MAXRIGHT's rule compares it with training batches."""
     found = {}
-    for objective in Objective:
-        source = job.inputs.get(f"optimum_{objective}")
-        if source:
-            scores = record.read_json(context.job_folder(source) / "scores.json")
-            found[objective] = float(scores[f"f_{objective}/train"]["value"])
+    for objective, source in job.inputs.optimum.items():
+        scores = record.read_json(context.job_folder(source) / "scores.json")
+        found[Objective(objective)] = float(scores[f"f_{objective}/train"]["value"])
     return found
 
 
 def row_optimum(job: JobSpec, context: WorkerContext) -> dict[Objective, Any]:
     """Read the optima's log-probabilities of every training row, for paired gaps."""
-    found = {}
-    for objective in Objective:
-        source = job.inputs.get(f"row_optimum_{objective}")
-        if source:
-            found[objective] = record.read_json(context.job_folder(source) / "row_logps.json")["logps"]
-    return found
+    return {
+        Objective(objective): record.read_json(context.job_folder(source) / "row_logps.json")["logps"]
+        for objective, source in job.inputs.row_optimum.items()
+    }
 
 
 def rule(job: JobSpec, context: WorkerContext) -> Rule | None:
@@ -46,17 +42,18 @@ def rule(job: JobSpec, context: WorkerContext) -> Rule | None:
     settings = job.settings.get("stopping")
     if settings is None:
         return None
-    compared = {name: one for name, one in job.inputs.items() if name.startswith(("optimum_", "front_"))}
-    logps = reference_logps(job, context)
-    ends = {name: _end(context.job_folder(one), context.suite, logps) for name, one in compared.items()}
+    logps, inputs = reference_logps(job, context), job.inputs
+    compared = (*inputs.front, *inputs.optimum.values())
+    ends = {one: _end(context.job_folder(one), context.suite, logps) for one in compared}
     optimum, front = {}, {}
-    if uses_optima(settings["rule"], job.labels["base_method"]):
-        optimum = {objective: ends[f"optimum_{objective}"][objective] for objective in Objective}
+    held_against = targets(settings["rule"], METHODS[job.run_labels.base_method])
+    if Target.OPTIMUM in held_against:
+        optimum = {objective: ends[inputs.optimum[objective]][objective] for objective in Objective}
     if settings["front"]:
         points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
         front = {f"point {place}": point for place, point in enumerate(points, 1)}
-    elif uses_front(settings["rule"], job.labels["base_method"]):
-        front = {job.inputs[name]: ends[name] for name in sorted(ends)}
+    elif Target.FRONT in held_against:
+        front = ends
     return Rule(settings["threshold"], optimum, front)
 
 
@@ -74,7 +71,7 @@ def adopted(job: JobSpec, folder: Path) -> Path:
     Raises:
         ModelError: it is not there, not complete, without weights, or made of another base model.
     """
-    suite, _, job_id = str(job.labels["method"]).partition("/")
+    suite, _, job_id = job.run_labels.method.partition("/")
     key, source = f"reference.policy = {suite}/{job_id}", folder.parent / suite / "jobs" / job_id
     found = record.read_job(source) if (source / "spec.json").exists() else None
     if found is None or not found.complete:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.settings import Data, Evaluation, Judge, LmEval, PerObjective, Reference, Training, WinRate
-from bench.suite.suite import Experiment, Suite
+from bench.settings import Data, PerObjective, Reference, Training
+from bench.suite.suite import Evaluation, Experiment, Suite
 from bench.suite.toy import Horizon, ToySuite
 
 SUFFIX = "--smoke"
@@ -113,11 +113,5 @@ def _reference(reference: Reference) -> Reference:
 
 
 def _evaluation(evaluation: Evaluation) -> Evaluation:
-    """Keep which evaluations there are, over the built-in questions and the rule judge."""
-    questions, win_rate = evaluation.lm_eval, evaluation.win_rate
-    if questions:
-        questions = LmEval(tasks=("world_questions",), shots=0, limit=4, batch_size=questions.batch_size)
-    if win_rate:
-        generation = win_rate.generation.model_copy(update={"max_new_tokens": 8})
-        win_rate = WinRate(prompts=4, generation=generation, judge=Judge(kind="rule", orders=win_rate.judge.orders))
-    return Evaluation(lm_eval=questions, win_rate=win_rate)
+    """Keep which evaluations there are; each says how it asks little."""
+    return Evaluation.model_validate({name: one.smoke() for name, one in evaluation.chosen.items()})

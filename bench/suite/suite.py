@@ -6,15 +6,18 @@ All validation of an experiment's settings is in these two files or in `yaml_fil
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, create_model, field_validator, model_validator
 
 from bench.errors import unknown_name
-from bench.settings import Evaluation, Frozen, Positive, Reference, Share, TrainingParts
-from bench.train.stopping import uses_front
+from bench.evaluators import EVALUATORS, Evaluator
+from bench.methods import METHODS, Target
+from bench.recipes import RECIPES
+from bench.settings import Frozen, Positive, Reference, Share, TrainingParts
+from bench.train.stopping import targets
 
 
 class Method(Frozen):
@@ -31,14 +34,19 @@ class Method(Frozen):
 
     @model_validator(mode="after")
     def _known(self) -> Method:
-        from bench.methods import METHODS
-        from bench.recipes import RECIPES
-
-        if self.name not in METHODS and self.name not in RECIPES:
+        table = _table_of(self.name)
+        if table is None:
             raise ValueError(unknown_name("method", self.name, [*METHODS, *RECIPES]))
-        kind = METHODS[self.name] if self.name in METHODS else RECIPES[self.name]
-        kind.Options.model_validate(self.options)
+        table[self.name].Options.model_validate(self.options)
         return self
+
+    @classmethod
+    def more_keys(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys that the method's own options are, with what each takes."""
+        name = given.get("name")
+        table = _table_of(name) if isinstance(name, str) else None
+        fields = table[name].Options.model_fields if table and name else {}
+        return {key: field.annotation for key, field in fields.items()}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,6 +56,43 @@ class Method(Frozen):
     @property
     def shown(self) -> str:
         return self.label or self.name
+
+
+def _table_of(name: str) -> Mapping[str, Any] | None:
+    """Find the table that a name in `methods` stands in."""
+    return METHODS if name in METHODS else RECIPES if name in RECIPES else None
+
+
+class Evaluation(Frozen):
+    """Choose the evaluators, with the options of each; one left out is not run."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_table(cls, given: Any) -> Any:
+        """Check every evaluator's options; an error has the place of the key."""
+        if not isinstance(given, Mapping):
+            return given
+        # In the table's order, so that a plan does not depend on the order of keys.
+        names = [name for name in EVALUATORS if name in given]
+        # Behind aliases, as a model could not have a field called copy or json.
+        fields: dict[str, Any] = {
+            f"of_{name}": (EVALUATORS[name].Options | None, Field(default=None, alias=name)) for name in names
+        }
+        checked = create_model("Evaluation", __base__=Frozen, **fields).model_validate(given)
+        found = {name: getattr(checked, f"of_{name}") for name in names}
+        return {name: options for name, options in found.items() if options is not None}
+
+    @classmethod
+    def more_keys(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the evaluators, with the options of those that are given."""
+        return {name: EVALUATORS[name].Options if name in given else None for name in EVALUATORS}
+
+    @property
+    def chosen(self) -> dict[str, Evaluator]:
+        """The evaluators by name."""
+        return {name: EVALUATORS[name](options) for name, options in (self.model_extra or {}).items()}
 
 
 def names_alone(value: Any) -> Any:
@@ -130,8 +175,6 @@ class Suite(TrainingParts, Experiment):
 
     def _recipes_fit(self) -> None:
         """Refuse a recipe that cannot do the suite's reduction."""
-        from bench.recipes import RECIPES
-
         for method in self.methods:
             known = RECIPES[method.name].reductions if method.name in RECIPES else (self.objectives.reduction,)
             if self.objectives.reduction not in known:
@@ -141,12 +184,13 @@ class Suite(TrainingParts, Experiment):
                 )
 
     def _has_a_front(self) -> None:
-        """Refuse a stopping rule whose reference front comes from ALRIGHT runs that the suite does not make."""
-        stopping, names = self.training.stopping, [method.name for method in self.methods]
-        needs = any(uses_front(stopping.rule, name) for name in names)
-        if needs and stopping.front is None and "alright" not in names:
+        """Refuse a stopping rule whose reference front comes from runs that the suite does not make."""
+        stopping, kinds = self.training.stopping, [METHODS[one.name] for one in self.methods if one.name in METHODS]
+        needs = any(Target.FRONT in targets(stopping.rule, kind) for kind in kinds)
+        if needs and stopping.front is None and not any(kind.makes_front for kind in kinds):
+            makers = " or ".join(name for name, kind in METHODS.items() if kind.makes_front)
             raise ValueError(
-                "training.stopping: the reference front is made of ALRIGHT runs; add alright to methods or give "
+                f"training.stopping: the reference front is made of the runs of {makers}; add {makers} to methods or give "
                 "training.stopping.front as a list of [f_DPO, f_SFT]"
             )
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bench.methods import METHODS, Need, Objective, Phase, Setup
+from bench.registry import options_of
 from bench.settings import Frozen, Positive, Share
 from bench.suite.suite import Experiment, Method, names_alone, refuse_equal_labels
 
@@ -118,14 +120,12 @@ class ToyMethod(Method):
     """Name a method; further keys are its options."""
 
     threshold: Annotated[float, Field(gt=0)] | None = None
-    """sequential: a phase ends once its objective is not above this, in nats."""
+    """Of a method with phases: one ends once its objectives are not above this, in nats."""
     seeds: Positive | None = None
     """At most so many of `training.horizons.seeds`; 1 for a method that draws nothing."""
 
     @model_validator(mode="after")
     def _takes_steps(self) -> ToyMethod:
-        from bench.methods import METHODS, Need
-
         if self.name not in METHODS:
             raise ValueError(
                 f"{self.name!r} is made of adapters, which a toy problem has none of; give a method of steps"
@@ -133,12 +133,6 @@ class ToyMethod(Method):
         kind = METHODS[self.name]
         if kind.needs(kind.Options.model_validate(self.options)) - {Need.OPTIMUM}:
             raise ValueError(f"{self.name!r} as set here works on rows of a data set, which a toy problem has none of")
-        return self
-
-    @model_validator(mode="after")
-    def _has_phases(self) -> ToyMethod:
-        if self.threshold is not None and self.name != "sequential":
-            raise ValueError(f"threshold: it ends a phase, and {self.name!r} has none; only sequential takes it")
         return self
 
 
@@ -163,7 +157,20 @@ class ToySuite(Experiment):
         if len(set(self.lambdas)) != len(self.lambdas):
             raise ValueError("lambdas: must not repeat a value")
         refuse_equal_labels(self.methods)
+        for place, method in enumerate(self.methods):
+            if method.threshold is not None and len(self._phases(method)) < 2:
+                raise ValueError(
+                    f"methods[{place}].threshold: it ends a phase, and {method.name!r} has only one; leave it out"
+                )
         return self
+
+    def _phases(self, method: ToyMethod) -> tuple[Phase, ...]:
+        """Return the phases of a method's runs, as at the first λ and T."""
+        steps, order = self.training.horizons[0].steps, self.order.split("_")
+        kind = METHODS[method.name]
+        first, second = (Objective(name) for name in order)
+        setup = Setup(self.lambdas[0], steps, 0, {first: steps // 2, second: steps - steps // 2}, (first, second))
+        return kind.phases(setup, kind.Options.model_validate(method.options))
 
     @property
     def size(self) -> str:
@@ -176,9 +183,6 @@ class ToySuite(Experiment):
 
     def job_settings(self, method: ToyMethod, lambda_dpo: float, horizon: Horizon) -> dict[str, Any]:
         """Return all that decides the numbers of one job."""
-        from bench.methods import METHODS
-        from bench.registry import options_of
-
         steps, training = horizon.steps, self.training
         first = steps if training.phase == "full" else steps // 2
         second = steps if training.phase == "full" else steps - first

@@ -11,8 +11,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from bench.errors import SuiteError, unknown_name
-from bench.methods import METHODS
-from bench.recipes import RECIPES
 from bench.suite.suite import Experiment, Suite, suite_folder
 from bench.suite.toy import ToySuite
 
@@ -149,8 +147,11 @@ class _Document:
         at = details["loc"]
         where = self._where(at)
         if details["type"] == "extra_forbidden":
-            known = [*_known_keys(self.root, at[:-1]), *self._method_options(at[:-1])]
-            return f"{where}: {unknown_name('key', str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
+            known, what = (
+                _known_keys(self.root, at[:-1], self.value),
+                "evaluator" if at[:-1] == ("evaluation",) else "key",
+            )
+            return f"{where}: {unknown_name(what, str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
         message = details["msg"].removeprefix("Value error, ")
         message = re.sub(r"^\w+ should", "must", message)
         if details["type"] == "missing":
@@ -159,14 +160,6 @@ class _Document:
             # A check of keys against each other names the key to change first.
             return f"{where}: {_dotted(at)}: {message}" if at else f"{self._where(_parsed(message))}: {message}"
         return f"{where}: {_dotted(at)} = {details['input']!r}: {message[0].lower()}{message[1:]}"
-
-    def _method_options(self, at: Path_) -> list[str]:
-        """List the options of the method that stands at a place; none stand elsewhere."""
-        if len(at) != 2 or at[0] != "methods":
-            return []
-        name = self.value["methods"][at[1]]["name"]
-        table: Mapping[str, Any] = METHODS if name in METHODS else RECIPES
-        return list(table[name].Options.model_fields) if name in table else []
 
     def _where(self, at: Path_) -> str:
         """Find the nearest place that exists: file:line, or the --set it came from."""
@@ -190,21 +183,34 @@ def _dotted(at: Path_) -> str:
 
 
 def _parsed(message: str) -> Path_:
-    """Read the dotted key that a message starts with: "training.epochs: an epoch is ..."."""
-    return tuple(message.split(":")[0].split("."))
+    """Read the dotted key that a message starts with: "methods[1].threshold: it ends ..."."""
+    parts = re.findall(r"[^.\[\]]+", message.split(":")[0])
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
-def _known_keys(root: type[Experiment], at: Path_) -> list[str]:
-    """List the keys allowed at a place, by walking the models' annotations."""
+def _known_keys(root: type[Experiment], at: Path_, value: Any) -> list[str]:
+    """List the keys allowed at a place, by walking the models' annotations along with what is given there."""
     model: Any = root
     for part in at:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part)
-        model = _model_in(field.annotation) if field else None
+        if not isinstance(part, int):
+            model = _model_in(_keys(model, value).get(part))
         if model is None:
             return []
-    return [name for name, field in model.model_fields.items() if not field.exclude]
+        value = _part(value, part)
+    return list(_keys(model, value))
+
+
+def _keys(model: Any, value: Any) -> dict[str, Any]:
+    """Return the keys that a model takes, with their annotations: its fields, and what a given name opens."""
+    fields = {name: field.annotation for name, field in model.model_fields.items() if not field.exclude}
+    return fields | (model.more_keys(value) if hasattr(model, "more_keys") and isinstance(value, Mapping) else {})
+
+
+def _part(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _model_in(annotation: Any) -> Any:

@@ -10,11 +10,11 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import add
+from operator import add, mul
 from pathlib import Path
 from typing import Any
 
-from bench.methods import METHODS, Method, Objective, Setup
+from bench.methods import METHODS, Gradients, Method, Objective, Setup
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.records.softmax_pair import Parameters, SoftmaxPair
@@ -41,10 +41,17 @@ def _descend(theta: Sequence[float], gradient: Sequence[float], rate: float, dec
 
 
 def length(settings: Mapping[str, Any]) -> int:
-    """Return the steps of one run: T, or both phases of Sequential."""
-    if settings["method"] == "sequential":
-        return sum(int(steps) for _, steps in settings["phases"])
-    return int(settings["steps"])
+    """Return the steps of one run: those of the phases that its method declares."""
+    kind = METHODS[settings["method"]]
+    phases = kind.phases(_setup(settings, seed=0), kind.Options.model_validate(settings["options"]))
+    return sum(phase.steps for phase in phases)
+
+
+def _setup(settings: Mapping[str, Any], seed: int) -> Setup:
+    phase_steps = {Objective(name): steps for name, steps in settings["phases"]}
+    first, second = phase_steps
+    optimum = {objective: float(settings["problem"]["optimum"][objective]) for objective in Objective}
+    return Setup(settings["lambda_dpo"], settings["steps"], seed, phase_steps, (first, second), optimum)
 
 
 def _weighted(
@@ -59,6 +66,25 @@ def _weighted(
             gradient = [weight * entry for entry in gradient]
         total = list(map(add, total, gradient)) if total else gradient
     return losses, total
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """Be what a method may look at before it chooses a step: objectives and gradients at θ, which are exact here."""
+
+    pair: SoftmaxPair
+    theta: Sequence[float]
+
+    def __call__(self, objective: Objective) -> float:
+        return self.pair.value(objective, self.theta)
+
+    def gradients(self) -> Gradients:
+        found = {objective: self.pair.value_and_gradient(objective, self.theta) for objective in Objective}
+        dpo, sft = (found[objective][1] for objective in (Objective.DPO, Objective.SFT))
+        norms = {Objective.DPO: math.hypot(*dpo), Objective.SFT: math.hypot(*sft)}
+        return Gradients(
+            math.fsum(map(mul, dpo, sft)), norms, {objective: value for objective, (value, _) in found.items()}
+        )
 
 
 METRICS = tuple(
@@ -102,11 +128,8 @@ def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points:
         values = {f"f_{objective}": pair.value(objective, run.theta) for objective in Objective}
         run.path.append({"step": run.updates, "phase": phase, "theta": list(run.theta), **values})
 
-    def probe(objective: Objective) -> float:
-        return pair.value(objective, run.theta)
-
     for step in range(1, steps + 1):
-        choice = method.choose(step, probe)
+        choice = method.choose(step, _Probe(pair, run.theta))
         if points and (step % every == 1 or every == 1 or choice.phase != phase):
             keep()
         phase = choice.phase
@@ -134,15 +157,12 @@ def work(settings: dict[str, Any], folder: Path) -> None:
     pair = SoftmaxPair(dict(problem.features), problem.beta, theta_ref)
     kind = METHODS[settings["method"]]
     options = kind.Options.model_validate(settings["options"])
-    optimum = {objective: float(getattr(problem.optimum, objective)) for objective in Objective}
-    phase_steps = {Objective(name): steps for name, steps in settings["phases"]}
-    first, second = phase_steps
     rows: list[dict[str, Any]] = []
     path: list[dict[str, Any]] = []
     started = time.perf_counter()
     for seed in range(settings["seeds"]):
-        setup = Setup(settings["lambda_dpo"], settings["steps"], seed, phase_steps, (first, second), optimum)
-        run = descend(pair, kind(setup, options), settings, settings["points"] if seed == 0 else 0)
+        method = kind(_setup(settings, seed), options)
+        run = descend(pair, method, settings, settings["points"] if seed == 0 else 0)
         values = {f"f_{objective}": pair.value(objective, run.theta) for objective in Objective}
         taken = {str(objective): count for objective, count in run.taken.items()}
         rows.append({"seed": seed, "theta": list(run.theta), **values, "steps": taken})

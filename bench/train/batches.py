@@ -32,8 +32,8 @@ class Batches:
         self.last: dict[Objective, list[int]] = {}
 
     def to_probe(self, objective: Objective) -> list[int]:
-        """Draw the next batch for a probe."""
-        rows = self._cursors[objective].draw()
+        """Draw the next batch for a probe; a second look in the same step is at the same batch."""
+        rows = self._probed.get(objective) or self._cursors[objective].draw()
         self._probed[objective] = self.last[objective] = rows
         return rows
 

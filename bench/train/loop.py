@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,19 @@ from torch import Tensor
 from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
-from bench.methods import METHODS, Choice, Objective, Setup
+from bench.methods import METHODS, Choice, Gradients, Objective
 from bench.models import held_out
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint, run_log
+from bench.train import budget, checkpoint, gradients, run_log
 from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
+from bench.train.setup import setup_of
 from bench.train.stopping import Rule
 
 OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
@@ -101,6 +103,17 @@ def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
         ) from error
 
 
+class _Probe:
+    """Be what a method may look at before it chooses a step."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.gradients = trainer.gradients
+        self._evaluate = trainer.probe
+
+    def __call__(self, objective: Objective) -> float:
+        return self._evaluate(objective)
+
+
 class Trainer:
     """Hold a run's state between steps.
 
@@ -113,16 +126,13 @@ class Trainer:
         self.processes = Processes(run.policy.device)
         self.accelerator = self.processes.accelerator
         self.log = RunLog(run.folder, self.processes.main)
-        labels, seed = run.job.labels, run.job.labels["seed"]
-        phase_steps = {Objective(name): count for name, count in labels["phase_steps"].items()}
-        first, second = (Objective(name) for name in labels["order"].split("_"))
-        kind = METHODS[labels["base_method"]]
-        setup = Setup(
-            labels["lambda_dpo"], run.job.steps, seed, phase_steps, (first, second), run.optimum, self.batch_optimum
-        )
-        self.method = kind(setup, kind.Options.model_validate(labels["options"]))
-        self.phase_ends = {phase_steps[first]} if labels["base_method"] == "sequential" else set()
-        self.phase_lengths = [phase_steps[first], phase_steps[second]] if self.phase_ends else [run.job.steps]
+        labels = run.job.run_labels
+        seed, kind = labels.seed, METHODS[labels.base_method]
+        setup = setup_of(labels, run.job.steps, run.optimum, self.batch_optimum)
+        options = kind.Options.model_validate(labels.options)
+        self.method = kind(setup, options)
+        self.phases = kind.phases(setup, options)
+        self.phase_ends = set(accumulate(phase.steps for phase in self.phases))
         self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
         micro = self.settings.micro_batch_size or run.batch_size
         self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
@@ -131,6 +141,7 @@ class Trainer:
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
         self.row: dict[str, Any] = {}
+        self.taken: dict[Objective, gradients.Taken] = {}
         self.collecting: Any = None
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
@@ -142,7 +153,7 @@ class Trainer:
         self.collecting.resume()
         self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
-        choice = self.method.choose(self.step + 1, self.probe)
+        choice = self.method.choose(self.step + 1, _Probe(self))
         if choice.phase != self.phase:
             self.start_phase(choice.phase)
         losses = self.descend(choice)
@@ -173,12 +184,16 @@ class Trainer:
         from transformers import get_scheduler
 
         settings = self.settings
+        if not 0 <= phase < len(self.phases):
+            raise JobError(
+                f"the method chose phase {phase} at step {self.step + 1}, but declares {len(self.phases)} phases"
+            )
         self.phase = phase
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
         )
         name = "constant_with_warmup" if settings.schedule == "constant" else settings.schedule
-        self.schedule = get_scheduler(name, self.optimizer, settings.warmup_steps, self.phase_lengths[phase])
+        self.schedule = get_scheduler(name, self.optimizer, settings.warmup_steps, self.phases[phase].steps)
 
     @torch.no_grad()
     def probe(self, objective: Objective) -> float:
@@ -195,8 +210,45 @@ class Trainer:
         self.row.setdefault("probes", {})[str(objective)] = loss
         return loss
 
+    def gradients(self) -> Gradients:
+        """Take both objectives' gradients on their next batches, whole on every process; a step on them uses these again."""
+        started = self._now()
+        self.policy.model.train()
+        for objective in Objective:
+            if objective in self.taken:
+                continue
+            terms, tokens = [], 0
+            for part in self.parts(objective, self.batches.to_probe(objective)):
+                value, _, batch = self.losses.of(part)
+                self.accelerator.backward(value)
+                terms.append(value.detach())
+                tokens += batch.tokens
+                self.row["padding_tokens"] += batch.padding
+                del value
+            loss = self._gather({objective: terms})[objective]
+            self.taken[objective] = gradients.Taken(gradients.take_over(self.parameters), loss, tokens)
+        made = gradients.compared(self.taken)
+        norms = {str(objective): norm for objective, norm in made.norms.items()}
+        before = self.row.get("gradients", {}).get("seconds", 0.0)
+        self.row["gradients"] = {"dot": made.dot, "norms": norms, "seconds": before + self._now() - started}
+        return made
+
     def descend(self, choice: Choice) -> dict[Objective, float]:
         """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
+        taken, self.taken = self.taken, {}
+        reused = taken.keys() >= choice.weights.keys() and not choice.chosen_sft
+        for objective, one in taken.items():
+            of_step = reused and objective in choice.weights
+            self.row["tokens" if of_step else "probe_tokens"] += one.tokens
+        if taken and reused:
+            for objective in choice.weights:
+                self.batches.to_descend(objective)
+            gradients.put_back(self.parameters, taken, choice.weights)
+            return {objective: taken[objective].loss for objective in choice.weights}
+        return self._descend(choice)
+
+    def _descend(self, choice: Choice) -> dict[Objective, float]:
+        """Go forward and back through each weighted objective's batch."""
         self.policy.model.train()
         terms: dict[Objective, list[Tensor]] = {}
         chosen_terms: list[Tensor] = []
@@ -286,7 +338,7 @@ class Trainer:
             self.log.begin()
             self.evaluate(both_splits=True)
             return
-        self.restore(checkpoint.load(found))
+        self.restore(checkpoint.load(found), own=found.is_relative_to(folder))
         self.log.resume(self.step)
 
     def note_step(self) -> None:
@@ -388,13 +440,15 @@ class Trainer:
             "random": checkpoint.random_state(self.policy.device),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], own: bool) -> None:
+        """Go on where a checkpoint was kept; one of another job's says nothing of this run's method."""
         self.step = state["step"]
         self.stopped = state["stopped"]
         self.policy.restore_adapter(state["adapter"])
         self.start_phase(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.method.restore(state["method"])
+        if own:
+            self.method.restore(state["method"])
         self.batches.restore(state["batches"])
         checkpoint.restore_random_state(state["random"], self.policy.device)

@@ -85,6 +85,7 @@ class RunLog:
         self.folder, self.writes = folder, writes
         self.totals: dict[str, Any] = dict.fromkeys(ADDED_UP, 0)
         self.choices: Counter[str] = Counter()
+        self.gradient_seconds: float | None = None
 
     def begin(self) -> None:
         """Begin before the first step."""
@@ -109,6 +110,8 @@ class RunLog:
             known = self.totals[name] is not None and name in row  # padding is not, in rows of older versions
             self.totals[name] = self.totals[name] + row[name] if known else None
         self.choices.update(f"steps_on/{objective}" for objective in row["weights"])
+        if "gradients" in row:
+            self.gradient_seconds = (self.gradient_seconds or 0.0) + row["gradients"]["seconds"]
         gaps = row.get("gaps", {})
         self.choices.update(f"gaps/{objective}" for objective in gaps)
         self.choices.update(f"negative_gaps/{objective}" for objective, gap in gaps.items() if gap < 0)
@@ -137,10 +140,17 @@ class RunLog:
             "tokens": record.measured(self.totals["tokens"], "tokens"),
             "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),
             "padding_share": self._padding_share(),
+            **self._gradients(),
             **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
             **{name: record.measured(count, "rows") for name, count in rows.items()},
             **self._choices(),
         }
+
+    def _gradients(self) -> dict[str, dict[str, Any]]:
+        """Return the time in gradients taken before a step was chosen, of a method that asks for them."""
+        if self.gradient_seconds is None:
+            return {}
+        return {"gradient_seconds": record.measured(self.gradient_seconds, "s")}
 
     def _padding_share(self) -> dict[str, Any]:
         padding = self.totals["padding_tokens"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bench.methods import Objective
+from bench.methods import Method, Objective, Target
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,14 @@ def _name(objective: Objective) -> str:
     return f"f_{objective.upper()}"
 
 
-def uses_front(rule: str, base_method: str) -> bool:
-    """Say whether a method's runs are compared with the front: not ALRIGHT's, which make it, and never Sequential's."""
-    return rule != "none" and base_method not in ("sequential", "alright")
+_LOOKS_AT: dict[str, frozenset[Target]] = {
+    "none": frozenset(),
+    "authors": frozenset(Target),
+    "dominates": frozenset({Target.FRONT}),
+}
 
 
-def uses_optima(rule: str, base_method: str) -> bool:
-    """Say whether a method's runs stop at the optimum of one objective."""
-    return rule == "authors" and base_method != "sequential"
+def targets(rule: str, method: type[Method]) -> frozenset[Target]:
+    """Return what a rule compares a method's runs with; nothing: it does not apply to them."""
+    of_front = {Target.FRONT} if method.makes_front else set()  # its runs cannot wait for themselves
+    return (_LOOKS_AT[rule] & method.stops_at) - of_front

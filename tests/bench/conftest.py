@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from loopback_judge import endpoint as endpoint
 
 from bench.plan import planner
 from bench.records import record
+from bench.registry import Registry
 from bench.run import handlers
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
@@ -75,3 +77,15 @@ def tiny() -> Callable[..., Suite]:
 def run_plan(tmp_path: Path) -> Callable[[Suite], PlanRunner]:
     """Return a maker of runners, each suite in a folder of its own name."""
     return lambda settings: PlanRunner(settings, tmp_path / settings.name)
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry[Any], str, type], None]:
+    """Return a way to offer a class under a name in a table, as another package's entry point does."""
+
+    def add(table: Registry[Any], name: str, kind: type) -> None:
+        point = EntryPoint(name, f"{kind.__module__}:{kind.__name__}", table.group)
+        monkeypatch.setitem(table._points, name, point)
+        monkeypatch.setitem(table._loaded, name, kind)
+
+    return add

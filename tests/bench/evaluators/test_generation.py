@@ -8,9 +8,10 @@ import torch
 
 from bench.data import world
 from bench.evaluators import generation
+from bench.evaluators.options import Generation
 from bench.models import policy as policies
 from bench.models.policy import Policy
-from bench.settings import Generation, Model
+from bench.settings import Model
 
 GREEDY = {"temperature": 0.0, "max_new_tokens": 8}
 

@@ -13,11 +13,12 @@ from bench.data import world
 from bench.data.tokens import Example
 from bench.errors import DataError, ModelError
 from bench.evaluators import lm_eval, lm_eval_scores
+from bench.evaluators.options import LmEval
 from bench.models import policy as policies
 from bench.models.held_out import answer_logps
 from bench.models.policy import Policy
 from bench.quiet import quiet
-from bench.settings import LmEval, Lora, Model
+from bench.settings import Lora, Model
 
 
 @pytest.fixture(scope="module")

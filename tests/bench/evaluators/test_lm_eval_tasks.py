@@ -10,9 +10,10 @@ import torch
 from bench.data.sources import files_hash
 from bench.errors import DataError, SuiteError
 from bench.evaluators import lm_eval, lm_eval_index, lm_eval_tasks
+from bench.evaluators.options import LmEval
 from bench.models import policy as policies
 from bench.models.policy import Policy
-from bench.settings import LmEval, Model
+from bench.settings import Model
 
 CONTINUATION = "mmlu_continuation_anatomy"
 

@@ -4,9 +4,9 @@ import pytest
 
 from bench.errors import SuiteError
 from bench.evaluators.win_rate import judge_name
-from bench.judges import alpaca
+from bench.judges import JudgeSettings, alpaca
 from bench.quiet import quiet
-from bench.settings import Judge, Model
+from bench.settings import Model
 
 SHIPPED = ("weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn")
 
@@ -110,8 +110,8 @@ def test_configurations_that_cannot_be_used_are_refused(name: str, reason: str) 
 
 
 def test_judge_names() -> None:
-    assert judge_name(Judge(kind="rule")) == "rule"
-    assert judge_name(Judge(kind="openai")) == "gpt-4-1106-preview"
-    assert judge_name(Judge(kind="openai", model="meta/llama-4")) == "meta-llama-4"
+    assert judge_name(JudgeSettings(kind="rule")) == "rule"
+    assert judge_name(JudgeSettings(kind="openai")) == "gpt-4-1106-preview"
+    assert judge_name(JudgeSettings(kind="openai", model="meta/llama-4")) == "meta-llama-4"
     local = Model(source="hub", path="HuggingFaceTB/SmolLM2-135M-Instruct")
-    assert judge_name(Judge(kind="local", local_model=local)) == "local:SmolLM2-135M-Instruct"
+    assert judge_name(JudgeSettings(kind="local", local_model=local)) == "local:SmolLM2-135M-Instruct"

@@ -7,11 +7,10 @@ import pytest
 
 from bench.errors import JudgeStopped, SuiteError
 from bench.evaluators.win_rate import JOURNAL, judge
-from bench.judges import Message, Part, Request
+from bench.judges import JudgeSettings, Message, Part, Request
 from bench.judges.cost import Budget, Rate, bill, rate, retirement
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
-from bench.settings import Judge
 
 PRICE = {"input_usd_per_million_tokens": 1000.0, "output_usd_per_million_tokens": 10000.0}
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
@@ -19,7 +18,7 @@ PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their ans
 
 def run(endpoint: Any, folder: Path, **changes: Any) -> dict[str, Any]:
     given = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
-    settings = Judge.model_validate(given | {"concurrency": 1} | changes)
+    settings = JudgeSettings.model_validate(given | {"concurrency": 1} | changes)
     others = lambda: folder.parent.glob(f"*/{JOURNAL}")  # noqa: E731
     scores, _ = judge(PAIRS, settings, folder, None, lambda text: None, others)  # type: ignore[arg-type]
     return scores["win_rate/some-judge"]
@@ -27,26 +26,32 @@ def run(endpoint: Any, folder: Path, **changes: Any) -> dict[str, Any]:
 
 def test_the_table_is_for_its_own_endpoint() -> None:
     """gpt-4.1 costs 2 dollars a million tokens in and 8 out: 1,000 in and 100 out are 0.0028 dollars."""
-    found, _ = rate(Judge(kind="openai"), "gpt-4.1")
+    found, _ = rate(JudgeSettings(kind="openai"), "gpt-4.1")
     assert found is not None
     assert found.of(1000, 100) == pytest.approx(0.0028)
     assert "2026-04" in found.source
     for settings, model, reason in (
-        (Judge(kind="openai", base_url="http://127.0.0.1/v1"), "gpt-4.1", "no price is known for this endpoint"),
-        (Judge(kind="openai"), "my-model", "no price is known for my-model"),
-        (Judge(kind="rule"), "rule", "a judge of kind rule has no price"),
+        (
+            JudgeSettings(kind="openai", base_url="http://127.0.0.1/v1"),
+            "gpt-4.1",
+            "no price is known for this endpoint",
+        ),
+        (JudgeSettings(kind="openai"), "my-model", "no price is known for my-model"),
+        (JudgeSettings(kind="rule"), "rule", "a judge of kind rule has no price"),
     ):
         nothing, why = rate(settings, model)
         assert nothing is None
         assert reason in why
-    own, _ = rate(Judge.model_validate({"kind": "openai", "base_url": "http://h/v1", "price": PRICE}), "my-model")
+    own, _ = rate(
+        JudgeSettings.model_validate({"kind": "openai", "base_url": "http://h/v1", "price": PRICE}), "my-model"
+    )
     assert own == Rate(1000.0, 10000.0, "the suite's own price")
 
 
 def test_retired_models_are_known() -> None:
-    assert retirement(Judge(kind="openai"), "gpt-4-1106-preview") == "2026-03-26"
-    assert retirement(Judge(kind="openai"), "gpt-4.1") is None
-    assert retirement(Judge(kind="openai", base_url="http://127.0.0.1/v1"), "gpt-4-1106-preview") is None
+    assert retirement(JudgeSettings(kind="openai"), "gpt-4-1106-preview") == "2026-03-26"
+    assert retirement(JudgeSettings(kind="openai"), "gpt-4.1") is None
+    assert retirement(JudgeSettings(kind="openai", base_url="http://127.0.0.1/v1"), "gpt-4-1106-preview") is None
 
 
 def test_a_budget_sets_aside_what_is_under_way() -> None:
@@ -126,7 +131,7 @@ def test_the_ceiling_keeps_what_came_and_more_money_goes_on(endpoint: Any, tmp_p
     (tmp_path / "three").mkdir()
     (tmp_path / "two" / JOURNAL).unlink()
     changed = [Pair(9, "Another?", "our answer", "their answer")]
-    settings = Judge.model_validate(
+    settings = JudgeSettings.model_validate(
         {
             "kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY",
             "price": PRICE, "max_cost_usd": 2.5,

@@ -17,9 +17,9 @@ from loopback_judge import KEY, completion
 
 from bench.errors import JudgeError
 from bench.evaluators.win_rate import JOURNAL, judge
+from bench.judges import JudgeSettings
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
-from bench.settings import Judge
 
 PAIRS = 1000
 KILLED = """
@@ -27,9 +27,9 @@ import sys
 from pathlib import Path
 from bench.evaluators.win_rate import judge
 from bench.judges.requests import Pair
-from bench.settings import Judge
+from bench.judges import JudgeSettings
 pairs = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)]
-settings = Judge(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=4)
+settings = JudgeSettings(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=4)
 judge(pairs, settings, Path(sys.argv[2]), None, lambda text: None)
 """
 
@@ -57,7 +57,7 @@ def faults(endpoint: Any) -> list[Any]:
 def run(
     endpoint: Any, folder: Path, judged: list[Pair], told: list[str] | None = None, **changes: Any
 ) -> dict[str, Any]:
-    settings = Judge.model_validate(
+    settings = JudgeSettings.model_validate(
         {
             "kind": "openai",
             "model": "some-judge",

@@ -9,17 +9,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.evaluators.win_rate import JOURNAL, judge
-from bench.judges import alpaca
+from bench.judges import JudgeSettings, alpaca
 from bench.judges.local import prompt_ids
 from bench.judges.requests import Pair
 from bench.models.policy import Policy
 from bench.records.record import read_jsonl
-from bench.settings import Judge, Model
+from bench.settings import Model
 
 TURNS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 )
-SETTINGS = Judge(kind="local", local_model=Model(source="hub", path="some-org/some-judge"))
+SETTINGS = JudgeSettings(kind="local", local_model=Model(source="hub", path="some-org/some-judge"))
 PAIRS = [Pair(0, "Say hello.", "hello there", "go away"), Pair(1, "Say bye.", "bye", "farewell, friend")]
 
 

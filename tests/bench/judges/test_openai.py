@@ -11,17 +11,19 @@ from loopback_judge import completion
 
 from bench.errors import JudgeError
 from bench.evaluators.win_rate import JOURNAL, judge
+from bench.judges import JudgeSettings
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
-from bench.settings import Judge
 
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
 KEY = "sk-planted-0123456789"
 
 
-def settings(endpoint: Any, **changes: Any) -> Judge:
+def settings(endpoint: Any, **changes: Any) -> JudgeSettings:
     given = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
-    return Judge.model_validate(given | {"concurrency": 2, "timeout_seconds": 5, "first_pause_seconds": 0.01} | changes)
+    return JudgeSettings.model_validate(
+        given | {"concurrency": 2, "timeout_seconds": 5, "first_pause_seconds": 0.01} | changes
+    )
 
 
 def run(endpoint: Any, folder: Path, pairs: list[Pair] = PAIRS, **changes: Any) -> tuple[dict[str, Any], list[Any]]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bench.evaluators.win_rate import judge
+from bench.judges import JudgeSettings
 from bench.judges.requests import Pair
-from bench.settings import Judge
 
 
 def test_the_published_win_rate_comes_out_of_the_real_replies(endpoint: Any, judgements: Path, tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_the_published_win_rate_comes_out_of_the_real_replies(endpoint: Any, jud
 
     endpoint.answer = stored
     pairs = [Pair(number, row["instruction"], row["output_2"], row["output_1"]) for number, row in enumerate(rows)]
-    settings = Judge(
+    settings = JudgeSettings(
         kind="openai",
         base_url=endpoint.url,
         key_variable="JUDGE_KEY",

@@ -8,11 +8,10 @@ import pytest
 
 from bench.errors import InputError
 from bench.evaluators.win_rate import JOURNAL, judge, judge_name
-from bench.judges import alpaca, replay
+from bench.judges import JudgeSettings, alpaca, replay
 from bench.judges.requests import Pair
 from bench.records.pack import pack
 from bench.records.record import write_json
-from bench.settings import Judge
 
 PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(4)]
 
@@ -20,12 +19,12 @@ PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their ans
 def asked(endpoint: Any, folder: Path, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
     endpoint.answer = endpoint.like_ours
     given = {"kind": "openai", "model": "org/some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
-    settings = Judge.model_validate(given | changes)
+    settings = JudgeSettings.model_validate(given | changes)
     return judge(PAIRS, settings, folder, None, lambda text: None)  # type: ignore[arg-type]
 
 
 def replayed(path: Path, pairs: list[Pair] = PAIRS, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
-    settings = Judge.model_validate({"kind": "replay", "journal": str(path), **changes})
+    settings = JudgeSettings.model_validate({"kind": "replay", "journal": str(path), **changes})
     return judge(pairs, settings, path.parent / "nowhere", None, lambda text: None)  # type: ignore[arg-type]
 
 
@@ -68,10 +67,10 @@ def test_of_several_judges_one_is_chosen(endpoint: Any, tmp_path: Path) -> None:
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such journal; give a journal"):
-        judge_name(Judge(kind="replay", journal=str(tmp_path / "none")))
+        judge_name(JudgeSettings(kind="replay", journal=str(tmp_path / "none")))
     (tmp_path / JOURNAL).write_text("hello\n")
     with pytest.raises(InputError, match="holds no reply of any judge"):
-        judge_name(Judge(kind="replay", journal=str(tmp_path)))
+        judge_name(JudgeSettings(kind="replay", journal=str(tmp_path)))
 
 
 def test_the_content_of_a_journal_is_its_identity(endpoint: Any, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def trainer_of(runner: Any) -> Trainer:
     job = runner.job("dpo-with-sft")
     runner.needs("dpo-with-sft")
     base = runner.context.base(runner.suite.model, None)
-    logps = record.read_json(runner.context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+    logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     rows = runner.context.datasets(base.tokenizer, {})
     made = Trainer(Run(job, runner.suite, runner.folder, base, rows, runner.suite.training.batch_size, logps))
     made.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0, "padding_tokens": 0}

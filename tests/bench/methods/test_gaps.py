@@ -24,7 +24,7 @@ def maxright(**options: Any) -> dict[str, Any]:
 def test_gaps_by_number_train_no_optimum_first(tiny: TinySuite, run_plan: Any) -> None:
     """λ = 0.5, f* = (0.5, 1): each weighted gap on record is half of the probe less that number."""
     runner = run_plan(tiny(methods=[maxright(optimum={"dpo": 0.5, "sft": 1.0})]))
-    assert not [name for name in runner.job("maxright").inputs if "optimum" in name]
+    assert not [name for name in runner.job("maxright").inputs.as_dict() if "optimum" in name]
     for row in runner.run("maxright").rows("steps"):
         expected = {"dpo": 0.5 * (row["probes"]["dpo"] - 0.5), "sft": 0.5 * (row["probes"]["sft"] - 1.0)}
         assert row["gaps"] == pytest.approx(expected)
@@ -52,7 +52,7 @@ def test_paired_gaps_compare_with_the_optimum_on_the_same_rows(tiny: TinySuite, 
     """
     runner = run_plan(tiny(methods=[maxright(gaps="paired")]))
     steps = runner.run("maxright").rows("steps")
-    inputs = runner.job("maxright").inputs
+    inputs = runner.job("maxright").inputs.as_dict()
     folders = {name: runner.context.job_folder(inputs[f"row_optimum_{name}"]) for name in ("dpo", "sft")}
     logps = {name: record.read_json(folder / "row_logps.json")["logps"] for name, folder in folders.items()}
     reference = record.read_json(runner.context.job_folder(inputs["reference_logps"]) / "reference_logps.json")["train"]
@@ -82,7 +82,7 @@ def test_the_optimums_own_weights_have_paired_gaps_of_0(tiny: TinySuite, run_pla
     from bench.train import checkpoint
 
     rows = runner.context.datasets(base.tokenizer, {})
-    logps = record.read_json(runner.context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+    logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     row_optimum = inputs.row_optimum(job, runner.context)
     batch_size = runner.suite.training.batch_size
     trainer = Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps, row_optimum=row_optimum))

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bench.errors import unknown_name
-from bench.methods import METHODS, Choice, Need, NoOptions, Objective, Setup, needs_nothing
+from bench.methods import METHODS, Choice, Need, Objective, Setup
 
 DPO, SFT = Objective.DPO, Objective.SFT
 
@@ -266,15 +265,15 @@ def test_fixed_methods_keep_no_state(name: str) -> None:
 # ---- the table ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["alright", "dpo_with_sft", "maxright", "mix", "sequential"])
+@pytest.mark.parametrize("name", METHODS)
 def test_methods_refuse_options_that_are_not_theirs(name: str) -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         METHODS[name].Options.model_validate({"max_eval_evry": 3})
 
 
-def test_only_maxright_needs_the_optima() -> None:
-    needs = {name: METHODS[name].needs(METHODS[name].Options()) for name in METHODS}
-    assert {name for name, need in needs.items() if Need.OPTIMUM in need} == {"maxright"}
+def test_of_the_papers_methods_only_maxright_needs_the_optima() -> None:
+    paper = ("sequential", "mix", "alright", "maxright")
+    assert [name for name in paper if Need.OPTIMUM in METHODS[name].needs(METHODS[name].Options())] == ["maxright"]
 
 
 @pytest.mark.parametrize(
@@ -295,20 +294,9 @@ def test_batches_per_step_add_up_for_the_plan(name: str, expected: Mapping[Objec
 
 def test_an_unknown_method_is_told_the_nearest_name() -> None:
     assert "maxrigth" not in METHODS
-    assert unknown_name("method", "maxrigth", METHODS) == (
-        "unknown method 'maxrigth'; did you mean 'maxright'? known: alright, dpo_with_sft, maxright, mix, sequential"
-    )
-    assert (
-        unknown_name("method", "zzz", METHODS)
-        == "unknown method 'zzz'; known: alright, dpo_with_sft, maxright, mix, sequential"
-    )
-
-
-class Always:
-    """A method of another package: always DPO."""
-
-    Options: type[BaseModel] = NoOptions
-    needs = staticmethod(needs_nothing)
+    known = ", ".join(sorted(METHODS))
+    assert METHODS.unknown("maxrigth") == f"unknown method 'maxrigth'; did you mean 'maxright'? known: {known}"
+    assert METHODS.unknown("zzz") == f"unknown method 'zzz'; known: {known}"
 
 
 def test_methods_import_no_torch() -> None:

@@ -51,7 +51,7 @@ def test_the_sft_optimum_is_the_reference_and_starts_every_sequential_run() -> N
     assert optimum is not None
     assert set(optimum.roles) == {"reference", "optimum_sft"}
     assert optimum.keep_steps == (5, 8)
-    prefixes = [job.prefix for job in made.jobs.values() if job.labels.get("method") == "sequential" and job.prefix]
+    prefixes = [job.prefix for job in made.jobs.values() if "run" in job.roles and job.prefix]
     assert prefixes == [planner.Prefix(optimum.id, 8), planner.Prefix(optimum.id, 5)]
 
 
@@ -91,9 +91,9 @@ def test_optima_are_trained_per_seed_and_the_reference_once() -> None:
 def test_maxright_takes_the_optima_of_its_own_seed() -> None:
     made = planner.make(suite(seeds=[0, 1]))
     for job in made.jobs.values():
-        if job.labels.get("method") == "maxright":
+        if "run" in job.roles and job.run_labels.method == "maxright":
             for objective in Objective:
-                assert made.jobs[job.inputs[f"optimum_{objective}"]].labels["seed"] == job.labels["seed"]
+                assert made.jobs[job.inputs.optimum[objective]].run_labels.seed == job.run_labels.seed
 
 
 def test_beta_changes_every_job_but_the_sft_optimum_and_the_reference_log_probabilities() -> None:
@@ -141,7 +141,11 @@ def test_evaluations_cover_base_reference_optima_and_runs() -> None:
 def test_tokens_are_bounded_by_full_rows() -> None:
     """A DPO batch: 2 × (30 + 2 · 10) = 100 tokens; an SFT batch: 4 × (30 + 10) = 160. Mix takes both 10 times."""
     made = planner.make(suite())
-    tokens = {job.labels["method"]: job.tokens for job in made.jobs.values() if job.labels.get("lambda_dpo") == 0.5}
+    tokens = {
+        job.labels.method: job.tokens
+        for job in made.jobs.values()
+        if "run" in job.roles and job.labels.lambda_dpo == 0.5
+    }
     assert tokens == {"sequential": 1300, "mix": 2600, "alright": 1300, "maxright": 1300}
 
 

@@ -79,7 +79,7 @@ def test_a_policy_of_another_suite_is_taken_over(tiny: TinySuite, run_plan: Any)
     assert all((weights(made)[name] == value).all() for name, value in weights(source).items())
     assert made.measurements["training_seconds"]["value"] is None
     assert "trained by another suite: first/mix" in made.measurements["training_seconds"]["reason"]
-    assert second.job("reference-logps").inputs["policy"] == made.id
+    assert second.job("reference-logps").inputs.policy == made.id
     assert second.run("alright").scores["f_dpo/held_out"]["value"] != pytest.approx(math.log(2), abs=1e-4)
 
 

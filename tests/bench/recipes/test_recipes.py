@@ -86,9 +86,9 @@ def test_the_base_model_is_as_before_when_the_sum_is_taken_off(tiny: TinySuite, 
 def test_a_recipe_needs_the_weights_of_its_seeds_optima(tiny: TinySuite) -> None:
     made = planner.make(tiny(methods=["interpolation"], seeds=[0, 1]))
     jobs = [job for job in made.jobs.values() if job.kind == "recipe"]
-    assert [job.labels["seed"] for job in jobs] == [0, 1]
+    assert [job.labels.seed for job in jobs] == [0, 1]
     for job in jobs:
-        optima = [made.with_role(f"optimum_{name}", job.labels["seed"]) for name in ("dpo", "sft")]
+        optima = [made.with_role(f"optimum_{name}", job.labels.seed) for name in ("dpo", "sft")]
         assert [one.id for one in optima if one] == list(job.needs_weights_of)
         assert set(job.needs_weights_of) < set(job.needs)
         assert job.roles == ("run",)

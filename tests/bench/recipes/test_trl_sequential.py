@@ -37,7 +37,7 @@ def test_it_takes_sequentials_steps_and_needs_the_references_weights(tiny: TinyS
     reference = made.with_role("reference")
     assert reference is not None
     assert job.needs_weights_of == (reference.id,)
-    assert job.labels["phase_steps"] == {"dpo": 3, "sft": 3}
+    assert job.labels.phase_steps == {"dpo": 3, "sft": 3}
     assert (job.steps, job.tokens) == (6, 24 * 1024)
     assert job.roles == ("run",)
 

@@ -34,12 +34,13 @@ def test_a_judge_that_answers_is_asked_once_and_its_bill_kept(
     """300 tokens in at 2 dollars a million and 1 out at 8: 0.000608. A second check is a new question."""
     price = {"input_usd_per_million_tokens": 2, "output_usd_per_million_tokens": 8}
     suite = judged(tiny, endpoint, price=price)
-    bill = preflight.check_judge(suite, tmp_path)
-    assert bill is not None
-    assert bill["cost_usd"] == pytest.approx(0.000608)
+    assert preflight.try_out(suite, {"lm_eval", "judge"}, tmp_path, None) == [
+        "the judge answers as its configuration needs"
+    ]
     (row,) = read_jsonl(tmp_path / JOURNAL)
     assert (row["usable"], row["host"]) == (True, "127.0.0.1")
-    preflight.check_judge(suite, tmp_path)
+    assert row["cost_usd"] == pytest.approx(0.000608)
+    preflight.try_out(suite, {"judge"}, tmp_path, None)
     assert set(endpoint.seen.values()) == {1}
     assert len(endpoint.prompts) == 2
 
@@ -59,7 +60,7 @@ def test_what_is_wrong_is_one_line_of_bad_input(
 ) -> None:
     endpoint.answer = lambda prompt, before: endpoint.respond(**fault)
     with pytest.raises(InputError) as raised:
-        preflight.check_judge(judged(tiny, endpoint), tmp_path)
+        preflight.try_out(judged(tiny, endpoint), {"judge"}, tmp_path, None)
     assert str(raised.value).startswith("evaluation.win_rate.judge: the judge some-judge at 127.0.0.1")
     assert message in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
@@ -77,7 +78,7 @@ def test_a_judge_without_what_its_configuration_reads_is_refused(
 ) -> None:
     endpoint.answer = lambda prompt, before: endpoint.choose(logprobs=None)
     with pytest.raises(InputError, match=f"answers, but without {needs}, which the configuration {configuration}"):
-        preflight.check_judge(judged(tiny, endpoint, configuration=configuration), tmp_path)
+        preflight.try_out(judged(tiny, endpoint, configuration=configuration), {"judge"}, tmp_path, None)
 
 
 def test_a_missing_key_names_the_variable(
@@ -85,14 +86,21 @@ def test_a_missing_key_names_the_variable(
 ) -> None:
     monkeypatch.delenv("JUDGE_KEY")
     with pytest.raises(InputError, match="set the environment variable JUDGE_KEY"):
-        preflight.check_judge(judged(tiny, endpoint), tmp_path)
+        preflight.try_out(judged(tiny, endpoint), {"judge"}, tmp_path, None)
+
+
+def test_a_judge_with_nothing_left_to_judge_is_not_asked(
+    tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
+) -> None:
+    assert preflight.try_out(judged(tiny, endpoint), {"train", "generate"}, tmp_path, None) == []
+    assert endpoint.prompts == []
 
 
 def test_free_judges_are_not_asked(tiny: Callable[..., Suite], tmp_path: Path) -> None:
-    assert preflight.check_judge(tiny(), tmp_path) is None
+    assert preflight.try_out(tiny(), {"judge"}, tmp_path, None) == []
     rule = tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "rule"}}})
-    assert preflight.check_judge(rule, tmp_path) is None
-    assert preflight.judge_warnings(rule) == []
+    assert preflight.try_out(rule, {"judge"}, tmp_path, None) == []
+    assert preflight.warnings(rule) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,14 +108,14 @@ def test_a_retired_model_is_warned_of(tiny: Callable[..., Suite]) -> None:
     """So is the configuration's own, where the suite names none."""
     judge = {"kind": "openai", "model": "gpt-4-1106-preview"}
     suite = tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})
-    (named,) = preflight.judge_warnings(suite)
+    (named,) = preflight.warnings(suite)
     assert named == (
         "the judge gpt-4-1106-preview is retired since 2026-03-26; set judge.model to a living one, such as gpt-4.1"
     )
-    (own,) = preflight.judge_warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "openai"}}}))
+    (own,) = preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "openai"}}}))
     assert "gpt-4-1106-preview, which weighted_alpaca_eval_gpt4_turbo names, is retired" in own
     judge = {"kind": "openai", "model": "gpt-4.1"}
-    assert preflight.judge_warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})) == []
+    assert preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})) == []
 
 
 def from_hub(tiny: Callable[..., Suite]) -> Suite:

@@ -32,16 +32,16 @@ def asking(tiny: Callable[..., Suite], *tasks: str) -> Suite:
 
 
 def test_known_tasks_pass(index: Path, tiny: Callable[..., Suite], capsys: pytest.CaptureFixture[str]) -> None:
-    preflight.check_tasks(asking(tiny, "hellaswag", "mmlu", "world_questions"))
+    preflight.check(asking(tiny, "hellaswag", "mmlu", "world_questions"))
     assert "reading lm-eval's index" in capsys.readouterr().err
-    preflight.check_tasks(asking(tiny, "arc_easy"))
+    preflight.check(asking(tiny, "arc_easy"))
     assert capsys.readouterr().err == ""
 
 
 def test_names_that_need_no_index_do_not_read_it(index: Path, tiny: Callable[..., Suite]) -> None:
-    preflight.check_tasks(asking(tiny, "mmlu", "mmlu_anatomy", "world_questions"))
-    preflight.check_tasks(tiny())
-    preflight.check_tasks(load("toy"))
+    preflight.check(asking(tiny, "mmlu", "mmlu_anatomy", "world_questions"))
+    preflight.check(tiny())
+    preflight.check(load("toy"))
     assert not index.exists()
 
 
@@ -50,9 +50,9 @@ def test_an_unknown_task_names_the_nearest(tiny: Callable[..., Suite]) -> None:
     with pytest.raises(
         SuiteError, match=r"tasks: lm-eval [\d.]+ knows no task 'mmlu_anatmy'; did you mean 'mmlu_anatomy'"
     ):
-        preflight.check_tasks(asking(tiny, "mmlu_anatmy"))
+        preflight.check(asking(tiny, "mmlu_anatmy"))
     with pytest.raises(SuiteError, match="knows no task 'qqq'; 'lm-eval ls tasks' lists what it knows"):
-        preflight.check_tasks(asking(tiny, "qqq"))
+        preflight.check(asking(tiny, "qqq"))
 
 
 @pytest.mark.parametrize("command", ["validate", "run"])

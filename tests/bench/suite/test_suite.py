@@ -132,7 +132,7 @@ def test_phases_must_fit_lambdas_and_epochs(phases: list[list[int]], message: st
         ({"training__learning_rate": float("inf")}, "Input should be a finite number"),
         ({"training__adam_betas": [0.9, 1.0]}, "Input should be less than 1"),
         ({"objectives__beta": 0.0}, "Input should be greater than 0"),
-        ({"evaluation__win_rate": {"prompts": 2, "judge": {"kind": "local"}}}, "kind 'local' needs 'local_model'"),
+        ({"evaluation__win_rate": {"prompts": 2, "judge": {"kind": "local"}}}, "Field required"),
         ({"lora__ranks": 3}, "Extra inputs are not permitted"),
     ],
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import SuiteError
+from bench.methods import METHODS
+from bench.recipes import RECIPES
 from bench.suite import yaml_file
 from bench.suite.suite import Suite, suite_folder
 
@@ -35,6 +37,7 @@ methods:
     lambdas: [0.25, 0.5]
 lambdas: [0.25, 0.5, 0.75]
 """
+KNOWN = ", ".join(sorted([*METHODS, *RECIPES]))
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
     "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
@@ -104,13 +107,11 @@ MISTAKES = {
     ),
     "an unknown method, by its bare name": (
         ("  - mix", "  - maxrigth"),
-        "x.yaml:17: methods[1]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
+        f"x.yaml:17: methods[1]: unknown method 'maxrigth'; did you mean 'maxright'? known: {KNOWN}",
     ),
     "an unknown method with options": (
         ("name: maxright", "name: maxrigth"),
-        "x.yaml:18: methods[2]: unknown method 'maxrigth'; did you mean 'maxright'? "
-        "known: alright, dpo_with_sft, interpolation, maxright, mix, sequential, trl_sequential",
+        f"x.yaml:18: methods[2]: unknown method 'maxrigth'; did you mean 'maxright'? known: {KNOWN}",
     ),
     "a λ of a method": (
         ("lambdas: [0.25, 0.5]\n", "lambdas: [0.25, 1.3]\n"),
@@ -222,8 +223,7 @@ def test_set_changes_nested_keys_lists_and_methods(folder: Path) -> None:
         ("mix", {"backward": "accumulate"}),
         ("maxright", {"max_eval_every": 3}),
     ]
-    assert made.evaluation.lm_eval is not None
-    assert made.evaluation.lm_eval.limit == 2
+    assert made.evaluation.chosen["lm_eval"].options.limit == 2
     assert made.data.preference.columns.prompt is None
 
 

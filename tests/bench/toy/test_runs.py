@@ -46,13 +46,13 @@ def run(name: str, **changes: Any) -> dict[str, dict[str, Any]]:
     suite, _, method = name.partition(":")
     made: dict[str, dict[str, Any]] = {}
     for job in planner.make(yaml_file.load(suite)).jobs.values():
-        if job.labels["base_method"] == method and job.labels["steps"] == changes.get("steps", job.labels["steps"]):
+        if job.labels.base_method == method and job.labels.steps == changes.get("steps", job.labels.steps):
             settings = job.settings | {"seeds": changes.get("seeds", job.settings["seeds"])}
             folder = changes["folder"] / job.id
             folder.mkdir()
             runs.work(settings, folder)
             read = record.Job(folder, {"id": job.id})
-            made[job.labels["method"]] = {
+            made[job.labels.method] = {
                 "scores": {key: value["value"] for key, value in read.scores.items()},
                 "taken": {key: value["value"] for key, value in read.measurements.items()},
                 "path": read.rows("trajectory"),
@@ -168,7 +168,8 @@ class Told:
 
 
 def settings(steps: int, **changes: Any) -> dict[str, Any]:
-    made = {"problem": problem().model_dump(), "method": "alright", "steps": steps, "threshold": None}
+    made = {"problem": problem().model_dump(), "method": "alright", "options": {}, "lambda_dpo": 0.5, "steps": steps}
+    made |= {"phases": [["dpo", 0], ["sft", steps]], "threshold": None}
     return made | {"learning_rate": 0.5, "weight_decay": 0.1} | changes
 
 
@@ -202,7 +203,7 @@ def test_a_threshold_ends_a_phase_and_not_the_run() -> None:
 
 
 def test_the_methods_are_the_shared_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With MAXRIGHT's tie-break and ALRIGHT's draw turned around in `bench.methods`, the toy's runs turn around too."""
+    """With every method's choice turned to SFT in `bench.methods`, the toy's runs turn too."""
     seen = []
     for name, kind in METHODS.items():
         monkeypatch.setattr(

@@ -86,7 +86,7 @@ class Bench:
         base = self.context.base(self.plan.suite.model, None)
         folder = self.context.job_folder(job.id)
         folder.mkdir(parents=True, exist_ok=True)
-        reference = record.read_json(self.context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+        reference = record.read_json(self.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
         made = Trainer(
             Run(
                 job,
@@ -238,9 +238,7 @@ def test_maxright_compares_with_the_optima_on_training_rows(bench: Bench) -> Non
     job = bench.job("maxright")
     bench.run("maxright")
     optima = {
-        name: record.read_job(bench.context.job_folder(job.inputs[f"optimum_{name}"])).scores[f"f_{name}/train"][
-            "value"
-        ]
+        name: record.read_job(bench.context.job_folder(job.inputs.optimum[name])).scores[f"f_{name}/train"]["value"]
         for name in ("dpo", "sft")
     }
     first = record.read_job(bench.context.job_folder(job.id)).rows("steps")[0]
@@ -287,7 +285,7 @@ def test_running_out_of_memory_names_the_key_to_lower(bench: Bench, monkeypatch:
     job = bench.job("alright")
     monkeypatch.setattr(Trainer, "descend", starve)
     base = bench.context.base(bench.plan.suite.model, None)
-    reference = record.read_json(bench.context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+    reference = record.read_json(bench.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     folder = bench.context.job_folder(job.id)
     folder.mkdir(parents=True)
     batch_size = bench.plan.suite.training.batch_size

@@ -34,7 +34,7 @@ class Gradients:
         job = runner.job(method)
         runner.needs(method)
         base = runner.context.base(runner.suite.model, None)
-        logps = record.read_json(runner.context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json")
+        logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
         rows = runner.context.datasets(base.tokenizer, {})
         batch_size = runner.suite.training.batch_size
         self.make = lambda: Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps))

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.methods import Objective
+from bench.methods import METHODS, Objective, Target
 from bench.plan import planner
 from bench.records import record
 from bench.run import handlers, inputs
 from bench.run.context import WorkerContext
 from bench.suite import yaml_file
 from bench.suite.suite import Suite
-from bench.train.stopping import Rule, uses_front, uses_optima
+from bench.train.stopping import Rule, targets
 
 DPO, SFT = Objective.DPO, Objective.SFT
 
@@ -69,12 +69,11 @@ def test_dominates_does_not_stop_for_one_objective() -> None:
 
 def test_who_is_compared_with_what() -> None:
     """Sequential with nothing; ALRIGHT, which makes the front, with the optima alone, and only under `authors`."""
-    names = ("sequential", "alright", "mix", "maxright")
-    assert [uses_front("authors", name) for name in names] == [False, False, True, True]
-    assert [uses_front("dominates", name) for name in names] == [False, False, True, True]
-    assert [uses_optima("authors", name) for name in names] == [False, True, True, True]
-    assert not any(uses_optima("dominates", name) for name in names)
-    assert not any(uses_front("none", name) or uses_optima("none", name) for name in names)
+    sequential, alright, mix = (METHODS[name] for name in ("sequential", "alright", "mix"))
+    both, front, optimum = frozenset(Target), {Target.FRONT}, {Target.OPTIMUM}
+    assert [targets("authors", kind) for kind in (sequential, alright, mix)] == [set(), optimum, both]
+    assert [targets("dominates", kind) for kind in (sequential, alright, mix)] == [set(), set(), front]
+    assert not any(targets("none", kind) for kind in METHODS.values())
 
 
 # ---- the plan --------------------------------------------------------------------------------------------------------
@@ -137,7 +136,7 @@ def test_a_rule_changes_only_the_joint_runs() -> None:
 def test_the_front_is_the_alright_runs_of_the_seed_and_the_optima() -> None:
     made = planner.make(suite({"rule": "dominates"}, lambdas=[0.25, 0.5], seeds=[0, 1]))
     mix = find(made, "mix-l0.5-s1")
-    front = {name: one.rsplit("-", 1)[0] for name, one in mix.inputs.items() if name != "reference_logps"}
+    front = {name: one.rsplit("-", 1)[0] for name, one in mix.inputs.as_dict().items() if name != "reference_logps"}
     assert front == {
         "front_1": "alright-l0.25-s1",
         "front_2": "alright-l0.5-s1",
@@ -154,7 +153,7 @@ def test_the_front_is_the_alright_runs_of_the_seed_and_the_optima() -> None:
 def test_a_front_given_by_number_needs_no_runs() -> None:
     made = planner.make(suite({"rule": "dominates", "front": [[0.5, 2.0]]}, methods=["mix"]))
     mix = find(made, "mix")
-    assert list(mix.inputs) == ["reference_logps"]
+    assert list(mix.inputs.as_dict()) == ["reference_logps"]
     assert mix.settings["stopping"] == {"rule": "dominates", "threshold": 1e-4, "front": [[0.5, 2.0]]}
 
 
@@ -286,10 +285,11 @@ def test_the_front_is_read_from_the_runs_on_the_evaluation_split(tmp_path: Path,
     rule = inputs.rule(job, bench.context)
     assert rule is not None
     place = "train" if split == "train_head" else "held_out"
-    assert set(rule.front) == {job.inputs[name] for name in ("front_1", "optimum_dpo", "optimum_sft")}
-    assert rule.front[job.inputs["optimum_sft"]][DPO] == pytest.approx(0.693147, abs=1e-5)
-    for name in ("front_1", "optimum_dpo"):
-        scores = json.loads((bench.context.job_folder(job.inputs[name]) / "scores.json").read_text())
+    assert set(rule.front) == {*job.inputs.front, *job.inputs.optimum.values()}
+    assert len(rule.front) == 3
+    assert rule.front[job.inputs.optimum["sft"]][DPO] == pytest.approx(0.693147, abs=1e-5)
+    for one in (job.inputs.front[0], job.inputs.optimum["dpo"]):
+        scores = json.loads((bench.context.job_folder(one) / "scores.json").read_text())
         expected = point(*(scores[f"f_{one}/{place}"]["value"] for one in ("dpo", "sft")))
-        assert rule.front[job.inputs[name]] == pytest.approx(expected)
-    assert rule.optimum == {one: rule.front[job.inputs[f"optimum_{one}"]][one] for one in Objective}
+        assert rule.front[one] == pytest.approx(expected)
+    assert rule.optimum == {one: rule.front[job.inputs.optimum[one]][one] for one in Objective}

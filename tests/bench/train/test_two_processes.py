@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from other_methods import Mgda
 
+from bench.methods import METHODS
 from bench.records import record
 from bench.suite.suite import Suite
 
@@ -20,13 +22,15 @@ PROGRAM = Path(__file__).parent / "two_processes.py"
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def launch(suite_file: Path, folder: Path, name: str, stop_at: int = 0) -> list[dict[str, Any]]:
+def launch(
+    suite_file: Path, folder: Path, name: str, stop_at: int = 0, method: str = "maxright"
+) -> list[dict[str, Any]]:
     """Run the program under torchrun on two processes; return what either one saw."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = [str(PROGRAM), str(suite_file), str(folder), "maxright", name, str(stop_at)]
+    arguments = [str(PROGRAM), str(suite_file), str(folder), method, name, str(stop_at)]
     done = subprocess.run(
         [*torchrun, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -81,6 +85,31 @@ def test_two_processes_choose_alike_and_give_the_single_processs_run(
     assert double.measurements["tokens"] == single.measurements["tokens"]
     assert double.measurements["reload_difference"]["value"] <= 1e-5
     assert_close_adapters(single, double)
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_gradients_of_the_whole_batches(
+    tiny: Callable[..., Suite], run_plan: Any, offer: Callable[..., None], tmp_path: Path
+) -> None:
+    """MGDA's weights follow from inner product and norms over both processes' rows: those of the single process."""
+    offer(METHODS, "mgda", Mgda)
+    settings = tiny(methods=["mgda"])
+    runner = run_plan(settings)
+    single = runner.run("mgda")
+    suite_file, shared = tmp_path / "suite.json", tmp_path / "two"
+    suite_file.write_text(settings.model_dump_json())
+    for need in runner.job("mgda").needs:
+        shutil.copytree(runner.context.job_folder(need), shared / "jobs" / need)
+    seen = launch(suite_file, shared, "both", method="mgda")
+    assert [one["outcome"] for one in seen] == ["complete"] * 2
+    assert seen[0]["seen"] == seen[1]["seen"]
+    double = record.Job(shared / "jobs" / single.id, single.spec)
+    for one, other in zip(single.rows("steps"), double.rows("steps"), strict=True):
+        assert other["gradients"]["dot"] == pytest.approx(one["gradients"]["dot"], rel=1e-3, abs=1e-5)
+        for name in ("losses", "weights"):
+            assert other[name] == pytest.approx(one[name], abs=1e-3)
+        assert other["gradients"]["norms"] == pytest.approx(one["gradients"]["norms"], rel=1e-3)
+        assert other["tokens"] == one["tokens"]
 
 
 def assert_close_adapters(one: record.Job, other: record.Job) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from other_methods import Mgda
 
 from bench.errors import Interrupted
-from bench.methods import Objective
+from bench.methods import METHODS, Objective
 from bench.plan import planner
 from bench.records import record
 from bench.run.context import WorkerContext
@@ -23,6 +25,8 @@ from bench.train.loop import Run, train
 
 
 def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) -> None:
+    METHODS._points["mgda"] = EntryPoint("mgda", "other_methods:Mgda", METHODS.group)
+    METHODS._loaded["mgda"] = Mgda
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     rank = accelerator.process_index
@@ -34,8 +38,9 @@ def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) ->
     own.mkdir(parents=True, exist_ok=True)
     seen: list[dict[str, Any]] = []
     optima = {
-        objective: record.read_json(context.job_folder(job.inputs[f"optimum_{objective}"]) / "scores.json")
+        objective: record.read_json(context.job_folder(job.inputs.optimum[objective]) / "scores.json")
         for objective in Objective
+        if objective in job.inputs.optimum
     }
     run = Run(
         job,
@@ -44,7 +49,7 @@ def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) ->
         base,
         context.datasets(base.tokenizer, {}),
         suite.training.batch_size,
-        reference=record.read_json(context.job_folder(job.inputs["reference_logps"]) / "reference_logps.json"),
+        reference=record.read_json(context.job_folder(job.inputs.reference_logps) / "reference_logps.json"),
         optimum={objective: scores[f"f_{objective}/train"]["value"] for objective, scores in optima.items()},
         tell=seen.append,
         stopping=lambda: rank == 1 and len(seen) == stop_at,

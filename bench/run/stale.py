@@ -1,0 +1,111 @@
+"""What an upgrade made stale: complete jobs of a folder in whose place the plan has others, and what differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import InputError
+from bench.plan.identity import SEMANTICS
+from bench.plan.plan import Plan
+from bench.records import record
+from bench.records.spec import JobSpec
+
+_SHOWN = 3  # settings named in a reason
+
+
+@dataclass(frozen=True)
+class Stale:
+    """Hold complete jobs that count no longer, for one reason."""
+
+    reason: str
+    jobs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.jobs)} complete {'job is' if len(self.jobs) == 1 else 'jobs are'} stale: {self.reason}"
+
+
+def find(plan: Plan, folder: Path) -> list[Stale]:
+    """Compare a folder's complete jobs with the planned ones of the same name.
+
+    A planned job that is complete replaces its forerunners; what the plan has nothing of is not wanted, and not stale. Of
+    a job that differs in its inputs alone the reason is that of the input.
+    """
+    complete = {job.id: job for job in _complete(folder)}
+    by_slug = {_slug(job_id): job for job_id, job in plan.jobs.items() if job_id not in complete}
+    latest: dict[str, record.Job] = {}
+    for job in complete.values():
+        slug = _slug(job.id)
+        if job.id not in plan.jobs and slug in by_slug:
+            latest[slug] = max(job, latest.get(slug, job), key=lambda one: str(one.status.get("finished", "")))
+    reasons: dict[str, str] = {}
+    for slug, planned in by_slug.items():  # in the plan's order: an input stands before what it goes into
+        if slug in latest:
+            reasons[slug] = _reason(latest[slug].spec, planned, reasons)
+    grouped: dict[str, list[str]] = {}
+    for slug, reason in reasons.items():
+        grouped.setdefault(reason, []).append(latest[slug].id)
+    return [Stale(reason, tuple(jobs)) for reason, jobs in grouped.items()]
+
+
+def _complete(folder: Path) -> Iterator[record.Job]:
+    for path in sorted((folder / "jobs").glob("*/spec.json")):
+        try:
+            job = record.read_job(path.parent)
+            if job.complete:
+                yield job
+        except InputError:  # not a record that this version reads
+            continue
+
+
+def _slug(job_id: str) -> str:
+    return job_id.rpartition("-")[0]
+
+
+def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str]) -> str:
+    """Say what differs between a job on record and the planned one of the same name."""
+    found = [
+        *_plugins(spec.get("plugins", ()), job.plugins),
+        *([f"semantics {spec.get('semantics')} → {SEMANTICS}"] if spec.get("semantics") != SEMANTICS else []),
+        *(f"data.{name} has changed" for name, one in job.data.items() if spec["data"].get(name) != one),
+        *_settings(spec["settings"], json.loads(json.dumps(job.settings))),
+    ]
+    if found:
+        return ", ".join(found)
+    changed = (_slug(one) for name, one in job.inputs.as_dict().items() if spec["inputs"].get(name) != one)
+    return next((reasons[slug] for slug in changed if slug in reasons), "a job that goes into them is another one")
+
+
+def _plugins(old: Any, new: Any) -> Iterator[str]:
+    before, after = ({one["distribution"]: one for one in every} for every in (old, new))
+    for name in dict.fromkeys([*before, *after]):
+        one, other = before.get(name), after.get(name)
+        if one is None or other is None:
+            yield f"{name} {'no longer makes' if other is None else 'now makes'} their numbers"
+        elif one["version"] != other["version"]:
+            yield f"{name} {one['version']} → {other['version']}"
+        elif one["source"] != other["source"]:
+            yield f"{name} {one['version']}: its source has changed"
+
+
+def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    before, after = (dict(_flat(one)) for one in (old, new))
+    nothing = object()
+    names = [name for name in dict.fromkeys([*before, *after]) if before.get(name, nothing) != after.get(name, nothing)]
+    shown = [f"{name} {_value(before, name)} → {_value(after, name)}" for name in names[:_SHOWN]]
+    return shown + ([f"{len(names) - _SHOWN} more settings"] if len(names) > _SHOWN else [])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _value(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name], ensure_ascii=False) if name in settings else "nothing"
