@@ -47,7 +47,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "bench.cli", *arguments]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "NLTK_DATA": str(folder / "nltk"), **environment}
+        variables = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "200",
+            "NLTK_DATA": str(folder / "nltk"),
+            **environment,
+        }
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=variables, check=False)
 
     run.folder = folder  # type: ignore[attr-defined]
@@ -72,9 +78,15 @@ def test_the_report_has_every_metric_of_every_task(results: Path) -> None:
         assert set(recipe["figures"]) >= SCORES
     assert {name for name, one in report["metrics"].items() if one["kind"] == "score"} == SCORES
     better = {name: report["metrics"][name]["better"] for name in SCORES}
-    assert {name for name, one in better.items() if one == "lower"} == {one for one in SCORES if one.startswith("wikitext")}
+    assert {name for name, one in better.items() if one == "lower"} == {
+        one for one in SCORES if one.startswith("wikitext")
+    }
     text = (results / "report.md").read_text(encoding="utf-8")
-    for title in ("Exact match (gsm8k, strict-match) (%)", "Word perplexity (wikitext)", "Normalized accuracy (hellaswag) (%)"):
+    for title in (
+        "Exact match (gsm8k, strict-match) (%)",
+        "Word perplexity (wikitext)",
+        "Normalized accuracy (hellaswag) (%)",
+    ):
         assert f"| {title} |" in text
 
 
