@@ -126,6 +126,7 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             base_logps=context.base_logps(own),
             tell=context.tell,
             stopping=context.stopping,
+            clock=context.clock,
             rule=inputs.rule(job, context),
         )
     )
@@ -160,14 +161,15 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         batch_size=context.suite.training.batch_size,
         reference=inputs.reference_logps(job, context),
         tell=context.tell,
+        clock=context.clock,
     )
     steps = Steps(run)
     adapters = {name: context.job_folder(job.inputs[name]) for name in kind.needs if name in job.inputs}
     recipe = kind(kind.Options.model_validate(job.settings["options"]))
     try:
-        started = time.perf_counter()
+        started = context.clock()
         recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters, steps))
-        seconds = time.perf_counter() - started
+        seconds = context.clock() - started
         if kind.untrained is None:
             scores = steps.evaluate(both_splits=True)
             measurements = steps.measurements()
