@@ -29,7 +29,7 @@ def launch(suite_file: Path, folder: Path, name: str, stop_at: int = 0) -> list[
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
