@@ -81,13 +81,14 @@ def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
 def _log_to(path: Path) -> Iterator[logging.Logger]:
     log = logging.getLogger("bench")
     log.setLevel(logging.INFO)
-    log.propagate = False
+    propagate, log.propagate = log.propagate, False
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield log
     finally:
+        log.propagate = propagate
         log.removeHandler(handler)
         handler.close()
 
