@@ -135,7 +135,9 @@ def test_the_reference_is_what_the_code_says() -> None:
         told, now = text(REFERENCE / name).split(TABLES), expected.split(TABLES)
         assert told[0] == now[0] or name == "metrics.md", f"{name} is out of date: make reference"
         lines = iter(expected.splitlines())
-        outdated = [line for line in text(REFERENCE / name).splitlines() if line not in lines]  # in the order of the page
+        outdated = [
+            line for line in text(REFERENCE / name).splitlines() if line not in lines
+        ]  # in the order of the page
         assert outdated == [], f"{name} is out of date: make reference"
 
 
