@@ -13,7 +13,7 @@ from bench.collectors import collect
 from bench.errors import JobError
 from bench.methods import Objective
 from bench.models import held_out
-from bench.train.loop import OTHER_SPLIT, Run, refuse_out_of_memory
+from bench.train.loop import OTHER_SPLIT, TrainingRun, refuse_out_of_memory
 from bench.train.run_log import RunLog
 
 
@@ -28,7 +28,7 @@ class Steps:
         step: optimizer steps noted so far.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         self.run, self.step, self._phase = run, 0, 0
         self._log = RunLog(run.folder, writes=True)
         self._collecting: Any = None

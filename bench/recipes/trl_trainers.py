@@ -18,7 +18,7 @@ from bench.methods import Objective
 from bench.models.policy import ADAPTER
 from bench.recipes.steps import Steps
 from bench.train.batches import Batches
-from bench.train.loop import Run
+from bench.train.loop import TrainingRun
 
 REFERENCE = "ref"  # TRL's name for the adapter that it takes for the reference
 
@@ -77,7 +77,7 @@ def dpo(phase: Phase, reference: Path | None, precomputed: bool) -> None:
 # ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-def batches(run: Run, objective: Objective, count: int) -> list[list[int]]:
+def batches(run: TrainingRun, objective: Objective, count: int) -> list[list[int]]:
     """Return the row numbers of a phase's batches, as they are dealt to the shared loop."""
     by_length = run.suite.training.group_by_length
     dealt = Batches(run.datasets, run.batch_size, run.job.run_labels.seed, group_by_length=by_length)
@@ -98,7 +98,7 @@ def dpo_rows(examples: list[Example]) -> Iterator[dict[str, Any]]:
         yield {"prompt_ids": list(one.prompt), "chosen_ids": list(chosen), "rejected_ids": list(rejected)}
 
 
-def _tokens(run: Run, objective: Objective, rows: list[int]) -> int:
+def _tokens(run: TrainingRun, objective: Objective, rows: list[int]) -> int:
     """Count a batch's tokens as TRL forwards them: the prompt once for each answer."""
     examples = [run.datasets.train[objective].examples[row] for row in rows]
     return sum(len(one.prompt) + len(answer) for one in examples for answer in one.answers)
@@ -169,7 +169,7 @@ def _make(kind: Any, phase: Phase, arguments: Any, rows: Dataset, order: list[li
     return trainer
 
 
-def _arguments(run: Run, objective: Objective, count: int) -> dict[str, Any]:
+def _arguments(run: TrainingRun, objective: Objective, count: int) -> dict[str, Any]:
     """Say in TRL's words what the suite says; what is not named here is TRL's default."""
     training, cpu = run.suite.training, run.policy.device.type == "cpu"
     batch_size = getattr(run.batch_size, objective)

@@ -116,7 +116,7 @@ def _pretrain(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 
 def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    from bench.train.loop import Run, train
+    from bench.train.loop import TrainingRun, train
 
     policy = context.base(context.suite.model, job.inputs.pretrained)
     own: dict[str, Any] = {name: job.settings[name] for name in ("sft_on_chosen", "sft_rows") if name in job.settings}
@@ -125,7 +125,7 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     if own:
         batch_size = PerObjective(dpo=batch_size.dpo, sft=next(iter(own.values()))["batch_size"])
     train(
-        Run(
+        TrainingRun(
             job=job,
             suite=context.suite,
             folder=folder,
@@ -164,11 +164,11 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.recipes import RECIPES, Making
     from bench.recipes.steps import Steps
     from bench.train import run_log
-    from bench.train.loop import Run
+    from bench.train.loop import TrainingRun
 
     kind = RECIPES[job.settings["recipe"]]
     policy = context.base(context.suite.model, job.inputs.pretrained)
-    run = Run(
+    run = TrainingRun(
         job=job,
         suite=context.suite,
         folder=folder,

@@ -104,7 +104,7 @@ METRICS = tuple(
 
 
 @dataclass
-class Run:
+class Descent:
     """Hold one run: where it ended, the thinned path there, its updates, and in how many each objective had a part."""
 
     theta: Sequence[float]
@@ -113,14 +113,14 @@ class Run:
     taken: dict[Objective, int] = field(default_factory=lambda: dict.fromkeys(Objective, 0))
 
 
-def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points: int) -> Run:
+def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points: int) -> Descent:
     """Run a method from the start; `settings` are those of a job, `points` about how many rows of its path are kept.
 
     A phase's steps after its objective has come down to the threshold are not taken.
     """
     rate, decay, threshold = settings["learning_rate"], settings["weight_decay"], settings["threshold"]
     steps = length(settings)
-    run = Run(list(settings["problem"]["start"]))
+    run = Descent(list(settings["problem"]["start"]))
     every = max(1, steps // points) if points else steps
     phase = 0
 

@@ -38,7 +38,7 @@ OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """Hold what one training job works with.
 
     Attributes:
@@ -70,7 +70,7 @@ class Run:
     rule: Rule | None = None
 
 
-def train(run: Run) -> None:
+def train(run: TrainingRun) -> None:
     """Train one adapter and leave its records in the job's folder.
 
     Raises:
@@ -93,7 +93,7 @@ def train(run: Run) -> None:
         raise
 
 
-def refuse_out_of_memory(error: BaseException, run: Run, step: int) -> None:
+def refuse_out_of_memory(error: BaseException, run: TrainingRun, step: int) -> None:
     """Raise OutOfMemory, naming the key to lower, for an error that says memory ran out; let any other pass."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         raise OutOfMemory(
@@ -121,7 +121,7 @@ class Trainer:
     only the main one writes.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrainingRun) -> None:
         self.run, self.policy, self.settings = run, run.policy, run.suite.training
         self.processes = Processes(run.policy.device)
         self.accelerator = self.processes.accelerator

@@ -16,7 +16,7 @@ from bench.models.objectives import collate, dpo_and_chosen_sums, sequence_logps
 from bench.records import record
 from bench.suite.suite import Suite
 from bench.train.batches import Cursor
-from bench.train.loop import Run, Trainer
+from bench.train.loop import Trainer, TrainingRun
 
 TinySuite = Callable[..., Suite]
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def trainer_of(runner: Any) -> Trainer:
     base = runner.context.base(runner.suite.model, None)
     logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     rows = runner.context.datasets(base.tokenizer, {})
-    made = Trainer(Run(job, runner.suite, runner.folder, base, rows, runner.suite.training.batch_size, logps))
+    made = Trainer(TrainingRun(job, runner.suite, runner.folder, base, rows, runner.suite.training.batch_size, logps))
     made.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0, "padding_tokens": 0}
     torch.manual_seed(1)
     with torch.no_grad():

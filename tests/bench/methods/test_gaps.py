@@ -73,7 +73,7 @@ def test_paired_gaps_compare_with_the_optimum_on_the_same_rows(tiny: TinySuite, 
 
 def test_the_optimums_own_weights_have_paired_gaps_of_0(tiny: TinySuite, run_plan: Any) -> None:
     """With the SFT optimum's adapter on the model, each batch's loss is the stored one: what gaps: paired is for."""
-    from bench.train.loop import Run, Trainer
+    from bench.train.loop import Trainer, TrainingRun
 
     runner = run_plan(tiny(methods=[maxright(gaps="paired")]))
     runner.needs("maxright")
@@ -85,7 +85,9 @@ def test_the_optimums_own_weights_have_paired_gaps_of_0(tiny: TinySuite, run_pla
     logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     row_optimum = inputs.row_optimum(job, runner.context)
     batch_size = runner.suite.training.batch_size
-    trainer = Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps, row_optimum=row_optimum))
+    trainer = Trainer(
+        TrainingRun(job, runner.suite, runner.folder, base, rows, batch_size, logps, row_optimum=row_optimum)
+    )
     trainer.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0, "padding_tokens": 0}
     assert checkpoint.latest(runner.context.job_folder(runner.job("sft-optimum").id)) is None
     saved = load_adapter(runner, "sft-optimum")

@@ -17,7 +17,7 @@ from bench.records.softmax_pair import SoftmaxPair
 from bench.run import handlers
 from bench.suite.suite import Suite
 from bench.toy import runs
-from bench.train.loop import Run, Trainer
+from bench.train.loop import Trainer, TrainingRun
 
 TinySuite = Callable[..., Suite]
 Offer = Callable[..., None]
@@ -64,7 +64,7 @@ def trainer(runner: Any, method: str) -> Trainer:
     job, base = runner.job(method), runner.context.base(runner.suite.model, None)
     logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
     rows, batch_size = runner.context.datasets(base.tokenizer, {}), runner.suite.training.batch_size
-    made = Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps))
+    made = Trainer(TrainingRun(job, runner.suite, runner.folder, base, rows, batch_size, logps))
     made.row = dict.fromkeys(("probe_seconds", "tokens", "probe_tokens", "padding_tokens"), 0)
     torch.manual_seed(1)
     with torch.no_grad():

@@ -20,7 +20,7 @@ from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
 from bench.train import checkpoint
 from bench.train.batches import Cursor
-from bench.train.loop import Run, Trainer, train
+from bench.train.loop import Trainer, TrainingRun, train
 
 CPU = torch.device("cpu")
 
@@ -88,7 +88,7 @@ class Bench:
         folder.mkdir(parents=True, exist_ok=True)
         reference = record.read_json(self.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
         made = Trainer(
-            Run(
+            TrainingRun(
                 job,
                 self.plan.suite,
                 folder,
@@ -291,7 +291,9 @@ def test_running_out_of_memory_names_the_key_to_lower(bench: Bench, monkeypatch:
     batch_size = bench.plan.suite.training.batch_size
     with pytest.raises(OutOfMemory, match=r"lower training.micro_batch_size"):
         train(
-            Run(job, bench.plan.suite, folder, base, bench.context.datasets(base.tokenizer, {}), batch_size, reference)
+            TrainingRun(
+                job, bench.plan.suite, folder, base, bench.context.datasets(base.tokenizer, {}), batch_size, reference
+            )
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bench.methods import METHODS, Choice, Objective, Setup
 from bench.records import record
 from bench.suite.suite import Suite
-from bench.train.loop import Run, Trainer
+from bench.train.loop import Trainer, TrainingRun
 
 LAMBDA_DPO = 0.25
 TinySuite = Callable[..., Suite]
@@ -37,7 +37,7 @@ class Gradients:
         logps = record.read_json(runner.context.job_folder(job.inputs.reference_logps) / "reference_logps.json")
         rows = runner.context.datasets(base.tokenizer, {})
         batch_size = runner.suite.training.batch_size
-        self.make = lambda: Trainer(Run(job, runner.suite, runner.folder, base, rows, batch_size, logps))
+        self.make = lambda: Trainer(TrainingRun(job, runner.suite, runner.folder, base, rows, batch_size, logps))
         self.restart()
 
     def restart(self) -> None:

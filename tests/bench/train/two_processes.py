@@ -21,7 +21,7 @@ from bench.plan import planner
 from bench.records import record
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
-from bench.train.loop import Run, train
+from bench.train.loop import TrainingRun, train
 
 
 def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) -> None:
@@ -42,7 +42,7 @@ def main(suite_file: Path, folder: Path, start: str, name: str, stop_at: int) ->
         for objective in Objective
         if objective in job.inputs.optimum
     }
-    run = Run(
+    run = TrainingRun(
         job,
         suite,
         own,
