@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Before any test imports the libraries, which read these once; subprocesses inherit them.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # workers have a thread a core; beside other tests, none should spin
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "agg"
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -43,14 +43,14 @@ class Response:
 
 @dataclass
 class Endpoint:
-    """Hold what the server was asked and what it is to answer: `answer(prompt, times asked before)`."""
+    """Hold what the server was asked, by which key, and what it is to answer: `answer(prompt, times asked before)`."""
 
     url: str
     answer: Callable[[str, int], Response] = lambda prompt, before: Response()
     prompts: list[str] = field(default_factory=list)
     seen: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
-    keys: set[str] = field(default_factory=set)
+    askers: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def respond(self, **changes: Any) -> Response:
@@ -81,10 +81,10 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
                 made.prompts.append(prompt)
                 made.seen[prompt] += 1
                 made.bodies.append(body)
-                made.keys.add(self.headers["Authorization"])
+                made.askers.append(self.headers["Authorization"].removeprefix("Bearer "))
             response = made.answer(prompt, before)
             if response.wait:
-                response.wait.wait(10)
+                response.wait.wait(60)
             self.send_response(response.status)
             for name, value in response.headers.items():
                 self.send_header(name, value)

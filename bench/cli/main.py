@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from bench import __version__
 from bench.cli.judge import app as judge_app
 from bench.errors import BenchError, InputError
 
@@ -41,6 +42,22 @@ app = typer.Typer(
 )
 
 app.add_typer(judge_app, name="judge")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"bench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Take what may stand before a command."""
+
 
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="A suite's YAML file, or the name of a shipped one, such as quickstart.")

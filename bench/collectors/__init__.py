@@ -100,10 +100,18 @@ class Collectors:
 
     A row is {"seconds", "name", "value"} with the seconds of training so far in this process, or, for a figure that
     cannot be measured here, {"seconds", "name", "value": None, "reason"}.
+
+    In a `with` statement a thread takes the samples; without one, whoever calls `sample_if_due` does.
     """
 
-    def __init__(self, kinds: Iterable[type[Collector]], watched: Watched, interval: float) -> None:
-        self._interval = interval
+    def __init__(
+        self,
+        kinds: Iterable[type[Collector]],
+        watched: Watched,
+        interval: float,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._interval, self._clock = interval, clock
         self._collectors: list[Collector] = []
         self._rows: list[dict[str, Any]] = []
         for kind in kinds:
@@ -135,7 +143,7 @@ class Collectors:
         with self._lock:
             if not self._training.is_set():
                 self._call(lambda one: one.resume())
-                self._resumed = time.perf_counter()
+                self._resumed = self._clock()
                 self._training.set()
 
     def pause(self) -> None:
@@ -155,7 +163,7 @@ class Collectors:
 
     def _seconds(self) -> float:
         """Return the seconds of training so far."""
-        return self._before + (time.perf_counter() - self._resumed if self._training.is_set() else 0.0)
+        return self._before + (self._clock() - self._resumed if self._training.is_set() else 0.0)
 
     def _call(self, method: Callable[[Collector], float | None]) -> None:
         """Call a method of every collector and keep what it returns; training goes on without one that breaks."""
@@ -176,16 +184,22 @@ class Collectors:
         self._sampled = self._seconds()
         self._call(lambda one: one.sample(self._sampled))
 
+    def sample_if_due(self) -> float:
+        """Take a sample if another interval of training has gone by.
+
+        Returns:
+            The seconds after which the next one can be due at the earliest, as training may pause meanwhile.
+        """
+        with self._lock:
+            due = self._sampled + self._interval - self._seconds()
+            if due <= 0 and self._training.is_set():
+                self._sample()
+                due = self._interval
+        return max(due, 0.001)
+
     def _watch(self) -> None:
-        """Take a sample whenever another interval of training has gone by."""
         while self._training.wait() and not self._closing.is_set():
-            with self._lock:
-                due = self._sampled + self._interval - self._seconds()
-                if due <= 0 and self._training.is_set():
-                    self._sample()
-                    due = self._interval
-            # Steps may be shorter than the interval: look again when it can have gone by at the earliest.
-            self._closing.wait(max(due, 0.001))
+            self._closing.wait(self.sample_if_due())
 
 
 def summarize(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import ClassVar
 
 from bench.collectors import Collector, Combine, Watched
@@ -28,14 +29,15 @@ class Cpu(Collector):
     )
     combine: ClassVar[Combine] = statistics.median
 
-    def __init__(self, watched: Watched) -> None:
+    def __init__(self, watched: Watched, clock: Callable[[], float] = time.process_time) -> None:
+        self._clock = clock
         self._busy, self._resumed = 0.0, 0.0
         self._training = False
         self._last = (0.0, 0.0)  # seconds busy and seconds of training at the last sample
 
     def resume(self) -> None:
         """Begin a stretch of training."""
-        self._training, self._resumed = True, time.process_time()
+        self._training, self._resumed = True, self._clock()
 
     def pause(self) -> None:
         """End a stretch of training."""
@@ -50,4 +52,4 @@ class Cpu(Collector):
         return 100 * (busy - busy_before) / (seconds - seconds_before)
 
     def _busy_seconds(self) -> float:
-        return self._busy + (time.process_time() - self._resumed if self._training else 0.0)
+        return self._busy + (self._clock() - self._resumed if self._training else 0.0)

@@ -89,7 +89,7 @@ class Policy:
                 f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}"
             ) from error
         if self.settings.gradient_checkpointing:
-            self.model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+            checkpoint_activations(self.model.get_base_model())
 
     def attach_saved(self, folder: Path) -> None:
         """Put a saved adapter on the base model."""
@@ -172,6 +172,12 @@ class Policy:
                 f"{folder / ADAPTER}: reloaded logits differ from the trained ones by {difference:.3g} (allowed {allowed:.3g})"
             )
         return difference
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Have a model of transformers forget its activations and make them anew backward; some 5.x know the old name only."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _is_linear(module: torch.nn.Module) -> bool:

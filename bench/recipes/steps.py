@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -102,4 +101,4 @@ class Steps:
     def _now(self) -> float:
         if self.run.policy.device.type == "cuda":
             torch.cuda.synchronize(self.run.policy.device)
-        return time.perf_counter()
+        return self.run.clock()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
@@ -21,6 +22,10 @@ from bench.train.batches import Batches
 from bench.train.loop import TrainingRun
 
 REFERENCE = "ref"  # TRL's name for the adapter that it takes for the reference
+# What transformers calls it; some 5.x know the old name only
+CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(SFTConfig, "activation_checkpointing") else "gradient_checkpointing"
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,12 @@ def _tokens(run: TrainingRun, objective: Objective, rows: list[int]) -> int:
 
 
 class _Given:
-    """Leave out what reaches beyond the rows it was given: TRL's report of its use over the network."""
+    """Take the rows in the order they come in, and leave out what reaches beyond them: TRL's report of its use."""
+
+    train_dataset: Dataset
+
+    def _get_train_sampler(self, *_: Any) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
 
     def _send_telemetry(self) -> None:
         """Send nothing."""
@@ -178,8 +188,7 @@ def _arguments(run: TrainingRun, objective: Objective, count: int) -> dict[str, 
         "max_steps": count,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": batch_size // micro,
-        "train_sampling_strategy": "sequential",  # the rows come in order
-        "max_length": None,  # and cut
+        "max_length": None,  # the rows come cut
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": "constant_with_warmup" if training.schedule == "constant" else training.schedule,
         "warmup_steps": training.warmup_steps,
@@ -187,7 +196,7 @@ def _arguments(run: TrainingRun, objective: Objective, count: int) -> dict[str, 
         "adam_beta2": training.adam_betas[1],
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm or 0.0,  # 0: not at all
-        "activation_checkpointing": run.suite.model.gradient_checkpointing,
+        CHECKPOINTING: run.suite.model.gradient_checkpointing,
         "bf16": False,  # no mixed precision: the model is in the suite's dtype already
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class WorkerContext:
-    """Hold what a worker keeps between jobs: the base models it has loaded and the data it has tokenized."""
+    """Hold what a worker keeps between jobs: the base models it has loaded and the data it has tokenized.
+
+    Attributes:
+        tell: called with news of the job at hand.
+        stopping: asked whether the user wants to stop.
+        clock: tells the time in seconds; what training costs is measured by it.
+    """
 
     experiment: Experiment
     folder: Path
@@ -32,6 +39,7 @@ class WorkerContext:
     environment: dict[str, Any]
     tell: Callable[[dict[str, Any]], None]
     stopping: Callable[[], bool]
+    clock: Callable[[], float] = time.perf_counter
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
     _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)

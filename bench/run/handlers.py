@@ -94,13 +94,14 @@ def _code(job: JobSpec) -> dict[str, Any]:
 def _log_to(path: Path) -> Iterator[logging.Logger]:
     log = logging.getLogger("bench")
     log.setLevel(logging.INFO)
-    log.propagate = False
+    propagate, log.propagate = log.propagate, False
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield log
     finally:
+        log.propagate = propagate
         log.removeHandler(handler)
         handler.close()
 
@@ -139,6 +140,7 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             base_logps=context.base_logps(own),
             tell=context.tell,
             stopping=context.stopping,
+            clock=context.clock,
             rule=inputs.rule(job, context),
         )
     )
@@ -177,15 +179,16 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         batch_size=context.suite.training.batch_size,
         reference=inputs.reference_logps(job, context),
         tell=context.tell,
+        clock=context.clock,
     )
     steps = Steps(run)
     made_by = job.inputs.as_dict()
     adapters = {name: context.job_folder(made_by[name]) for name in kind.needs if name in made_by}
     recipe = kind(kind.Options.model_validate(job.settings["options"]))
     try:
-        started = time.perf_counter()
+        started = context.clock()
         recipe.produce(Making(policy, job.settings["lambda_dpo"], job.settings["seed"], adapters, steps))
-        seconds = time.perf_counter() - started
+        seconds = context.clock() - started
         if kind.untrained is None:
             scores = steps.evaluate(both_splits=True)
             measurements = steps.measurements()

@@ -52,6 +52,7 @@ class TrainingRun:
         tell: called with {"step", "steps", "losses"} after every step.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
+        clock: tells the time in seconds; what steps cost is measured by it.
     """
 
     job: JobSpec
@@ -68,6 +69,7 @@ class TrainingRun:
     tell: Callable[[dict[str, Any]], None] = lambda message: None
     stopping: Callable[[], bool] = lambda: False
     rule: Rule | None = None
+    clock: Callable[[], float] = time.perf_counter
 
 
 def train(run: TrainingRun) -> None:
@@ -307,7 +309,7 @@ class Trainer:
     def _now(self) -> float:
         if self.policy.device.type == "cuda":
             torch.cuda.synchronize(self.policy.device)
-        return time.perf_counter()
+        return self.run.clock()
 
     def done(self) -> bool:
         """Say whether the run has taken its steps, or its tokens, or was ended by its stopping rule."""

@@ -84,18 +84,17 @@ def provenance(results: Results, where: Where) -> Table | None:
 
 
 def _evaluators(results: Results) -> Iterable[tuple[str, Iterable[str]]]:
-    kinds = {"lm_eval": "Questions", "judge": "Judge"}
-    for kind, title in kinds.items():
-        jobs = [job for job in results.record.jobs.values() if job.kind == kind and job.complete]
+    """Return what the scores were made with, by kind of job."""
+    titles = {"lm_eval": "Questions", "judge": "Judge"}
+    by_kind: dict[str, list[Job]] = {}
+    for job in results.record.jobs.values():
+        if job.complete and job.scores and "of" in job.labels:
+            by_kind.setdefault(job.kind, []).append(job)
+    for kind, jobs in by_kind.items():
         settings = [job.spec["settings"].get("lm_eval") or job.spec["settings"] for job in jobs]
-        if jobs:
-            yield (
-                title,
-                (
-                    _words({name: value for name, value in one.items() if name != "model" or kind == "judge"})
-                    for one in settings
-                ),
-            )
+        # A judge's model is its own; any other one is the suite's, which is named above.
+        kept = ({name: value for name, value in one.items() if name != "model" or kind == "judge"} for one in settings)
+        yield titles.get(kind, kind), map(_words, kept)
 
 
 def _hardware(environment: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from bench.records.record import append_jsonl, write_json
 
+CHROMIUM = Path("/usr/bin/chromium")
 METHODS = ("sequential", "mix", "alright", "maxright")
 # Distance to the ideal point at λ = 0.5 in the middle seed; the gaps are 3/5 and 4/5 of it.
 DISTANCE = {"sequential": 0.5, "mix": 0.15, "alright": 0.1, "maxright": 0.05}
@@ -284,3 +285,15 @@ def built(full: Path) -> Path:
 
     build(full.parent)
     return full
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Open a browser for all tests of pages; it waits long, as a busy machine draws slowly."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs {CHROMIUM}")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"], timeout=300_000)
+        yield launched
+        launched.close()

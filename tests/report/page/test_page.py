@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 
 from report.build import build
 
-CHROMIUM = Path("/usr/bin/chromium")
 LAMBDAS = (0.01, 0.25, 0.5, 0.75, 0.99)
 # Text of a figure that sticks out of its drawing, or runs into another label, after the page's own font is applied.
 TEXT_OUTSIDE = """() => [...document.querySelectorAll('.panel svg')].flatMap(svg => {
@@ -29,17 +28,6 @@ LABELS_OVERLAP = """() => [...document.querySelectorAll('.bars svg')].flatMap(sv
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory, fill_suite: Callable[..., Path], new_writer: Any) -> Path:
     """Build the largest suite of the paper: 4 methods × 5 λ × 3 seeds."""
     phases = [[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]]
@@ -51,6 +39,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, fill_suite: Callable[..., Pa
 def opened(browser: Any, path: Path, width: int, scheme: str = "light") -> tuple[Any, list[str]]:
     """Open a page from disk; return it with everything the browser complained about or asked the network for."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.set_default_timeout(300_000)
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

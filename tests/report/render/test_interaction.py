@@ -13,7 +13,6 @@ import pytest
 from bench.records.record import append_jsonl
 from report.build import build
 
-CHROMIUM = Path("/usr/bin/chromium")
 EVIL = (
     "<script>alert(1)</script><img src=x onerror=alert(2)> | a | b\n\n# no heading ![x](javascript:alert(3)) "
     "[y](javascript:alert(4)) </td></table></pre>```` $\\frac{1}{0$ \"' onmouseover=alert(5) &lt;b&gt; \u202eabc"
@@ -23,21 +22,11 @@ CELLS = """() => [...document.querySelectorAll('table')].every(table =>
   && [...table.tBodies[0].rows].every(row => row.cells.length === table.tHead.rows[table.tHead.rows.length - 1].cells.length))"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs {CHROMIUM}")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """Open a tab whose complaints, dialogs and requests to a network are kept in `page.said`."""
     tab = browser.new_page(viewport={"width": 1440, "height": 900})
+    tab.set_default_timeout(300_000)
     tab.said = []
     tab.on("console", lambda message: tab.said.append(message.text))
     tab.on("pageerror", lambda error: tab.said.append(str(error)))
