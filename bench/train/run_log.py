@@ -60,9 +60,23 @@ TRAINING = (
 )
 
 
+# Of the methods that ask for gradients; for the others there is nothing to measure.
+GRADIENTS = Metric(
+    "gradient_seconds",
+    "Gradients",
+    "s",
+    "lower",
+    "cost",
+    "seconds in gradients that were taken before an objective was chosen; a step on them goes back no further",
+    low=0.0,
+    tolerance=0.05,
+    relative=True,
+)
+
+
 def metrics() -> list[Metric]:
     """Describe every figure of a training job: what it cost, and the objective values it ended at."""
-    return [*TRAINING, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
+    return [*TRAINING, GRADIENTS, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
 
 
 def not_measured(reason: str) -> dict[str, dict[str, Any]]:
@@ -150,7 +164,7 @@ class RunLog:
         """Return the time in gradients taken before a step was chosen, of a method that asks for them."""
         if self.gradient_seconds is None:
             return {}
-        return {"gradient_seconds": record.measured(self.gradient_seconds, "s")}
+        return {GRADIENTS.name: record.measured(self.gradient_seconds, GRADIENTS.unit)}
 
     def _padding_share(self) -> dict[str, Any]:
         padding = self.totals["padding_tokens"]

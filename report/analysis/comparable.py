@@ -28,6 +28,10 @@ class Comparable:
         """Hardware, device, workers and threads of most runs."""
         return _most(_machine(run) for run in self.results.runs)
 
+    def collector(self, name: str) -> str:
+        """Whose code measured a cost of most runs."""
+        return _most(run.collector(name) for run in self.results.runs if name in run.job.measurements)
+
     @cached_property
     def objective(self) -> str:
         """Data, base model, reduction, β, reference and evaluation rows of most runs."""
@@ -51,6 +55,8 @@ class Comparable:
         kind = self.results.metric(name).kind
         if kind == "cost" and _machine(run) != self.machine:
             return missing(f"not comparable: {run.id} was made on other hardware or with other workers")
+        if kind == "cost" and run.collector(name) != self.collector(name):
+            return missing(f"not comparable: {run.id} was measured by other code, {run.collector(name) or 'our own'}")
         if kind == "objective" and "run" in run.roles and _objective(run.job) != self.objective:
             return missing(f"not comparable: {run.id} was made with other data, model, reference or loss settings")
         return self.check_score(run.id, name, figure) if kind == "score" else figure
@@ -75,6 +81,14 @@ class Comparable:
                 f"Runs were made on different hardware or with different workers: the costs of {_listed(others)} are "
                 "left out of means and comparisons."
             )
+        costs = [name for name in self.results.measurement_names if self.results.metric(name).kind == "cost"]
+        for name in costs:
+            measured = [run for run in runs if name in run.job.measurements]
+            others = [run.id for run in measured if run.collector(name) != self.collector(name)]
+            if others:
+                found.append(
+                    f"{name} was measured by different code: that of {_listed(others)} is left out of means and comparisons."
+                )
         others = [run.id for run in runs if _objective(run.job) != self.objective]
         if others:
             found.append(
@@ -122,7 +136,7 @@ def _objective(job: Job) -> str:
 
 
 def _scored_with(job: Job) -> str:
-    return json.dumps([job.spec["settings"], job.spec.get("data")], sort_keys=True)
+    return json.dumps([job.spec.get(name) for name in ("settings", "data", "plugins")], sort_keys=True)
 
 
 def _task_version(job: Job) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -84,6 +85,11 @@ def _interval(entry: dict[str, Any]) -> tuple[float, float] | None:
     return None if low is None or high is None else (float(low), float(high))
 
 
+def code(origin: Mapping[str, str] | None) -> str:
+    """Name a package's code as records keep it; "" for none."""
+    return "{distribution} {version} ({source})".format(**origin) if origin else ""
+
+
 @dataclass(frozen=True)
 class Run:
     """Read one job that made an adapter, by training or of other jobs' weights.
@@ -145,6 +151,10 @@ class Run:
         return tuple(
             str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads")))
         )
+
+    def collector(self, name: str) -> str:
+        """Say whose code measured a cost: another package's version and source, or "" for what comes with bench."""
+        return code(self.job.spec.get("collectors", {}).get(name))
 
     def objective(self, name: str) -> Measured:
         """Return the final value of an objective, such as f_dpo/held_out, with n and standard error where known."""

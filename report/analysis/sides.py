@@ -11,7 +11,7 @@ from bench.records.metrics import Metric
 from bench.records.record import SuiteRecord
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.fronts import Box, box
-from report.analysis.load import Results, Run, judge_of
+from report.analysis.load import Results, Run, code, judge_of
 from report.analysis.metrics import RATIOS
 from report.analysis.tables import RecipeResults, Tables, recipe_name
 from report.analysis.toy import ToyResults, ToyRun, is_toy
@@ -140,7 +140,8 @@ class SuiteSide:
         runs = self._runs(key)
         if self.metric(metric).kind == "cost":
             names = ("processor", "cores", "GPUs", "device", "workers", "threads")
-            return {name: _joined(run.conditions[place] for run in runs) for place, name in enumerate(names)}
+            made = {name: _joined(run.conditions[place] for run in runs) for place, name in enumerate(names)}
+            return made | {"collector": _joined(run.collector(metric) for run in runs)}
         if metric in self.tables.scores:
             return self._of_score(runs[0], metric) | self._reference_seed()
         wanted = {"f_dpo": ("preference",), "f_sft": ("instruction",)}.get(
@@ -197,6 +198,7 @@ class SuiteSide:
                     settings["lm_eval"] = asked
                 labels = {name: value for name, value in job.labels.items() if name not in ("of", "of_name")}
                 made = flat({"settings": settings, "labels": labels, "data": job.spec.get("data")})
+                made["code"] = _joined(code(one) for one in job.spec.get("plugins", ()))
                 made["model.dtype"] = (job.spec["settings"].get("model") or {}).get("dtype")
                 made["items"] = None if judge_of(metric) else job.scores[metric].get("n")
                 generated = self.results.record.jobs.get(str(job.spec["inputs"].get("answers")))

@@ -90,3 +90,28 @@ def test_the_report_says_so_on_top(folder: Path) -> None:
     warning = next(one for one in banners(tables) if one.kind == "warning")
     assert "left out of means and comparisons" in warning.text
     assert as_json(tables, Verdict(tables))["not_comparable"] == [warning.text]
+
+
+def test_costs_that_other_code_measured_are_left_out(folder: Path) -> None:
+    """A package's collector keeps its name from version 1 to 2, and measures something else: seed 0's is left out."""
+    for job in ("mix-l0.5-s0", "mix-l0.5-s1", "mix-l0.5-s2"):
+        version = "1" if job.endswith("s0") else "2"
+        origin = {"distribution": "acme", "version": version, "source": "aa"}
+        tables = change(folder, job, lambda spec, own=origin: spec.update(collectors={"peak_memory_bytes": own}))
+    for job in ("sequential-l0.5-s0", "sequential-l0.5-s1", "sequential-l0.5-s2"):
+        origin = {"distribution": "acme", "version": "2", "source": "aa"}
+        tables = change(folder, job, lambda spec, own=origin: spec.update(collectors={"peak_memory_bytes": own}))
+    assert mix(tables).estimate("peak_memory_bytes").n == 2
+    assert mix(tables).estimate("training_seconds").n == 3
+    assert mix(tables).figures[0]["peak_memory_bytes"].reason == (
+        "not comparable: mix-l0.5-s0 was measured by other code, acme 1 (aa)"
+    )
+    assert "peak_memory_bytes was measured by different code: that of mix-l0.5-s0 is left out" in " ".join(
+        tables.comparable.warnings
+    )
+
+
+def test_scores_that_other_code_gave_are_left_out(folder: Path) -> None:
+    origin = {"distribution": "acme", "version": "1", "source": "aa"}
+    tables = change(folder, "judged-mix-l0.5-s1", lambda spec: spec.update(plugins=[origin]))
+    assert mix(tables).estimate("win_rate/rule").n == 2
