@@ -141,6 +141,14 @@ def test_the_reference_is_what_the_code_says() -> None:
         assert outdated == [], f"{name} is out of date: make reference"
 
 
+def test_code_that_a_page_shows_is_that_of_its_file() -> None:
+    """Where it is not: make reference."""
+    generate = generator()
+    pages = {page.name: text(page) for page in generate.GUIDE.glob("*.md")}
+    assert pages["extend.md"].count("<!-- examples/plugin/bench_example/") == 5
+    assert [name for name, page in pages.items() if generate.with_code(page) != page] == []
+
+
 def test_every_key_has_a_description() -> None:
     generate = generator()
     options = [
