@@ -203,7 +203,8 @@ class Training(Frozen):
     batch_size: PerObjective
     """Rows an optimizer step."""
     micro_batch_size: PerObjective | None = None
-    """Rows in memory at once; each must divide the batch, and the gradient stays the same. `null`: the whole batch."""
+    """Rows in memory at once; each must divide the batch, and the gradient stays the same. `null`: the whole batch, and
+    where a GPU's memory has no room for it the largest half, quarter and so on that fits."""
     group_by_length: bool = False
     """`true`: rows of similar length share a batch, so that less is padded. A batch's loss then depends on its length,
     which `maxright` would read as a gap."""

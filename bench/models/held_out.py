@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bench.data.tokens import Datasets, Example
 from bench.methods import Objective
-from bench.models import objectives
+from bench.models import memory, objectives
 from bench.models.policy import Policy
 from bench.records import record
 from bench.records.metrics import Metric
@@ -43,17 +43,33 @@ OfSplits = dict[str, dict[Objective, Tensor]]
 def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -> Tensor:
     """Return log π_θ(y | x) summed over each answer's tokens, in nats, float32 on the CPU. Shape: [examples, answers].
 
-    Rows of similar length share a batch; the result stands in the order of `examples`.
+    Rows of similar length share a batch; the result stands in the order of `examples`. Where memory runs out, this and
+    later passes of such rows take fewer at once.
     """
     was_training = policy.model.training
     policy.model.eval()
     order = sorted(range(len(examples)), key=lambda row: examples[row].length)
     layout = policy.layout_of(examples)
-    result = torch.empty(len(examples), len(examples[0].answers))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        batch = objectives.collate([examples[row] for row in rows], layout, policy.device)
-        result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
+    answers = len(examples[0].answers)
+    result = torch.empty(len(examples), answers)
+    at_once = min(batch_size, policy.most_rows.get(answers, batch_size))
+    start = 0
+    while start < len(order):
+        rows = order[start : start + at_once]
+        try:
+            batch = objectives.collate([examples[row] for row in rows], layout, policy.device)
+            result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+        else:
+            start += len(rows)
+            continue
+        at_once = policy.most_rows[answers] = memory.fewer(at_once)
+        policy.note(
+            f"out of memory: going on with {at_once} rows of {answers} answers at once where nothing is trained"
+        )
+        memory.release(policy.device)
     policy.model.train(was_training)
     return result
 

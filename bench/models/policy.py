@@ -32,6 +32,7 @@ class Policy:
         layout: how the rows of a pair lie where they fit into the window; `load` sees whether they can share prompts.
         window: positions that its attention looks back over; None: all of them.
         notes: what this model cannot take, each said once.
+        most_rows: by answers a row, the rows of one pass without a graph once memory ran out with more.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Policy:
     layout: Layout = "plain"
     window: int | None = None
     notes: list[str] = field(default_factory=list)
+    most_rows: dict[int, int] = field(default_factory=dict)
 
     def layout_of(self, examples: Sequence[Example]) -> Layout:
         """Return how rows are to lie: attention by stretch knows no window, so none may be narrower than the rows."""

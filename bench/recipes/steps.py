@@ -13,6 +13,7 @@ from bench.errors import JobError
 from bench.methods import Objective
 from bench.models import held_out
 from bench.train.loop import OTHER_SPLIT, TrainingRun, refuse_out_of_memory
+from bench.train.micro_batches import MicroBatches
 from bench.train.run_log import RunLog
 
 
@@ -33,6 +34,7 @@ class Steps:
         self._collecting: Any = None
         self._rows = dict.fromkeys(Objective, 0)
         self._started, self._seconds = 0.0, 0.0
+        self._micro_batches = MicroBatches(run.suite.training.micro_batch_size, run.batch_size)
         labels = run.job.run_labels
         self._phase_end = (labels.phase_steps or {}).get(labels.order.split("_")[0])
 
@@ -46,7 +48,7 @@ class Steps:
     ) -> None:
         self._collecting.__exit__(kind, error, trace)
         if error is not None:
-            refuse_out_of_memory(error, self.run, self.step)
+            refuse_out_of_memory(error, self.run, self.step, self._micro_batches)
 
     def start_clock(self) -> None:
         """Begin a step."""
@@ -90,8 +92,7 @@ class Steps:
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
         """Evaluate both objectives on one split."""
         run = self.run
-        micro = run.suite.training.micro_batch_size or run.batch_size
-        sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
+        sizes = {objective: 2 * size for objective, size in self._micro_batches.sizes.items()}
         return held_out.both_scores(run.policy, run.datasets, split, run.suite.objectives, sizes, run.reference)[0]
 
     def measurements(self) -> dict[str, dict[str, Any]]:

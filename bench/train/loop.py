@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.methods import METHODS, Choice, Gradients, Objective
-from bench.models import held_out
+from bench.models import held_out, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
@@ -30,11 +31,13 @@ from bench.train import budget, checkpoint, gradients, run_log
 from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
+from bench.train.micro_batches import MicroBatches
 from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
 from bench.train.setup import setup_of
 from bench.train.stopping import Rule
 
 OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -91,18 +94,26 @@ def train(run: TrainingRun) -> None:
                     raise Interrupted(f"stopped at step {trainer.step}")
         trainer.finish()
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        refuse_out_of_memory(error, run, trainer.step)
+        refuse_out_of_memory(error, run, trainer.step, trainer.micro_batches, trainer.joint_backward)
         raise
 
 
-def refuse_out_of_memory(error: BaseException, run: TrainingRun, step: int) -> None:
-    """Raise OutOfMemory, naming the key to lower, for an error that says memory ran out; let any other pass."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        raise OutOfMemory(
-            f"out of memory at step {step + 1}: lower training.micro_batch_size "
-            f"(now {run.suite.training.micro_batch_size or run.batch_size}), data.max_answer_tokens or turn on "
-            "model.gradient_checkpointing"
-        ) from error
+def refuse_out_of_memory(
+    error: BaseException, run: TrainingRun, step: int, micro_batches: MicroBatches, joint_backward: bool = False
+) -> None:
+    """Raise OutOfMemory, naming the keys to change, for an error that says memory ran out; let any other pass."""
+    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        return
+    sizes = ", ".join(f"{objective}: {size}" for objective, size in micro_batches.sizes.items())
+    advice = [f"lower training.micro_batch_size (now {sizes})"] if max(micro_batches.sizes.values()) > 1 else []
+    advice.append("lower data.max_answer_tokens")
+    if run.suite.model.gradient_checkpointing is not True:
+        advice.append("set model.gradient_checkpointing: true")
+    if joint_backward:
+        advice.append(
+            f"set backward: accumulate on method {run.job.run_labels.base_method!r}, whose graphs lie in memory at once"
+        )
+    raise OutOfMemory(f"out of memory at step {step + 1}: {'; or '.join(advice)}") from error
 
 
 class _Probe:
@@ -136,8 +147,9 @@ class Trainer:
         self.phases = kind.phases(setup, options)
         self.phase_ends = set(accumulate(phase.steps for phase in self.phases))
         self.batches = Batches(run.datasets, run.batch_size, seed, group_by_length=self.settings.group_by_length)
-        micro = self.settings.micro_batch_size or run.batch_size
-        self.losses = Losses(run.policy, run.datasets, run.suite.objectives, micro, run.reference, run.row_optimum)
+        self.micro_batches = MicroBatches(self.settings.micro_batch_size, run.batch_size)
+        sizes = self.micro_batches.sizes
+        self.losses = Losses(run.policy, run.datasets, run.suite.objectives, sizes, run.reference, run.row_optimum)
         self.token_budget = budget.tokens(run.datasets, run.batch_size, self.losses.layout, run.job.settings)
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
@@ -145,6 +157,9 @@ class Trainer:
         self.row: dict[str, Any] = {}
         self.taken: dict[Objective, gradients.Taken] = {}
         self.collecting: Any = None
+        self.passing: tuple[Objective, ...] = ()  # what the pass at hand is on
+        self.joint_backward = False
+        self._read = self._lost = 0.0
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
 
@@ -202,12 +217,17 @@ class Trainer:
         """Evaluate an objective on its next batch, without a graph; a step on it then descends that very batch."""
         started = self._now()
         self.policy.model.eval()
-        terms = []
-        for part in self.parts(objective, self.batches.to_probe(objective)):
-            value, _, batch = self.losses.of(part)
-            terms.append(value)
-            self._count("probe_tokens", batch)
-        (loss,) = self._sums([terms])
+        rows = self.batches.to_probe(objective)
+
+        def forward() -> list[Tensor]:
+            terms = []
+            for part in self.parts(objective, rows):
+                value, _, batch = self.losses.of(part)
+                terms.append(value)
+                self._count("probe_tokens", batch)
+            return terms
+
+        (loss,) = self._sums([self._fitting(forward)])
         self.row["probe_seconds"] += self._now() - started
         self.row.setdefault("probes", {})[str(objective)] = loss
         return loss
@@ -219,14 +239,8 @@ class Trainer:
         for objective in Objective:
             if objective in self.taken:
                 continue
-            terms, tokens = [], 0
-            for part in self.parts(objective, self.batches.to_probe(objective)):
-                value, _, batch = self.losses.of(part)
-                self.accelerator.backward(value)
-                terms.append(value.detach())
-                tokens += batch.tokens
-                self.row["padding_tokens"] += batch.padding
-                del value
+            rows = self.batches.to_probe(objective)
+            terms, tokens = self._fitting(partial(self._gradient_terms, objective, rows))
             loss = self._gather({objective: terms})[objective]
             self.taken[objective] = gradients.Taken(gradients.take_over(self.parameters), loss, tokens)
         made = gradients.compared(self.taken)
@@ -234,6 +248,18 @@ class Trainer:
         before = self.row.get("gradients", {}).get("seconds", 0.0)
         self.row["gradients"] = {"dot": made.dot, "norms": norms, "seconds": before + self._now() - started}
         return made
+
+    def _gradient_terms(self, objective: Objective, rows: Sequence[int]) -> tuple[list[Tensor], int]:
+        """Go forward and back through a batch; return its micro-batches' losses and its tokens."""
+        terms, tokens = [], 0
+        for part in self.parts(objective, rows):
+            value, _, batch = self.losses.of(part)
+            self.accelerator.backward(value)
+            terms.append(value.detach())
+            tokens += batch.tokens
+            self.row["padding_tokens"] += batch.padding
+            del value
+        return terms, tokens
 
     def descend(self, choice: Choice) -> dict[Objective, float]:
         """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
@@ -252,12 +278,23 @@ class Trainer:
     def _descend(self, choice: Choice) -> dict[Objective, float]:
         """Go forward and back through each weighted objective's batch."""
         self.policy.model.train()
+        self.joint_backward = choice.joint_backward
+        rows = {objective: self.batches.to_descend(objective) for objective in choice.weights}
+        terms, chosen_terms = self._fitting(partial(self._descent_terms, choice, rows))
+        if choice.chosen_sft:
+            (self.row["chosen_sft"],) = self._sums([chosen_terms])
+        return self._gather(terms)
+
+    def _descent_terms(
+        self, choice: Choice, rows: Mapping[Objective, Sequence[int]]
+    ) -> tuple[dict[Objective, list[Tensor]], list[Tensor]]:
+        """Leave the gradient on the adapter; return the micro-batches' losses, and those on chosen answers."""
         terms: dict[Objective, list[Tensor]] = {}
         chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
         for objective, weight in choice.weights.items():
             terms[objective] = []
-            for part in self.parts(objective, self.batches.to_descend(objective)):
+            for part in self.parts(objective, rows[objective]):
                 value, chosen, batch = self.losses.of(part)
                 self._count("tokens", batch)
                 terms[objective].append(value.detach())
@@ -272,13 +309,34 @@ class Trainer:
                 # What is left of this graph would lie scattered between the next one's tensors, and keep memory from reuse.
                 del value, chosen, graph
         if graphs:
+            self.passing = tuple(choice.weights)
             self.accelerator.backward(torch.stack(graphs).sum())
-        if choice.chosen_sft:
-            (self.row["chosen_sft"],) = self._sums([chosen_terms])
-        return self._gather(terms)
+        return terms, chosen_terms
+
+    def _fitting(self, attempt: Callable[[], Made]) -> Made:
+        """Make this process's passes; where memory runs out, make them again from the same state with fewer rows at once.
+
+        What a failed attempt took is no time of training.
+        """
+        row, random = dict(self.row), checkpoint.random_state(self.policy.device)
+        while True:
+            try:
+                return attempt()
+            except torch.OutOfMemoryError:
+                if not self.micro_batches.shrink(self.passing):
+                    raise
+            for parameter in self.parameters:
+                parameter.grad = None
+            memory.release(self.policy.device)
+            self.row = dict(row)
+            checkpoint.restore_random_state(random, self.policy.device)
+            before = self._read
+            self._now()
+            self._lost += self._read - before
 
     def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
-        """Cut this process's share of a batch into micro-batches."""
+        """Cut this process's share of a batch into micro-batches, to be passed through next."""
+        self.passing = (objective,)
         return self.losses.parts(objective, rows, self.processes.own(rows))
 
     def _count(self, name: str, batch: Batch) -> None:
@@ -307,9 +365,11 @@ class Trainer:
         return values
 
     def _now(self) -> float:
+        """Return the seconds so far, without those of attempts that memory had no room for."""
         if self.policy.device.type == "cuda":
             torch.cuda.synchronize(self.policy.device)
-        return self.run.clock()
+        self._read = self.run.clock()
+        return self._read - self._lost
 
     def done(self) -> bool:
         """Say whether the run has taken its steps, or its tokens, or was ended by its stopping rule."""
@@ -381,8 +441,8 @@ class Trainer:
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
-        run, micro = self.run, self.settings.micro_batch_size or self.run.batch_size
-        sizes = {objective: 2 * getattr(micro, objective) for objective in Objective}
+        run = self.run
+        sizes = {objective: 2 * size for objective, size in self.micro_batches.sizes.items()}
         # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
         logps = run.base_logps.get(split) if self.step == 0 else None
         logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
@@ -409,6 +469,7 @@ class Trainer:
         folder, datasets = self.run.folder, self.run.datasets
         difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
+        measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
@@ -439,6 +500,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "method": self.method.state(),
             "batches": self.batches.state(),
+            "micro_batches": self.micro_batches.state(),
             "random": checkpoint.random_state(self.policy.device),
         }
 
@@ -453,4 +515,5 @@ class Trainer:
         if own:
             self.method.restore(state["method"])
         self.batches.restore(state["batches"])
+        self.micro_batches.restore(state.get("micro_batches", {}))  # older versions kept none
         checkpoint.restore_random_state(state["random"], self.policy.device)

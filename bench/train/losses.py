@@ -16,7 +16,7 @@ from bench.models import objectives
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
-from bench.settings import Objectives, PerObjective
+from bench.settings import Objectives
 from bench.train.batches import in_parts
 
 
@@ -44,7 +44,7 @@ class Losses:
         policy: the model whose loss is wanted.
         datasets: the rows.
         settings: β and the reduction.
-        micro_batch_size: rows in one forward pass.
+        micro_batch_sizes: rows in one forward pass, as they are when a batch is cut.
         reference: π_ref's log-probabilities by split; without them there is no f_DPO.
         row_optimum: log-probabilities of every row's answers under its objective's optimum, [rows][answers], in nats.
     """
@@ -54,11 +54,11 @@ class Losses:
         policy: Policy,
         datasets: Datasets,
         settings: Objectives,
-        micro_batch_size: PerObjective,
+        micro_batch_sizes: Mapping[Objective, int],
         reference: Mapping[str, Any] | None,
         row_optimum: Mapping[Objective, Sequence[Sequence[float]]],
     ) -> None:
-        self._policy, self._settings, self._micro = policy, settings, micro_batch_size
+        self._policy, self._settings, self._sizes = policy, settings, micro_batch_sizes
         self._examples = {objective: split.examples for objective, split in datasets.train.items()}
         self._reference: Mapping[str, list[float]] = (reference or {}).get("train", {})
         self._row_optimum = row_optimum
@@ -69,8 +69,7 @@ class Losses:
         """Cut a process's own share of a batch's rows into micro-batches."""
         of_answers = self._sft_divisor(objective, rows)
         divisor = of_answers if objective is Objective.SFT else len(rows)
-        size = getattr(self._micro, objective)
-        return [Part(objective, tuple(part), divisor, of_answers) for part in in_parts(own, size)]
+        return [Part(objective, tuple(part), divisor, of_answers) for part in in_parts(own, self._sizes[objective])]
 
     def of(self, part: Part) -> tuple[Tensor, Tensor | None, Batch]:
         """Return a part's share of its objective, of pairs also of f_SFT on their chosen answers, and what was forwarded."""

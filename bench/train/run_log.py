@@ -73,10 +73,25 @@ GRADIENTS = Metric(
     relative=True,
 )
 
+MICRO_BATCH_SIZE = Metric(
+    "micro_batch_size",
+    "Micro-batch",
+    "rows",
+    None,
+    "count",
+    "rows in memory at once at the run's end; fewer than a batch where the suite says so or memory ran out",
+)
+
+
+def micro_batch_sizes(sizes: Mapping[Objective, int]) -> dict[str, dict[str, Any]]:
+    """Return the rows in memory at once, by objective."""
+    named = {f"{MICRO_BATCH_SIZE.name}/{objective}": size for objective, size in sizes.items()}
+    return {name: record.measured(size, MICRO_BATCH_SIZE.unit) for name, size in named.items()}
+
 
 def metrics() -> list[Metric]:
     """Describe every figure of a training job: what it cost, and the objective values it ended at."""
-    return [*TRAINING, GRADIENTS, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
+    return [*TRAINING, GRADIENTS, MICRO_BATCH_SIZE, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
 
 
 def not_measured(reason: str) -> dict[str, dict[str, Any]]:
