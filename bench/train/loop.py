@@ -246,12 +246,15 @@ class Trainer:
             for objective in choice.weights:
                 self.batches.to_descend(objective)
             gradients.put_back(self.parameters, taken, choice.weights)
+            self.row["on_gradients"] = True
             return {objective: taken[objective].loss for objective in choice.weights}
         return self._descend(choice)
 
     def _descend(self, choice: Choice) -> dict[Objective, float]:
         """Go forward and back through each weighted objective's batch."""
         self.policy.model.train()
+        if len(choice.weights) > 1:
+            self.row["joint_backward"] = choice.joint_backward
         terms: dict[Objective, list[Tensor]] = {}
         chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
