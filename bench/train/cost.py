@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import random
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import psutil
 
 from bench.collectors import COLLECTORS, Combine, collect, summarize
 from bench.errors import Interrupted
@@ -46,11 +49,22 @@ SECONDS = Metric(
     relative=True,
 )
 TOKENS = Metric("step_tokens", "Tokens of a step", "tokens", None, "count", "mean non-padding tokens of its batches")
+OTHERS = Metric(
+    "other_cores_busy",
+    "Other processes",
+    "cores",
+    None,
+    "count",
+    "cores that other processes kept busy meanwhile, on average",
+    low=0.0,
+)
+# As much of a core is what an idle machine's own services take; a training process beside this one takes a whole one.
+BUSY_CORES = 0.25
 
 
 def metrics() -> list[Metric]:
     """Describe every figure; the collectors' are of one step where they add up."""
-    return [SECONDS, TOKENS, *(kind.metric for kind in COLLECTORS.values())]
+    return [SECONDS, TOKENS, OTHERS, *(kind.metric for kind in COLLECTORS.values())]
 
 
 @dataclass
@@ -93,14 +107,15 @@ def measure(run: TrainingRun) -> None:
         suite=run.suite.model_copy(update={"training": training}),
         reference={"train": {answer: [0.0] * pairs for answer in ("chosen", "rejected")}},
     )
-    bench = _Bench(run)
+    bench, before = _Bench(run), core_seconds()
     try:
         with collect(str(run.policy.device)) as bench.trainer.collecting:
             seen = bench.measure([Work(name) for name in run.job.settings["work"]])
     except (MemoryError, RuntimeError) as error:
         refuse_out_of_memory(error, run, bench.trainer.step)
         raise
-    record.write_json(run.folder / "measurements.json", _measurements(seen))
+    others = _others(before, core_seconds())
+    record.write_json(run.folder / "measurements.json", _measurements(seen, others) | {OTHERS.name: others})
     record.write_metrics(run.folder, metrics())
     record.write_json(run.folder / "data.json", run.datasets.facts())
 
@@ -184,22 +199,44 @@ class _Bench:
         self.trainer.row = {"probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
 
 
-def _measurements(seen: Mapping[Work, _Seen]) -> dict[str, dict[str, Any]]:
+def core_seconds() -> tuple[float, float]:
+    """Return the seconds that other processes used of all cores together, and those that the cores have had, since some start."""
+    times = psutil.cpu_times()._asdict()
+    spent = {
+        name: seconds for name, seconds in times.items() if not name.startswith("guest")
+    }  # in user and nice already
+    idle = spent["idle"] + spent.get("iowait", 0.0)
+    total = math.fsum(spent.values())
+    return total - idle - time.process_time(), total
+
+
+def _others(before: tuple[float, float], after: tuple[float, float]) -> dict[str, Any]:
+    """Return how many cores other processes kept busy between two looks."""
+    used, had = (later - earlier for earlier, later in zip(before, after, strict=True))
+    if had <= 0:
+        return record.not_measured(OTHERS.unit, "it was over before the machine's clock had moved")
+    return record.measured(max(0.0, used / had * (psutil.cpu_count() or 1)), OTHERS.unit)
+
+
+def _measurements(seen: Mapping[Work, _Seen], others: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the figures of each kind, `NAME/KIND`, each with how those of a run's steps come together.
 
-    `sum`: times how often; `max`: of the largest; `mean`: weighted by seconds.
+    `sum`: times how often; `max`: of the largest; `mean`: weighted by seconds. Nobody can keep other programs off the
+    machine: where some were at work, figures that they change are marked like those of runs that shared it.
     """
+    shared = {"shared_machine": True} if (others["value"] or 0.0) > BUSY_CORES else {}
     made = {}
     for work, one in seen.items():
         quartiles = statistics.quantiles(one.seconds, n=4, method="inclusive")
-        spread = {"quartiles": [quartiles[0], quartiles[2]], "steps": len(one.seconds), "together": "sum"}
+        spread = {"quartiles": [quartiles[0], quartiles[2]], "steps": len(one.seconds), "together": "sum", **shared}
         made[f"{SECONDS.name}/{work}"] = record.measured(quartiles[1], SECONDS.unit, **spread)
         made[f"{TOKENS.name}/{work}"] = record.measured(statistics.fmean(one.tokens), TOKENS.unit, together="sum")
         for name, figure in summarize(one.usage).items():
             together = _together(COLLECTORS[name].combine)
             if together == "sum" and figure["value"] is not None:
                 figure["value"] /= len(one.seconds)
-            made[f"{name}/{work}"] = figure | {"together": together}
+            # Its own peak of memory is a process's whatever others do.
+            made[f"{name}/{work}"] = figure | {"together": together} | ({} if figure["unit"] == "B" else shared)
     return made
 
 

@@ -65,7 +65,15 @@ class Alone:
         if missing is not None:
             return not_measured(unit, missing)
         values = {one: float(entry["value"]) for one, entry in parts.items() if entry is not None}
-        return measured(self._together(str(known[0]["together"]), values, counted), unit)
+        shared = {"shared_machine": True} if any(entry.get("shared_machine") for entry in known) else {}
+        return measured(self._together(str(known[0]["together"]), values, counted), unit, **shared)
+
+    @property
+    def others(self) -> str:
+        """Say that other programs were at work meanwhile, where they were; "" otherwise."""
+        marked = any(entry.get("shared_machine") for entry in self.job.measurements.values())
+        busy = self.job.measurements.get("other_cores_busy", {}).get("value")
+        return f"Other programs kept {busy:.1f} cores busy meanwhile: compare with care." if marked and busy else ""
 
     def _together(self, how: str, values: dict[Work, float], counts: dict[Work, int]) -> float:
         """Put a run's figure together from those of its kinds of work, as the cost job says."""

@@ -275,10 +275,11 @@ class Results:
     def cost_source(self) -> str:
         """Say where costs are from: measured alone, or from the training runs, and why."""
         if self._measured_alone is not None and not self._not_alone:
-            return (
-                f"Costs of training were measured alone by {self._measured_alone.job.id}: each kind of step on a machine that "
-                "did nothing else, times how often a run took it. Utilization is the mean over its kinds, by seconds."
+            found = (
+                f"Costs of training were measured alone by {self._measured_alone.job.id}: each kind of step while no other job "
+                "ran, times how often a run took it. Utilization is the mean over its kinds, by seconds."
             )
+            return f"{found} {self._measured_alone.others}".rstrip()
         return f"Costs of training are those of the runs themselves: {self._not_alone}."
 
     def with_role(self, role: str) -> list[Run]:

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from bench.models import world_model
+from bench.models.policy import load
 from bench.plan import planner
 from bench.records import record
 from bench.records.spec import Inputs, JobSpec
 from bench.records.work import Work
 from bench.records.work import count as count_work
-from bench.run import handlers
+from bench.run import execute, handlers
+from bench.settings import Model
+from bench.train import cost
+from report.build import build
 
 REPEATS = {"rounds": 2, "steps": 4, "seconds": 6.0, "warm_up_steps": 1}
 
@@ -33,12 +39,13 @@ def measure(runner: Any, *kinds: Work, repeats: dict[str, Any] = REPEATS) -> rec
     return record.read_job(runner.context.job_folder("cost-1"))
 
 
-def test_each_kind_is_measured_as_long_as_wanted(tiny: Any, run_plan: Any) -> None:
+def test_each_kind_is_measured_as_long_as_wanted(tiny: Any, run_plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is read at both ends of a step, so each takes 1 s.
 
     Two rounds, at least 2 steps and 3 s each: 3 steps a block, 6 of each kind. The first round is warm-up, and so is the
     first step of each block: none of them is on record.
     """
+    monkeypatch.setattr(cost, "core_seconds", iter([(0.0, 0.0), (0.0, 1.0)]).__next__)
     job = measure(run_plan(tiny()), *Work)
     for work in Work:
         seconds = job.measurements[f"step_seconds/{work}"]
@@ -51,6 +58,25 @@ def test_each_kind_is_measured_as_long_as_wanted(tiny: Any, run_plan: Any) -> No
     assert len(rows) == 6 * len(Work) and {row["round"] for row in rows} == {1, 2}
     assert all(row["tokens"] > 0 for row in rows)
     assert job.metric("step_seconds/dpo").kind == "cost"
+
+
+def test_other_programs_are_seen(tiny: Any, run_plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 core-seconds others used 20, on a machine of 4 cores: 0.8 cores. Time is marked, memory is the process's own."""
+    monkeypatch.setattr(cost.psutil, "cpu_count", lambda: 4)
+    looks = [(5.0, 1000.0), (25.0, 1100.0), (5.0, 1000.0), (6.0, 1100.0)]
+    monkeypatch.setattr(cost, "core_seconds", lambda: looks.pop(0))
+    shared = measure(run_plan(tiny()), Work.SFT).measurements
+    assert shared["other_cores_busy"]["value"] == pytest.approx(0.8)
+    assert shared["step_seconds/sft"]["shared_machine"] and "shared_machine" not in shared["peak_memory_bytes/sft"]
+    alone = measure(run_plan(tiny(name="idle")), Work.SFT).measurements
+    assert alone["other_cores_busy"]["value"] == pytest.approx(0.04)
+    assert "shared_machine" not in alone["step_seconds/sft"]
+
+
+def test_the_machines_clock_counts_what_others_do() -> None:
+    """Whatever runs here: others use no more than the cores have, and both only grow."""
+    (used, had), (later, after) = cost.core_seconds(), cost.core_seconds()
+    assert 0 < had <= after and used <= had and later - used <= after - had + 0.1
 
 
 def test_rounds_differ_in_their_order_and_two_jobs_do_not(tiny: Any, run_plan: Any) -> None:
@@ -109,18 +135,21 @@ def test_the_plan_measures_what_the_suite_needs_and_no_seed_changes_it(tiny: Any
     model = {"source": "local", "path": str(tmp_path)}
     (tmp_path / "config.json").write_text("{}")
 
-    def cost(**changes: Any) -> list[JobSpec]:
+    def planned(**changes: Any) -> list[JobSpec]:
         plan = planner.make(tiny(**{"model": model} | changes))
         return [job for job in plan.jobs.values() if job.kind == "cost"]
 
-    (job,) = cost()
+    (job,) = planned()
     assert job.settings["work"] == ["dpo", "sft", "joint"] and job.alone
     assert list(planner.make(tiny(model=model)).jobs)[-1] == job.id
-    assert [one.id for one in cost(seeds=[4, 7])] == [job.id]
-    (with_probes,) = cost(methods=["maxright"])
+    assert [one.id for one in planned(seeds=[4, 7])] == [job.id]
+    (with_probes,) = planned(methods=["maxright"])
     assert with_probes.settings["work"] == ["dpo", "sft", "probe_dpo", "probe_sft"]
     assert with_probes.id != job.id
-    assert cost(cost="off") == cost(cost=False) == [] == cost(model={"source": "random"})
+    assert planned(cost="off") == planned(cost=False) == [] == planned(model={"source": "random"})
+    assert (
+        planned(methods=["mix", "trl_sequential"]) == []
+    )  # whose loop is its own, and has nothing to compare with then
 
 
 def test_a_recipe_of_other_settings_is_another_job(tiny: Any, tmp_path: Path) -> None:
@@ -133,3 +162,32 @@ def test_a_recipe_of_other_settings_is_another_job(tiny: Any, tmp_path: Path) ->
     same = [list(planner.make(one).jobs)[-1] for one in (suite, suite.model_copy(update={"training": often}))]
     assert same[0] == same[1]
     assert replace(planner.make(suite).jobs[same[0]], kind="train").alone is False
+
+
+def test_from_the_suite_to_its_report(
+    tiny: Any, run_plan: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the clock of `measure` a step takes 1 s, a probe 1 s, and the six steps of a Sequential run 6 s.
+
+    MAXRIGHT probes both objectives at steps 1, 2, 4 and 6: 6 + 8 = 14 s, 133 % more (Eq. 57). Its own run says 22 s, as the
+    clock is looked at in the middle of its steps.
+    """
+    monkeypatch.setattr(planner, "REPEATS", {"rounds": 1, "steps": 2, "seconds": 0.0, "warm_up_steps": 0})
+    loaded = load(Model(source="random"), torch.device("cpu"))
+    loaded.model.save_pretrained(tmp_path / "base")
+    world_model.tokenizer().save_pretrained(tmp_path / "base")
+    methods = ["sequential", {"name": "maxright", "max_eval_every": 2}]
+    runner = run_plan(tiny(model={"source": "local", "path": str(tmp_path / "base")}, methods=methods))
+    runner.context.clock = (float(one) for one in count()).__next__
+    execute.write_suite(runner.plan, runner.folder)
+    for job in runner.plan.jobs:
+        runner.run(job)
+    own = runner.run("maxright").measurements
+    assert own["training_seconds"]["value"] == 22.0
+    build(runner.folder)
+    report = record.read_json(runner.folder / "report.json")
+    (maxright,) = [one["figures"] for one in report["recipes"] if one["method"] == "maxright"]
+    assert maxright["training_seconds"]["mean"] == 14.0 and maxright["probe_seconds"]["mean"] == 8.0
+    assert maxright["runtime_increase_percent"]["mean"] == pytest.approx(100 * 8 / 6)
+    assert report["cost_source"].startswith("Costs of training were measured alone by cost-")
+    assert report["cost_source"] in (runner.folder / "report.md").read_text()

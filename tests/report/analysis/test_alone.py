@@ -134,6 +134,17 @@ def test_other_workers_of_a_run_do_not_matter_any_more(suite: Path) -> None:
     assert found["mix"]["training_seconds"].number == 14.0 and tables.comparable.warnings == ()
 
 
+def test_other_programs_are_told(suite: Path) -> None:
+    cost_job(suite)
+    path = suite / "jobs" / "cost-1" / "measurements.json"
+    given = record.read_json(path)
+    given["step_seconds/sft"]["shared_machine"] = True
+    write_json(path, given | {"other_cores_busy": {"value": 0.84, "unit": "cores"}})
+    tables, found = figures(suite)
+    assert found["sequential"]["training_seconds"].shared and not found["mix"]["training_seconds"].shared
+    assert tables.results.cost_source.endswith("Other programs kept 0.8 cores busy meanwhile: compare with care.")
+
+
 def spoil(suite: Path, how: str) -> str:
     """Make one run one that cannot be priced; return the reason to be given."""
     spec = suite / "jobs" / "mix" / "spec.json"
