@@ -1,4 +1,4 @@
-"""Write the pages of docs/reference/ from the code: `make reference`, or `python docs/generate.py`.
+"""Write docs/reference/ from the code, and the code into docs/guide/: `make reference`, or `python docs/generate.py`.
 
 Keys come from the suite's models and the options of what comes with this package, figures from their `Metric`s, commands
 from the command line itself. tests/test_documents.py holds the committed pages against what this file writes.
@@ -29,7 +29,8 @@ from bench.suite.suite import Suite
 from bench.suite.toy import ToySuite
 from report.analysis.metrics import DERIVED
 
-FOLDER = Path(__file__).parent / "reference"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER, GUIDE = ROOT / "docs" / "reference", ROOT / "docs" / "guide"
 MARK = "<!-- Written by `make reference` from the code; change it there. -->"
 
 
@@ -43,8 +44,16 @@ def pages() -> dict[str, str]:
     }
 
 
+def with_code(text: str) -> str:
+    """Fill the Python blocks of a page that a comment above them names a file for."""
+    block = re.compile(r"(<!-- (\S+\.py) -->\n```python\n).*?(?=```\n)", re.DOTALL)
+    return block.sub(lambda found: found[1] + (ROOT / found[2]).read_text(encoding="utf-8"), text)
+
+
 def write(folder: Path = FOLDER) -> None:
-    """Write every page."""
+    """Write every page, and the code into those that show some."""
+    for page in GUIDE.glob("*.md"):
+        page.write_text(with_code(page.read_text(encoding="utf-8")), encoding="utf-8")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages().items():
         (folder / name).write_text(text, encoding="utf-8")

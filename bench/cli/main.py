@@ -131,7 +131,8 @@ def run(
 
 def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
     """Find out before anything is trained what would fail hours later."""
-    from bench.run import inputs, preflight
+    from bench.run import execute, inputs, preflight
+    from bench.suite.toy import ToySuite
 
     _warn(plan.suite)
     if not pending:
@@ -139,6 +140,8 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     for job in (plan.jobs[job_id] for job_id in pending):
         if job.kind == "adopt":
             inputs.adopted(job, folder)
+    if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
+        execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
         console.print(line, highlight=False)

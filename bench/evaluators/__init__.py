@@ -85,7 +85,7 @@ class StageContext:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Hold what came of a stage; the worker writes it down.
+    """What came of a stage; the worker writes it down.
 
     Attributes:
         rows: what was seen, one a question, completion or judged pair: samples.jsonl.

@@ -20,7 +20,7 @@ Request = tuple[Any, Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class Reply:
-    """Hold one request about a row's context: its place among the requests and its tokens.
+    """One request about a row's context: its place among the requests and its tokens.
 
     The last `inside` positions of the context predict its first tokens; the others are predicted by the `tail`, the
     continuation without its last token, which is laid behind the context.
@@ -37,7 +37,7 @@ class Reply:
 
 @dataclass
 class Row:
-    """Hold a context and the requests about it."""
+    """A context and the requests about it."""
 
     context: tuple[int, ...]
     replies: list[Reply] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Hold rows whose first `shared` tokens are the same."""
+    """Rows whose first `shared` tokens are the same."""
 
     shared: int
     rows: list[Row]

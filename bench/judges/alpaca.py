@@ -30,7 +30,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Configuration:
-    """Hold one of alpaca-eval's evaluator configurations that asks for one comparison per prompt."""
+    """One of alpaca-eval's evaluator configurations that asks for one comparison per prompt."""
 
     name: str
     template: str

@@ -28,7 +28,7 @@ KEY = "evaluation.win_rate.judge"
 
 @dataclass(frozen=True)
 class Rate:
-    """Hold a price for a token in and a token out, in US dollars a million, and where it comes from."""
+    """A price for a token in and a token out, in US dollars a million, and where it comes from."""
 
     input: float
     output: float

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pair:
-    """Hold our answer and the reference answer to one instruction."""
+    """Our answer and the reference answer to one instruction."""
 
     id: int
     instruction: str
@@ -19,7 +19,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Part:
-    """Hold a piece of a prompt: the template's own text, or what was filled in (an instruction or an answer)."""
+    """A piece of a prompt: the template's own text, or what was filled in (an instruction or an answer)."""
 
     text: str
     filled: bool
@@ -27,7 +27,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Message:
-    """Hold one chat message. Filled-in parts are data: nothing in them may act as a turn marker or a placeholder."""
+    """One chat message. Filled-in parts are data: nothing in them may act as a turn marker or a placeholder."""
 
     role: str
     parts: tuple[Part, ...]
@@ -50,7 +50,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """Hold what a judge said: a completion in the form alpaca-eval's parsers read, or the reason why there is none."""
+    """What a judge said: a completion in the form alpaca-eval's parsers read, or the reason why there is none."""
 
     completion: dict[str, Any] | None
     error: str | None = None

@@ -97,7 +97,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Hold how the gradients of both objectives lie to each other, each taken on the batch that the step then descends.
+    """How the gradients of both objectives lie to each other, each taken on the batch that the step then descends.
 
     Attributes:
         dot: their inner product.

@@ -195,10 +195,20 @@ def load(settings: Model, device: torch.device, pretrained: Path | None = None) 
     Raises:
         ModelError: it cannot be found or loaded.
     """
+    choose_kernels(device)
     model, tokenizer = load_model(settings, pretrained)
     policy = Policy(model.to(device), tokenizer, device, settings)
     _check_kernels(policy)
     return policy
+
+
+def choose_kernels(device: torch.device) -> None:
+    """Keep PyTorch from cuDNN's attention on a GPU: it makes a plan for every new shape, and rows are of many lengths.
+
+    On an H100 20 new lengths took 1.09 s, the same ones again 0.001 s; without cuDNN 0.013 s.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def load_model(settings: Model, pretrained: Path | None = None) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from bench.suite.suite import Experiment
 
 @dataclass
 class Plan:
-    """Hold the jobs of a suite in an order in which they can run."""
+    """The jobs of a suite in an order in which they can run."""
 
     suite: Experiment
     jobs: dict[str, JobSpec] = field(default_factory=dict)

@@ -28,7 +28,7 @@ def _logistic_loss(margin: float) -> tuple[float, float]:
 
 
 class SoftmaxPair:
-    """Hold both objectives of softmax policies π_θ(y|x) ∝ exp(θ·φ_{y,x}) over two answers an input.
+    """Both objectives of softmax policies π_θ(y|x) ∝ exp(θ·φ_{y,x}) over two answers an input.
 
     Attributes:
         directions: φ_chosen − φ_rejected and φ_target − φ_other: each objective falls along its own.

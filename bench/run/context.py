@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class WorkerContext:
-    """Hold what a worker keeps between jobs: the base models it has loaded and the data it has tokenized.
+    """What a worker keeps between jobs: the base models it has loaded and the data it has tokenized.
 
     Attributes:
         tell: called with news of the job at hand.

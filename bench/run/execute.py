@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib.util
 import multiprocessing
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import connection
@@ -87,6 +89,30 @@ def _has_weights(path: Path) -> bool:
 def default_workers() -> int:
     """Return one worker a GPU, or one on a machine without."""
     return max(1, len(_gpus()))
+
+
+def check_gpus() -> None:
+    """Refuse a machine whose GPUs would be used by a torch that knows none.
+
+    Raises:
+        InputError: says what to install, or how to leave the GPUs alone.
+    """
+    gpus = _gpus()
+    if gpus and not _torch_has_cuda():
+        count = f"{len(gpus)} {'GPU is' if len(gpus) == 1 else 'GPUs are'}"
+        raise InputError(
+            f"{count} here, but the installed torch is a build for CPUs: install one that fits the GPU's driver "
+            "(https://pytorch.org/get-started/locally), or set CUDA_VISIBLE_DEVICES= (empty) to train on the CPU"
+        )
+
+
+def _torch_has_cuda() -> bool:
+    """Say whether torch was built for CUDA or ROCm, without importing it."""
+    spec = importlib.util.find_spec("torch")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = [Path(folder) / "version.py" for folder in folders]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.exists()]
+    return any(re.search(r"^(cuda|hip)\b[^=\n]*= *['\"]", text, flags=re.MULTILINE) for text in texts)
 
 
 def _gpus() -> list[str]:

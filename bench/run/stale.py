@@ -19,7 +19,7 @@ _SHOWN = 3  # settings named in a reason
 
 @dataclass(frozen=True)
 class Stale:
-    """Hold complete jobs that count no longer, for one reason."""
+    """Complete jobs that count no longer, for one reason."""
 
     reason: str
     jobs: tuple[str, ...]

@@ -105,7 +105,7 @@ METRICS = tuple(
 
 @dataclass
 class Descent:
-    """Hold one run: where it ended, the thinned path there, its updates, and in how many each objective had a part."""
+    """One run: where it ended, the thinned path there, its updates, and in how many each objective had a part."""
 
     theta: Sequence[float]
     path: list[dict[str, Any]] = field(default_factory=list)

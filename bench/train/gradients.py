@@ -15,7 +15,7 @@ from bench.methods import Gradients, Objective
 
 @dataclass(frozen=True)
 class Taken:
-    """Hold one objective's gradient on a batch, a tensor a parameter, with its loss and how many tokens that took."""
+    """One objective's gradient on a batch, a tensor a parameter, with its loss and how many tokens that took."""
 
     gradient: Sequence[Tensor]
     loss: float

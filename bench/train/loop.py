@@ -39,7 +39,7 @@ OTHER_SPLIT = {"held_out": "train", "train": "held_out"}
 
 @dataclass
 class TrainingRun:
-    """Hold what one training job works with.
+    """What one training job works with.
 
     Attributes:
         reference: π_ref's log-probabilities, {"train" | "held_out": {"chosen" | "rejected": [nats]}}; None before they
@@ -117,7 +117,7 @@ class _Probe:
 
 
 class Trainer:
-    """Hold a run's state between steps.
+    """A run's state between steps.
 
     Under `torchrun` every process holds one; they share each batch's rows, take the same steps and evaluate alike, and
     only the main one writes.

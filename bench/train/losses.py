@@ -22,7 +22,7 @@ from bench.train.batches import in_parts
 
 @dataclass(frozen=True)
 class Part:
-    """Hold a micro-batch with the divisors of the *whole* batch.
+    """A micro-batch with the divisors of the *whole* batch.
 
     So the micro-batches' (and processes') losses and gradients add up to those of the batch in one piece.
 

@@ -15,7 +15,7 @@ from bench.methods import Method, Objective, Target
 
 @dataclass(frozen=True)
 class Rule:
-    """Hold what a run is compared with; all values are of the suite's evaluation split, in nats.
+    """What a run is compared with; all values are of the suite's evaluation split, in nats.
 
     Attributes:
         threshold: how far above a target still counts as having reached it.

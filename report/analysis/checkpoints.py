@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Answers:
-    """Hold what a policy scored on each question or judged pair.
+    """What a policy scored on each question or judged pair.
 
     Attributes:
         questions: in a fixed order, so that two policies that were asked the same have equal ones.
@@ -72,7 +72,7 @@ def answers(results: Results, policy: str, score: str) -> Answers:
 
 @dataclass(frozen=True)
 class Difference:
-    """Hold one checkpoint's score against another's on the same items.
+    """One checkpoint's score against another's on the same items.
 
     Attributes:
         first, second: job ids or "base".

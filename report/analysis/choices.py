@@ -17,7 +17,7 @@ SHOWN = {"dpo": "DPO", "sft": "SFT"}
 
 @dataclass(frozen=True)
 class Choices:
-    """Hold a run's choice log in short.
+    """A run's choice log in short.
 
     Attributes:
         steps: optimizer steps on record.

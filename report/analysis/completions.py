@@ -14,7 +14,7 @@ LONGEST = 320
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold one answer of a policy.
+    """One answer of a policy.
 
     Attributes:
         text: as generated, cut after 320 characters.

@@ -31,7 +31,7 @@ _ROUNDING = 1e-9  # another processor may round the last digits otherwise
 
 @dataclass(frozen=True)
 class Contrast:
-    """Hold candidate − base.
+    """Candidate − base.
 
     Attributes:
         base, candidate: each side's mean over its own seeds.

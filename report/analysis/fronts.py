@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Box:
-    """Hold the corner from which area is measured and the ideal corner, (f_DPO, f_SFT) each.
+    """The corner from which area is measured and the ideal corner, (f_DPO, f_SFT) each.
 
     The reference is the worst of θ_1 and both optima's ends in each objective: what any run that keeps what it started
     with, and any that trains on one objective alone, reaches. It depends on no recipe that is compared.
@@ -43,7 +43,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Front:
-    """Hold one method's ends over λ.
+    """One method's ends over λ.
 
     Attributes:
         points: seed -> (λ, 2) objective values (f_DPO, f_SFT) in nats; only seeds that are complete at every λ.

@@ -87,7 +87,7 @@ class Rule(Frozen):
 
 
 class Gate(Frozen):
-    """Hold a gate: see the module's example.
+    """A gate: see the module's example.
 
     Attributes:
         level: the chance, over all gating comparisons together, of calling one a regression when nothing changed.
@@ -146,7 +146,7 @@ class Ruling:
 
 
 class Described(Protocol):
-    """Hold figures and say what they are; a side of a comparison does."""
+    """What has figures and says what they are, such as a side of a comparison."""
 
     @property
     def metrics(self) -> tuple[str, ...]: ...

@@ -20,7 +20,7 @@ _NO_SCORES = ("reference_logps", "row_optimum", "generate")
 
 @dataclass(frozen=True)
 class Measured:
-    """Hold one figure, or why there is none.
+    """One figure, or why there is none.
 
     Attributes:
         value: None when not measured.
@@ -210,7 +210,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Results:
-    """Hold one suite's records, sorted into what each is for."""
+    """One suite's records, sorted into what each is for."""
 
     record: SuiteRecord
 

@@ -31,7 +31,7 @@ _CHUNK = 200
 
 @dataclass(frozen=True)
 class Redrawn:
-    """Hold one score of many policies, redrawn.
+    """One score of many policies, redrawn.
 
     Attributes:
         values: policy (training job's id or "base") -> array of `draws` + 1, in the record's unit.
@@ -111,7 +111,7 @@ class Redraws:
 
 @dataclass(frozen=True)
 class _Units:
-    """Hold what is drawn: each item's unit, and the groups of units inside which drawing happens."""
+    """What is drawn: each item's unit, and the groups of units inside which drawing happens."""
 
     names: list[Question]
     of: dict[Question, int]

@@ -24,7 +24,7 @@ _DRAWS_NOTHING = ("sequential", "mix", "maxright")
 
 @dataclass(frozen=True)
 class Entry:
-    """Hold one recipe of one side.
+    """One recipe of one side.
 
     Attributes:
         exact: it draws nothing, so that one run says all there is.

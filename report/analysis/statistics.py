@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hold a mean over seeds, or a difference of two.
+    """A mean over seeds, or a difference of two.
 
     Attributes:
         mean: NaN when n = 0.

@@ -23,7 +23,7 @@ def is_toy(record: SuiteRecord) -> bool:
 
 @dataclass(frozen=True)
 class Mean:
-    """Hold a mean over seeds; `error` is its standard error, NaN for one seed."""
+    """A mean over seeds; `error` is its standard error, NaN for one seed."""
 
     value: float
     error: float
@@ -38,7 +38,7 @@ def mean(values: Sequence[float]) -> Mean:
 
 @dataclass(frozen=True)
 class ToyRun:
-    """Hold one toy job: a method at a λ and a T, over its seeds."""
+    """One toy job: a method at a λ and a T, over its seeds."""
 
     job: Job
     several_lambdas: bool
@@ -140,7 +140,7 @@ class ToyRun:
 
 @dataclass(frozen=True)
 class ToyResults:
-    """Hold a toy suite's complete runs, in the suite's order, by rising T."""
+    """A toy suite's complete runs, in the suite's order, by rising T."""
 
     record: SuiteRecord
 

@@ -15,7 +15,7 @@ CHOICE_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Candidate:
-    """Hold one recipe in a choice.
+    """One recipe in a choice.
 
     Attributes:
         jobs: seed -> training job, of the seeds on which all figures are known.
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold what was asked and what came out.
+    """What was asked and what came out.
 
     Attributes:
         candidates: best first; then those that fail a condition, then those that could not be checked.

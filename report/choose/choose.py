@@ -161,7 +161,7 @@ class _Choosing:
 
 @dataclass(frozen=True)
 class _Checked:
-    """Hold a recipe's goal in every draw, and whether it meets the conditions there."""
+    """A recipe's goal in every draw, and whether it meets the conditions there."""
 
     recipe: RecipeResults
     candidate: Candidate
@@ -220,7 +220,7 @@ def _explain(part: Part, look: Look) -> str:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Hold what a suite of a results folder came to: a choice, or why there is none."""
+    """What a suite of a results folder came to: a choice, or why there is none."""
 
     record: SuiteRecord
     choice: Choice | None

@@ -95,7 +95,7 @@ Look: TypeAlias = Callable[[Figure], Floats]
 
 @dataclass(frozen=True)
 class Part:
-    """Hold one of the conditions that must all hold, with its own text."""
+    """One of the conditions that must all hold, with its own text."""
 
     text: str
     node: Condition
@@ -103,7 +103,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Expression:
-    """Hold a parsed choice.
+    """A parsed choice.
 
     Attributes:
         conditions: the parts that the outermost `and` joins; empty: every recipe may be chosen.

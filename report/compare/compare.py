@@ -28,7 +28,7 @@ EVERY, METHOD, RECIPE = "all recipes", "method", "recipe"
 
 @dataclass(frozen=True)
 class Row:
-    """Hold one metric of one recipe, of a method's mean over λ, or of the mean over all recipes.
+    """One metric of one recipe, of a method's mean over λ, or of the mean over all recipes.
 
     Attributes:
         contrast: None where it is not comparable, which `reason` explains.
@@ -74,7 +74,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Compared:
-    """Hold one suite of both sides, compared.
+    """One suite of both sides, compared.
 
     Attributes:
         inconclusive: why no verdict can be given, one sentence each.
@@ -94,7 +94,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Hold everything that was compared."""
+    """Everything that was compared."""
 
     base: Path
     candidate: Path

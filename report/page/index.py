@@ -18,7 +18,7 @@ from report.render.numbers import number, plus_minus, series_digits
 
 @dataclass(frozen=True)
 class Built:
-    """Hold a suite after its report was written; a toy suite has no tables and no place on the leaderboard."""
+    """A suite after its report was written; a toy suite has no tables and no place on the leaderboard."""
 
     label: str
     results: Results

@@ -32,7 +32,7 @@ SPLIT_NAMES = {"held_out": "held-out rows", "train": "training rows"}
 
 @dataclass(frozen=True)
 class Sketch:
-    """Hold a panel before it is drawn; its size is in inches."""
+    """A panel before it is drawn; its size is in inches."""
 
     name: str
     title: str

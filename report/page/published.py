@@ -24,7 +24,7 @@ DECIMALS = {"%": 2, "nats": 4}
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """Hold one published figure beside ours.
+    """One published figure beside ours.
 
     Attributes:
         row: what the figure is of, such as a recipe.

@@ -31,7 +31,7 @@ FEWEST_QUESTIONS = 2
 
 @dataclass(frozen=True)
 class Point:
-    """Hold one row of a dot plot: a value in percent (or points) with its 95 % interval, NaN where there is none."""
+    """One row of a dot plot: a value in percent (or points) with its 95 % interval, NaN where there is none."""
 
     name: str
     value: float

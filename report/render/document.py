@@ -94,7 +94,7 @@ class Strips:
 
 @dataclass(frozen=True)
 class Panel:
-    """Hold one drawn panel as inline SVG."""
+    """One drawn panel as inline SVG."""
 
     title: str
     svg: str
@@ -158,7 +158,7 @@ Block: TypeAlias = "Text | Table | Code | Figure | Strips | Details | Group"
 
 @dataclass(frozen=True)
 class Section:
-    """Hold one part of the report."""
+    """One part of the report."""
 
     anchor: str
     title: str
@@ -167,7 +167,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """Hold a suite's whole report, ready to be rendered."""
+    """A suite's whole report, ready to be rendered."""
 
     name: str
     description: str

@@ -347,3 +347,13 @@ def test_a_model_that_cannot_share_prompts_gets_plain_rows_and_says_so_once(capl
     assert [one.message for one in caplog.records] == made.notes
     assert made.notes == ["the model cannot take two answers in one row: a pair's prompt is forwarded twice"]
     assert made.forward_facts(ROWS)["layout"] == "plain"
+
+
+def test_on_a_gpu_attention_is_not_cudnns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It plans anew for every length; a CPU's choice is left alone."""
+    switched: list[bool] = []
+    monkeypatch.setattr(torch.backends.cuda, "enable_cudnn_sdp", switched.append)
+    policy.choose_kernels(torch.device("cpu"))
+    assert switched == []
+    policy.choose_kernels(torch.device("cuda:0"))
+    assert switched == [False]
