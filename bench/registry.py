@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.errors import unknown_name
+from bench.errors import InputError, unknown_name
 from bench.settings import Frozen
 
 T = TypeVar("T")
@@ -58,8 +58,22 @@ class Registry(Mapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         if name not in self._loaded:
-            self._loaded[name] = self._points[name].load()
+            self._loaded[name] = self._load(name)
         return self._loaded[name]
+
+    def _load(self, name: str) -> T:
+        point = self._points[name]
+        try:
+            loaded: T = point.load()
+        except Exception as error:
+            if name in self._own:
+                raise
+            whose = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+            raise InputError(
+                f"the {self.kind} {name!r} of {whose} cannot be loaded ({type(error).__name__}: {error}); "
+                "mend that package, or uninstall it"
+            ) from error
+        return loaded
 
     def __contains__(self, name: object) -> bool:
         return name in self._points  # without loading it

@@ -20,7 +20,7 @@ FILES = {
 GROUND = {"errors", "registry", "settings", "quiet", "bench"}
 MAY: dict[str, set[str]] = {
     "records": set(),
-    "methods": set(),
+    "methods": {"records"},
     "collectors": {"records"},
     "data": {"methods"},
     "models": {"data", "methods", "records"},

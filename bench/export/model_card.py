@@ -308,7 +308,7 @@ class _Card:
                 "safety; win rates by different judges do not compare."
             )
         if any(map(self._task, self.scores)):
-            limit = (self.suite["evaluation"]["lm_eval"] or {}).get("limit")
+            limit = (self.suite["evaluation"].get("lm_eval") or {}).get("limit")
             part = f" Only {limit} a subject were asked." if limit else ""
             yield f"Scores of tasks are lm-eval's: a task says what it asks and how; none covers all that a model does.{part}"
         if len(self.recipe.jobs if self.recipe else {}) < 3:

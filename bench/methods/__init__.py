@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
+from bench.records.work import Work
 from bench.registry import NoOptions as NoOptions
 from bench.registry import Registry
 
@@ -148,6 +149,11 @@ class Method(Protocol):
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: Any) -> dict[Objective, float]:
         """Say how many batches of each objective a step descends, in expectation, for the plan's estimate of tokens."""
+
+    @staticmethod
+    def work(lambda_dpo: float, options: Any) -> frozenset[Work]:
+        """Say what its steps are made of, so that the cost of each is measured alone; all there is unless it says less."""
+        return frozenset(Work)
 
     def choose(self, step: int, probe: Probe) -> Choice:
         """Choose what step `step` (from 1) descends; `probe` looks at the objectives' next batches."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from bench.methods import Choice, Method, NoOptions, Objective, Probe, Setup
+from bench.records.work import Work
 
 
 class Alright(Method):
@@ -24,6 +25,10 @@ class Alright(Method):
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: NoOptions) -> dict[Objective, float]:
         return {Objective.DPO: lambda_dpo, Objective.SFT: 1 - lambda_dpo}
+
+    @staticmethod
+    def work(lambda_dpo: float, options: NoOptions) -> frozenset[Work]:
+        return frozenset({Work.DPO, Work.SFT})
 
     def choose(self, step: int, probe: Probe) -> Choice:
         # random() lies in [0, 1), so λ = 0 never draws DPO and λ = 1 always does.

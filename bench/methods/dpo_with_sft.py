@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.methods import Choice, Method, Need, NoOptions, Objective, Probe, Setup
+from bench.records.work import Work
 
 
 class DpoWithSft(Method):
@@ -21,6 +22,10 @@ class DpoWithSft(Method):
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: NoOptions) -> dict[Objective, float]:
         return {Objective.DPO: 1.0, Objective.SFT: 0.0}
+
+    @staticmethod
+    def work(lambda_dpo: float, options: NoOptions) -> frozenset[Work]:
+        return frozenset({Work.DPO_WITH_CHOSEN})
 
     def choose(self, step: int, probe: Probe) -> Choice:
         return self._choice

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from bench.methods import Choice, Method, Need, Objective, Probe, Setup
+from bench.records.work import Work
 from bench.settings import Frozen
 
 
@@ -67,6 +68,10 @@ class Maxright(Method):
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: MaxrightOptions) -> dict[Objective, float]:
         return {Objective.DPO: lambda_dpo, Objective.SFT: 1 - lambda_dpo}
+
+    @staticmethod
+    def work(lambda_dpo: float, options: MaxrightOptions) -> frozenset[Work]:
+        return frozenset({Work.DPO, Work.SFT, Work.PROBE_DPO, Work.PROBE_SFT})
 
     def choose(self, step: int, probe: Probe) -> Choice:
         for objective, weight in self._weights.items():

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel
 
 from bench.methods import Choice, Method, Objective, Probe, Setup
+from bench.records.work import Work
 from bench.settings import Frozen
 
 
@@ -32,6 +33,12 @@ class Mix(Method):
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: MixOptions) -> dict[Objective, float]:
         return {Objective.DPO: float(lambda_dpo > 0), Objective.SFT: float(lambda_dpo < 1)}
+
+    @staticmethod
+    def work(lambda_dpo: float, options: MixOptions) -> frozenset[Work]:
+        if not 0 < lambda_dpo < 1:
+            return frozenset({Work.DPO, Work.SFT})
+        return frozenset({Work.JOINT if options.backward == "joint" else Work.ACCUMULATE})
 
     def choose(self, step: int, probe: Probe) -> Choice:
         return self._choice

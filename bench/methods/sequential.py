@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from bench.methods import Choice, Method, NoOptions, Objective, Phase, Probe, Setup, Target
+from bench.records.work import Work
 
 
 class Sequential(Method):
@@ -27,6 +28,10 @@ class Sequential(Method):
     @staticmethod
     def batches_per_step(lambda_dpo: float, options: NoOptions) -> dict[Objective, float]:
         return {Objective.DPO: lambda_dpo, Objective.SFT: 1 - lambda_dpo}
+
+    @staticmethod
+    def work(lambda_dpo: float, options: NoOptions) -> frozenset[Work]:
+        return frozenset({Work.DPO, Work.SFT})
 
     def choose(self, step: int, probe: Probe) -> Choice:
         if step <= self._first_steps:

@@ -6,6 +6,7 @@
     train: SFT optimum ─► reference_logps ─► DPO optimum ─► runs      one reference and one set of its log-probabilities
               └── checkpoint at the phase change ──────────► Sequential runs of the same seed
     both optima of a seed, or the reference ─► recipe             an adapter not made by the shared loop
+    base, data ─► cost                                            what each kind of step takes, on an idle machine
     base, reference, optima, runs ─► stages of the evaluators, such as lm_eval, or generate ─► judge
 """
 
@@ -35,12 +36,16 @@ from bench.records.spec import (
     RunLabels,
     ToyLabels,
 )
+from bench.records.work import Work
 from bench.registry import Origin, Registry, options_of
 from bench.suite.suite import Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
 from bench.train.setup import setup_of
 from bench.train.stopping import targets
+
+# How long each kind of work is measured, over all rounds: at least so many steps and seconds, after warm-up.
+REPEATS = {"rounds": 5, "steps": 30, "seconds": 20.0, "warm_up_steps": 2}
 
 
 def make(suite: Experiment, mirror: Path | None = None) -> Plan:
@@ -97,6 +102,8 @@ class _Planner:
                     add = self._recipe if method.name in RECIPES else self._run
                     add(method, lambda_dpo, seed)
         self._evaluations()
+        if suite.measures_cost:
+            self._cost()
 
     def _job(
         self,
@@ -385,6 +392,34 @@ class _Planner:
         }
         mixed = sum(row[objective] * share for objective, share in (per_step or {}).items())
         return round(sum(phase.steps * (row[phase.alone] if phase.alone else mixed) for phase in phases))
+
+    # ---- cost -------------------------------------------------------------------------------------------------------
+
+    def _cost(self) -> None:
+        """Add a job that measures each kind of work the suite's runs are made of; it stands last, as all else must rest."""
+        suite = self.suite
+        training = identity.training_settings(suite.training)
+        del training["evaluate_every"]  # not a step's
+        settings = {
+            "model": self.model,
+            "lora": suite.lora.model_dump(mode="json"),
+            "data": identity.data_settings(suite),
+            "training": training,
+            "reduction": suite.objectives.reduction,
+            "work": [str(one) for one in Work if one in self._work()],
+            "repeats": REPEATS,
+        }
+        self._job("cost", "cost", None, settings, Inputs(), data=tuple(self.identities))
+
+    def _work(self) -> frozenset[Work]:
+        """Say what the steps of all runs are made of; the optima train on one objective each."""
+        found = frozenset({Work.DPO, Work.SFT})
+        for method in self.suite.methods:
+            if method.name in METHODS:
+                kind = METHODS[method.name]
+                options = kind.Options.model_validate(method.options)
+                found = found.union(*(kind.work(one, options) for one in method.lambdas or self.suite.lambdas))
+        return found
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 

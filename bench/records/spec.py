@@ -16,6 +16,7 @@ KINDS = {
     "reference_logps": "reference log-probabilities",
     "row_optimum": "the optima's losses row by row",
     "toy": "toy runs",
+    "cost": "costs measured alone",
 }
 
 
@@ -156,6 +157,11 @@ class JobSpec:
     def needs(self) -> tuple[str, ...]:
         """The jobs that must be complete before this one starts."""
         return (*self.inputs.as_dict().values(), *((self.prefix.job,) if self.prefix else ()))
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run on the machine beside it: what it measures is what it takes."""
+        return self.kind == "cost"
 
     @property
     def needs_weights_of(self) -> tuple[str, ...]:

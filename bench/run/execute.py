@@ -7,7 +7,7 @@ import importlib.util
 import multiprocessing
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import connection
 from pathlib import Path
@@ -131,6 +131,12 @@ class _Worker:
     pipe: Any
     job: JobSpec | None = None
 
+    def end(self) -> None:
+        """Let the process go home."""
+        self.pipe.close()
+        self.process.join(timeout=10)
+        self.process.kill()
+
 
 class Execution:
     """Run the pending jobs of a plan on local worker processes."""
@@ -141,11 +147,14 @@ class Execution:
         self.plan, self.folder, self.listener = plan, folder, listener
         gpus = _gpus()
         count = workers or default_workers()
-        threads = max(1, (os.cpu_count() or 1) // count)
+        cores = os.cpu_count() or 1
+        threads = max(1, cores // count)
         self.configs = [
             worker.WorkerConfig(plan.suite, folder, mirror, gpus[index % len(gpus)] if gpus else None, threads, count)
             for index in range(count)
         ]
+        # Of a job that runs alone: the whole machine is its own, whatever the number of workers otherwise.
+        self.config_alone = replace(self.configs[0], threads=cores, workers=1)
         self.context = multiprocessing.get_context("spawn")
         self.stop = self.context.Event()
         self.workers: list[_Worker] = []
@@ -183,15 +192,14 @@ class Execution:
             self._wind_down()
             raise Interrupted(f"interrupted; checkpoints are kept in {self.folder}, the same command goes on") from None
         finally:
-            for one in self.workers:
-                one.pipe.close()
-                one.process.join(timeout=10)
-                one.process.kill()
+            self._end_workers()
         return self.summary
 
     def _hand_out(self) -> None:
         """Give every idle worker a job whose needs are met; drop the jobs whose needs failed."""
         running = {one.job.id for one in self.workers if one.job}
+        if any(self.plan.jobs[one].alone for one in running):
+            return
         lost = {*self.summary.failed, *self.summary.blocked}
         for job_id in [one for one in self.plan.jobs if one in self.pending]:
             job = self.plan.jobs[job_id]
@@ -199,15 +207,31 @@ class Execution:
                 self.pending.discard(job_id)
                 self.summary.blocked.append(job_id)
                 lost.add(job_id)
-            elif not (self.pending | running) & set(job.needs):
+            elif (self.pending | running) & set(job.needs):
+                continue
+            elif job.alone:
+                if not running:  # else it waits, while others may go before it
+                    self._end_workers()
+                    self.workers.append(self._start(self.config_alone))
+                    self._give(self.workers[-1], job)
+                    return
+            else:
                 idle = self._idle_worker()
                 if idle is None:
                     return
-                self.pending.discard(job_id)
                 running.add(job_id)
-                idle.job = job
-                idle.pipe.send(job)
-                self.listener.started(job)
+                self._give(idle, job)
+
+    def _give(self, one: _Worker, job: JobSpec) -> None:
+        self.pending.discard(job.id)
+        one.job = job
+        one.pipe.send(job)
+        self.listener.started(job)
+
+    def _end_workers(self) -> None:
+        for one in self.workers:
+            one.end()
+        self.workers = []
 
     def _idle_worker(self) -> _Worker | None:
         for place, one in enumerate(self.workers):
@@ -250,6 +274,8 @@ class Execution:
             self.summary.made.append(job.id)
         else:
             self.summary.failed[job.id] = status["message"]
+        if job.alone:  # the next job gets a worker of its usual size
+            self._end_workers()
         self.listener.ended(job, status)
 
     def _record_death(self, one: _Worker) -> None:

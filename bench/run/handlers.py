@@ -84,7 +84,7 @@ def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
 
 def _code(job: JobSpec) -> dict[str, Any]:
     """Say whose code besides ours made the job's numbers, and whose measured what a training cost; nothing: all is ours."""
-    found = {name: COLLECTORS.origin(name) for name in COLLECTORS} if job.kind in ("train", "recipe") else {}
+    found = {name: COLLECTORS.origin(name) for name in COLLECTORS} if job.kind in ("train", "recipe", "cost") else {}
     collectors = {name: origin.as_dict() for name, origin in found.items() if origin}
     made: dict[str, Any] = {"plugins": [dict(one) for one in job.plugins]} if job.plugins else {}
     return made | ({"collectors": collectors} if collectors else {})
@@ -159,6 +159,27 @@ def _mark_shared(measurements: dict[str, Any]) -> dict[str, Any]:
         if metric.kind == "cost" and metric.unit != "B" and metric.name in measurements:
             measurements[metric.name]["shared_machine"] = True
     return measurements
+
+
+def _cost(job: JobSpec, context: WorkerContext, folder: Path) -> None:
+    from bench.train import cost
+    from bench.train.loop import TrainingRun
+
+    policy = context.base(context.suite.model, job.inputs.pretrained)
+    cost.measure(
+        TrainingRun(
+            job=job,
+            suite=context.suite,
+            folder=folder,
+            policy=policy,
+            datasets=context.datasets(policy.tokenizer, {}),
+            batch_size=context.suite.training.batch_size,
+            tell=context.tell,
+            stopping=context.stopping,
+            clock=context.clock,
+        )
+    )
+    policy.detach()
 
 
 def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -300,4 +321,5 @@ KINDS: dict[str, Callable[[JobSpec, WorkerContext, Path], None]] = {
     "reference_logps": _compute_reference_logps,
     "row_optimum": _compute_row_optimum,
     "toy": _toy,
+    "cost": _cost,
 }

@@ -148,10 +148,26 @@ class Suite(TrainingParts, Experiment):
     `training.epochs`."""
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     """Every recipe is run with each; from three on the report draws intervals."""
+    cost: Literal["auto", "off"] = "auto"
+    """What runs cost: `auto` measures each kind of step once, alone on the machine, where the model is neither the
+    built-in nor an untrained one and no recipe has a training loop of its own; `off` takes the seconds of the runs
+    themselves, which others may have slowed down."""
     evaluation: Evaluation = Evaluation()
     """Of every trained policy, the reference and the base model; a part left out is not run."""
 
     _names_alone = field_validator("methods", mode="before")(names_alone)
+
+    @field_validator("cost", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """Take YAML's `off`, which is its false, for the word."""
+        return "off" if value is False else value
+
+    @property
+    def measures_cost(self) -> bool:
+        """Whether the plan has a job that measures what steps cost."""
+        own_loops = any(RECIPES[one.name].untrained is None for one in self.methods if one.name in RECIPES)
+        return self.cost == "auto" and self.model.source not in ("world", "random") and not own_loops
 
     @model_validator(mode="after")
     def _fits_together(self) -> Suite:

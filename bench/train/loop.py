@@ -110,9 +110,7 @@ def refuse_out_of_memory(
     if run.suite.model.gradient_checkpointing is not True:
         advice.append("set model.gradient_checkpointing: true")
     if joint_backward:
-        advice.append(
-            f"set backward: accumulate on method {run.job.run_labels.base_method!r}, whose graphs lie in memory at once"
-        )
+        advice.append("set backward: accumulate (option of mix), since both graphs are in memory at once")
     raise OutOfMemory(f"out of memory at step {step + 1}: {'; or '.join(advice)}") from error
 
 
@@ -272,6 +270,7 @@ class Trainer:
             for objective in choice.weights:
                 self.batches.to_descend(objective)
             gradients.put_back(self.parameters, taken, choice.weights)
+            self.row["on_gradients"] = True
             return {objective: taken[objective].loss for objective in choice.weights}
         return self._descend(choice)
 
@@ -279,6 +278,8 @@ class Trainer:
         """Go forward and back through each weighted objective's batch."""
         self.policy.model.train()
         self.joint_backward = choice.joint_backward
+        if len(choice.weights) > 1:
+            self.row["joint_backward"] = choice.joint_backward
         rows = {objective: self.batches.to_descend(objective) for objective in choice.weights}
         terms, chosen_terms = self._fitting(partial(self._descent_terms, choice, rows))
         if choice.chosen_sft:

@@ -10,10 +10,12 @@ from typing import Any
 
 from bench.records.metrics import Metric, find, undescribed
 from bench.records.record import FAILED, STOPPED, Job, SuiteRecord
+from report.analysis.alone import Alone
 from report.analysis.metrics import DERIVED
 
 OBJECTIVES = ("dpo", "sft")
 SPLITS = ("held_out", "train")
+ALONE, IN_THE_RUN = "alone", "in the run"  # how a cost was measured
 # Jobs about a policy that score nothing.
 _NO_SCORES = ("reference_logps", "row_optimum", "generate")
 
@@ -95,10 +97,14 @@ class Run:
     """Read one job that made an adapter, by training or of other jobs' weights.
 
     λ is NaN for a job without one (an optimum, a reference).
+
+    Attributes:
+        alone: what its costs are made of instead of its own seconds; None: its own.
     """
 
     job: Job
     trajectory: list[dict[str, Any]] = field(repr=False)
+    alone: Alone | None = None
 
     @property
     def id(self) -> str:
@@ -144,17 +150,16 @@ class Run:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What must be equal for two costs to be comparable: machine, device, workers, threads."""
-        environment = self.job.spec["environment"]
+        """What must be equal for two costs to be comparable: machine, device, workers, threads, how it was measured."""
+        environment = (self.alone.job if self.alone else self.job).spec["environment"]
         hardware = environment.get("hardware", {})
         parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"))
-        return tuple(
-            str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads")))
-        )
+        shares = (environment.get(name) for name in ("device", "workers", "threads"))
+        return tuple(str(part) for part in (*parts, *shares, ALONE if self.alone else IN_THE_RUN))
 
     def collector(self, name: str) -> str:
         """Say whose code measured a cost: another package's version and source, or "" for what comes with bench."""
-        return code(self.job.spec.get("collectors", {}).get(name))
+        return code((self.alone.job if self.alone else self.job).spec.get("collectors", {}).get(name))
 
     def objective(self, name: str) -> Measured:
         """Return the final value of an objective, such as f_dpo/held_out, with n and standard error where known."""
@@ -166,8 +171,8 @@ class Run:
         return score
 
     def measurement(self, name: str) -> Measured:
-        """Return a figure of measurements.json."""
-        entry = self.job.measurements.get(name)
+        """Return a figure of measurements.json; a cost as measured alone, where it is."""
+        entry = (self.alone and self.alone.measurement(self.job, name)) or self.job.measurements.get(name)
         return from_record(entry, f"{self.id} has no {name} on record", self.job.metric(name) if entry else None)
 
     @property
@@ -191,7 +196,7 @@ class Run:
     @property
     def trains(self) -> bool:
         """Whether it took steps of its own; a recipe that did has phases."""
-        return self.job.kind == "train" or bool(self.phase_steps)
+        return _trains(self.job)
 
     def at(self, step: int) -> dict[str, Any] | None:
         """Return the trajectory's last point that is not later than `step`."""
@@ -237,8 +242,45 @@ class Results:
     @cached_property
     def trained(self) -> list[Run]:
         """Every complete job that made an adapter."""
-        jobs = [job for job in self.record.jobs.values() if job.kind in ("train", "recipe", "adopt") and job.complete]
-        return [Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"])) for job in jobs]
+        return [
+            Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"]), self._alone_for(job))
+            for job in self._adapters
+        ]
+
+    @cached_property
+    def _adapters(self) -> list[Job]:
+        kinds = ("train", "recipe", "adopt")
+        return [job for job in self.record.jobs.values() if job.kind in kinds and job.complete]
+
+    @cached_property
+    def _measured_alone(self) -> Alone | None:
+        found = (Alone(job) for job in self.record.jobs.values() if job.kind == "cost" and job.complete)
+        return next(found, None)
+
+    @cached_property
+    def _not_alone(self) -> str:
+        """Why costs are not those measured alone; "" where they are. One run without would have nothing to compare with."""
+        if self._measured_alone is None:
+            return "no steps were measured alone"
+        runs = (job for job in self._adapters if "run" in job.spec["roles"] and _trains(job))
+        return next((why for job in runs if (why := self._measured_alone.refusal(job))), "")
+
+    def _alone_for(self, job: Job) -> Alone | None:
+        """Return what prices a job's steps; a job without steps has nothing that would not compare."""
+        if self._not_alone or self._measured_alone is None:
+            return None
+        return None if _trains(job) and self._measured_alone.refusal(job) else self._measured_alone
+
+    @property
+    def cost_source(self) -> str:
+        """Say where costs are from: measured alone, or from the training runs, and why."""
+        if self._measured_alone is not None and not self._not_alone:
+            found = (
+                f"Costs of training were measured alone by {self._measured_alone.job.id}: each kind of step while no other job "
+                "ran, times how often a run took it. Utilization is the mean over its kinds, by seconds."
+            )
+            return f"{found} {self._measured_alone.others}".rstrip()
+        return f"Costs of training are those of the runs themselves: {self._not_alone}."
 
     def with_role(self, role: str) -> list[Run]:
         """Return the complete training jobs that have a role."""
@@ -360,6 +402,10 @@ class Results:
                 message = str(job.status.get("message") or "")
                 found.append(Problem(job_id, _state(job), message or "no status on record: running, or cut off"))
         return found
+
+
+def _trains(job: Job) -> bool:
+    return job.kind == "train" or bool(job.labels.get("phase_steps"))
 
 
 def _state(job: Job) -> str:

@@ -227,6 +227,8 @@ class Tables:
                 if job_id not in by_id:
                     return missing(f"{job_id} is missing")
                 needed[job_id] = by_id[job_id]
+        if len({one.alone is None for one in needed.values()}) > 1:  # π_ref on rows of its own: only its run tells
+            needed = {job_id: replace(one, alone=None) for job_id, one in needed.items()}
         return combine(
             lambda *seconds: math.fsum(seconds), *(one.measurement("training_seconds") for one in needed.values())
         )

@@ -233,7 +233,7 @@ def cost(tables: Tables) -> Table:
         "held against it; a job that serves several runs is charged in full to each."
     )
     missing = (f"{', '.join(names)}: not measured: {reason}." for reason, names in absent.items())
-    return sheet.table("Cost of one run", [note, *missing])
+    return sheet.table("Cost of one run", [tables.results.cost_source, note, *missing])
 
 
 def both_splits(tables: Tables) -> Table:

@@ -30,6 +30,7 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
         "smoke": results.smoke,
         "evaluation_split": results.split,
         "utilization": tables.utilization,
+        "cost_source": results.cost_source,
         "produced": results.record.info.get("produced", {}),
         "verdict": verdict.as_json(),
         "metrics": _metrics(tables),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench import registry
+from bench.errors import InputError
 from bench.registry import Origin, Registry, source_hash
 
 OURS = {"square": "math:pow", "root": "math:sqrt"}
@@ -36,7 +37,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     point = EntryPoint("best", "acme.method:Best", "bench.methods")._for(Package())  # type: ignore[attr-defined]
     monkeypatch.setattr(registry, "entry_points", lambda *, group: [point] if group == "bench.methods" else [])
-    monkeypatch.delitem(sys.modules, "acme", raising=False)
+    for name in ("acme", "acme.method", "acme.helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return folder
 
 
@@ -89,3 +91,17 @@ def test_a_module_without_a_package_is_hashed_by_its_file(tmp_path: Path, monkey
 def test_an_unknown_name_is_told_with_the_nearest_one() -> None:
     table: Registry[Any] = Registry("method", "nobody.offers.this", OURS)
     assert table.unknown("squar") == "unknown method 'squar'; did you mean 'square'? known: root, square"
+
+
+def test_another_packages_code_that_cannot_be_loaded_is_one_line(plugin: Path) -> None:
+    """The user did not write it, so there is no traceback of it either; an unknown name stays a KeyError."""
+    (plugin / "method.py").write_text("import nothing_of_that_name\n")
+    table: Registry[Any] = Registry("method", "bench.methods", OURS)
+    with pytest.raises(InputError) as caught:
+        table["best"]
+    assert str(caught.value) == (
+        "the method 'best' of acme-methods 1.2 cannot be loaded (ModuleNotFoundError: No module named "
+        "'nothing_of_that_name'); mend that package, or uninstall it"
+    )
+    with pytest.raises(KeyError):
+        table["other"]

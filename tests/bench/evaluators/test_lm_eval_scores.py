@@ -14,10 +14,11 @@ import torch
 
 from bench.evaluators import lm_eval, lm_eval_scores, lm_eval_tasks
 from bench.evaluators.lm_eval_scores import interval, outcome, ratio_error, wilson
+from bench.evaluators.options import LmEval
 from bench.models import policy as policies
 from bench.models.policy import Policy
 from bench.records.metrics import Metric
-from bench.settings import LmEval, Model
+from bench.settings import Model
 
 SHARE = Metric("t/acc", "t", "share", "higher", "score", low=0.0, high=1.0)
 PERPLEXITY = Metric("t/perplexity", "t", "", "lower", "score", low=1.0, scale="log")

@@ -55,6 +55,21 @@ def test_an_unknown_task_names_the_nearest(tiny: Callable[..., Suite]) -> None:
         preflight.check(asking(tiny, "qqq"))
 
 
+def test_what_a_task_needs_is_looked_for_before_training(
+    index: Path, tiny: Callable[..., Suite], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the tasks that may need something, and where questions are still to be asked; MMLU and the world need no more."""
+    from bench.evaluators import lm_eval_tasks
+
+    loaded: list[tuple[str, int, Path | None]] = []
+    monkeypatch.setattr(lm_eval_tasks, "check_needs", lambda *arguments: loaded.append(arguments))
+    suite = asking(tiny, "mmlu", "hellaswag", "world_questions")
+    assert preflight.try_out(suite, {"train"}, tmp_path, None) == []
+    assert loaded == []
+    preflight.try_out(suite, {"lm_eval"}, tmp_path, tmp_path)
+    assert loaded == [("hellaswag", 1, tmp_path)]
+
+
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_the_commands_refuse_it_before_anything_is_loaded(index: Path, command: str, tmp_path: Path) -> None:
     """Exit code 2, one line, no folder of results, no torch; a smoke asks other questions and is not concerned."""

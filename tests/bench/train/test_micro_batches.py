@@ -129,7 +129,7 @@ def test_what_a_failed_attempt_took_is_no_time_of_training(
         (
             "mix",
             "out of memory at step 1: lower data.max_answer_tokens; or set model.gradient_checkpointing: true; "
-            "or set backward: accumulate on method 'mix', whose graphs lie in memory at once",
+            "or set backward: accumulate (option of mix), since both graphs are in memory at once",
         ),
         (
             {"name": "mix", "backward": "accumulate"},
