@@ -2,8 +2,9 @@
 
 Where every continuation is one token (MMLU's letters), what questions begin with is followed by all of them in one row,
 hidden from each other. Otherwise a row is a context with all its continuations behind it, and rows that begin alike share one
-key-value cache of their beginning. Logits are made only where an answer's token is predicted. Log-probabilities equal
-the stock model's to float precision. What is not a question (generated answers, rolling likelihoods) stays stock.
+key-value cache of their beginning. Logits are made only where an answer's token is predicted, in float32 also of a bfloat16
+model: rounded to its 8 bits, the best two letters are often equal. Log-probabilities equal the stock model's to float
+precision, those of a bfloat16 model to its rounding. What is not a question (generated answers, rolling likelihoods) stays stock.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from bench.evaluators.shared_rows import (
     one_row_batches,
     share_beginnings,
 )
-from bench.models import bf16_matmul, packed_attention, probe
+from bench.models import bf16_matmul, lm_head, packed_attention, probe
 
 Answer = tuple[float, bool]
 _SECONDS_BETWEEN_NEWS = 10.0
@@ -179,7 +180,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         predictors = torch.tensor(sorted({place for _, places in replies for place in places}))
         with self._only(predictors.to(self.device)):
             logits = self.model(**arguments).logits
-        logps = torch.log_softmax(logits.flatten(0, 1), dim=-1, dtype=self.softmax_dtype)  # [predictors, vocabulary]
+        logps = torch.log_softmax(logits.flatten(0, 1), dim=-1, dtype=torch.float32)  # [predictors, vocabulary]
         greedy = logps.argmax(-1).cpu()
         at = {int(place): number for number, place in enumerate(predictors)}
         where = [[at[place] for place in places] for _, places in replies]
@@ -198,18 +199,24 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     def _only(self, predictors: Tensor) -> Iterator[None]:
         """Let the vocabulary projection see some positions of the flattened batch; logits become [1, predictors, vocabulary].
 
-        What the model does to its logits afterwards (scaling, soft caps) stays its own.
+        They are float32. What the model does to them afterwards (scaling, soft caps) stays its own.
         """
         head = _base(self.model).get_output_embeddings()
 
         def pick(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             return (inputs[0].flatten(0, 1).index_select(0, predictors).unsqueeze(0), *inputs[1:])
 
-        handle = head.register_forward_pre_hook(pick)
+        def widen(_module: Any, inputs: tuple[Tensor, ...], _logits: Tensor) -> Tensor:
+            return lm_head.float32_logits(head, inputs[0])
+
+        handles = [head.register_forward_pre_hook(pick)]
+        if type(head) is torch.nn.Linear and head.weight.dtype is not torch.float32:
+            handles.append(head.register_forward_hook(widen))
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
 
 def _base(model: Any) -> Any:

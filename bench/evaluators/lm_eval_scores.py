@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.evaluators import lm_eval_tasks
@@ -83,14 +83,35 @@ def scores_of(name: str, loaded: Any, results: Any) -> tuple[Scores, list[Metric
     if aggregated is not None:
         for key, one in _described(name, figures[name], next(iter(tasks.values()))).items():
             by_size = aggregated.get(key.split(",")[0], False)
-            scores[one.name] = _aggregated(one, key, figures[name], by_size, results["samples"], tasks)
+            made = _aggregated(one, key, figures[name], by_size, results["samples"], tasks)
+            of_tasks = [_ties(task, results["samples"].get(task_name, ())) for task_name, task in tasks.items()]
+            counted = [one["ties"] for one in of_tasks if one]
+            scores[one.name] = made | ({"ties": sum(counted)} if counted else {})
     for task_name, task in tasks.items():
         owner, part = (task_name, "") if aggregated is None else (name, f"/{subject_of(task_name, task)}")
+        samples = results["samples"].get(task_name, ())
+        ties = _ties(task, samples)
         for key, one in _described(owner, figures[task_name], task).items():
             metrics[one.name] = one
-            found = _outcomes_of(task, key, results["samples"].get(task_name, ()))
-            scores[f"{one.name}{part}"] = _entry(one, key, figures[task_name], found)
+            found = _outcomes_of(task, key, samples)
+            scores[f"{one.name}{part}"] = _entry(one, key, figures[task_name], found) | ties
     return scores, list(metrics.values())
+
+
+def _ties(task: Any, samples: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the questions whose best choices are equally likely, the first of which counts as chosen; nothing without choices."""
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return {}
+    return {"ties": len({one["doc_id"] for one in samples if _is_tied(_logps_of(task, one))})}
+
+
+def _logps_of(task: Any, sample: Mapping[str, Any]) -> list[float]:
+    """Return the log-probability of each choice of a question, in nats."""
+    return [float(reply[0]) for reply in sample["filtered_resps"]][: len(task.doc_to_choice(sample["doc"]))]
+
+
+def _is_tied(logps: Sequence[float]) -> bool:
+    return logps.count(max(logps)) > 1
 
 
 def _aggregated_by(name: str, loaded: Any) -> dict[str, bool] | None:
@@ -246,11 +267,12 @@ def _question(task: Any, subject: str, sample: Mapping[str, Any]) -> dict[str, A
     if task.OUTPUT_TYPE != "multiple_choice":
         return row
     choices = task.doc_to_choice(sample["doc"])
-    logps = [float(reply[0]) for reply in sample["filtered_resps"]][: len(choices)]
+    logps = _logps_of(task, sample)
     return row | {
         "answer": _right_choice(task, sample, choices),
         "choice": max(range(len(logps)), key=logps.__getitem__),
         "logps": [round(value, 6) for value in logps],
+        **({"tied": True} if _is_tied(logps) else {}),
     }
 
 

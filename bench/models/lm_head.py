@@ -47,6 +47,19 @@ def token_logps(head: Any, hidden: Tensor, targets: Tensor, cap: float | None = 
     return torch.cat([checkpoint(_plain, head, *piece, cap, use_reentrant=False) for piece in pieces])
 
 
+def float32_logits(head: torch.nn.Linear, hidden: Tensor) -> Tensor:
+    """Return head(hidden) in float32 and not rounded to the weights' dtype, whose steps near the top make different logits equal.
+
+    The vocabulary's weights are widened a part at a time. Shapes: hidden [..., hidden size]; logits [..., vocabulary].
+    """
+    weight = bf16_matmul.weight_of(head)
+    wide = hidden.float()
+    width = max(1, CHUNK_LOGITS.get(hidden.device.type, CHUNK_LOGITS_ELSEWHERE) // weight.shape[1])
+    parts = torch.split(weight, width)
+    logits = torch.cat([wide @ part.float().T for part in parts], dim=-1)
+    return logits if head.bias is None else logits + head.bias.float()
+
+
 def _pieces(hidden: Tensor, targets: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
     count = -(-len(targets) // size)
     return list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))

@@ -61,6 +61,32 @@ def test_the_worlds_questions_are_scored_by_the_answers_text(policy: Policy) -> 
     assert set(rows[0]) == named
 
 
+def test_equal_best_choices_are_on_record(policy: Policy) -> None:
+    """All tokens equally likely: a choice of k tokens has −k log V, so that two choices of the fewest tokens tie."""
+    even = policies.load(Model(source="random"), torch.device("cpu"))
+    torch.nn.init.zeros_(even.model.get_output_embeddings().weight)
+    scores, rows = ask(even, tasks=[lm_eval.WORLD], shots=0)
+    lengths = {
+        row["question"]: [
+            len(even.tokenizer(" " + one, add_special_tokens=False)["input_ids"]) for one in row["choices"]
+        ]
+        for row in world.questions("test")
+    }
+    ties = sum(counts.count(min(counts)) > 1 for counts in lengths.values())
+    assert ties > 0
+    assert scores["world_questions/acc"]["ties"] == ties
+    assert sum(row.get("tied", False) for row in rows) == ties
+    for row in rows:
+        best = max(row["logps"])
+        assert row.get("tied", False) == (row["logps"].count(best) > 1)
+        assert row["choice"] == row["logps"].index(best)
+    scores, rows = ask(policy, tasks=[lm_eval.WORLD], shots=0)
+    unlike = [row for row in rows if row["logps"].count(max(row["logps"])) == 1]
+    assert len(unlike) > len(rows) / 2
+    assert not any("tied" in row for row in unlike)
+    assert scores["world_questions/acc"]["ties"] <= len(rows) - len(unlike)
+
+
 def test_the_limit_is_per_subject_and_asking_again_gives_the_same(policy: Policy) -> None:
     scores, rows = ask(policy, tasks=[lm_eval.WORLD], shots=2, limit=3)
     counts = [sum(row["subject"] == subject for row in rows) for subject in {row["subject"] for row in rows}]
@@ -159,6 +185,8 @@ def test_mmlu_equals_stock_lm_eval_to_the_last_digit(
             assert scores[f"mmlu/acc/{subject}"]["value"] == figures["acc,none"], task
             assert scores[f"mmlu/acc/{subject}"]["standard_error"] == figures["acc_stderr,none"], task
     assert len(scores) == 58
+    assert scores["mmlu/acc"]["ties"] == sum(row.get("tied", False) for row in rows)
+    assert scores["mmlu/acc"]["ties"] == sum(scores[name]["ties"] for name in scores if name.startswith("mmlu/acc/"))
     by_subject: dict[str, list[float]] = {}
     for row in rows:
         by_subject.setdefault(row["subject"], []).append(row["outcomes"]["acc"])

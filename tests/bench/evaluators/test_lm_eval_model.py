@@ -16,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 
 from bench.evaluators import lm_eval_tasks
 from bench.evaluators.lm_eval_model import SharedContextLM
-from bench.models import packed_attention, world_model
+from bench.models import lm_head, packed_attention, world_model
 from bench.models import policy as policies
 from bench.quiet import quiet
 from bench.settings import Lora, Model
@@ -155,6 +155,34 @@ def test_bfloat16_is_as_near_as_its_rounding() -> None:
     theirs, ours, told = both(made, requests())
     assert max(abs(one[0] - other[0]) for one, other in zip(theirs, ours, strict=True)) <= 0.5
     assert (made.bench_contexts, told) == ("packed", [])
+
+
+@pytest.mark.parametrize("stretches", [False, True], ids=["cache", "one row"])
+def test_letters_of_a_bfloat16_model_are_scored_in_float32(stretches: bool) -> None:
+    """Every token as an answer to one context: the hidden state times the vocabulary in float32; stock's 8 bits make ties."""
+    made = model("llama", torch.bfloat16, **GROUPED)
+    assert not stretches or packed_attention.install(made)
+    context = [*range(3, 12)]
+    theirs, ours, _ = both(made, [(("", ""), context, [token]) for token in range(SIZE)], max_length=64)
+    with torch.no_grad():
+        hidden = made.model(torch.tensor([context])).last_hidden_state[0, -1]
+    expected = torch.log_softmax(made.lm_head.weight.float() @ hidden.float(), dim=-1)
+    # hidden states of other shapes are rounded otherwise
+    torch.testing.assert_close(torch.tensor([one[0] for one in ours]), expected, rtol=0, atol=0.1)
+    assert len({one[0] for one in theirs}) < 0.8 * SIZE
+    assert len({one[0] for one in ours}) > 0.98 * SIZE
+    assert [one[1] for one in ours].count(True) == 1
+
+
+def test_logits_in_float32_are_the_product_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bfloat16 head of 5 outputs with a bias, two of them at a time, against the whole product in double precision."""
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(8, 5).bfloat16(), torch.randn(1, 3, 8).bfloat16()
+    monkeypatch.setitem(lm_head.CHUNK_LOGITS, "cpu", 16)
+    expected = hidden.double() @ head.weight.double().T + head.bias.double()
+    made = lm_head.float32_logits(head, hidden)
+    assert made.dtype is torch.float32
+    torch.testing.assert_close(made.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_model_that_cannot_take_a_mask_gets_rows_of_their_own() -> None:
