@@ -7,9 +7,18 @@ a field is its description in docs/reference/suite.md.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from bench.errors import unknown_name
 
@@ -25,6 +34,12 @@ def _share(value: float) -> float:
 
 
 Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+
+
+def _on_off_or_auto(value: Any) -> Any:
+    if not isinstance(value, bool) and value != "auto":
+        raise ValueError("must be auto, true or false")
+    return value
 
 
 class Frozen(BaseModel):
@@ -47,8 +62,9 @@ class Model(Frozen):
     """Of the tiny model that `--smoke` puts in its place, and of `random`."""
     dtype: Dtype = "float32"
     """Of weights and activations; losses are summed in float32 either way."""
-    gradient_checkpointing: bool = False
-    """`true` computes activations twice instead of keeping them: less memory, more time."""
+    gradient_checkpointing: Annotated[bool | Literal["auto"], BeforeValidator(_on_off_or_auto)] = False
+    """`true` computes activations twice instead of keeping them: less memory, more time. `auto`: once a GPU's memory runs out
+    though `micro_batch_size`, where left open, is at its smallest, or where a step holds both graphs at once."""
     pretraining_steps: Positive = 600
     """Optimizer steps of the pre-training; only for `world`."""
 

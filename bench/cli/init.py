@@ -24,7 +24,7 @@ model: # the base model, the same for every run
   revision: null # a branch, tag or commit of the hub; a commit makes the run repeatable
   architecture: llama # of the tiny model that --smoke puts in its place: llama or gpt_neox
   dtype: float32 # float32 or bfloat16; bfloat16 on a recent GPU
-  gradient_checkpointing: false # true saves memory and costs time
+  gradient_checkpointing: false # true saves memory and costs time; auto: on a GPU, once memory runs out
 
 lora: # the adapter; only it is trained
   rank: 16 # size of the adapter

@@ -23,6 +23,9 @@ def model_settings(settings: Model) -> dict[str, Any]:
     made = settings.model_dump(mode="json", exclude={"path"})
     if settings.source != "world":
         del made["pretraining_steps"]
+    if made["gradient_checkpointing"] == "auto":
+        # It does what false does, and where false fails for want of memory it goes on with the same numbers to rounding.
+        made["gradient_checkpointing"] = False
     if settings.source == "hub":
         made["path"] = settings.path
     elif settings.source == "local":

@@ -32,6 +32,7 @@ class Policy:
         layout: how the rows of a pair lie where they fit into the window; `load` sees whether they can share prompts.
         window: positions that its attention looks back over; None: all of them.
         notes: what this model cannot take, each said once.
+        checkpointing: whether activations are made anew backward instead of kept.
         most_rows: by answers a row, the rows of one pass without a graph once memory ran out with more.
     """
 
@@ -42,6 +43,7 @@ class Policy:
     layout: Layout = "plain"
     window: int | None = None
     notes: list[str] = field(default_factory=list)
+    checkpointing: bool = False
     most_rows: dict[int, int] = field(default_factory=dict)
 
     def layout_of(self, examples: Sequence[Example]) -> Layout:
@@ -61,7 +63,12 @@ class Policy:
     def forward_facts(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Say for the record how rows are forwarded; both ways give the same numbers to rounding."""
         logits = "all tokens" if self.model_alone().bench_full_logits else "answer tokens"
-        return {"layout": self.layout_of(examples), "logits": logits, "notes": self.notes}
+        return {
+            "layout": self.layout_of(examples),
+            "logits": logits,
+            "gradient_checkpointing": self.checkpointing,
+            "notes": self.notes,
+        }
 
     def model_alone(self) -> Any:
         """Return the causal model, whether or not an adapter is on it."""
@@ -90,8 +97,13 @@ class Policy:
             raise ModelError(
                 f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}"
             ) from error
-        if self.settings.gradient_checkpointing:
-            checkpoint_activations(self.model.get_base_model())
+        self.set_checkpointing(self.settings.gradient_checkpointing is True)
+
+    def set_checkpointing(self, on: bool) -> None:
+        """Have the model make activations anew backward, or keep them."""
+        if on or self.checkpointing:
+            checkpoint_activations(self.model_alone(), on)
+        self.checkpointing = on
 
     def attach_saved(self, folder: Path) -> None:
         """Put a saved adapter on the base model."""
@@ -176,8 +188,11 @@ class Policy:
         return difference
 
 
-def checkpoint_activations(model: Any) -> None:
+def checkpoint_activations(model: Any, on: bool = True) -> None:
     """Have a model of transformers forget its activations and make them anew backward; some 5.x know the old name only."""
+    if not on:
+        (getattr(model, "activation_checkpointing_disable", None) or model.gradient_checkpointing_disable)()
+        return
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 

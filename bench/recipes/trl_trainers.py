@@ -196,7 +196,7 @@ def _arguments(run: TrainingRun, objective: Objective, count: int) -> dict[str, 
         "adam_beta2": training.adam_betas[1],
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm or 0.0,  # 0: not at all
-        CHECKPOINTING: run.suite.model.gradient_checkpointing,
+        CHECKPOINTING: run.suite.model.gradient_checkpointing is True,
         "bf16": False,  # no mixed precision: the model is in the suite's dtype already
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,

@@ -147,7 +147,7 @@ class _Bench:
     def _block(self, work: Work) -> _Seen:
         """Repeat one kind of work for a round's share of the steps and of the seconds that are wanted of it."""
         block, repeats = _Seen(), self.repeats
-        self.trainer.micro_batches.reset()  # what fits of one kind says nothing of another; warm-up finds it anew
+        self.trainer.forget_what_fits()  # what fits of one kind says nothing of another; warm-up finds it anew
         for _ in range(repeats["warm_up_steps"]):
             self._once(work)
         self.trainer.collecting.drain()

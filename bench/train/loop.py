@@ -6,6 +6,7 @@ code for all of them, so that a difference between two methods is a difference b
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,7 +108,7 @@ def refuse_out_of_memory(
     sizes = ", ".join(f"{objective}: {size}" for objective, size in micro_batches.sizes.items())
     advice = [f"lower training.micro_batch_size (now {sizes})"] if max(micro_batches.sizes.values()) > 1 else []
     advice.append("lower data.max_answer_tokens")
-    if run.suite.model.gradient_checkpointing is not True:
+    if not run.policy.checkpointing:
         advice.append("set model.gradient_checkpointing: true")
     if joint_backward:
         advice.append("set backward: accumulate (option of mix), since both graphs are in memory at once")
@@ -324,7 +325,7 @@ class Trainer:
             try:
                 return attempt()
             except torch.OutOfMemoryError:
-                if not self.micro_batches.shrink(self.passing):
+                if not self._make_room():
                     raise
             for parameter in self.parameters:
                 parameter.grad = None
@@ -334,6 +335,27 @@ class Trainer:
             before = self._read
             self._now()
             self._lost += self._read - before
+
+    def _make_room(self) -> bool:
+        """Have the next attempt need less memory, as far as the suite leaves that open; say whether it will.
+
+        Fewer rows come first, which costs the least time. Two graphs alive at once need as much in parts: there, activations
+        are forgotten first. Without them, whole batches may fit again.
+        """
+        graph = torch.is_grad_enabled()
+        if not (graph and self.joint_backward) and self.micro_batches.shrink(self.passing):
+            return True
+        if graph and self.run.suite.model.gradient_checkpointing == "auto" and not self.policy.checkpointing:
+            logging.getLogger("bench").warning("out of memory: going on with gradient checkpointing")
+            self.policy.set_checkpointing(True)
+            self.micro_batches.reset()
+            return True
+        return self.micro_batches.shrink(self.passing)
+
+    def forget_what_fits(self) -> None:
+        """Begin with whole batches and activations kept, where the suite leaves that open."""
+        self.micro_batches.reset()
+        self.policy.set_checkpointing(self.run.suite.model.gradient_checkpointing is True)
 
     def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
         """Cut this process's share of a batch into micro-batches, to be passed through next."""
@@ -502,6 +524,7 @@ class Trainer:
             "method": self.method.state(),
             "batches": self.batches.state(),
             "micro_batches": self.micro_batches.state(),
+            "checkpointing": self.policy.checkpointing,
             "random": checkpoint.random_state(self.policy.device),
         }
 
@@ -516,5 +539,7 @@ class Trainer:
         if own:
             self.method.restore(state["method"])
         self.batches.restore(state["batches"])
-        self.micro_batches.restore(state.get("micro_batches", {}))  # older versions kept none
+        self.micro_batches.restore(state.get("micro_batches", {}))  # older versions kept neither
+        if self.run.suite.model.gradient_checkpointing == "auto":
+            self.policy.set_checkpointing(state.get("checkpointing", False))
         checkpoint.restore_random_state(state["random"], self.policy.device)

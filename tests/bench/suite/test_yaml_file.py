@@ -237,6 +237,8 @@ SET_MISTAKES = {
     "lambdas=[0.5": "--set lambdas=[0.5: the value is not valid YAML: expected ',' or ']', but got '<stream end>'",
     "lambdas=[0.5, 1.3]": "--set lambdas=[0.5, 1.3]: lambdas[1] = 1.3: must lie in [0, 1]",
     "lambdas.2=7": "--set lambdas.2=7: lambdas[2] = 7: must lie in [0, 1]",
+    "model.gradient_checkpointing=maybe": "--set model.gradient_checkpointing=maybe: model.gradient_checkpointing = 'maybe': "
+    "must be auto, true or false",
     "lambdas.3=1": "--set lambdas.3=1: cannot be set: lambdas in x.yaml holds 3 entries",
     "methods.9.label=a": "--set methods.9.label=a: there is no methods[9] in x.yaml",
     "name.first=a": "--set name.first=a: cannot be set: name in x.yaml is 'example', which has no keys",

@@ -25,12 +25,16 @@ DROPOUT = {"rank": 2, "alpha": 4, "dropout": 0.2, "targets": ["q_proj", "v_proj"
 
 @pytest.fixture
 def room_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a way to let passes of training run out of memory above a number of rows, before or after their forward pass."""
+    """Return a way to let passes of training run out of memory above a number of rows, before or after their forward pass.
+
+    With activations forgotten, as many rows fit as `forgetting` says.
+    """
     real = Losses.of
 
-    def set_room(after_forward: bool = False, **most: int) -> None:
+    def set_room(after_forward: bool = False, forgetting: int = 0, **most: int) -> None:
         def of(self: Losses, part: Part) -> Any:
             fits = len(part.rows) <= most.get(part.objective, 99)
+            fits = fits or (self._policy.checkpointing and len(part.rows) <= forgetting)
             made = real(self, part) if fits or after_forward else None
             if not fits:
                 raise torch.OutOfMemoryError("CUDA out of memory")
@@ -204,3 +208,78 @@ def test_a_resumed_run_goes_on_with_the_rows_that_fitted(
     assert handlers.run(job, runner.context)["outcome"] == record.COMPLETE
     made = record.read_job(runner.context.job_folder(job.id))
     assert made.measurements["micro_batch_size/sft"]["value"] == 2
+
+
+# ---- gradient_checkpointing: auto ------------------------------------------------------------------------------------
+
+AUTO = {"source": "random", "gradient_checkpointing": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("method", "room", "checkpointing", "rows"),
+    [
+        ("alright", 2, False, 2),  # smaller parts do
+        ("alright", 0, True, 4),  # not even one row fits; then whole batches do again
+        ("mix", 2, True, 4),  # both graphs are alive: smaller parts would not help
+        ({"name": "mix", "backward": "accumulate"}, 2, False, 2),
+    ],
+    ids=["parts", "one row", "joint", "accumulate"],
+)
+def test_activations_are_forgotten_once_smaller_parts_do_not_help(
+    method: Any,
+    room: int,
+    checkpointing: bool,
+    rows: int,
+    tiny: TinySuite,
+    run_plan: Any,
+    room_for: Callable[..., None],
+) -> None:
+    name = method if isinstance(method, str) else method["name"]
+    expected = run_plan(tiny(name="roomy", methods=[method])).run(name)
+    runner = run_plan(tiny(name="auto", methods=[method], model=AUTO))
+    runner.needs(name)
+    room_for(sft=room, forgetting=4)
+    made = runner.run(name)
+    for one, other in zip(made.rows("steps"), expected.rows("steps"), strict=True):
+        assert one["losses"] == pytest.approx(other["losses"], rel=1e-4)
+    assert made.measurements["micro_batch_size/sft"]["value"] == rows
+    assert record.read_json(made.path / "data.json")["forward"]["gradient_checkpointing"] is checkpointing
+    assert ("going on with gradient checkpointing" in (made.path / "log.txt").read_text()) is checkpointing
+    base = runner.context.base(runner.suite.model, None)
+    base.attach(runner.suite.lora, 0)  # the next run begins without
+    assert not base.checkpointing
+    assert not base.model.get_base_model().model.gradient_checkpointing
+
+
+def test_activations_stay_where_the_suite_says_so(
+    tiny: TinySuite, run_plan: Any, room_for: Callable[..., None]
+) -> None:
+    runner = run_plan(tiny(methods=["mix"]))
+    runner.needs("mix")
+    room_for(sft=0, forgetting=4)
+    assert handlers.run(runner.job("mix"), runner.context)["error"] == "OutOfMemory"
+
+
+def test_a_resumed_run_goes_on_forgetting(tiny: TinySuite, run_plan: Any, room_for: Callable[..., None]) -> None:
+    runner = run_plan(tiny(methods=["mix"], model=AUTO))
+    runner.needs("mix")
+    room_for(sft=2, forgetting=4)
+    seen = {"step": 0}
+    runner.context.tell = seen.update
+    runner.context.stopping = lambda: seen["step"] == 2
+    job = runner.job("mix")
+    assert handlers.run(job, runner.context)["outcome"] == record.STOPPED
+    runner.context.stopping = lambda: False
+    room_for()
+    assert handlers.run(job, runner.context)["outcome"] == record.COMPLETE
+    made = record.read_json(runner.context.job_folder(job.id) / "data.json")
+    assert made["forward"]["gradient_checkpointing"] is True
+
+
+def test_auto_is_the_same_job_as_false_and_true_another(tiny: TinySuite, run_plan: Any) -> None:
+    """Where memory suffices, `auto` does what `false` does, and elsewhere `false` leaves nothing complete behind."""
+    ids = [
+        set(run_plan(tiny(model=AUTO | {"gradient_checkpointing": value})).plan.jobs) for value in (False, "auto", True)
+    ]
+    assert ids[0] == ids[1]
+    assert not ids[0] & ids[2]
