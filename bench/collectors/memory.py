@@ -29,6 +29,7 @@ class Memory(Collector):
         tolerance=0.05,
         relative=True,
         choose="memory",
+        of_process=True,
     )
     combine: ClassVar[Combine] = max
 

@@ -35,6 +35,7 @@ class Metric:
         tolerance: how much worse a mean may be without counting as worse, in `unit`, or as a share if `relative`.
         choose: its name in `--choose`; "" for the name itself, with what is no letter or digit replaced by _.
         item: what one outcome belongs to, such as question or judged pair; "" where there are no single outcomes.
+        of_process: whether it is the process's own, whatever else the machine does; other costs change with that.
         scale: `log` where ratios compare, as of perplexities: estimates are made of logarithms.
     """
 
@@ -51,6 +52,7 @@ class Metric:
     relative: bool = False
     choose: str = ""
     item: str = ""
+    of_process: bool = False
     scale: Scale = "linear"
 
     def as_dict(self) -> dict[str, Any]:

@@ -72,6 +72,14 @@ class WorkerContext:
         self._policies[key].detach()
         return self._policies[key]
 
+    def base_to_train(self, pretrained: str | None) -> Policy:
+        """Return the suite's base model, on a GPU whose memory in use is not that of an earlier job's passes."""
+        from bench.models import memory
+
+        policy = self.base(self.suite.model, pretrained)
+        memory.release(policy.device)
+        return policy
+
     def forget(self, policy: Policy) -> None:
         """Drop a base model on which another library has left its changes; the next job loads it anew."""
         self._policies = {key: one for key, one in self._policies.items() if one is not policy}

@@ -119,7 +119,7 @@ def _pretrain(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train.loop import TrainingRun, train
 
-    policy = context.base(context.suite.model, job.inputs.pretrained)
+    policy = context.base_to_train(job.inputs.pretrained)
     own: dict[str, Any] = {name: job.settings[name] for name in ("sft_on_chosen", "sft_rows") if name in job.settings}
     datasets = context.datasets(policy.tokenizer, own)
     batch_size = context.suite.training.batch_size
@@ -151,12 +151,11 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 
 def _mark_shared(measurements: dict[str, Any]) -> dict[str, Any]:
-    """Mark what other workers on the same machine have slowed down."""
+    """Mark what other workers on the same machine have a part in."""
     from bench.train import run_log
 
     for metric in run_log.metrics():
-        # Its own peak of memory is a process's whatever others do.
-        if metric.kind == "cost" and metric.unit != "B" and metric.name in measurements:
+        if metric.kind == "cost" and not metric.of_process and metric.name in measurements:
             measurements[metric.name]["shared_machine"] = True
     return measurements
 
@@ -165,7 +164,7 @@ def _cost(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train import cost
     from bench.train.loop import TrainingRun
 
-    policy = context.base(context.suite.model, job.inputs.pretrained)
+    policy = context.base_to_train(job.inputs.pretrained)
     cost.measure(
         TrainingRun(
             job=job,
@@ -190,7 +189,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     from bench.train.loop import TrainingRun
 
     kind = RECIPES[job.settings["recipe"]]
-    policy = context.base(context.suite.model, job.inputs.pretrained)
+    policy = context.base_to_train(job.inputs.pretrained)
     run = TrainingRun(
         job=job,
         suite=context.suite,

@@ -237,8 +237,8 @@ def _measurements(seen: Mapping[Work, _Seen], others: Mapping[str, Any]) -> dict
             together = _together(COLLECTORS[name].combine)
             if together == "sum" and figure["value"] is not None:
                 figure["value"] /= len(one.seconds)
-            # Its own peak of memory is a process's whatever others do.
-            made[f"{name}/{work}"] = figure | {"together": together} | ({} if figure["unit"] == "B" else shared)
+            marks = {} if COLLECTORS[name].metric.of_process else shared
+            made[f"{name}/{work}"] = figure | {"together": together} | marks
     return made
 
 

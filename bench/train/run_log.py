@@ -35,6 +35,17 @@ TRAINING = (
         choose="seconds",
     ),
     Metric(
+        "first_step_seconds",
+        "First step",
+        "s",
+        "lower",
+        "cost",
+        "seconds of the first step, in which kernels are chosen and memory is got; part of the training seconds",
+        low=0.0,
+        tolerance=0.05,
+        relative=True,
+    ),
+    Metric(
         "probe_seconds",
         "Probes",
         "s",
@@ -114,6 +125,7 @@ class RunLog:
         self.folder, self.writes = folder, writes
         self.totals: dict[str, Any] = dict.fromkeys(ADDED_UP, 0)
         self.choices: Counter[str] = Counter()
+        self.first_step_seconds = 0.0
         self.gradient_seconds: float | None = None
 
     def begin(self) -> None:
@@ -138,6 +150,8 @@ class RunLog:
         for name in ADDED_UP:
             known = self.totals[name] is not None and name in row  # padding is not, in rows of older versions
             self.totals[name] = self.totals[name] + row[name] if known else None
+        if row["step"] == 1:
+            self.first_step_seconds = row["seconds"]
         self.choices.update(f"steps_on/{objective}" for objective in row["weights"])
         if "gradients" in row:
             self.gradient_seconds = (self.gradient_seconds or 0.0) + row["gradients"]["seconds"]
@@ -165,6 +179,7 @@ class RunLog:
         return {
             "steps": record.measured(steps, "steps"),
             "training_seconds": record.measured(self.totals["seconds"], "s"),
+            "first_step_seconds": record.measured(self.first_step_seconds, "s"),
             "probe_seconds": record.measured(self.totals["probe_seconds"], "s"),
             "tokens": record.measured(self.totals["tokens"], "tokens"),
             "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),

@@ -305,6 +305,7 @@ def test_records_say_what_was_charged(bench: Bench) -> None:
     assert [row["phase"] for row in steps] == [0, 0, 0, 1, 1, 1]
     assert job.measurements["tokens"]["value"] == sum(row["tokens"] for row in steps)
     assert job.measurements["training_seconds"]["value"] == pytest.approx(sum(row["seconds"] for row in steps))
+    assert job.measurements["first_step_seconds"]["value"] == steps[0]["seconds"]  # which the shared phase took
     assert [row["step"] for row in job.rows("trajectory")] == [0, 2, 3, 4, 6]
     assert json.loads((job.path / "data.json").read_text())["sft/train"]["rows"] == 12
 

@@ -1,0 +1,54 @@
+"""What a worker does around a job that trains: memory given back before it, and what others had a part in marked after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from bench.collectors import COLLECTORS
+from bench.models import memory
+from bench.suite.suite import Suite
+from bench.train import run_log
+
+
+def test_of_a_shared_machine_only_a_process_own_peak_is_not_marked(tiny: Callable[..., Suite], run_plan: Any) -> None:
+    """Seconds, utilization, memory in use and energy change with what else runs; counts do not."""
+    runner = run_plan(tiny())
+    runner.context.environment["workers"] = 2
+    made = runner.run("mix").measurements
+    marked = {name for name, entry in made.items() if entry.get("shared_machine")}
+    costs = {one.name for one in run_log.metrics() if one.kind == "cost"} - {run_log.GRADIENTS.name}
+    assert marked == costs - {"peak_memory_bytes"}
+    assert marked >= {"first_step_seconds", "gpu_memory_used_bytes", "gpu_utilization_percent", "energy_joules"}
+    assert [name for name, kind in COLLECTORS.items() if kind.metric.of_process] == ["peak_memory_bytes"]
+
+
+def test_memory_is_given_back_before_a_job_trains(
+    tiny: Callable[..., Suite], run_plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three jobs that train, each once and before its first step; evaluation does without."""
+    events: list[str] = []
+    runner = run_plan(tiny())
+    monkeypatch.setattr(memory, "release", lambda device: events.append("release"))
+    runner.context.tell = lambda told: events.append(f"step {told['step']}") if "step" in told else None
+    runner.run("mix")
+    trained = [
+        job for job in runner.plan.jobs.values() if job.kind == "train" and (runner.folder / "jobs" / job.id).exists()
+    ]
+    assert events.count("release") == len(trained) > 1
+    assert events.count("step 1") == len(trained)
+    before = [events[place - 1] for place, event in enumerate(events) if event == "step 1"]
+    assert before == ["release"] * len(trained)
+
+
+def test_on_a_gpu_the_cache_is_emptied_and_the_peak_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("cache"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: done.append(f"peak of {device}"))
+    memory.release(torch.device("cpu"))
+    assert done == []
+    memory.release(torch.device("cuda", 1))
+    assert done == ["cache", "peak of cuda:1"]
