@@ -125,13 +125,13 @@ def has_configs(folder: Path) -> bool:
     card = folder / "README.md"
     if not card.is_file():
         return False
-    from huggingface_hub import RepoCard
+    from huggingface_hub import metadata_load
 
     try:
-        said = RepoCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
-    except (OSError, ValueError):  # no card of a data set: a README like any other
+        said = metadata_load(card)
+    except Exception:  # no card of a data set but a README like any other, in whatever it breaks the reader's YAML
         return False
-    return bool(said.get("configs"))
+    return isinstance(said, dict) and bool(said.get("configs"))
 
 
 def _configured(folder: Path) -> dict[str, list[Path]]:
@@ -192,7 +192,9 @@ def _json(path: Path) -> Iterator[Row]:
     except ValueError:
         yield from _json_lines(path)
         return
-    arrays = [value for value in whole.values() if isinstance(value, list) and all(isinstance(row, dict) for row in value)]
+    arrays = [
+        value for value in whole.values() if isinstance(value, list) and all(isinstance(row, dict) for row in value)
+    ]
     if len(whole) == len(arrays) == 1:
         yield from arrays[0]
         return
@@ -281,7 +283,9 @@ def _text(path: Path) -> str:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}: line {line}: not UTF-8 (byte {data[error.start]:#04x}); save the file as UTF-8") from None
+        raise DataError(
+            f"{path}: line {line}: not UTF-8 (byte {data[error.start]:#04x}); save the file as UTF-8"
+        ) from None
 
 
 def _bytes(path: Path) -> bytes:
@@ -292,8 +296,10 @@ def _bytes(path: Path) -> bytes:
 def _zstd(data: bytes) -> bytes:
     import pyarrow as pa
 
-    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
-        return bytes(stream.read())
+    stream: Any = pa.CompressedInputStream(pa.BufferReader(data), "zstd")
+    with stream:
+        whole: bytes = stream.read()
+    return whole
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

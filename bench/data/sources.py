@@ -80,7 +80,9 @@ def _slice(found: dict[str, list[dict[str, Any]]], split: str, path: Path) -> li
     import datasets
 
     try:
-        wanted = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in found.items()})
+        wanted = datasets.ReadInstruction.from_spec(split).to_absolute(
+            {name: len(rows) for name, rows in found.items()}
+        )
     except (ValueError, AssertionError) as error:
         raise DataError(
             f"{path}: split {split!r} is neither a split nor a slice of one, such as train, train[:1000] or train[50%:] "
@@ -109,9 +111,22 @@ def _first_line(error: BaseException) -> str:
 
 
 def load_text(
-    source: PreferenceData | InstructionData, split: str, count: int, tokenizer: Any, mirror: Path | None
+    source: PreferenceData | InstructionData,
+    split: str,
+    count: int,
+    tokenizer: Any,
+    mirror: Path | None,
+    lower: str = "rows or evaluation_rows",
 ) -> list[Any]:
     """Load `count` rows of the `train` or `held_out` split as PreferenceRow or InstructionRow.
+
+    Args:
+        source: which data set, and how its rows are to be read.
+        split: `train` or `held_out`.
+        count: rows.
+        tokenizer: of the model, for chat messages; None looks at the rows of other formats only.
+        mirror: folder of an offline mirror, or None.
+        lower: the keys to lower where rows are too few.
 
     Raises:
         DataError: too few rows, a missing column, a row that does not fit the format.
@@ -125,9 +140,9 @@ def load_text(
     first = source.rows if tail else 0
     if len(rows) < first + count:
         after = f" after the {first} training rows" if first else ""
-        raise DataError(
-            f"{source.path}: {count} rows wanted{after}, but split {name!r} has {len(rows)}; lower rows or evaluation_rows"
-        )
+        raise DataError(f"{source.path}: {count} rows wanted{after}, but split {name!r} has {len(rows)}; lower {lower}")
+    if tokenizer is None and source.format == "messages":
+        return []
     convert = preference_row if isinstance(source, PreferenceData) else instruction_row
     return [
         convert(row, source, tokenizer, f"{source.path} {name!r} row {first + index}")  # type: ignore[arg-type]
