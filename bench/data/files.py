@@ -290,16 +290,15 @@ def _text(path: Path) -> str:
 
 def _bytes(path: Path) -> bytes:
     """Return a file's bytes, decompressed if its name ends so."""
-    return _COMPRESSIONS.get(path.suffix.lower(), lambda data: data)(path.read_bytes())
+    decompress = _COMPRESSIONS.get(path.suffix.lower(), bytes)
+    return decompress(path.read_bytes())
 
 
 def _zstd(data: bytes) -> bytes:
     import pyarrow as pa
 
-    opened: Any = pa.CompressedInputStream  # its stubs say nothing
-    with opened(pa.BufferReader(data), "zstd") as stream:
-        whole: bytes = stream.read()
-    return whole
+    with pa.CompressedInputStream(pa.BufferReader(data), "zstd") as stream:
+        return bytes(stream.read())
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
