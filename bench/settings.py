@@ -114,14 +114,15 @@ class DataSource(Frozen):
     """Name a data set and how much of it is used."""
 
     source: Literal["hub", "local", "world"]
-    """`hub`: a data set of the hub, or its copy in a mirror; `local`: a .jsonl, .json, .csv or .parquet file or a
-    folder of them; `world`: the built-in one, for both data sets or neither."""
+    """`hub`: a data set of the hub, or its copy in a mirror; `local`: a file (.jsonl, .json, .csv, .tsv,
+    .parquet or .arrow, also compressed), a folder of them or one that `save_to_disk` made; `world`: the built-in one, for
+    both data sets or neither."""
     path: str | None = None
     """Hub id, file or folder; needed by `hub` and `local`."""
     revision: str | None = None
     """Branch, tag or commit on the hub; `null` is the hub's `main`, which can move."""
     train_split: str = "train"
-    """Split to train on; a file has the one split `train`."""
+    """Split to train on, or a slice of one such as `train[:50%]`; a file has the one split `train`."""
     test_split: str | None = "test"
     """Held-out split; `null`: the rows that follow the training rows."""
     rows: Positive

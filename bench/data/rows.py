@@ -38,11 +38,14 @@ def _column(row: Mapping[str, Any], column: str, where: str) -> Any:
 
 def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     value = _column(row, column, where)
-    if not isinstance(value, str):
-        raise DataError(
-            f"{where}: column {column!r} holds {type(value).__name__}, not text; for chat messages use format: messages"
-        )
-    return value
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise DataError(f"{where}: column {column!r} is empty; fill it in, or take such rows out of the file")
+    if isinstance(value, (list, dict)):
+        kind = type(value).__name__
+        raise DataError(f"{where}: column {column!r} holds {kind}, not text; for chat messages use format: messages")
+    raise DataError(f"{where}: column {column!r} holds {value!r}, not text; write it in quotes")
 
 
 def preference_row(row: Mapping[str, Any], source: PreferenceData, tokenizer: Any, where: str) -> PreferenceRow:

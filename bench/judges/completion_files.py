@@ -50,7 +50,8 @@ def read(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
+        lines = (line for line in text.split("\n") if line.strip())  # texts hold U+2028 and form feeds
+        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
     except ValueError as error:
         raise InputError(f"{path}: neither a JSON array nor JSON lines: {error}") from None
     if not rows:

@@ -78,6 +78,32 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
+def check_data(suite: Experiment, mirror: Path | None) -> None:
+    """Read what is on this machine of the rows that jobs will read; chat messages are counted only. Downloads nothing.
+
+    Raises:
+        DataError: a damaged file, too few rows, a row that does not fit the format; says which, and what to do.
+    """
+    from bench.data import sources
+
+    if not isinstance(suite, Suite):
+        return
+    pairs, rows, reference = suite.data.preference, suite.data.instruction, suite.reference
+    own = {"preference_chosen": pairs, "sft": rows}.get(str(reference.policy)) if reference.rows else None
+    for source in (pairs, rows):
+        if source.source == "world" or sources.locate(source, mirror) is None:
+            continue
+        wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
+        key = max(wanted, key=lambda name: wanted[name])
+        sources.load_text(source, "train", wanted[key], None, mirror, key)
+        wanted = {"rows or evaluation_rows": source.evaluation_rows}
+        if source is pairs:
+            chosen = suite.evaluation.chosen.items()
+            wanted |= {f"rows or evaluation.{name}.prompts": evaluator.pairs_wanted() for name, evaluator in chosen}
+        key = max(wanted, key=lambda name: wanted[name])
+        sources.load_text(source, "held_out", wanted[key], None, mirror, key)
+
+
 def _check_repository(
     key: str, name: str, revision: str | None, kind: Literal["model", "dataset"], problem: type[InputError]
 ) -> None:

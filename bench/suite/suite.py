@@ -186,6 +186,7 @@ class Suite(TrainingParts, Experiment):
             )
         self._has_a_front()
         self._has_one_phase_1()
+        self._reference_learns_no_held_out_rows()
         self._recipes_fit()
         return self
 
@@ -208,6 +209,19 @@ class Suite(TrainingParts, Experiment):
             raise ValueError(
                 f"training.stopping: the reference front is made of the runs of {makers}; add {makers} to methods or give "
                 "training.stopping.front as a list of [f_DPO, f_SFT]"
+            )
+
+    def _reference_learns_no_held_out_rows(self) -> None:
+        """Refuse a reference trained on more rows than the runs where those that follow are held out."""
+        reference = self.reference
+        if reference.rows is None or reference.policy not in ("sft", "preference_chosen"):
+            return
+        key = "instruction" if reference.policy == "sft" else "preference"
+        source = self.data.instruction if reference.policy == "sft" else self.data.preference
+        if source.test_split is None and reference.rows > source.rows:
+            raise ValueError(
+                f"reference.rows = {reference.rows}: with data.{key}.test_split null the rows after the first {source.rows} "
+                f"are held out, and the reference would learn them; give at most {source.rows}, or a test_split"
             )
 
     def _has_one_phase_1(self) -> None:

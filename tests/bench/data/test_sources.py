@@ -254,16 +254,21 @@ def test_a_missing_file_or_mirror_folder(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError) as caught:
         sources.files_hash(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: holds no data file (.jsonl, .json, .csv, .parquet)"
+    assert str(caught.value) == (
+        f"{tmp_path}: holds no data file (.jsonl, .json, .ndjson, .csv, .tsv, .parquet, .arrow, each also with "
+        ".gz, .bz2, .xz, .zst)"
+    )
 
 
 def test_an_unknown_split_and_a_broken_file(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a" / "train.jsonl", PAIRS)
     source = pairs(tmp_path / "a", train_split="trian")
-    assert refusal(source).startswith(f"{tmp_path}/a: split 'trian' cannot be read: ")
+    assert refusal(source) == f"{tmp_path}/a: no split 'trian'; it has: train"
     broken = tmp_path / "b.jsonl"
     broken.write_text('{"prompt": "a", \n', encoding="utf-8")
-    assert refusal(pairs(broken)).startswith(f"{broken}: split 'train' cannot be read: ")
+    assert refusal(pairs(broken)).startswith(
+        f"{broken}: reading failed at line 1, the last line: is the file cut off? "
+    )
 
 
 def test_the_hub_out_of_reach_names_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,3 +226,56 @@ def test_a_run_asks_before_it_trains_and_pays_for_no_pair_twice(
     assert (score["n"], score["requests"], score["cost_usd"]) == (3, 2, None)
     assert KEY not in "".join(one.read_text() for one in folder.rglob("*") if one.suffix in (".json", ".jsonl", ".txt"))
     assert KEY not in said
+
+
+def on_disk(tiny: Callable[..., Suite], folder: Path, pairs: int = 9, rows: int = 15, **changes: Any) -> Suite:
+    """A suite whose 6 pairs and 12 rows, and the 3 held out of each, are files of so many."""
+    for name, count, row in (
+        ("pairs", pairs, {"prompt": "a ", "chosen": "b", "rejected": "c"}),
+        ("rows", rows, {"instruction": "a", "output": "b"}),
+    ):
+        lines = "".join(json.dumps({**row, "number": number}) + "\n" for number in range(count))
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    local = {"source": "local", "test_split": None, "evaluation_rows": 3}
+    data = {
+        "preference": {**local, "path": str(folder / "pairs.jsonl"), "rows": 6},
+        "instruction": {**local, "path": str(folder / "rows.jsonl"), "rows": 12},
+    }
+    return tiny(data=data, **changes)
+
+
+def test_rows_are_read_before_anything_is_trained(tiny: Callable[..., Suite], tmp_path: Path) -> None:
+    suite = on_disk(tiny, tmp_path)
+    preflight.check_data(suite, None)
+    with (tmp_path / "rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"instruction": "a", "outp')
+    with pytest.raises(DataError, match=r"rows.jsonl: reading failed at line 16, the last line: is the file cut off\?"):
+        preflight.check_data(suite, None)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "rows", "changes", "said"),
+    [
+        (5, 15, {}, "6 rows wanted, but split 'train' has 5; lower rows"),
+        (8, 15, {}, "3 rows wanted after the 6 training rows, but split 'train' has 8; lower rows or evaluation_rows"),
+        (
+            9,
+            14,
+            {},
+            "3 rows wanted after the 12 training rows, but split 'train' has 14; lower rows or evaluation_rows",
+        ),
+        (
+            9,
+            15,
+            {"evaluation": {"win_rate": {"prompts": 4, "judge": {"kind": "rule"}}}},
+            "4 rows wanted after the 6 training rows, but split 'train' has 9; lower rows or evaluation.win_rate.prompts",
+        ),
+    ],
+)
+def test_too_few_rows_for_what_will_be_read(
+    tiny: Callable[..., Suite], tmp_path: Path, pairs: int, rows: int, changes: dict[str, Any], said: str
+) -> None:
+    suite = on_disk(tiny, tmp_path, pairs, rows, **changes)
+    with pytest.raises(DataError) as caught:
+        preflight.check_data(suite, None)
+    assert str(caught.value).endswith(f".jsonl: {said}")

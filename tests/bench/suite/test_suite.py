@@ -172,3 +172,18 @@ def test_a_suite_survives_its_record() -> None:
 def test_the_shipped_suites_stand_beside_the_package() -> None:
     assert suite_folder().name in ("suites", "_suites")
     assert suite_folder().is_dir()
+
+
+def test_a_reference_learns_no_held_out_rows() -> None:
+    """Without a test split the rows after the 48th are held out, and a reference of 49 rows would learn one of them."""
+    reference = {"policy": "sft", "rows": 49}
+    assert refusal(reference=reference, data__instruction__test_split=None) == (
+        "reference.rows = 49: with data.instruction.test_split null the rows after the first 48 are held out, and the "
+        "reference would learn them; give at most 48, or a test_split"
+    )
+    assert suite(reference=reference).reference.rows == 49
+    assert suite(reference={**reference, "rows": 48}, data__instruction__test_split=None).reference.rows == 48
+    chosen = {"policy": "preference_chosen", "rows": 25}
+    assert refusal(reference=chosen, data__preference__test_split=None).startswith(
+        "reference.rows = 25: with data.preference"
+    )
