@@ -217,7 +217,12 @@ def test_rows_behind_one_another_give_the_loss_and_gradient_of_plain_rows(made: 
 
 
 def test_only_answer_tokens_get_logits_and_the_record_says_how_rows_lie(made: policy.Policy) -> None:
-    assert made.forward_facts(PAIRS) == {"layout": "shared_prompt", "logits": "answer tokens", "notes": []}
+    assert made.forward_facts(PAIRS) == {
+        "layout": "shared_prompt",
+        "logits": "answer tokens",
+        "gradient_checkpointing": False,
+        "notes": [],
+    }
 
 
 def test_rows_longer_than_the_window_lie_plain(made: policy.Policy, caplog: pytest.LogCaptureFixture) -> None:
