@@ -198,6 +198,7 @@ def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Consol
             raise Interrupted(f"interrupted; replies are kept in {out}, the same command goes on") from None
     ((name, score),) = scores.items()
     if settings.judge.asks:
+        out.mkdir(parents=True, exist_ok=True)  # a judge that keeps no journal has not made it
         samples = out / "samples.jsonl"
         samples.unlink(missing_ok=True)
         record.append_jsonl(samples, rows)

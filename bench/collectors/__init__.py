@@ -12,12 +12,14 @@ of another package.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
+from bench.errors import InputError
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.registry import Registry
@@ -90,6 +92,26 @@ COLLECTORS: Registry[type[Collector]] = Registry(
 )
 
 
+def check() -> None:
+    """See that each collector can be loaded and measures one figure, by the name that it has in the table.
+
+    Raises:
+        InputError: one cannot be, or does not; says whose it is.
+    """
+    for name, kind in COLLECTORS.items():
+        metric = getattr(kind, "metric", None)
+        origin = COLLECTORS.origin(name)
+        whose = f"the collector {name!r}" + (f" of {origin.distribution} {origin.version}" if origin else "")
+        if not isinstance(metric, Metric):
+            raise InputError(f"{whose} has no `metric` that says what it measures; give its class a Metric")
+        if metric.name != name:
+            raise InputError(
+                f"{whose} calls its figure {metric.name!r}; the metric's name and the entry's must be the same"
+            )
+        if not callable(getattr(kind, "combine", None)):
+            raise InputError(f"{whose} has no `combine`; give its class statistics.median, max or math.fsum")
+
+
 def collect(device: str, gpu_uuids: Sequence[str] = (), interval: float = INTERVAL) -> Collectors:
     """Watch a training job; to be used in a `with` statement, where it is paused until the first `resume`."""
     return Collectors(COLLECTORS.values(), Watched(device, tuple(gpu_uuids)), interval)
@@ -119,6 +141,8 @@ class Collectors:
                 self._collectors.append(kind(watched))
             except Unavailable as error:
                 self._rows.append({"seconds": 0.0, "name": kind.metric.name, "value": None, "reason": str(error)})
+            except Exception as error:
+                self._broke(kind.metric.name, 0.0, error)
         self._lock = threading.Lock()  # guards all that is here; held while a collector is called
         self._training, self._closing = threading.Event(), threading.Event()
         self._before, self._resumed = 0.0, 0.0
@@ -171,14 +195,20 @@ class Collectors:
         for one in tuple(self._collectors):
             try:
                 value = method(one)
+                if value is not None and not math.isfinite(value):
+                    raise ValueError(f"{value} is no figure")
             except Exception as error:
-                logging.getLogger("bench").warning("%s: the collector broke", one.metric.name, exc_info=True)
                 self._collectors.remove(one)
-                reason = f"the collector broke: {type(error).__name__}: {error}"
-                self._rows.append({"seconds": seconds, "name": one.metric.name, "value": None, "reason": reason})
+                self._broke(one.metric.name, seconds, error)
             else:
                 if value is not None:
                     self._rows.append({"seconds": seconds, "name": one.metric.name, "value": value})
+
+    def _broke(self, name: str, seconds: float, error: Exception) -> None:
+        """Put on record why there is no figure; to be called where the error was caught."""
+        logging.getLogger("bench").warning("%s: the collector broke", name, exc_info=True)
+        reason = f"the collector broke: {type(error).__name__}: {error}"
+        self._rows.append({"seconds": seconds, "name": name, "value": None, "reason": reason})
 
     def _sample(self) -> None:
         self._sampled = self._seconds()

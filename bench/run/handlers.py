@@ -6,14 +6,14 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.collectors import COLLECTORS
-from bench.errors import BenchError, Interrupted
+from bench.errors import BenchError, Interrupted, JobError
 from bench.evaluators import StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
@@ -290,6 +290,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             tell=context.say,
         ),
     )
+    _check_names(outcome.scores, job.kind)
     _samples(folder).unlink(missing_ok=True)
     record.append_jsonl(_samples(folder), outcome.rows)
     if outcome.facts is not None:
@@ -299,6 +300,15 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         record.write_metrics(folder, outcome.metrics)
     if outcome.error is not None:
         raise outcome.error
+
+
+def _check_names(scores: Iterable[str], kind: str) -> None:
+    """Refuse scores that would take the place of a training run's own figures."""
+    from bench.train import run_log
+
+    taken = next((name for name in scores if name.split("/")[0] in run_log.own_names() | set(COLLECTORS)), None)
+    if taken:
+        raise JobError(f"{kind}: the score {taken!r} begins like a figure of training; give it a name of its own")
 
 
 def _samples(folder: Path) -> Path:

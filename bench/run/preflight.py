@@ -22,8 +22,28 @@ def check(suite: Experiment) -> None:
     Raises:
         SuiteError: with the nearest names.
     """
+    if isinstance(suite, Suite):
+        check_collectors()
     for evaluator in evaluators_of(suite):
         evaluator.check(lambda text: print(f"bench: {text}", file=sys.stderr))
+
+
+def check_collectors() -> None:
+    """Refuse collectors that cannot be loaded, or whose figure would take the place of another.
+
+    Raises:
+        InputError: says whose it is.
+    """
+    from bench import collectors
+
+    collectors.check()
+    brought = [name for name in collectors.COLLECTORS if collectors.COLLECTORS.origin(name)]
+    if brought:
+        from bench.train import run_log
+
+        taken = next((name for name in brought if name in run_log.own_names()), None)
+        if taken:
+            raise InputError(f"the collector {taken!r} has the name of a figure that every run has; give it another")
 
 
 def warnings(suite: Experiment) -> list[str]:

@@ -105,6 +105,11 @@ def metrics() -> list[Metric]:
     return [*TRAINING, GRADIENTS, MICRO_BATCH_SIZE, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
 
 
+def own_names() -> set[str]:
+    """Name the figures that every training job has, whatever collects beside it; parts of a figure go by its first word."""
+    return {one.name.split("/")[0] for one in (*TRAINING, GRADIENTS, MICRO_BATCH_SIZE, *held_out.METRICS)}
+
+
 def not_measured(reason: str) -> dict[str, dict[str, Any]]:
     """Return the training figures of a job that takes no steps of its own: null, and why."""
     of_training = (*TRAINING, *(kind.metric for kind in COLLECTORS.values()))

@@ -1,7 +1,7 @@
 """What `bench compare` lets pass: which metrics gate, how large a worsening counts, how often it may be wrong.
 
-A gate file is YAML; what it leaves out stays as in `DEFAULTS`. The first pattern that fits a metric's name decides, the
-file's own before the defaults::
+A gate file is YAML; what it leaves out stays as in `DEFAULTS`. The first pattern that fits a metric's name decides, key by
+key: what its rule leaves out is the next fitting one's to say, and then the metric's own::
 
     level: 0.05                  # chance of calling anything a regression when nothing changed
     metrics:
@@ -110,11 +110,16 @@ class Gate(Frozen):
             return next((value for rule in found if (value := getattr(rule, name)) is not None), otherwise)
 
         return Ruling(
-            better=first("better", metric.better or "lower"),
+            better=first("better", metric.better),
             gate=first("gate", metric.gate),
             tolerance=first("tolerance", Amount(value=metric.tolerance, relative=metric.relative)),
             unseen=first("unseen", None),
         )
+
+    def asks_for(self, name: str) -> bool:
+        """Whether the file itself, and not a default, has a metric gate."""
+        given = (rule.gate for pattern, rule in self.metrics.items() if _fit(name, pattern))
+        return next((one for one in given if one is not None), False)
 
     def check(self, sides: Sequence[Described]) -> None:
         """See that every rule of the file is of a figure that is there, and that its direction is known.
@@ -128,8 +133,8 @@ class Gate(Frozen):
             where = f"{self._places.get(pattern, 'gate')}: metrics.{pattern}"
             if not fitting:
                 raise InputError(f"{where}: {_no_such(pattern, metrics)}")
-            unknown = next((one for one in fitting if one.better is None), None)
-            if rule.gate and rule.better is None and unknown is not None:
+            unknown = next((one for one in fitting if (made := self.rule(one)).gate and made.better is None), None)
+            if rule.gate and unknown is not None:
                 raise InputError(
                     f"{where}: neither direction of {unknown.name} is better; say `better: lower` or `higher`"
                 )
@@ -137,9 +142,9 @@ class Gate(Frozen):
 
 @dataclass(frozen=True)
 class Ruling:
-    """Say how one metric is judged; see `Rule`."""
+    """Say how one metric is judged; see `Rule`. Without a `better` it can be told only whether it differs."""
 
-    better: Better
+    better: Better | None
     gate: bool
     tolerance: Amount
     unseen: Amount | None

@@ -128,11 +128,11 @@ class Tables:
 
     @property
     def main_scores(self) -> tuple[str, ...]:
-        """The first score of each task, and every win rate: what a few words can hold."""
+        """The first score of each task, before all one with a better direction, and every win rate: for a few words."""
         found: dict[str, str] = {}
-        for name in self.scores:
+        for name in sorted(self.scores, key=lambda one: self.metric(one).better is None):
             found.setdefault(name if judge_of(name) else name.split("/")[0], name)
-        return tuple(found.values())
+        return tuple(name for name in self.scores if name in found.values())
 
     @cached_property
     def costs(self) -> tuple[str, ...]:

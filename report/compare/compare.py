@@ -20,7 +20,7 @@ from report.analysis.metrics import HYPERVOLUME
 from report.analysis.sides import Key, Side, differing, read
 from report.analysis.statistics import holm
 
-IDENTICAL, SAME, WORSE, BETTER = "identical", "no difference seen", "worse", "better"
+IDENTICAL, SAME, WORSE, BETTER, DIFFERENT = "identical", "no difference seen", "worse", "better", "different"
 SMALL, FEW, REFUSED = "worse within tolerance", "not enough data", "not comparable"
 PASS, REGRESSION, INCONCLUSIVE = 0, 1, 3
 EVERY, METHOD, RECIPE = "all recipes", "method", "recipe"
@@ -32,7 +32,7 @@ class Row:
 
     Attributes:
         contrast: None where it is not comparable, which `reason` explains.
-        worse_is: +1 if a higher figure is worse, −1 if a lower one is.
+        worse_is: +1 if a higher figure is worse, −1 if a lower one is, 0 if neither is.
         described: what the figure is.
         tolerance, unseen: in the metric's unit; `unseen` None where the width of the interval does not gate.
         p_worse, p_better: one-sided, corrected for the number of comparisons; NaN without an interval.
@@ -60,13 +60,13 @@ class Row:
 
     @property
     def worsening(self) -> float:
-        """How much worse the candidate's mean is, in the metric's unit; negative if better."""
-        return self.worse_is * self.contrast.difference.mean if self.contrast else math.nan
+        """How much worse the candidate's mean is, in the metric's unit; negative if better, NaN if neither can be."""
+        return self.worse_is * self.contrast.difference.mean if self.contrast and self.worse_is else math.nan
 
     @property
     def could_be_worse_by(self) -> float:
-        """The bad end of the interval, in the metric's unit; NaN without an interval."""
-        if self.contrast is None:
+        """The bad end of the interval, in the metric's unit; NaN without an interval, or if neither end is bad."""
+        if self.contrast is None or not self.worse_is:
             return math.nan
         one = self.contrast.difference
         return one.high if self.worse_is > 0 else -one.low
@@ -217,7 +217,7 @@ class _Draft:
         scale, described = made.base.mean, self.metric(metric)
         return replace(
             self._row_of(unit, metric, made, exact=exact, verdict=FEW),
-            worse_is=1 if rule.better == "lower" else -1,
+            worse_is={"lower": 1, "higher": -1, None: 0}[rule.better],
             tolerance=rule.tolerance.of(scale, described),
             unseen=None if rule.unseen is None else rule.unseen.of(scale, described),
         )
@@ -292,11 +292,20 @@ class _Draft:
         for (metric, verdict), group in groupby(blocked, key=lambda row: (row.metric, row.verdict)):
             first = next(group)
             yield f"{metric}: {verdict}{': ' + first.reason if first.reason else ''}"
+        for metric in dict.fromkeys((*base.metrics, *candidate.metrics)):
+            if self.keys and self.gate.asks_for(metric) and not any(row.metric == metric for row in rows):
+                yield f"{metric}: the gate asks for it, but {self._missing(metric)}"
         coarsest = {row.metric: row.level for row in reversed(rows)}
         for row in rows:
             wide = row.unseen is not None and not row.exact and row.could_be_worse_by >= row.unseen
             if row.gates and wide and row.level == coarsest[row.metric] and row.verdict != WORSE:
                 yield f"{row.metric} of {row.name}: the interval cannot exclude a worsening of {row.unseen:.3g}"
+
+    def _missing(self, metric: str) -> str:
+        """Say why the base has nothing of a metric to compare with, and whether the candidate has."""
+        reason = self.base.entries[self.keys[0]].reasons.get(metric, "not evaluated")
+        neither = not any(_known(self.candidate, key, metric) for key in self.keys)
+        return f"it was not measured {'on either side' if neither else 'in the base'}: {reason}"
 
     def _notes(self) -> Iterable[str]:
         lost = [entry.name for key, entry in self.base.entries.items() if key not in self.candidate.entries]
@@ -382,6 +391,8 @@ def _verdict(row: Row, gate: Gate) -> str:
         return REFUSED
     if row.contrast.identical:
         return IDENTICAL
+    if not row.worse_is:
+        return _difference(row, gate)
     if row.exact:
         return WORSE if row.worsening > row.tolerance else BETTER if -row.worsening > row.tolerance else SAME
     if not enough(row.contrast, gate.seeds):
@@ -389,3 +400,14 @@ def _verdict(row: Row, gate: Gate) -> str:
     if row.p_worse <= gate.level:
         return WORSE if row.worsening > row.tolerance else SMALL
     return BETTER if row.p_better <= gate.level else SAME
+
+
+def _difference(row: Row, gate: Gate) -> str:
+    """Judge a figure of which neither direction is better; both of its one-sided tests share the error."""
+    assert row.contrast is not None
+    size = abs(row.contrast.difference.mean)
+    if row.exact:
+        return DIFFERENT if size > row.tolerance else SAME
+    if not enough(row.contrast, gate.seeds):
+        return FEW
+    return DIFFERENT if 2 * min(row.p_worse, row.p_better) <= gate.level and size > row.tolerance else SAME

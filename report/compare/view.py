@@ -71,6 +71,8 @@ def _probability(row: Row) -> str:
     smallest = min((p for p in (row.p_worse, row.p_better) if not math.isnan(p)), default=math.nan)
     if math.isnan(smallest):
         return MISSING
+    if not row.worse_is:  # a difference either way
+        smallest = min(1.0, 2 * smallest)
     return "< 0.001" if smallest < 0.001 else number(smallest, 3)
 
 
@@ -248,7 +250,9 @@ def _row(row: Row) -> dict[str, Any]:
         one = made.difference
         found |= {"base": _known(made.base.mean), "candidate": _known(made.candidate.mean)}
         found |= {"difference": _known(one.mean), "low": _known(one.low), "high": _known(one.high)}
-        found |= {"p_worse": _known(row.p_worse), "p_better": _known(row.p_better), "how": made.how}
+        known = {"p_worse": _known(row.p_worse), "p_better": _known(row.p_better)}
+        found |= known if row.worse_is else dict.fromkeys(known)
+        found["how"] = made.how
         found["seeds"] = dict(zip(("shared", "base", "candidate"), made.seeds, strict=True))
     return found
 

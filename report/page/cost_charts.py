@@ -35,7 +35,7 @@ def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     caption = (
         "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds. Better is lower left for the ideal "
-        "distance and other losses, upper left for scores. Only costs of equal hardware and workers are drawn."
+        "distance and other losses, upper left for scores that are better higher. Only costs of equal hardware and workers are drawn."
     )
     shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     table = _points(tables, names)
@@ -49,12 +49,12 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
         return None
     across = shown(tables.metric(x), [one.estimate(x).mean for one in known])
     up = shown(tables.metric(y), [one.estimate(y).mean for one in known])
-    better = max if up.metric.better == "higher" else min
-    best = better(known, key=lambda one: one.estimate(y).mean)
+    order = sorted(known, key=lambda one: one.estimate(y).mean, reverse=up.metric.better == "higher")
+    best = f"Best: {order[0].name}" if up.metric.better else f"Lowest: {order[0].name}, highest: {order[-1].name}"
     cheapest = min(known, key=lambda one: one.estimate(x).mean)
     judge = f", judge {judge_of(y)}" if judge_of(y) else ""
     title = f"{up.metric.title}{judge} over {across.metric.title.lower()}"
-    alt = f"{title}, a point a recipe. Best: {best.name}; cheapest: {cheapest.name}."
+    alt = f"{title}, a point a recipe. {best}; cheapest: {cheapest.name}."
 
     def draw(axes: Axes) -> None:
         marks = []
