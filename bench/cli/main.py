@@ -205,6 +205,39 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def data(
+    suite: SuiteName,
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of each set to show.")] = 5,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what becomes of a suite's rows: their shape, how the model will see them, what is learned, what was cut or refused.
+
+    Learned tokens stand in ⟦ ⟧. Loads the model's tokenizer, never its weights.
+    """
+    from rich.console import Console
+
+    from bench.cli import data_view
+    from bench.data import tokens
+    from bench.models import tokenizers
+    from bench.run import preflight
+    from bench.suite.suite import Suite
+
+    loaded = _load(suite, overrides, mirror, smoke)
+    if not isinstance(loaded, Suite):
+        raise InputError(f"{loaded.name}: a toy has no rows of data")
+    preflight.check_hub(loaded, mirror)
+    tokenizer = tokenizers.load(loaded.model)
+    read = tokens.load(loaded.data, tokenizer, mirror, judged=preflight.pairs_wanted(loaded))
+    if as_json:
+        print(json.dumps(data_view.as_dict(loaded, read, tokenizer, rows), indent=1, ensure_ascii=False))
+    else:
+        data_view.show(loaded, read, tokenizer, rows, Console())
+
+
+@app.command()
 def status(
     results: Annotated[Path, typer.Argument(help="A results folder, or a .bench archive.")], as_json: AsJson = False
 ) -> None:
@@ -358,6 +391,12 @@ def init(
 
 def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
     from bench.plan import planner
+
+    loaded = _load(suite, overrides, mirror, smoke)
+    return planner.make(loaded, mirror.resolve() if mirror else None)
+
+
+def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Experiment:
     from bench.suite import yaml_file
 
     if mirror is not None and not mirror.is_dir():
@@ -367,7 +406,7 @@ def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
         from bench.suite.smoke import shrink
 
         loaded = shrink(loaded)
-    return planner.make(loaded, mirror.resolve() if mirror else None)
+    return loaded
 
 
 def main() -> None:

@@ -247,7 +247,9 @@ def load_model(settings: Model, pretrained: Path | None = None) -> tuple[Any, An
 
 
 def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from bench.models import tokenizers
 
     if settings.source == "random":
         from bench.models import world_model
@@ -259,10 +261,10 @@ def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple
         "hub": lambda: settings.path,
         "local": lambda: str(Path(settings.path or "").expanduser()),
         "world": lambda: str(_required(pretrained) / "model"),
-        "gguf_package": lambda: str(_plain_copy_of_gguf(str(settings.path))),
+        "gguf_package": lambda: str(plain_copy_of_gguf(str(settings.path))),
     }
     place = places[settings.source]()
-    tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
+    tokenizer = tokenizers.load_from(str(place), settings.revision)
     model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
     return model, tokenizer
 
@@ -273,7 +275,7 @@ def _required(path: Path | None) -> Path:
     return path
 
 
-def _plain_copy_of_gguf(package: str) -> Path:
+def plain_copy_of_gguf(package: str) -> Path:
     """Rebuild a GGUF as a plain float32 model once and keep it: a GGUF-loaded model cannot be saved and loads slowly."""
     from filelock import FileLock
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -98,30 +98,37 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
+def pairs_wanted(suite: Suite) -> int:
+    """Return how many held-out pairs the evaluations ask for."""
+    return max((evaluator.pairs_wanted() for evaluator in evaluators_of(suite)), default=0)
+
+
 def check_data(suite: Experiment, mirror: Path | None) -> None:
-    """Read what is on this machine of the rows that jobs will read; chat messages are counted only. Downloads nothing.
+    """Read what is on this machine of the rows that jobs will read, as the model will see them. Downloads nothing.
 
     Raises:
         DataError: a damaged file, too few rows, a row that does not fit the format; says which, and what to do.
     """
     from bench.data import sources
+    from bench.models import tokenizers
 
     if not isinstance(suite, Suite):
         return
     pairs, rows, reference = suite.data.preference, suite.data.instruction, suite.reference
     own = {"preference_chosen": pairs, "sft": rows}.get(str(reference.policy)) if reference.rows else None
-    for source in (pairs, rows):
-        if source.source == "world" or sources.locate(source, mirror) is None:
-            continue
+    found = [source for source in (pairs, rows) if source.source != "world" and sources.locate(source, mirror)]
+    tokenizer = tokenizers.load(suite.model) if found else None
+    drop = suite.data.bad_rows == "drop"
+    for source in found:
         wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
         key = max(wanted, key=lambda name: wanted[name])
-        sources.load_text(source, "train", wanted[key], None, mirror, key)
+        sources.load_rows(source, "train", wanted[key], tokenizer, mirror, lower=key, drop=drop)
         wanted = {"rows or evaluation_rows": source.evaluation_rows}
         if source is pairs:
             chosen = suite.evaluation.chosen.items()
             wanted |= {f"rows or evaluation.{name}.prompts": evaluator.pairs_wanted() for name, evaluator in chosen}
         key = max(wanted, key=lambda name: wanted[name])
-        sources.load_text(source, "held_out", wanted[key], None, mirror, key)
+        sources.load_rows(source, "held_out", wanted[key], tokenizer, mirror, lower=key, drop=drop)
 
 
 def _check_repository(
