@@ -24,7 +24,7 @@ def load(settings: Model) -> Any:
     """
     import transformers
 
-    from bench.models import policy, world_model
+    from bench.models import gguf, world_model
 
     if settings.source in ("random", "world"):
         return world_model.tokenizer()
@@ -32,7 +32,7 @@ def load(settings: Model) -> Any:
     path = str(settings.path)
     try:
         if settings.source == "gguf_package":
-            return load_from(str(policy.plain_copy_of_gguf(path)), None)
+            return load_from(str(gguf.plain_copy(path)), None)
         return load_from(str(Path(path).expanduser()) if settings.source == "local" else path, settings.revision)
     except (OSError, ValueError, ImportError) as error:
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
