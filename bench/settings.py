@@ -138,10 +138,10 @@ class InstructionColumns(Frozen):
 class DataSource(Frozen):
     """Name a data set and how much of it is used."""
 
-    source: Literal["hub", "local", "world"]
+    source: Literal["hub", "local", "world", "chosen"]
     """`hub`: a data set of the hub, or its copy in a mirror; `local`: a file (.jsonl, .json, .csv, .tsv,
     .parquet or .arrow, also compressed), a folder of them or one that `save_to_disk` made; `world`: the built-in one, for
-    both data sets or neither."""
+    both data sets or neither; `chosen`, of `data.instruction` alone: the preference pairs' prompts and chosen answers."""
     path: str | None = None
     """Hub id, file or folder; needed by `hub` and `local`."""
     revision: str | None = None
@@ -157,7 +157,7 @@ class DataSource(Frozen):
 
     @model_validator(mode="after")
     def _needs_path(self) -> DataSource:
-        if self.source != "world" and not self.path:
+        if self.source in ("hub", "local") and not self.path:
             raise ValueError(f"source {self.source!r} needs 'path'")
         return self
 
@@ -171,6 +171,12 @@ class PreferenceData(DataSource):
     template."""
     columns: PreferenceColumns = PreferenceColumns()
     """Where the file keeps each text."""
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> PreferenceData:
+        if self.source == "chosen":
+            raise ValueError("source 'chosen' is one of data.instruction: it names these pairs")
+        return self
 
 
 class InstructionData(DataSource):
@@ -213,6 +219,16 @@ class Data(Frozen):
     evaluation_split: Literal["held_out", "train_head"] = "held_out"
     """Which objective values lead the report: `held_out`, or `train_head`, a fixed sample of training rows, as the
     paper's authors do."""
+
+    @model_validator(mode="after")
+    def _chosen_rows_are_there(self) -> Data:
+        rows, pairs = self.instruction, self.preference
+        if rows.source == "chosen" and pairs.source != "world" and rows.rows > pairs.rows and pairs.test_split is None:
+            raise ValueError(
+                f"instruction.rows: with source 'chosen' at most preference.rows ({pairs.rows}); the pairs after them are "
+                "held out"
+            )
+        return self
 
 
 class PerObjective(Frozen):

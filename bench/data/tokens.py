@@ -190,24 +190,33 @@ def load(
     """
     preference, instruction = settings.preference, settings.instruction
     drop = settings.bad_rows == "drop"
-    held_out_count = max(preference.evaluation_rows, judged)
-    pairs = {
-        "train": load_rows(preference, "train", preference.rows, tokenizer, mirror, drop=drop),
-        "held_out": load_rows(preference, "held_out", held_out_count, tokenizer, mirror, drop=drop),
-    }
-    rows = {
-        "train": load_rows(instruction, "train", instruction.rows, tokenizer, mirror, drop=drop),
-        "held_out": load_rows(instruction, "held_out", instruction.evaluation_rows, tokenizer, mirror, drop=drop),
-    }
+    wanted = {"train": preference.rows, "held_out": max(preference.evaluation_rows, judged)}
+    of_instruction = {"train": instruction.rows, "held_out": instruction.evaluation_rows}
+    if instruction.source == "chosen":
+        wanted = {name: max(count, of_instruction[name]) for name, count in wanted.items()}
+    pairs = {name: load_rows(preference, name, count, tokenizer, mirror, drop=drop) for name, count in wanted.items()}
+    if instruction.source == "chosen":
+        rows = {name: _chosen(pairs[name], count) for name, count in of_instruction.items()}
+    else:
+        rows = {
+            name: load_rows(instruction, name, count, tokenizer, mirror, drop=drop)
+            for name, count in of_instruction.items()
+        }
     if sft_on_chosen:
-        chosen = [InstructionRow(pair.prompt, pair.chosen) for pair in pairs["train"].rows]
-        rows["train"] = replace(pairs["train"], rows=chosen)
+        rows["train"] = _chosen(pairs["train"], preference.rows)
     splits: dict[str, dict[Objective, Split]] = {"train": {}, "held_out": {}}
     for objective, of_splits in ((Objective.DPO, pairs), (Objective.SFT, rows)):
         for name, loaded in of_splits.items():
-            count = preference.evaluation_rows if (objective, name) == (Objective.DPO, "held_out") else None
+            own = preference if objective is Objective.DPO else instruction
+            count = own.evaluation_rows if name == "held_out" else preference.rows if sft_on_chosen else own.rows
             splits[name][objective] = tokenize(loaded.rows[:count], tokenizer, settings, loaded)
-        held_out = of_splits["held_out"].rows[: len(splits["held_out"][objective].examples)]
-        splits["held_out"][objective].facts |= counts.overlap(of_splits["train"].rows, held_out)
+        train, held_out = (of_splits[name].rows[: len(splits[name][objective].examples)] for name in splits)
+        splits["held_out"][objective].facts |= counts.overlap(train, held_out)
     stop = (HUMAN,) if preference.format == "hh_dialogue" else ()
     return Datasets(splits["train"], splits["held_out"], pairs["held_out"].rows[:judged], stop)
+
+
+def _chosen(pairs: Loaded, count: int) -> Loaded:
+    """Make instruction rows of pairs' prompts and chosen answers."""
+    rows = [InstructionRow(pair.prompt, pair.chosen) for pair in pairs.rows[:count]]
+    return replace(pairs, rows=rows, numbers=pairs.numbers[:count])

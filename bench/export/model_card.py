@@ -375,6 +375,8 @@ def _data_name(data: dict[str, Any]) -> str:
     """Name a data set: its hub id, a local file's name without its folder, or the built-in world."""
     if data["source"] == "hub":
         return str(data["path"])
+    if data["source"] == "chosen":
+        return "the preference pairs' prompts and chosen answers"
     return "bench-built-in-world" if data["source"] == "world" else Path(str(data["path"])).name
 
 

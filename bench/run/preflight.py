@@ -116,14 +116,17 @@ def check_data(suite: Experiment, mirror: Path | None) -> None:
         return
     pairs, rows, reference = suite.data.preference, suite.data.instruction, suite.reference
     own = {"preference_chosen": pairs, "sft": rows}.get(str(reference.policy)) if reference.rows else None
-    found = [source for source in (pairs, rows) if source.source != "world" and sources.locate(source, mirror)]
+    on_chosen = rows.source == "chosen"
+    found = [source for source in (pairs, rows) if source.source in ("hub", "local") and sources.locate(source, mirror)]
     tokenizer = tokenizers.load(suite.model) if found else None
     drop = suite.data.bad_rows == "drop"
     for source in found:
         wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
+        wanted |= {"instruction.rows": rows.rows} if on_chosen else {}
         key = max(wanted, key=lambda name: wanted[name])
         sources.load_rows(source, "train", wanted[key], tokenizer, mirror, lower=key, drop=drop)
         wanted = {"rows or evaluation_rows": source.evaluation_rows}
+        wanted |= {"instruction.evaluation_rows": rows.evaluation_rows} if on_chosen else {}
         if source is pairs:
             chosen = suite.evaluation.chosen.items()
             wanted |= {f"rows or evaluation.{name}.prompts": evaluator.pairs_wanted() for name, evaluator in chosen}
