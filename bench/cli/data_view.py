@@ -29,7 +29,7 @@ def as_dict(suite: Suite, datasets: Datasets, tokenizer: Any, shown: int) -> dic
         source: DataSource = getattr(suite.data, name)
         made[name] = {
             "path": source.path or source.source,
-            "format": getattr(source, "format", None),
+            "format": "that of the pairs" if source.source == "chosen" else getattr(source, "format", None),
             "shape": train.facts.get("shape"),
             "columns_not_read": train.facts.get("columns_not_read", []),
             "counts": counts.totals([train.facts, held_out.facts]),

@@ -380,13 +380,41 @@ def export(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE.yaml] [DATA]...",
+            help="The suite to write [default: suite.yaml], and your data: files, folders or hub ids of preference pairs and "
+            "of instructions.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="The base model: a folder, or a hub id.")] = None,
+    mirror: Mirror = None,
 ) -> None:
-    """Write a commented suite for your own model and JSONL data, to be edited."""
+    """Write a commented suite: for your data, which it looks at, or one to be edited.
+
+    bench init my.yaml                             a suite in which every key is explained
+    bench init my.yaml pairs.jsonl chats.parquet   one that fits these files
+    """
     from bench.cli import init as writer
 
-    writer.write(path)
-    print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+    named = [one for one in data or [] if one.endswith((".yaml", ".yml"))]
+    given = [one for one in data or [] if one not in named]
+    if len(named) > 1:
+        raise InputError(f"{named[1]}: one suite is written at a time; the first name is {named[0]}")
+    path = Path(named[0] if named else "suite.yaml")
+    if not given and model is None:
+        writer.write(path)
+        print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+        return
+    if not given:
+        raise InputError("--model goes with data to look at: bench init my.yaml pairs.jsonl --model MODEL")
+    writer.refuse_existing(path)
+    text, found = writer.for_data(path.stem, given, model, mirror)
+    writer.write(path, text)
+    for line in found:
+        print(line)
+    print(f"{path}: written. Next: bench data {path}, then bench run {path} --smoke, then bench run {path}")
 
 
 def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:

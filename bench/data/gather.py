@@ -26,6 +26,16 @@ def gather(rows: Sequence[Row], source: PreferenceData | InstructionData) -> Ite
     return enumerate(rows)
 
 
+def gathered_from(rows: Sequence[Row], source: PreferenceData | InstructionData) -> tuple[str, tuple[str, ...]] | None:
+    """Say what rows were made one of, in words, and the columns that this read; None where each stands for itself."""
+    if rows and all(name in rows[0] for name in TREE):
+        return "trees of messages", (*TREE, "rank", "deleted")
+    if isinstance(source, PreferenceData) and source.columns.answers is not None:
+        answers, ranking = str(source.columns.answers), str(source.columns.ranking)
+        return f"best and worst of {answers!r} by {ranking!r}", (answers, ranking)
+    return None
+
+
 # ---- rankings -------------------------------------------------------------------------------------------------------
 
 

@@ -182,6 +182,9 @@ class PreferenceReader(Reader):
             one, other = one[len(asked) :], other[len(asked) :]
         if system is not None:
             asked = _below([turn.text for turn in self._system(row, system)], asked)
+        if source.format == "hh_dialogue" and asked.endswith(ASSISTANT + " "):
+            asked, one, other = asked[:-1], f" {one}", f" {other}"
+            self.mended.add("the space behind the prompt given to the answers")
         if source.format == "hh_dialogue" and not (asked.startswith(HUMAN) and asked.endswith(ASSISTANT)):
             raise RowError(
                 "no dialogue",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.data import files, world
 from bench.data.conversations import RowError
-from bench.data.gather import gather
+from bench.data.gather import gather, gathered_from
 from bench.data.rows import InstructionReader, InstructionRow, PreferenceReader, PreferenceRow, Reader
 from bench.errors import DataError
 from bench.settings import DataSource, InstructionData, PreferenceData
@@ -123,6 +123,8 @@ class Loaded:
         numbers: of each, counted from 0 in what was read of the split; a ranking's or a tree's is that of its first row.
         refused: rows that cannot be used, by kind: numbers and the sentence.
         reader: what it counted: shapes, columns, what was put right; None for the built-in world.
+        columns: names of what was read.
+        gathered: what each row was made of, if not of one row.
     """
 
     rows: list[Any]
@@ -130,12 +132,15 @@ class Loaded:
     refused: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     reader: Reader | None = None
     columns: tuple[str, ...] = ()
+    gathered: str | None = None
 
     @property
     def shape(self) -> str:
         """In what shape the rows came; the most frequent first."""
         if self.reader is None:
             return "built-in world"
+        if self.gathered:
+            return self.gathered
         shapes = sorted(self.reader.shapes.items(), key=lambda one: -one[1])
         return shapes[0][0] if len(shapes) == 1 else "; ".join(f"{name} ({count})" for name, count in shapes)
 
@@ -176,26 +181,69 @@ def load_rows(
     if not drop:
         _enough(len(found), first, count, 0, f"{source.path}", name, lower)
         found, first = found[first : first + count], 0
-    reader = PreferenceReader(tokenizer) if isinstance(source, PreferenceData) else InstructionReader(tokenizer)
-    loaded = Loaded([], [], reader=reader, columns=tuple(read[0]) if read else ())
-    for number, row in found:
-        if len(loaded.rows) == first + count:
-            break
-        try:
-            loaded.rows.append(_converted(reader, row, source))
-            loaded.numbers.append(number)
-        except RowError as error:
-            loaded.refused.setdefault(error.kind, []).append((number, str(error)))
-        except DataError as error:
-            raise DataError(f"{where} row {number}: {error}") from None
+    loaded = _loaded(source, tokenizer, read)
+    _convert_into(loaded, found, source, where, first + count)
     if loaded.refused and not drop:
         raise DataError(_refusals(where, loaded.refused, len(found)))
     if drop:
         refused = sum(map(len, loaded.refused.values()))
         problem = f" ({_refusals(where, loaded.refused, len(found))})" if refused else ""
         _enough(len(loaded.rows), first, count, refused, f"{source.path}", name, lower, problem)
+    if first:
+        last = loaded.numbers[first - 1]  # what was refused before it is the training rows' to tell
+        later = {kind: [one for one in rows if one[0] > last] for kind, rows in loaded.refused.items()}
+        loaded.refused = {kind: rows for kind, rows in later.items() if rows}
     loaded.rows, loaded.numbers = loaded.rows[first:], loaded.numbers[first:]
     return loaded
+
+
+def load_all(source: PreferenceData | InstructionData, split: str, tokenizer: Any, mirror: Path | None) -> Loaded:
+    """Load all rows of a split by its own name that can be used, and say what is wrong with the others."""
+    read = read_split(source, split, mirror)
+    loaded = _loaded(source, tokenizer, read)
+    _convert_into(loaded, gather(read, source), source, f"{source.path} {split!r}", None)
+    return loaded
+
+
+def split_names(source: str, path: str, mirror: Path | None) -> list[str]:
+    """Name the splits of a local file, a folder or a hub's data set."""
+    place = locate(DataSource.model_validate({"source": source, "path": path, "rows": 1}), mirror)
+    if place is None:
+        import datasets
+
+        try:
+            return [str(name) for name in datasets.get_dataset_split_names(path)]
+        except Exception as error:  # offline, unknown, gated: each has classes of its own
+            raise DataError(f"{path}: neither a file here nor a data set of the hub: {_first_line(error)}") from error
+    return ["train"] if place.is_file() else files.split_names(place)
+
+
+def _loaded(source: PreferenceData | InstructionData, tokenizer: Any, read: Sequence[Mapping[str, Any]]) -> Loaded:
+    reader = PreferenceReader(tokenizer) if isinstance(source, PreferenceData) else InstructionReader(tokenizer)
+    made, of_columns = gathered_from(read, source) or (None, ())
+    reader.read.update(of_columns)
+    return Loaded([], [], reader=reader, columns=tuple(read[0]) if read else (), gathered=made)
+
+
+def _convert_into(
+    loaded: Loaded,
+    found: Iterable[Any],
+    source: PreferenceData | InstructionData,
+    where: str,
+    count: int | None,
+) -> None:
+    """Convert rows until `count` can be used; None converts all."""
+    assert loaded.reader is not None
+    for number, row in found:
+        if len(loaded.rows) == count:
+            break
+        try:
+            loaded.rows.append(_converted(loaded.reader, row, source))
+            loaded.numbers.append(number)
+        except RowError as error:
+            loaded.refused.setdefault(error.kind, []).append((number, str(error)))
+        except DataError as error:
+            raise DataError(f"{where} row {number}: {error}") from None
 
 
 def _enough(
