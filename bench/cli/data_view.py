@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from bench.data import counts
 from bench.methods import Objective
+from bench.records import row_counts
 
 if TYPE_CHECKING:
     from bench.data.tokens import Datasets, Example, Split
@@ -32,7 +32,7 @@ def as_dict(suite: Suite, datasets: Datasets, tokenizer: Any, shown: int) -> dic
             "format": "that of the pairs" if source.source == "chosen" else getattr(source, "format", None),
             "shape": train.facts.get("shape"),
             "columns_not_read": train.facts.get("columns_not_read", []),
-            "counts": counts.totals([train.facts, held_out.facts]),
+            "counts": row_counts.totals([train.facts, held_out.facts]),
             "tokens": _lengths(train.examples, answers),
             "rows": [
                 {"row": number, "prompt": _decoded(tokenizer, example.prompt)}
@@ -59,7 +59,7 @@ def warnings(datasets: Datasets) -> list[str]:
     return [
         f"data.{name}: {line}"
         for name, objective, _ in SETS
-        for line in counts.warnings(datasets.train[objective].facts, datasets.held_out[objective].facts)
+        for line in row_counts.warnings(datasets.train[objective].facts, datasets.held_out[objective].facts)
     ]
 
 
@@ -71,7 +71,7 @@ def _show_set(name: str, described: dict[str, Any], console: Console) -> None:
     say(f"  shape: {described['shape']}")
     if described["columns_not_read"]:
         say(f"  columns not read: {', '.join(described['columns_not_read'])}")
-    say(f"  {counts.in_words(described['counts'])}")
+    say(f"  {row_counts.in_words(described['counts'])}")
     for part, one in described["tokens"].items():
         say(f"  {part}: {one['min']} to {one['max']} tokens, median {one['median']:g}")
 

@@ -169,7 +169,8 @@ def tokenize(
         "cut_answers": tokenizing.cut_answers,
         "tokens": sum(one.length for one in examples),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        **counts.of_rows(rows, [one.answers for one in examples], tokenizing.control),
+        **counts.of_rows(rows),
+        **counts.of_tokens(rows, [one.answers for one in examples], tokenizing.control),
     }
     if loaded is not None:
         facts |= counts.of_reading(loaded)

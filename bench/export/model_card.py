@@ -371,9 +371,7 @@ def _steps(run: Run) -> str:
 
 def _hashes(job: record.Job) -> dict[str, str]:
     """Return the sha256 of the training rows' text: dpo and sft."""
-    path = job.path / "data.json"
-    facts = record.read_json(path) if path.exists() else {}
-    return {name: str(facts[f"{name}/train"]["sha256"]) for name in OBJECTIVES if f"{name}/train" in facts}
+    return {name: str(job.data[f"{name}/train"]["sha256"]) for name in OBJECTIVES if f"{name}/train" in job.data}
 
 
 def _data_name(data: dict[str, Any]) -> str:
