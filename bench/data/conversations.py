@@ -160,7 +160,7 @@ def usable(turns: Sequence[Turn], mended: Mended) -> list[Turn]:
     """
     kept = [turn for turn in turns if turn.role != "system" or turn.text.strip()]
     if len(kept) < len(turns):
-        mended.add("an empty system turn left out")
+        mended.add("an empty system turn, left out")
     last = max((place for place, turn in enumerate(kept) if turn.role == ASSISTANT and turn.learned), default=None)
     if last is None:
         weightless = " of a weight other than 0" if any(turn.role == ASSISTANT for turn in kept) else ""
@@ -168,7 +168,7 @@ def usable(turns: Sequence[Turn], mended: Mended) -> list[Turn]:
             "no answer", f"the conversation has no assistant's turn{weightless}, so there is no answer to learn"
         )
     if last + 1 < len(kept):
-        mended.add("turns after the last answer left out")
+        mended.add("turns after the last answer, left out")
     return kept[: last + 1]
 
 

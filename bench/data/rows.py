@@ -184,7 +184,7 @@ class PreferenceReader(Reader):
             asked = _below([turn.text for turn in self._system(row, system)], asked)
         if source.format == "hh_dialogue" and asked.endswith(ASSISTANT + " "):
             asked, one, other = asked[:-1], f" {one}", f" {other}"
-            self.mended.add("the space behind the prompt given to the answers")
+            self.mended.add("a space behind the prompt, given to the answers")
         if source.format == "hh_dialogue" and not (asked.startswith(HUMAN) and asked.endswith(ASSISTANT)):
             raise RowError(
                 "no dialogue",
@@ -227,7 +227,7 @@ class PreferenceReader(Reader):
             return [*asked, *turns]
         spoken = [turn.text.strip() for turn in asked if turn.role == "user"]
         if spoken and spoken[-1] not in [turn.text.strip() for turn in turns]:
-            self.mended.add("a prompt column that differs from the conversation's prompt, which was taken")
+            self.mended.add("a prompt column other than the conversation's prompt, which was taken")
         return turns
 
 

@@ -210,8 +210,10 @@ def split_names(source: str, path: str, mirror: Path | None) -> list[str]:
     place = locate(DataSource.model_validate({"source": source, "path": path, "rows": 1}), mirror)
     if place is None:
         import datasets
+        from huggingface_hub import HfApi
 
         try:
+            HfApi().dataset_info(path, timeout=10)  # without the retries of the next line
             return [str(name) for name in datasets.get_dataset_split_names(path)]
         except Exception as error:  # offline, unknown, gated: each has classes of its own
             raise DataError(f"{path}: neither a file here nor a data set of the hub: {_first_line(error)}") from error

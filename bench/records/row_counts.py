@@ -48,18 +48,22 @@ def in_words(total: Mapping[str, Any]) -> str:
     """Say the sums in one line; what did not happen is left out."""
     refused = ", ".join(f"{count} {reason}" for reason, count in total["refused_by_reason"].items())
     parts = [
-        (total["rows"], "rows"),
-        (total["cut_prompts"], "prompts cut at their left end"),
-        (total["cut_answers"], "answers cut, which so have no end"),
-        (total["refused"], f"rows left out ({refused})"),
-        (total["duplicates"], "rows that occur before"),
-        (total["equal"], "pairs of equal answers"),
-        (total["equal_after_cut"] - total["equal"], "more pairs that are equal once cut"),
-        (total["overlap_folded"], "held-out rows that are training rows, too"),
-        (total["control_tokens_as_text"], "rows that spell a control token, kept as text"),
+        (total["rows"], "row", ""),
+        (total["cut_prompts"], "prompt", " cut at the left end"),
+        (total["cut_answers"], "answer", " cut at the right end, end of turn included"),
+        (total["refused"], "row", f" left out ({refused})"),
+        (total["duplicates"], "row", " seen before"),
+        (total["equal"], "pair", " of equal answers"),
+        (total["equal_after_cut"] - total["equal"], "pair", " made equal by the cut"),
+        (total["overlap_folded"], "held-out row", " trained on, too"),
+        (total["control_tokens_as_text"], "row", " with a control token as text"),
     ]
-    said = [f"{count:,} {what}" for count, what in parts if count > 0]
-    return ", ".join(said + [f"{count:,} times {what}" for what, count in total["mended"].items()])
+    said = [f"{_counted(count, what)}{more}" for count, what, more in parts if count > 0]
+    return ", ".join(said + [f"{_counted(count, 'row')} with {what}" for what, count in total["mended"].items()])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def warnings(train: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
@@ -69,11 +73,11 @@ def warnings(train: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]
     if total["overlap_folded"]:
         exact = f", {total['overlap']} of them to the letter" if total["overlap"] != total["overlap_folded"] else ""
         made.append(
-            f"{total['overlap_folded']} of {held_out['rows']} held-out rows are training rows, too{exact}: "
+            f"{total['overlap_folded']} of {_counted(held_out['rows'], 'held-out row')} trained on, too{exact}: "
             "held-out figures say little about new rows"
         )
     equal = max(total["equal"], total["equal_after_cut"])
     if equal:
         cut = " once cut" if total["equal"] < equal else ""
-        made.append(f"{equal} of {total['rows']} pairs have equal answers{cut}, which teach nothing")
+        made.append(f"{equal} of {_counted(total['rows'], 'pair')} with equal answers{cut}, which teach nothing")
     return made
