@@ -242,14 +242,12 @@ class ChatTemplate:
     def _between(self, turns: Sequence[Turn], answer: Sequence[Turn], whole: Markup) -> list[tuple[int, int]]:
         """Find the spans of the whole conversation after its prompt that nobody learns."""
         spans: list[tuple[int, int]] = []
-        start: int | None = None  # where the span begins that is being passed
-        for place, turn in enumerate(answer):
-            if turn.role != ASSISTANT or not turn.learned:
-                start = self._end([*turns, *answer[:place]], whole) if start is None else start
-            elif start is not None:
+        said = 0  # the last turn that is learned
+        for place, turn in enumerate(answer[1:], 1):
+            if turn.role == ASSISTANT and turn.learned:
                 opening = self._write([*turns, *answer[:place]], ready=True)
-                spans.append((start, shared_start(opening, whole)))
-                start = None
+                spans.append((self._end([*turns, *answer[: said + 1]], whole), shared_start(opening, whole)))
+                said = place
         return spans
 
     def _end(self, turns: Sequence[Turn], whole: Markup) -> int:
