@@ -81,14 +81,13 @@ class Verdict:
     @cached_property
     def best(self) -> RecipeResults | None:
         """The recipe with the smallest mean ideal distance; None when none has one."""
-        first = next(iter(self.tables.ranked), None)
-        return first if first is not None and first.estimate("ideal_distance").n else None
+        return next(iter(self.tables.competing), None)
 
     @cached_property
     def runner_up(self) -> Lead | None:
         """The best recipe of any other method."""
         best = self.best
-        others = [one for one in self.tables.ranked if best is not None and one.method != best.method]
+        others = [one for one in self.tables.competing if best is not None and one.method != best.method]
         return self._against(others[0]) if others else None
 
     @cached_property
@@ -152,7 +151,8 @@ class Verdict:
                 f"No run is complete: {len(self.results.problems)} of {len(self.results.record.info['jobs'])} "
                 f"jobs are not done."
             )
-        return f"No ideal distance is known: not measured: {self.tables.recipes[0].reason('ideal_distance')}."
+        whys = dict.fromkeys(self.tables.why_unranked(recipe) for recipe in self.tables.recipes)
+        return f"No recipe is ranked: {'; '.join(list(whys)[:3])}."
 
     def _distance(self, best: RecipeResults) -> str:
         one = best.estimate("ideal_distance")
