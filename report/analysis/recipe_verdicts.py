@@ -54,7 +54,7 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
     corrected = [math.nan] * len(made)
     for name in names:  # a family is one figure's comparisons: what is asked of it is asked of no other
         places = [place for place, row in enumerate(rows) if row["metric"] == name]
-        for place, p in zip(places, holm([_two_sided(made[place]) for place in places]), strict=True):
+        for place, p in zip(places, holm([two_sided(made[place]) for place in places]), strict=True):
             corrected[place] = p
     for row, one, p in zip(rows, made, corrected, strict=True):
         row |= {"p_holm": p, "verdict": _verdict(one, p, tables.metric(str(row["metric"])))}
@@ -62,7 +62,8 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _two_sided(one: Contrast) -> float:
+def two_sided(one: Contrast) -> float:
+    """Return the p-value against "no difference"; NaN without an interval."""
     return min(1.0, 2 * min(one.p_above, one.p_below)) if one.difference.has_interval else math.nan
 
 
