@@ -282,6 +282,8 @@ class Training(Frozen):
     """AdamW's decay rates of the two moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's."""
+    model_dropout: bool = False
+    """`true` leaves the base model's own dropout on in training; without it the losses of the same rows compare."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """A longer gradient is scaled down to this norm; `null` leaves it."""
     evaluate_every: Positive = 100

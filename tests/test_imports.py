@@ -22,7 +22,7 @@ MAY: dict[str, set[str]] = {
     "records": set(),
     "methods": {"records"},
     "collectors": {"records"},
-    "data": {"methods"},
+    "data": {"methods", "records"},
     "models": {"data", "methods", "records"},
     "train": {"models", "data", "methods", "collectors", "records"},
     "recipes": {"train", "models", "data", "methods", "collectors", "records"},

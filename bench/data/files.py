@@ -45,6 +45,19 @@ def data_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def parts(folder: Path) -> list[Path]:
+    """List what a folder's rows come from: its data files, and what says which of them are read.
+
+    Raises:
+        DataError: it holds no data file.
+    """
+    found = data_files(folder)
+    if not found:
+        raise DataError(f"{folder}: holds no data file ({endings()})")
+    said = [*(folder / mark for mark in _FOLDER_MARKS), *([folder / "README.md"] if has_configs(folder) else [])]
+    return [*found, *(file for file in said if file.is_file())]
+
+
 def read_file(path: Path) -> list[Row]:
     """Read a file's rows; a column that only other rows have is None.
 

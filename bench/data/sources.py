@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.data.conversations import RowError
 from bench.data.gather import gather, gathered_from
 from bench.data.rows import InstructionReader, InstructionRow, PreferenceReader, PreferenceRow, Reader
 from bench.errors import DataError
+from bench.records.hashes import file_hash, remembered, stamp
 from bench.settings import DataSource, InstructionData, PreferenceData
 
 
@@ -32,26 +34,43 @@ def locate(source: DataSource, mirror: Path | None) -> Path | None:
 
 
 def identity(source: DataSource, mirror: Path | None) -> str:
-    """Name the content of a data set: sha256 of its files, or hub id and revision, or the world's version."""
+    """Name the content of a data set: the hash of the rows that are read, or hub id and revision, or the world's version.
+
+    Raises:
+        DataError: rows on this machine cannot be read.
+    """
     if source.source == "world":
         return f"world:{world.VERSION}"
     path = locate(source, mirror)
     if path is None:
         return f"hub:{source.path}@{source.revision or 'main'}"
-    return f"sha256:{files_hash(path)}"
+    names = [source.train_split, *([source.test_split] if source.test_split else [])]
+    found = [path] if path.is_file() else files.parts(path)
+    key = ["rows", _ROWS_VERSION, *names, *(stamp(file) for file in found)]
+    return f"rows:{remembered(key, lambda: rows_hash(read_split(source, name, mirror) for name in names))[:16]}"
+
+
+_ROWS_VERSION = 1  # of how files are read into rows: raise it where the same file gives others
+
+
+def rows_hash(splits: Iterable[Iterable[Mapping[str, Any]]]) -> str:
+    """Hash rows by what they say: in which file, format or order of columns they came does not count, and null is absent."""
+    digest = hashlib.sha256()
+    for rows in splits:
+        digest.update(b"split\n")
+        for row in rows:
+            said = {name: value for name, value in row.items() if value is not None}
+            digest.update(json.dumps(said, sort_keys=True, ensure_ascii=False, default=str).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def files_hash(path: Path) -> str:
     """Hash a file, or every data file below a folder with its relative name, and a README that says which are read."""
-    found = [path] if path.is_file() else files.data_files(path)
-    if not found:
-        raise DataError(f"{path}: holds no data file ({files.endings()})")
-    if path.is_dir() and files.has_configs(path):
-        found.append(path / "README.md")
+    found = [path] if path.is_file() else files.parts(path)
     digest = hashlib.sha256()
     for file in found:
         digest.update(file.name.encode() if file == path else str(file.relative_to(path)).encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()[:16]
 
 

@@ -164,6 +164,10 @@ class Evaluator(Protocol):
         """Say how many held-out preference pairs its stages read, beside those that objectives are evaluated on."""
         return 0
 
+    def new_tokens(self) -> int:
+        """Say how many tokens its stages may generate after a prompt."""
+        return 0
+
     def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
         """Say what may have to be paid, as `judges.cost.estimate` does; None where nothing has to be.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import JobError, ModelError
+from bench.models import dropout
 from bench.settings import Lora, Model
 
 if TYPE_CHECKING:
@@ -72,27 +73,37 @@ class Policy:
 
     def end_of_turn_ids(self) -> list[int]:
         """List the token ids that end an answer."""
-        ids = self.model.config.eos_token_id
-        known = {self.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids])}
-        return sorted(token for token in known if token is not None)
+        causal = self.model_alone()
+        known = {self.tokenizer.eos_token_id}
+        for settings in (causal.config, causal.config.get_text_config(), getattr(causal, "generation_config", None)):
+            ids = getattr(
+                settings, "eos_token_id", None
+            )  # some list their end of turn in the generation's settings only
+            known.update(ids if isinstance(ids, list) else [ids])
+        size = causal.get_input_embeddings().num_embeddings
+        return sorted(token for token in known if token is not None and 0 <= token < size)
 
-    def attach(self, lora: Lora, seed: int) -> None:
-        """Put a fresh LoRA adapter on the base model; equal seeds give equal adapters."""
+    def attach(self, lora: Lora, seed: int, *, model_dropout: bool = False) -> None:
+        """Put a fresh LoRA adapter on the base model; equal seeds give equal adapters.
+
+        Without `model_dropout` the base model's own dropout is off from now on, in training, too.
+        """
         import peft
 
         self.detach()
+        if not model_dropout:
+            dropout.turn_off(self.model)
         torch.manual_seed(seed)
         targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
         settings = peft.LoraConfig(
             task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
         )
+        names = _linear_names(self.model)
         try:
             self.model = peft.get_peft_model(self.model, settings)
-        except ValueError as error:
-            names = sorted({name.split(".")[-1] for name, module in self.model.named_modules() if _is_linear(module)})
-            raise ModelError(
-                f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}"
-            ) from error
+        except (ValueError, TypeError) as error:
+            _take_off_halves(self.model)
+            raise ModelError(f"lora.targets = {list(lora.targets)}: {_no_adapter(lora, names, error)}") from error
         self.set_checkpointing(self.settings.gradient_checkpointing is True)
 
     def set_checkpointing(self, on: bool) -> None:
@@ -193,8 +204,30 @@ def checkpoint_activations(model: Any, on: bool = True) -> None:
     enable({"use_reentrant": False})
 
 
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
+def _linear_names(model: Any) -> list[str]:
+    """Name the modules that LoRA could adapt; GPT-2's are convolutions of width 1."""
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, Conv1D)
+    return sorted({name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, kinds)})
+
+
+def _take_off_halves(model: Any) -> None:
+    """Put back the modules that an adapter which could not be made has already covered."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "base_layer"):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, module.base_layer)
+
+
+def _no_adapter(lora: Lora, names: list[str], error: Exception) -> str:
+    """Say why a model takes no adapter there, and where it may."""
+    unknown = [name for name in lora.targets if name != "all-linear" and name.split(".")[-1] not in names]
+    if unknown:
+        return f"{', '.join(unknown)} not in this model; it has: {', '.join(names)}"
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    left = [name for name in names if name not in said]
+    return f"peft takes no adapter there ({said}); modules of this model that may be named: {', '.join(left)}"
 
 
 def load(settings: Model, device: torch.device, pretrained: Path | None = None) -> Policy:
@@ -211,8 +244,22 @@ def load(settings: Model, device: torch.device, pretrained: Path | None = None) 
     choose_kernels(device)
     model, tokenizer = load_model(settings, pretrained)
     policy = Policy(model.to(device), tokenizer, device, settings)
+    _check_weights(policy)
     _check_kernels(policy)
     return policy
+
+
+@torch.no_grad()
+def _check_weights(policy: Policy) -> None:
+    """See that every weight is a number.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name, weight in policy.model.named_parameters():
+        if not torch.isfinite(weight).all():
+            where = f"model {policy.settings.source}:{policy.settings.path or ''}"
+            raise ModelError(f"{where}: {name} holds NaN or infinite values, so all it computes is NaN; load it anew")
 
 
 def choose_kernels(device: torch.device) -> None:
@@ -271,6 +318,19 @@ def _required(path: Path | None) -> Path:
     return path
 
 
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def _carries_state(model: Any) -> bool:
+    """Whether any layer is other than full or windowed attention: what it carries along a row no mask can cut.
+
+    In bfloat16 such models were seen to pass a comparison of a few tokens and to be off by nats on rows.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ())
+    return bool(getattr(model, "_is_stateful", False) or kinds - _ATTENTION - {"attention"})
+
+
 @torch.no_grad()
 def _check_kernels(policy: Policy) -> None:
     """See on a few tokens whether this model can take the fast paths; choose the plain ones where it cannot.
@@ -289,9 +349,13 @@ def _check_kernels(policy: Policy) -> None:
     config = policy.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     policy.window = min((window for window in windows if window), default=None)
-    ids = probe.tokens(policy.tokenizer, 7, config.vocab_size)
-    example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
-    batch = collate([example], "plain", policy.device)
+    ids = probe.tokens(policy.tokenizer, 16, config.vocab_size)
+    # Two of them, since what a layer carries along a row would reach from one into the other.
+    examples = [
+        Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:7]))),
+        Example(tuple(ids[7:11]), (tuple(ids[11:14]), tuple(ids[14:]))),
+    ]
+    batch = collate(examples, "plain", policy.device)
     policy.model.bench_full_logits = True
     expected = sequence_logps(policy.model, batch)
     policy.model.bench_full_logits = False
@@ -305,9 +369,9 @@ def _check_kernels(policy: Policy) -> None:
     if not fast:
         policy.note("the model does more than project to its vocabulary: logits are made for all tokens of a row")
     try:
-        if not packed_attention.install(policy.model):
+        if _carries_state(policy.model) or not packed_attention.install(policy.model):
             raise TypeError("attention of its own")
-        shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
+        shared = sequence_logps(policy.model, collate(examples, "shared_prompt", policy.device))
         same = probe.agree(shared, expected, dtype)
     except (RuntimeError, ValueError, TypeError):
         same = False

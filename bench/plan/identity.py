@@ -12,7 +12,7 @@ from bench.settings import Training
 from bench.suite.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
-SEMANTICS = 1
+SEMANTICS = 2
 
 
 def content_hash(value: Any) -> str:
@@ -42,8 +42,9 @@ def training_settings(settings: Training) -> dict[str, Any]:
     A setting younger than the first records is left out at its default, so that their ids stay what they were.
     """
     made = settings.model_dump(mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"})
-    if not settings.group_by_length:
-        del made["group_by_length"]
+    for name in ("group_by_length", "model_dropout"):
+        if not made[name]:
+            del made[name]
     return made
 
 

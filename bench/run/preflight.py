@@ -98,6 +98,31 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
+def check_model(suite: Experiment, mirror: Path | None) -> list[str]:
+    """Hold the model's settings against its tokenizer and the rows it may be given, without its weights.
+
+    Returns:
+        What is doubtful.
+
+    Raises:
+        ModelError: it cannot be read, or cannot compute such rows.
+    """
+    from bench.data import tokens
+    from bench.models import tokenizers
+
+    if not isinstance(suite, Suite) or suite.model.source in ("random", "world"):
+        return []
+    data, tokenizer = suite.data, tokenizers.load(suite.model)
+    new = max((one.new_tokens() for one in evaluators_of(suite)), default=0)
+
+    def longest() -> int:
+        read = tokens.load(data, tokenizer, mirror, judged=pairs_wanted(suite))
+        rows = [one for splits in (read.train, read.held_out) for split in splits.values() for one in split.examples]
+        return max(len(one.prompt) + max(new, *map(len, one.answers)) for one in rows)
+
+    return tokenizers.check(suite.model, tokenizer, data.max_prompt_tokens + max(data.max_answer_tokens, new), longest)
+
+
 def pairs_wanted(suite: Suite) -> int:
     """Return how many held-out pairs the evaluations ask for."""
     return max((evaluator.pairs_wanted() for evaluator in evaluators_of(suite)), default=0)

@@ -159,7 +159,7 @@ class Trainer:
         self.passing: tuple[Objective, ...] = ()  # what the pass at hand is on
         self.joint_backward = False
         self._read = self._lost = 0.0
-        self.policy.attach(run.suite.lora, seed)
+        self.policy.attach(run.suite.lora, seed, model_dropout=self.settings.model_dropout)
         self.parameters = list(self.policy.trainable().values())
 
     # ---- one step ---------------------------------------------------------------------------------------------------
