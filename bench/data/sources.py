@@ -133,7 +133,7 @@ def load_text(
     """
     if source.source == "world":
         make = world.preference_rows if isinstance(source, PreferenceData) else world.instruction_rows
-        return list(make("train" if split == "train" else "test", count))
+        return list(make("train" if split == "train" else "test", count, lower))
     tail = split == "held_out" and source.test_split is None
     name = source.test_split if split == "held_out" and source.test_split else source.train_split
     rows = read_split(source, name, mirror)

@@ -47,9 +47,6 @@ class Judging(Evaluator):
             ),
         )
 
-    def pairs_wanted(self) -> int:
-        return int(self.options.prompts)
-
     def run(self, kind: str, context: StageContext) -> Outcome:
         return self._generate(context) if kind == "generate" else self._judge(context)
 

@@ -104,7 +104,7 @@ def test_phases_that_do_not_add_up_are_refused(tiny: TinySuite, offer: Offer) ->
     with pytest.raises(InputError) as caught:
         planner.make(tiny(methods=["too_short"]))
     assert str(caught.value) == (
-        "methods: too_short declares phases of 1 + 2 steps, but a run has 6; they must add up to it"
+        "the method 'too_short' of other_methods declares phases of 1 + 2 steps, but a run has 6; they must add up to it"
     )
 
 
@@ -119,7 +119,9 @@ def test_a_phase_that_was_not_declared_is_refused(tiny: TinySuite, run_plan: Any
     runner = run_plan(tiny(methods=["lost"]))
     runner.needs("lost")
     status = handlers.run(runner.job("lost"), runner.context)
-    assert status["message"] == "the method chose phase 2 at step 1, but declares 2 phases"
+    assert status["message"] == (
+        f"the method 'lost' of {Lost.__module__}, step 1: it chose phase 2, but declares 2 phases, counted from 0"
+    )
     assert status["error"] == JobError.__name__
 
 
