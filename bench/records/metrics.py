@@ -140,6 +140,7 @@ _NATS: dict[str, Any] = {
     "unit": "nats",
     "better": "lower",
     "kind": "objective",
+    "low": 0.0,
     "gate": True,
     "tolerance": 0.01,
     "relative": True,

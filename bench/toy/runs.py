@@ -98,6 +98,7 @@ METRICS = tuple(
         "lower",
         "objective",
         f"the {objective.upper()} objective at the end of a run",
+        low=0.0,
         gate=True,
         tolerance=0.01,
         relative=True,
