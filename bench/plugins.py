@@ -18,6 +18,8 @@ from bench.errors import BenchError, PluginError, is_out_of_memory
 Problem = str | None
 Check = Callable[[Any], Problem]
 
+_NOTHING = object()
+
 ADVICE = "mend that package, or uninstall it"
 
 
@@ -49,8 +51,9 @@ class Contract:
         """Say why something cannot stand in the table; None: it can, as far as can be seen without calling it."""
         if not isinstance(kind, type):
             return f"is a {type(kind).__name__}, not a class"
-        lacks = [name for name in self.parts if getattr(kind, name, None) is getattr(self.protocol, name, None)]
-        lacks += [name for name in self.functions if name not in self.parts and not hasattr(kind, name)]
+        lacks = [name for name in self.parts if getattr(kind, name, _NOTHING) is getattr(self.protocol, name, _NOTHING)]
+        lacks += [name for name in self.parts if name not in lacks and not hasattr(kind, name)]
+        lacks = lacks or [name for name in self.functions if not hasattr(kind, name)]
         if lacks:
             base = f"{self.protocol.__module__}.{self.protocol.__name__}"
             return f"{kind.__name__} has no {_listed(lacks)}; the entry must name a subclass of {base} that has"

@@ -30,16 +30,16 @@ def choose(tables: Tables, text: str, draws: int = DRAWS) -> Choice:
     Raises:
         InputError: the text cannot be read, or names a figure that this suite does not have.
     """
-    expression = parse(text)
-    return _Choosing(tables, expression, draws).choice()
+    known = named_figures(tables)
+    expression = parse(text, [name for name in known if not name.isidentifier()])
+    return _Choosing(tables, expression, known, draws).choice()
 
 
 class _Choosing:
     """Evaluate one expression on every recipe of one suite."""
 
-    def __init__(self, tables: Tables, expression: Expression, draws: int) -> None:
+    def __init__(self, tables: Tables, expression: Expression, known: Mapping[str, Named], draws: int) -> None:
         self.tables, self.expression = tables, expression
-        known = named_figures(tables)
         for figure in expression.figures:
             if figure.name not in known:
                 raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
@@ -128,7 +128,7 @@ class _Choosing:
 
     def _resampled(self) -> tuple[str, ...]:
         seeds = (f"{len(self.seeds)} seeds",) if len(self.seeds) > 1 else ()
-        return (*seeds, *(one.what for one in self.scores.values() if one.what))
+        return tuple(dict.fromkeys((*seeds, *(one.what for one in self.scores.values() if one.what))))
 
     def _notes(self, checked: list[_Checked], varies: bool) -> Iterator[str]:
         count = len(self.seeds)
@@ -146,7 +146,8 @@ class _Choosing:
             yield f"{count} seeds: drawing so few anew says too little about another seed; read the shares as a rough guide"
         if not varies:
             yield "one seed and no single questions or pairs to draw anew: no share can be given"
-        yield from (one.why_not for one in self.scores.values() if one.why_not and varies)
+        for why in dict.fromkeys(one.why_not for one in self.scores.values() if one.why_not and varies):
+            yield f"{', '.join(name for name, one in self.scores.items() if one.why_not == why)}: {why}"
         fixed = [name for name, one in self.named.items() if not one.is_score and one.figure != LAMBDA]
         if fixed and varies:
             how = "drawn over seeds only" if count > 1 else "not drawn anew"
@@ -174,7 +175,7 @@ def _no_such(name: str, tables: Tables, known: Mapping[str, Named]) -> str:
     meant = short_names(tables).get(name, [])
     if meant:
         return f"{name} could be {' or '.join(tables.metric(one).choose_name for one in meant)}; name one"
-    return unknown_name("figure", name, known)
+    return unknown_name("figure", name, [one for one in known if one.isidentifier()])
 
 
 def _wins(checked: list[_Checked], maximize: bool) -> tuple[list[float], float]:
@@ -238,7 +239,6 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
     Raises:
         InputError: no such folder, a text that cannot be read, or no suite in which it means something.
     """
-    parse(text)
     found: list[Chosen] = []
     problem: InputError | None = None
     for record in find_suites(results):
