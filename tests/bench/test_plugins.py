@@ -99,7 +99,11 @@ MISFITS: dict[str, tuple[Any, Any, str]] = {
         "Words has no `ask`; the entry must name a subclass of bench.judges.Judge that has",
     ),
     "a judge for an evaluator": (EVALUATORS, LengthJudge, "LengthJudge has no `stages` and no `run`; the entry"),
-    "a method for a collector": (COLLECTORS, Half, "Half has no `resume` and no `pause` and no `sample` and no `drain`"),
+    "a method for a collector": (
+        COLLECTORS,
+        Half,
+        "Half has no `resume` and no `pause` and no `sample` and no `drain`",
+    ),
 }
 
 
@@ -179,7 +183,10 @@ def of_stage(**parts: Any) -> dict[str, Any]:
 
 WRONG_EVALUATORS: dict[str, tuple[dict[str, Any], str]] = {
     "stages that raise": ({"stages": divide}, f"`stages` {DIVIDES}"),
-    "no stages": ({"stages": lambda self: None}, "`stages` returned None, but stages are a tuple of Stage, one or more"),
+    "no stages": (
+        {"stages": lambda self: None},
+        "`stages` returned None, but stages are a tuple of Stage, one or more",
+    ),
     "an unknown data set": (
         of_stage(data=("preferences",)),
         "`stages` returned a stage 'broken' with data 'preferences'; a suite's data sets are a tuple of preference and",
@@ -190,7 +197,10 @@ WRONG_EVALUATORS: dict[str, tuple[dict[str, Any], str]] = {
         "`stages` returned a stage 'broken' whose settings are no mapping of JSON values (Object of type set is not JSON "
         "serializable); model_dump(mode='json') makes them",
     ),
-    "a kind that is no folder": (of_stage(slug="a/b"), "`stages` returned a stage 'broken' whose kind or slug 'a/b' is no"),
+    "a kind that is no folder": (
+        of_stage(slug="a/b"),
+        "`stages` returned a stage 'broken' whose kind or slug 'a/b' is no",
+    ),
     "two of a name": (
         {"stages": lambda self: (Stage("a", {}, name="x"), Stage("b", {}, name="x"))},
         "`stages` returned two stages of the name 'x'; give each its own",
@@ -241,7 +251,9 @@ class Raising(Frozen):
 def test_options_that_cannot_be_checked_or_written(
     options: type[BaseModel], problem: str, where: str, tiny: TinySuite, offer: Offer
 ) -> None:
-    table, base = {"method": (METHODS, MixThenDpo), "evaluator": (EVALUATORS, Words), "judge": (JUDGES, LengthJudge)}[where]
+    table, base = {"method": (METHODS, MixThenDpo), "evaluator": (EVALUATORS, Words), "judge": (JUDGES, LengthJudge)}[
+        where
+    ]
     offer(table, "broken", broken(base, Options=options))
     suites: dict[str, dict[str, Any]] = {
         "method": {"methods": [{"name": "broken", "prompts": 2}]},
@@ -278,7 +290,7 @@ def test_a_watched_class_is_still_the_packages_own(tiny: TinySuite, offer: Offer
 
 # ---- an installed package ------------------------------------------------------------------------------------------------
 
-CODE = '''
+CODE = """
 from bench.methods import Choice, Method, Objective
 from bench.settings import Frozen
 
@@ -296,7 +308,7 @@ class Divides(Method):
     @staticmethod
     def phases(setup, options):
         return 1 // 0
-'''
+"""
 
 
 @pytest.fixture

@@ -125,6 +125,24 @@ def test_a_phase_that_was_not_declared_is_refused(tiny: TinySuite, run_plan: Any
     assert status["error"] == JobError.__name__
 
 
+def test_a_step_that_nobody_can_take_is_refused_by_name(tiny: TinySuite, run_plan: Any, offer: Offer) -> None:
+    """At the third step, the first of DPO, it chooses a weight that is no number; a toy's job says the same."""
+
+    class Gone(MixThenDpo):
+        def choose(self, step: int, probe: Any) -> Choice:
+            return Choice({DPO: float("nan")}, phase=1) if step == 3 else super().choose(step, probe)
+
+    offer(METHODS, "gone", Gone)
+    said = f"the method 'gone' of {Gone.__module__}, step 3: it chose the weight nan of DPO, which is no finite number"
+    runner = run_plan(tiny(methods=["gone"]))
+    runner.needs("gone")
+    status = handlers.run(runner.job("gone"), runner.context)
+    assert (status["error"], status["message"]) == (JobError.__name__, said)
+    (job,) = planner.make(yaml_file.load("toy", ["methods=[gone]", "training.horizons=[{steps: 6}]"])).jobs.values()
+    with pytest.raises(JobError, match=said):
+        runs.work(job.settings, runner.folder)
+
+
 def test_what_others_are_held_against_is_declared(tiny: TinySuite, offer: Offer) -> None:
     """A method whose runs make the front stands in for ALRIGHT: `mix` is held against its runs."""
 
