@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from bench.errors import BenchError, PluginError, is_out_of_memory
 
@@ -94,15 +94,15 @@ class Contract:
 
 
 @contextmanager
-def blaming(whose: str, where: str) -> Iterator[None]:
-    """Say in one line whose an error is. What is raised on purpose passes, and so does memory that runs out.
+def blaming(whose: str, where: str, *passing: type[Exception]) -> Iterator[None]:
+    """Say in one line whose an error is. What is raised on purpose passes, `passing` too, and memory that runs out.
 
     Raises:
         PluginError: anything else was raised.
     """
     try:
         yield
-    except (BenchError, ValidationError):
+    except (BenchError, *passing):
         raise
     except Exception as error:
         if is_out_of_memory(error):

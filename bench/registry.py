@@ -16,6 +16,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from pydantic import ValidationError
+
 from bench import plugins
 from bench.errors import PluginError, unknown_name
 from bench.plugins import ADVICE, Contract
@@ -96,9 +98,9 @@ class Registry(Mapping[str, T]):
             f"{point.dist.name} {point.dist.version}" if point.dist else point.module
         )
 
-    def blaming(self, name: str, where: str) -> AbstractContextManager[None]:
-        """Say in one line whose an error is, where it is another package's; see `plugins.blaming`."""
-        return nullcontext() if name in self._own else plugins.blaming(self.whose(name), where)
+    def _blaming(self, name: str, where: str) -> AbstractContextManager[None]:
+        """Say in one line whose an error is, where it is another package's; a wrong key is the suite's."""
+        return nullcontext() if name in self._own else plugins.blaming(self.whose(name), where, ValidationError)
 
     def options(self, name: str, given: Any) -> dict[str, Any]:
         """Check the keys a suite gives an entry; an option that is not used has no place among a job's settings.
@@ -107,7 +109,7 @@ class Registry(Mapping[str, T]):
             ValidationError: a key is not known, or its value is not allowed.
             PluginError: another package's options cannot be checked, or not be written down.
         """
-        with self.blaming(name, "`Options`"):
+        with self._blaming(name, "`Options`"):
             kind: Any = self[name]
             made: dict[str, Any] = kind.Options.model_validate(given).model_dump(mode="json", exclude_none=True)
         return made

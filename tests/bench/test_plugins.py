@@ -13,7 +13,7 @@ import pytest
 import yaml
 from other_evaluators import LengthJudge, Words, WordsOptions
 from other_methods import MixThenDpo
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bench import plugins
 from bench.collectors import COLLECTORS
@@ -273,6 +273,14 @@ def test_what_is_raised_on_purpose_and_memory_that_runs_out_pass() -> None:
         with pytest.raises(type(error)) as caught, plugins.blaming("the method 'x' of y 1", "`choose`"):
             raise error
         assert caught.value is error
+
+
+def test_a_wrong_value_inside_a_package_is_not_the_users() -> None:
+    """What pydantic refuses passes where the suite's own keys are checked, and nowhere else."""
+    with pytest.raises(PluginError, match="`phases` raised ValidationError"), plugins.blaming("x", "`phases`"):
+        WordsOptions.model_validate({})
+    with pytest.raises(ValidationError), plugins.blaming("x", "`Options`", ValidationError):
+        WordsOptions.model_validate({})
 
 
 def test_a_watched_class_is_still_the_packages_own(tiny: TinySuite, offer: Offer) -> None:

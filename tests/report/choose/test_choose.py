@@ -94,6 +94,10 @@ def test_a_name_may_be_written_as_tables_show_it(full: Path) -> None:
     plain = choose(made, "mmlu_acc >= base + 3 and win_rate > 0, maximize win_rate - 0 * mmlu_acc")
     assert [one.name for one in written.allowed] == [one.name for one in plain.allowed]
     assert written.units == {"mmlu/acc": "%", "win_rate/rule": "%"}
+    notes = [note for note in written.notes if "single outcomes" in note]  # of both scores, for one reason
+    assert notes == [
+        "mmlu/acc, win_rate/rule: the single outcomes of maxright-l0.5-s0 do not add up to its score",
+    ]
     with pytest.raises(InputError, match="unknown figure 'acc'"):
         choose(made, "maximize mmlu / acc")
     with pytest.raises(InputError, match="unknown figure 'accs'"):
