@@ -102,10 +102,8 @@ def blaming(whose: str, where: str, *passing: type[Exception]) -> Iterator[None]
     """
     try:
         yield
-    except (BenchError, *passing):
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if isinstance(error, (BenchError, *passing)) or is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300]
         raise PluginError(

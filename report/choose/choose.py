@@ -146,8 +146,7 @@ class _Choosing:
             yield f"{count} seeds: drawing so few anew says too little about another seed; read the shares as a rough guide"
         if not varies:
             yield "one seed and no single questions or pairs to draw anew: no share can be given"
-        for why in dict.fromkeys(one.why_not for one in self.scores.values() if one.why_not and varies):
-            yield f"{', '.join(name for name, one in self.scores.items() if one.why_not == why)}: {why}"
+        yield from self._not_redrawn() if varies else ()
         fixed = [name for name, one in self.named.items() if not one.is_score and one.figure != LAMBDA]
         if fixed and varies:
             how = "drawn over seeds only" if count > 1 else "not drawn anew"
@@ -158,6 +157,11 @@ class _Choosing:
         shared = {name for name, named in self.named.items() for one in checked if one.recipe.shared(named.figure)}
         if shared:
             yield f"{', '.join(sorted(shared))}: measured while other workers used the same machine"
+
+    def _not_redrawn(self) -> Iterator[str]:
+        """Say which scores stay as measured, once for each reason."""
+        for why in dict.fromkeys(one.why_not for one in self.scores.values() if one.why_not):
+            yield f"{', '.join(name for name, one in self.scores.items() if one.why_not == why)}: {why}"
 
 
 @dataclass(frozen=True)
