@@ -145,7 +145,8 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
         execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
-    preflight.check_data(plan.suite, mirror)
+    for line in preflight.check_data(plan.suite, mirror):
+        print(f"bench: warning: {line}", file=sys.stderr)
     for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
         console.print(line, highlight=False)
 
@@ -205,6 +206,39 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
         preflight.check(checked)
     _warn(checked)
     print(f"{checked.name}: valid; {checked.contents}")
+
+
+@app.command()
+def data(
+    suite: SuiteName,
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of each set to show.")] = 5,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what becomes of a suite's rows: their shape, how the model will see them, what is learned, what was cut or refused.
+
+    Learned tokens stand in ⟦ ⟧. Loads the model's tokenizer, never its weights.
+    """
+    from rich.console import Console
+
+    from bench.cli import data_view
+    from bench.data import tokens
+    from bench.models import tokenizers
+    from bench.run import preflight
+    from bench.suite.suite import Suite
+
+    loaded = _load(suite, overrides, mirror, smoke)
+    if not isinstance(loaded, Suite):
+        raise InputError(f"{loaded.name}: a toy has no rows of data")
+    preflight.check_hub(loaded, mirror)
+    tokenizer = tokenizers.load(loaded.model)
+    read = tokens.load(loaded.data, tokenizer, mirror, judged=preflight.pairs_wanted(loaded))
+    if as_json:
+        print(json.dumps(data_view.as_dict(loaded, read, tokenizer, rows), indent=1, ensure_ascii=False))
+    else:
+        data_view.show(loaded, read, tokenizer, rows, Console())
 
 
 @app.command()
@@ -350,17 +384,52 @@ def export(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE.yaml] [DATA]...",
+            help="The suite to write [default: suite.yaml], and your data: files, folders or hub ids of preference pairs and "
+            "of instructions.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="The base model: a folder, or a hub id.")] = None,
+    mirror: Mirror = None,
 ) -> None:
-    """Write a commented suite for your own model and JSONL data, to be edited."""
+    """Write a commented suite: for your data, which it looks at, or one to be edited.
+
+    bench init my.yaml                             a suite in which every key is explained
+    bench init my.yaml pairs.jsonl chats.parquet   one that fits these files
+    """
     from bench.cli import init as writer
 
-    writer.write(path)
-    print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+    named = [one for one in data or [] if one.endswith((".yaml", ".yml"))]
+    given = [one for one in data or [] if one not in named]
+    if len(named) > 1:
+        raise InputError(f"{named[1]}: one suite is written at a time; the first name is {named[0]}")
+    path = Path(named[0] if named else "suite.yaml")
+    if not given and model is None:
+        writer.write(path)
+        print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+        return
+    if not given:
+        raise InputError("--model goes with data to look at: bench init my.yaml pairs.jsonl --model MODEL")
+    writer.refuse_existing(path)
+    text, found = writer.for_data(path.stem, given, model, mirror)
+    writer.write(path, text)
+    for line in found:
+        print(line)
+    print(f"{path}: written. Next: bench data {path}, then bench run {path} --smoke, then bench run {path}")
 
 
 def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
     from bench.plan import planner
+
+    loaded = _load(suite, overrides, mirror, smoke)
+    with _located(suite, overrides, smoke):
+        return planner.make(loaded, mirror.resolve() if mirror else None)
+
+
+def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Experiment:
     from bench.suite import yaml_file
 
     if mirror is not None and not mirror.is_dir():
@@ -370,8 +439,7 @@ def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
         from bench.suite.smoke import shrink
 
         loaded = shrink(loaded)
-    with _located(suite, overrides, smoke):
-        return planner.make(loaded, mirror.resolve() if mirror else None)
+    return loaded
 
 
 def _located(suite: str, overrides: list[str] | None, smoke: bool = False) -> AbstractContextManager[None]:

@@ -101,6 +101,16 @@ def splits(folder: Path) -> dict[str, list[Path]]:
     return named or {"train": found}
 
 
+def split_names(folder: Path) -> list[str]:
+    """Name a folder's splits."""
+    if not any((folder / mark).is_file() for mark in _FOLDER_MARKS):
+        return list(splits(folder))
+    import datasets
+
+    saved = datasets.load_from_disk(str(folder))
+    return [str(name) for name in saved] if isinstance(saved, datasets.DatasetDict) else ["train"]
+
+
 _WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "dev", "val"),

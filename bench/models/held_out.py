@@ -141,7 +141,7 @@ def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dic
     """
     sums = -logps[:, 0].double()
     sizes = torch.tensor(
-        [len(one.answers[0]) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double
+        [len(one.learned()) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double
     )
     value = float(sums.sum() / sizes.sum())
     return _score(value, ((sums - value * sizes) / sizes.mean()).tolist(), len(examples))

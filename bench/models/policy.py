@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import JobError, ModelError
-from bench.models.files import gguf_file
-from bench.records.cache import cache_folder
 from bench.settings import Lora, Model
 
 if TYPE_CHECKING:
@@ -247,7 +243,9 @@ def load_model(settings: Model, pretrained: Path | None = None) -> tuple[Any, An
 
 
 def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from bench.models import gguf, tokenizers
 
     if settings.source == "random":
         from bench.models import world_model
@@ -259,10 +257,10 @@ def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple
         "hub": lambda: settings.path,
         "local": lambda: str(Path(settings.path or "").expanduser()),
         "world": lambda: str(_required(pretrained) / "model"),
-        "gguf_package": lambda: str(_plain_copy_of_gguf(str(settings.path))),
+        "gguf_package": lambda: str(gguf.plain_copy(str(settings.path))),
     }
     place = places[settings.source]()
-    tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
+    tokenizer = tokenizers.load_from(str(place), settings.revision)
     model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
     return model, tokenizer
 
@@ -271,29 +269,6 @@ def _required(path: Path | None) -> Path:
     if path is None:
         raise ModelError("model source 'world' needs its pre-training job")
     return path
-
-
-def _plain_copy_of_gguf(package: str) -> Path:
-    """Rebuild a GGUF as a plain float32 model once and keep it: a GGUF-loaded model cannot be saved and loads slowly."""
-    from filelock import FileLock
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    file = gguf_file(package)
-    key = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    folder = cache_folder() / "models" / f"{file.stem}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "complete").exists():
-            loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
-            plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-            plain.load_state_dict(loaded.state_dict())
-            plain.config.quantization_config = None
-            del plain.config.quantization_config
-            plain.generation_config = loaded.generation_config
-            plain.save_pretrained(folder)
-            AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
-            (folder / "complete").write_text(json.dumps({"made_from": file.name, "sha256": key}))
-    return folder
 
 
 @torch.no_grad()

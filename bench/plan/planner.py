@@ -84,10 +84,10 @@ class _Planner:
     def __init__(self, suite: Suite, mirror: Path | None) -> None:
         self.suite = suite
         self.plan = Plan(suite)
-        self.identities = {
-            "preference": sources.identity(suite.data.preference, mirror),
-            "instruction": sources.identity(suite.data.instruction, mirror),
-        }
+        pairs, rows = suite.data.preference, suite.data.instruction
+        preference = sources.identity(pairs, mirror)
+        instruction = f"chosen of {preference}" if rows.source == "chosen" else sources.identity(rows, mirror)
+        self.identities = {"preference": preference, "instruction": instruction}
         self.model = model_settings(suite.model)
         self.origins: dict[tuple[str, str], Origin | None] = {}
         self.pretrained: str | None = None

@@ -197,6 +197,12 @@ class Job:
         return find(name, self.metrics) or undescribed(name, unit)
 
     @cached_property
+    def data(self) -> dict[str, Any]:
+        """What was read: rows, cuts and hashes by objective and split; empty where nothing is on record."""
+        path = self.path / "data.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
     def stopping(self) -> dict[str, Any]:
         """Where a run with a stopping rule ended, and why; empty for a run without one."""
         path = self.path / "stopping.json"

@@ -137,32 +137,53 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
-def check_data(suite: Experiment, mirror: Path | None) -> None:
-    """Read what is on this machine of the rows that jobs will read; chat messages are counted only. Downloads nothing.
+def pairs_wanted(suite: Suite) -> int:
+    """Return how many held-out pairs the evaluations ask for."""
+    return max((evaluator.pairs_wanted() for evaluator in evaluators_of(suite)), default=0)
+
+
+def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
+    """Read what is on this machine of the rows that jobs will read, as the model will see them. Downloads nothing.
+
+    Returns:
+        What is doubtful about them: rows both trained on and held out, pairs of equal answers.
 
     The built-in world's are made.
 
     Raises:
         DataError: a damaged file, too few rows, a row that does not fit the format; says which, and what to do.
     """
-    from bench.data import sources
+    from bench.data import counts, sources
+    from bench.models import tokenizers
+    from bench.records import row_counts
 
     if not isinstance(suite, Suite):
-        return
+        return []
     pairs, rows, reference = suite.data.preference, suite.data.instruction, suite.reference
     own = {"preference_chosen": pairs, "sft": rows}.get(str(reference.policy)) if reference.rows else None
-    for source in (pairs, rows):
-        if source.source == "hub" and sources.locate(source, mirror) is None:
-            continue
+    on_chosen = rows.source == "chosen"
+    world = [source for source in (pairs, rows) if source.source == "world"]
+    found = [source for source in (pairs, rows) if source.source in ("hub", "local") and sources.locate(source, mirror)]
+    tokenizer = tokenizers.load(suite.model) if found else None
+    drop = suite.data.bad_rows == "drop"
+    doubts: list[str] = []
+    for source in (*found, *world):
         wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
+        wanted |= {"instruction.rows": rows.rows} if on_chosen else {}
         key = max(wanted, key=lambda name: wanted[name])
-        sources.load_text(source, "train", wanted[key], None, mirror, key)
+        train = sources.load_rows(source, "train", wanted[key], tokenizer, mirror, lower=key, drop=drop)
         wanted = {"rows or evaluation_rows": source.evaluation_rows}
+        wanted |= {"instruction.evaluation_rows": rows.evaluation_rows} if on_chosen else {}
         if source is pairs:
             chosen = suite.evaluation.chosen.items()
             wanted |= {f"rows or evaluation.{name}.prompts": evaluator.pairs_wanted() for name, evaluator in chosen}
         key = max(wanted, key=lambda name: wanted[name])
-        sources.load_text(source, "held_out", wanted[key], None, mirror, key)
+        held_out = sources.load_rows(source, "held_out", wanted[key], tokenizer, mirror, lower=key, drop=drop)
+        facts = [{"rows": len(one.rows)} | counts.of_rows(one.rows) for one in (train, held_out)]
+        facts[1] |= counts.overlap(train.rows, held_out.rows)
+        name = "preference" if source is pairs else "instruction"
+        doubts += [f"data.{name}: {line}" for line in row_counts.warnings(*facts)]
+    return doubts
 
 
 def _check_repository(

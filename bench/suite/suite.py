@@ -192,7 +192,8 @@ class Suite(TrainingParts, Experiment):
         self.steps  # noqa: B018 - refuses epochs of unequal length
         if self.phases is not None and any(sum(pair) != self.training.epochs for pair in self.phases):
             raise ValueError("phases: they count epochs, so each pair must add up to training.epochs")
-        if (self.data.preference.source == "world") != (self.data.instruction.source == "world"):
+        instruction = self.data.instruction.source
+        if instruction != "chosen" and (self.data.preference.source == "world") != (instruction == "world"):
             raise ValueError(
                 "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
             )

@@ -253,6 +253,11 @@ class Results:
         return [job for job in self.record.jobs.values() if job.kind in kinds and job.complete]
 
     @cached_property
+    def data_facts(self) -> dict[str, Any]:
+        """What is on record about the rows that runs were trained and evaluated on; of the first run that says so."""
+        return next((job.data for job in self._adapters if job.data), {})
+
+    @cached_property
     def _measured_alone(self) -> Alone | None:
         found = (Alone(job) for job in self.record.jobs.values() if job.kind == "cost" and job.complete)
         return next(found, None)

@@ -89,7 +89,7 @@ MISTAKES = {
     ),
     "a typo in a nested key": (
         ("    rows: 48", "    rows: 48\n    columns: {outptu: answer}"),
-        "x.yaml:11: unknown key 'outptu'; did you mean 'output'? known: input, instruction, output",
+        "x.yaml:11: unknown key 'outptu'; did you mean 'output'? known: input, instruction, messages, output, system",
     ),
     "a typo at the top": (
         ("lambdas: [0.25, 0.5, 0.75]", "lambda: [0.25, 0.5, 0.75]"),
