@@ -40,7 +40,7 @@ class Metric:
             count of what was done.
         meaning: one line on what it says.
         low, high: the range that a value, and so its interval, can lie in; None: no end, but that a score in shares lies in
-            [0, 1] and that seconds, bytes and joules are not negative.
+            [0, 1] and that counts, seconds, bytes and joules are not negative.
         gate: whether a worsening fails `bench compare` where no gate file says otherwise.
         tolerance: how much worse a mean may be without counting as worse, in `unit`, or as a share if `relative`.
         choose: its name in `--choose`; "" for the name itself, with what is no letter or digit replaced by _.
@@ -85,8 +85,11 @@ class Metric:
     @property
     def range(self) -> tuple[float, float]:
         """Where a mean can lie, on the scale of estimates: what is declared, else what the unit of its kind implies."""
-        implied = {("score", "share"): (0.0, 1.0)} | {("cost", unit): (0.0, math.inf) for unit in ("s", "B", "J")}
-        least, most = implied.get((self.kind, self.unit), (-math.inf, math.inf))
+        least, most = -math.inf, math.inf
+        if self.kind == "count" or (self.kind, self.unit) in (("cost", "s"), ("cost", "B"), ("cost", "J")):
+            least = 0.0
+        elif (self.kind, self.unit) == ("score", "share"):
+            least, most = 0.0, 1.0
         low, high = least if self.low is None else self.low, most if self.high is None else self.high
         return (_log(low), _log(high)) if self.scale == "log" else (low, high)
 

@@ -43,12 +43,14 @@ _METRICS = (
         "best_seen_gap_dpo",
         "DPO gap to best seen",
         meaning="against the lowest f_DPO seen in any run of the seed",
+        low=0.0,
         **_GAP,
     ),
     Metric(
         "best_seen_gap_sft",
         "SFT gap to best seen",
         meaning="against the lowest f_SFT seen in any run of the seed",
+        low=0.0,
         **_GAP,
     ),
     Metric(

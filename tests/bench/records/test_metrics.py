@@ -51,6 +51,7 @@ def test_where_means_and_their_differences_can_lie() -> None:
     assert (share.range, share.reach) == ((0.0, 1.0), 1.0)
     assert (replace(share, low=-1.0).range, replace(share, low=-1.0).reach) == ((-1.0, 1.0), 2.0)
     assert (seconds.range, seconds.reach) == ((0.0, math.inf), math.inf)
+    assert replace(CARBON, kind="count", low=None).range == (0.0, math.inf)
     assert (CARBON.range, replace(CARBON, low=None).range) == ((0.0, math.inf), (-math.inf, math.inf))
     assert (perplexity.range, perplexity.reach) == ((0.0, math.inf), math.inf)
     assert replace(perplexity, low=0.0).range == (-math.inf, math.inf)
