@@ -110,6 +110,8 @@ def check() -> None:
             raise InputError(
                 f"{whose} calls its figure {metric.name!r}; the metric's name and the entry's must be the same"
             )
+        if metric.kind not in ("cost", "count"):
+            raise InputError(f"{whose} calls its figure a {metric.kind}; what training takes is a cost or a count")
         if not callable(getattr(kind, "combine", None)):
             raise InputError(f"{whose} has no `combine`; give its class statistics.median, max or math.fsum")
 

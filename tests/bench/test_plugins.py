@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from other_methods import MixThenDpo
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from bench import plugins
-from bench.collectors import COLLECTORS
+from bench.collectors import COLLECTORS, Collector
 from bench.errors import InputError, JobError, PluginError
 from bench.evaluators import EVALUATORS, Stage
 from bench.judges import JUDGES
@@ -24,6 +25,7 @@ from bench.methods import METHODS, Choice, Method, NoOptions, Objective, Phase, 
 from bench.plan import planner
 from bench.plugins import ADVICE
 from bench.recipes import RECIPES
+from bench.records.metrics import Metric
 from bench.run import preflight
 from bench.settings import Frozen
 from bench.suite.suite import Suite
@@ -223,6 +225,39 @@ def test_a_judges_name_is_asked_for_before_anything_is_trained(tiny: TinySuite, 
     offer(JUDGES, "broken", broken(LengthJudge, name=staticmethod(divide)))
     with pytest.raises(PluginError, match="the judge 'broken' of stranger: `name` raised ZeroDivisionError"):
         preflight.check(tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "broken"}}}))
+
+
+TURNS = Metric("turns", "Turns", "turns", "lower", "cost")
+WRONG_COLLECTORS: dict[str, tuple[dict[str, Any], str]] = {
+    "no figure": ({}, "has no `metric` that says what it measures; give its class a Metric"),
+    "another name": (
+        {"metric": replace(TURNS, name="spins")},
+        "calls its figure 'spins'; the metric's name and the entry's must be the same",
+    ),
+    "another kind": (
+        {"metric": replace(TURNS, kind="score")},
+        "calls its figure a score; what training takes is a cost or a count",
+    ),
+    "nothing of its samples": (
+        {"metric": TURNS},
+        "has no `combine`; give its class statistics.median, max or math.fsum",
+    ),
+}
+
+
+@pytest.mark.parametrize(("parts", "problem"), WRONG_COLLECTORS.values(), ids=WRONG_COLLECTORS.keys())
+def test_a_collector_says_what_it_measures(parts: dict[str, Any], problem: str, tiny: TinySuite, offer: Offer) -> None:
+    offer(COLLECTORS, "turns", broken(Collector, **parts))
+    with pytest.raises(InputError) as caught:
+        preflight.check(tiny())
+    assert str(caught.value) == f"the collector 'turns' of stranger {problem}"
+
+
+def test_a_collector_takes_no_name_of_a_runs_own_figure(tiny: TinySuite, offer: Offer) -> None:
+    figure = {"metric": replace(TURNS, name="tokens"), "combine": max}
+    offer(COLLECTORS, "tokens", broken(Collector, **figure))
+    with pytest.raises(InputError, match="the collector 'tokens' has the name of a figure that every run has"):
+        preflight.check(tiny())
 
 
 class Unwritable(Frozen):
