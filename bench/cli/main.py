@@ -294,11 +294,11 @@ def report(
     from report.choose import view as choose_view
     from report.choose.choose import choose_all
 
-    # First: a text that cannot be read should not cost a report's time.
+    # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
+    choose_view.show(found, Console())
     _report(folders, out)
     choose_view.keep(found, out)
-    choose_view.show(found, Console())
 
 
 def _report(folders: list[Path], out: Path | None) -> None:

@@ -414,7 +414,7 @@ class Trainer:
             step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
             found = checkpoint.find(self.run.prefix, step)
             if found is not None and self.processes.main:
-                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta)
+                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta, self.primary)
             self.processes.wait()
         if found is None:
             self.log.begin()
@@ -432,7 +432,9 @@ class Trainer:
             return
         kept = step in self.run.job.keep_steps
         if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
-            self._ask_rule(self.evaluate(both_splits=False))
+            # f* is found on either split, so that a run which makes one is followed on both.
+            of_optimum = any(role.startswith("optimum_") for role in self.run.job.roles)
+            self._ask_rule(self.evaluate(both_splits=of_optimum))
         if kept or step % self.settings.checkpoint_every == 0:
             self.save_checkpoint()
 
@@ -448,7 +450,13 @@ class Trainer:
         if self.run.rule is None:
             return
         values = {objective: scores[f"f_{objective}/{self.primary}"]["value"] for objective in Objective}
-        self.stopped = self.run.rule.reason(values)
+        rule, _ = self._targets(self.run.rule)
+        self.stopped = rule.reason(values)
+
+    def _targets(self, rule: Rule) -> tuple[Rule, list[str]]:
+        """Leave out what the rule would find met before any step."""
+        start = next(record.read_jsonl(self.run.folder / "trajectory.jsonl"))
+        return rule.held_against({one: float(start[f"f_{one}/{self.primary}"]) for one in Objective})
 
     def evaluate(self, both_splits: bool) -> dict[str, dict[str, Any]]:
         """Add the objective values on the evaluation rows to the trajectory; return them with their errors."""
@@ -497,6 +505,7 @@ class Trainer:
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
+            stopping["dropped"] = self._targets(self.run.rule)[1]
             record.write_json(folder / "stopping.json", stopping)
         forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
         record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})

@@ -174,6 +174,9 @@ class Tables:
                 made[f"{prefix}gap_{name}"] = combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
             gaps = [made[f"{prefix}gap_{name}"] for name in OBJECTIVES]
             made[f"{prefix}ideal_distance"] = combine(tradeoff.ideal_distance, *gaps)
+        nothing = [why for name in OBJECTIVES if (why := self.results.nothing_learned(name, run.seed))]
+        if nothing:
+            made["ideal_distance"] = missing("; ".join(nothing))
         made |= {name: self.results.score(run.id, name) for name in self.scores}
         made |= {name: run.measurement(name) for name in self.results.measurement_names}
         made["steps"] = run.steps
@@ -275,13 +278,25 @@ class Tables:
 
     @cached_property
     def ranked(self) -> tuple[RecipeResults, ...]:
-        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
+        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; the unranked last."""
 
-        def place(recipe: RecipeResults) -> tuple[bool, float]:
+        def place(recipe: RecipeResults) -> tuple[bool, bool, float]:
             mean = recipe.estimate("ideal_distance").mean
-            return math.isnan(mean), rounded(mean)
+            return bool(self.why_unranked(recipe)), math.isnan(mean), rounded(mean)
 
         return tuple(sorted(self.recipes, key=place))
+
+    @cached_property
+    def competing(self) -> tuple[RecipeResults, ...]:
+        """The recipes that are ranked, best first: with an ideal distance of every seed of the suite."""
+        return tuple(recipe for recipe in self.ranked if not self.why_unranked(recipe))
+
+    def why_unranked(self, recipe: RecipeResults) -> str:
+        """Say why a recipe has no place; "" where it has one. A recipe of fewer seeds could win by having lost its worst."""
+        known, planned = recipe.estimate("ideal_distance").n, len(self.results.suite.get("seeds") or recipe.jobs)
+        if not known:
+            return f"no ideal distance: {recipe.reason('ideal_distance')}"
+        return "" if known >= planned else f"{known} of {planned} seeds have an ideal distance"
 
     def sequential(self, lambda_dpo: float | None) -> RecipeResults | None:
         """Find the Sequential recipe at a λ."""

@@ -17,7 +17,21 @@ from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
 from report.analysis.tables import RecipeResults, Tables
 from report.analysis.toy import is_toy
 from report.choose.choice import Candidate, Choice, shown
-from report.choose.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
+from report.choose.expression import (
+    Comparison,
+    Expression,
+    Figure,
+    Floats,
+    Logic,
+    Look,
+    Number,
+    Part,
+    Truths,
+    comparisons,
+    defined,
+    evaluate,
+    holds,
+)
 from report.choose.figures import LAMBDA, Named, Origin, named_figures, short_names, values_by_seed
 from report.choose.parser import parse, wrong
 
@@ -44,6 +58,8 @@ class _Choosing:
             if figure.name not in known:
                 raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
         self.named = {figure.name: known[figure.name] for figure in expression.figures}
+        for comparison in (one for part in expression.conditions for one in comparisons(part.node)):
+            self._refuse_shares(comparison)
         self.origins = {
             recipe.key: {
                 one: values_by_seed(tables, recipe, self.named[one.name], one.of) for one in expression.figures
@@ -53,6 +69,15 @@ class _Choosing:
         self.seeds = sorted({seed for recipe in tables.ranked for seed in recipe.figures})
         self.redraws = Redraws(tables.results, self.seeds or [0], draws)
         self.scores = {one.figure: self._redraw(one.figure) for one in self.named.values() if one.is_score}
+
+    def _refuse_shares(self, comparison: Comparison) -> None:
+        """Refuse a number below 1 as the bound of a score in percent: 0.95 is 0.95 %, and 95 was meant."""
+        names = [one.name for one in comparison.terms if isinstance(one, Figure)]
+        shares = [name for name in names if self.named[name].unit == "%" and self.named[name].is_score]
+        small = next((one for one in comparison.terms if isinstance(one, Number) and 0 < abs(one.value) < 1), None)
+        if shares and small is not None and len(comparison.terms) > len(names):
+            message = f"{shares[0]} is in percent, so this is {small.value:g} %: did you mean {100 * small.value:g}?"
+            raise wrong(self.expression.text, small.at, message)
 
     def _redraw(self, score: str) -> Redrawn:
         policies = [

@@ -27,6 +27,7 @@ from report.choose.expression import (
 EXAMPLE = "mmlu >= base - 1 and seconds <= 1.1 * sequential, maximize win_rate"
 HELD = ("base", "sequential", "reference")
 GOALS = ("maximize", "minimize")
+_SPELLED = {"maximise": "maximize", "minimise": "minimize", "max": "maximize", "min": "minimize"}
 LONGEST, DEEPEST = 1000, 30
 
 _TOKEN = re.compile(
@@ -84,6 +85,8 @@ class _Parser:
                 at += len(named)
                 continue
             found = _TOKEN.match(self.text, at)
+            if self.text[at] == "%":
+                raise wrong(self.text, at, "percentages are written as a number alone, such as mmlu >= 40")
             if found is None:
                 raise wrong(self.text, at, f"{self.text[at]!r} means nothing here; for instance: {EXAMPLE}")
             yield _Token(str(found.lastgroup), found.group(), at)
@@ -116,6 +119,11 @@ class _Parser:
     def wrong(self, at: int, message: str) -> InputError:
         return wrong(self.text, at, message)
 
+    def _hint(self) -> str:
+        """Name the word that was meant, where another spelling of it stands."""
+        meant = next((_SPELLED[token.text] for token in self.tokens if token.text in _SPELLED), None)
+        return f"; did you mean {meant!r}?" if meant else ""
+
     # ---- the rules --------------------------------------------------------------------------------------------------
 
     def choice(self) -> Expression:
@@ -124,10 +132,10 @@ class _Parser:
             whole = self.condition(self.alternative)
             parts = whole.parts if isinstance(whole, Logic) and whole.word == "and" else (whole,)
             if not self.take(","):
-                raise self.wrong(self.next.at, f"a comma and {' or '.join(GOALS)} are expected here")
+                raise self.wrong(self.next.at, f"a comma and {' or '.join(GOALS)} are expected here{self._hint()}")
         word = self.take(*GOALS)
         if word is None:
-            raise self.wrong(self.next.at, f"{' or '.join(GOALS)} is expected here, and then of what")
+            raise self.wrong(self.next.at, f"{' or '.join(GOALS)} is expected here, and then of what{self._hint()}")
         start = self.next.at
         goal = self.bind(self.number(self.sum), start)
         if self.next.kind != "end":
@@ -224,7 +232,7 @@ class _Parser:
 
     def as_condition(self, node: Node, at: int) -> Condition:
         if not isinstance(node, Comparison | Logic):
-            raise self.wrong(at, "a condition is expected here, such as mmlu >= 40, not a number alone")
+            raise self.wrong(at, f"a condition is expected here, such as mmlu >= 40, not a number alone{self._hint()}")
         return node
 
     def bind_comparison(self, terms: tuple[Term, ...], signs: tuple[str, ...], at: int) -> Comparison:
