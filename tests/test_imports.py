@@ -17,7 +17,7 @@ FILES = {
 }
 
 # What the rooms of `bench` may import, from the ground up; a room may always import from itself.
-GROUND = {"errors", "registry", "settings", "quiet", "bench"}
+GROUND = {"errors", "plugins", "registry", "settings", "quiet", "bench"}
 MAY: dict[str, set[str]] = {
     "records": set(),
     "methods": {"records"},

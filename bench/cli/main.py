@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,7 +15,7 @@ import typer
 
 from bench import __version__
 from bench.cli.judge import app as judge_app
-from bench.errors import BenchError, InputError
+from bench.errors import BenchError, InputError, PluginError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,12 +110,13 @@ def run(
     from bench.run import execute, preflight
 
     plan = _plan(suite, overrides, mirror, smoke)
-    preflight.check(plan.suite)
     folder = results / plan.suite.name
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
     pending = execute.to_do(plan, folder, selected)
-    _preflight(plan, folder, pending, mirror, console)
+    with _located(suite, overrides, smoke):
+        preflight.check(plan.suite)
+        _preflight(plan, folder, pending, mirror, console)
     count = workers or execute.default_workers()
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
@@ -200,7 +202,8 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     from bench.suite import yaml_file
 
     checked = yaml_file.load(suite, overrides or [])
-    preflight.check(checked)
+    with _located(suite, overrides):
+        preflight.check(checked)
     _warn(checked)
     print(f"{checked.name}: valid; {checked.contents}")
 
@@ -422,7 +425,8 @@ def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
     from bench.plan import planner
 
     loaded = _load(suite, overrides, mirror, smoke)
-    return planner.make(loaded, mirror.resolve() if mirror else None)
+    with _located(suite, overrides, smoke):
+        return planner.make(loaded, mirror.resolve() if mirror else None)
 
 
 def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Experiment:
@@ -438,12 +442,25 @@ def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
     return loaded
 
 
+def _located(suite: str, overrides: list[str] | None, smoke: bool = False) -> AbstractContextManager[None]:
+    """Say where the key stands that an error begins with; a smoke has values of its own."""
+    from bench.suite import yaml_file
+
+    return nullcontext() if smoke else yaml_file.located(suite, overrides or [])
+
+
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code (0 good, 1 failed, 2 bad input, 70, 130)."""
     # What a scheduler or `kill` sends ends a run like Ctrl-C: checkpoint kept, exit code 130.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(standalone_mode=True)
+    except PluginError as error:
+        if os.environ.get("BENCH_TRACEBACK"):
+            raise
+        shows = " (BENCH_TRACEBACK=1 shows where)" if error.__cause__ else ""
+        print(f"bench: {error}{shows}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

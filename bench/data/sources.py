@@ -190,7 +190,7 @@ def load_rows(
     """
     if source.source == "world":
         make = world.preference_rows if isinstance(source, PreferenceData) else world.instruction_rows
-        return Loaded(list(make("train" if split == "train" else "test", count)), list(range(count)))
+        return Loaded(list(make("train" if split == "train" else "test", count, lower)), list(range(count)))
     tail = split == "held_out" and source.test_split is None
     name = source.test_split if split == "held_out" and source.test_split else source.train_split
     read = read_split(source, name, mirror)

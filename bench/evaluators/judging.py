@@ -47,9 +47,6 @@ class Judging(Evaluator):
             ),
         )
 
-    def pairs_wanted(self) -> int:
-        return int(self.options.prompts)
-
     def new_tokens(self) -> int:
         return int(self.options.generation.max_new_tokens)
 

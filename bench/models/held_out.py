@@ -25,6 +25,7 @@ METRICS = tuple(
         "lower",
         "objective",
         f"the {objective.upper()} objective ({equation}) on {rows}",
+        low=0.0,
         gate=True,
         tolerance=0.01,
         relative=True,

@@ -224,7 +224,7 @@ def _no_adapter(lora: Lora, names: list[str], error: Exception) -> str:
     """Say why a model takes no adapter there, and where it may."""
     unknown = [name for name in lora.targets if name != "all-linear" and name.split(".")[-1] not in names]
     if unknown:
-        return f"{', '.join(unknown)} not in this model; it has: {', '.join(names)}"
+        return f"not in this model{' (' + ', '.join(unknown) + ')' if len(lora.targets) > 1 else ''}; it has: {', '.join(names)}"
     said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     left = [name for name in names if name not in said]
     return f"peft takes no adapter there ({said}); modules of this model that may be named: {', '.join(left)}"

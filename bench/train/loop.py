@@ -20,8 +20,8 @@ from torch import Tensor
 
 from bench.collectors import collect
 from bench.data.tokens import Datasets
-from bench.errors import Interrupted, JobError, OutOfMemory
-from bench.methods import METHODS, Choice, Gradients, Objective
+from bench.errors import Interrupted, JobError, OutOfMemory, is_out_of_memory
+from bench.methods import METHODS, Choice, Gradients, Objective, choices
 from bench.models import held_out, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
@@ -103,7 +103,7 @@ def refuse_out_of_memory(
     error: BaseException, run: TrainingRun, step: int, micro_batches: MicroBatches, joint_backward: bool = False
 ) -> None:
     """Raise OutOfMemory, naming the keys to change, for an error that says memory ran out; let any other pass."""
-    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+    if not is_out_of_memory(error):
         return
     sizes = ", ".join(f"{objective}: {size}" for objective, size in micro_batches.sizes.items())
     advice = [f"lower training.micro_batch_size (now {sizes})"] if max(micro_batches.sizes.values()) > 1 else []
@@ -170,6 +170,7 @@ class Trainer:
         self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
         choice = self.method.choose(self.step + 1, _Probe(self))
+        choices.check(self.run.job.run_labels.base_method, choice, self.step + 1, self.phases)
         if choice.phase != self.phase:
             self.start_phase(choice.phase)
         losses = self.descend(choice)
@@ -200,10 +201,6 @@ class Trainer:
         from transformers import get_scheduler
 
         settings = self.settings
-        if not 0 <= phase < len(self.phases):
-            raise JobError(
-                f"the method chose phase {phase} at step {self.step + 1}, but declares {len(self.phases)} phases"
-            )
         self.phase = phase
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay

@@ -25,7 +25,7 @@ def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric:
         found = [
             [{seed: answers(tables.results, job, metric) for seed, job in one.jobs.items()}] for one in (other, recipe)
         ]
-    return contrast(sides[0], sides[1], line_up(found, sides), alike=False)
+    return contrast(sides[0], sides[1], line_up(found, sides), alike=False, metric=tables.metric(metric))
 
 
 def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:

@@ -6,7 +6,7 @@ A recipe is a method at one λ. A figure that is missing is NaN in the frame and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -43,6 +43,7 @@ class RecipeResults:
     Attributes:
         figures: seed -> figure name -> what was measured or derived.
         jobs: seed -> training job.
+        metric: says what a figure is.
     """
 
     method: str
@@ -50,6 +51,7 @@ class RecipeResults:
     lambda_dpo: float | None
     jobs: dict[int, str]
     figures: dict[int, dict[str, Measured]] = field(repr=False)
+    metric: Callable[[str], Metric] = field(repr=False, compare=False)
 
     @property
     def key(self) -> RecipeKey:
@@ -73,8 +75,8 @@ class RecipeResults:
         return {seed: figures[name].compared if name in figures else math.nan for seed, figures in self.figures.items()}
 
     def estimate(self, name: str) -> Estimate:
-        """Estimate a figure over the seeds."""
-        return estimate(list(self.values(name).values()))
+        """Estimate a figure over the seeds; its interval ends where its values do."""
+        return estimate(list(self.values(name).values())).inside(*self.metric(name).range)
 
     def reason(self, name: str) -> str:
         """Say why a figure is missing on every seed."""
@@ -250,9 +252,8 @@ class Tables:
             grouped.setdefault((method or run.method, lambda_dpo), []).append(run)
         for (name, lambda_dpo), members in grouped.items():
             jobs = {run.seed: run.id for run in members}
-            yield RecipeResults(
-                name, members[0].base_method, lambda_dpo, jobs, {run.seed: self.figures(run) for run in members}
-            )
+            figures = {run.seed: self.figures(run) for run in members}
+            yield RecipeResults(name, members[0].base_method, lambda_dpo, jobs, figures, self.metric)
 
     @cached_property
     def context(self) -> tuple[RecipeResults, ...]:
@@ -268,9 +269,8 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> RecipeResults:
-        return RecipeResults(
-            name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}}
-        )
+        figures = {seed: {score: self._score(of, score) for score in self.scores}}
+        return RecipeResults(name, "", None, {seed: of}, figures, self.metric)
 
     def _score(self, of: str, name: str) -> Measured:
         score = self.results.score(of, name)
@@ -316,8 +316,8 @@ class Tables:
 
     def change_against_base(self, recipe: RecipeResults, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
-        base = self._score("base", score).compared
-        return estimate([value - base for value in recipe.values(score).values()])
+        base, (low, high) = self._score("base", score).compared, self.metric(score).range
+        return estimate([value - base for value in recipe.values(score).values()]).inside(low - base, high - base)
 
     @cached_property
     def forgetting(self) -> pd.DataFrame:
@@ -347,4 +347,5 @@ class Tables:
 
     def difference(self, a: RecipeResults, b: RecipeResults, name: str) -> Estimate:
         """Estimate a − b of a figure, paired over seeds."""
-        return paired(a.values(name), b.values(name))
+        reach = self.metric(name).reach
+        return paired(a.values(name), b.values(name)).inside(-reach, reach)

@@ -44,16 +44,16 @@ def choose(tables: Tables, text: str, draws: int = DRAWS) -> Choice:
     Raises:
         InputError: the text cannot be read, or names a figure that this suite does not have.
     """
-    expression = parse(text)
-    return _Choosing(tables, expression, draws).choice()
+    known = named_figures(tables)
+    expression = parse(text, [name for name in known if not name.isidentifier()])
+    return _Choosing(tables, expression, known, draws).choice()
 
 
 class _Choosing:
     """Evaluate one expression on every recipe of one suite."""
 
-    def __init__(self, tables: Tables, expression: Expression, draws: int) -> None:
+    def __init__(self, tables: Tables, expression: Expression, known: Mapping[str, Named], draws: int) -> None:
         self.tables, self.expression = tables, expression
-        known = named_figures(tables)
         for figure in expression.figures:
             if figure.name not in known:
                 raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
@@ -153,7 +153,7 @@ class _Choosing:
 
     def _resampled(self) -> tuple[str, ...]:
         seeds = (f"{len(self.seeds)} seeds",) if len(self.seeds) > 1 else ()
-        return (*seeds, *(one.what for one in self.scores.values() if one.what))
+        return tuple(dict.fromkeys((*seeds, *(one.what for one in self.scores.values() if one.what))))
 
     def _notes(self, checked: list[_Checked], varies: bool) -> Iterator[str]:
         count = len(self.seeds)
@@ -171,7 +171,7 @@ class _Choosing:
             yield f"{count} seeds: drawing so few anew says too little about another seed; read the shares as a rough guide"
         if not varies:
             yield "one seed and no single questions or pairs to draw anew: no share can be given"
-        yield from (one.why_not for one in self.scores.values() if one.why_not and varies)
+        yield from self._not_redrawn() if varies else ()
         fixed = [name for name, one in self.named.items() if not one.is_score and one.figure != LAMBDA]
         if fixed and varies:
             how = "drawn over seeds only" if count > 1 else "not drawn anew"
@@ -182,6 +182,11 @@ class _Choosing:
         shared = {name for name, named in self.named.items() for one in checked if one.recipe.shared(named.figure)}
         if shared:
             yield f"{', '.join(sorted(shared))}: measured while other workers used the same machine"
+
+    def _not_redrawn(self) -> Iterator[str]:
+        """Say which scores stay as measured, once for each reason."""
+        for why in dict.fromkeys(one.why_not for one in self.scores.values() if one.why_not):
+            yield f"{', '.join(name for name, one in self.scores.items() if one.why_not == why)}: {why}"
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ def _no_such(name: str, tables: Tables, known: Mapping[str, Named]) -> str:
     meant = short_names(tables).get(name, [])
     if meant:
         return f"{name} could be {' or '.join(tables.metric(one).choose_name for one in meant)}; name one"
-    return unknown_name("figure", name, known)
+    return unknown_name("figure", name, [one for one in known if one.isidentifier()])
 
 
 def _wins(checked: list[_Checked], maximize: bool) -> tuple[list[float], float]:
@@ -263,7 +268,6 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
     Raises:
         InputError: no such folder, a text that cannot be read, or no suite in which it means something.
     """
-    parse(text)
     found: list[Chosen] = []
     problem: InputError | None = None
     for record in find_suites(results):

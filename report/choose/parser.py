@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -36,8 +36,12 @@ _TOKEN = re.compile(
 _WRITTEN = str.maketrans({"≤": "<=", "≥": ">=", "≠": "!=", "−": "-", "×": "*"})
 
 
-def parse(text: str) -> Expression:
+def parse(text: str, names: Iterable[str] = ()) -> Expression:
     """Read a choice.
+
+    Args:
+        text: the choice.
+        names: figures whose names hold signs, such as mmlu/acc, which as a whole go before a division.
 
     Raises:
         InputError: one line that says at which column what is wrong, and what is allowed there.
@@ -45,7 +49,7 @@ def parse(text: str) -> Expression:
     if len(text) > LONGEST:
         raise InputError(f"--choose: {len(text)} characters; at most {LONGEST} are read")
     shown = "".join(letter if letter.isprintable() else " " for letter in text.translate(_WRITTEN))
-    return _Parser(shown).choice()
+    return _Parser(shown, names).choice()
 
 
 def wrong(text: str, at: int, message: str) -> InputError:
@@ -65,8 +69,9 @@ class _Token:
 class _Parser:
     """Read a choice by recursive descent; every method reads one rule of the grammar, from loosest to tightest."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, names: Iterable[str] = ()) -> None:
         self.text, self.place, self.depth = text, 0, 0
+        self.names = sorted(names, key=len, reverse=True)
         self.tokens = list(self._split())
 
     def _split(self) -> Iterator[_Token]:
@@ -74,6 +79,10 @@ class _Parser:
         while at < len(self.text):
             if self.text[at].isspace():
                 at += 1
+                continue
+            if named := next((one for one in self.names if self._stands(one, at)), ""):
+                yield _Token("name", named, at)
+                at += len(named)
                 continue
             found = _TOKEN.match(self.text, at)
             if self.text[at] == "%":
@@ -83,6 +92,11 @@ class _Parser:
             yield _Token(str(found.lastgroup), found.group(), at)
             at = found.end()
         yield _Token("end", "the end", len(self.text))
+
+    def _stands(self, name: str, at: int) -> bool:
+        """Say whether a name stands at a place, and ends there."""
+        after = self.text[at + len(name) : at + len(name) + 1]
+        return self.text.startswith(name, at) and not (after.isalnum() or after == "_")
 
     @property
     def next(self) -> _Token:

@@ -196,7 +196,7 @@ def test_the_identity_is_the_content(tmp_path: Path) -> None:
         write_jsonl(tmp_path / name / "train.jsonl", PAIRS if name != "c" else PAIRS[:5])
     same, again, other = (sources.identity(pairs(tmp_path / name), None) for name in ("a", "b", "c"))
     assert same == again != other
-    assert same.startswith("sha256:")
+    assert same.startswith("rows:")
     hub = {"source": "hub", "path": "some/pairs", "rows": 1}
     assert sources.identity(DataSource.model_validate(hub), None) == "hub:some/pairs@main"
     assert sources.identity(DataSource.model_validate({**hub, "revision": "v2"}), None) == "hub:some/pairs@v2"

@@ -41,7 +41,7 @@ KNOWN = ", ".join(sorted([*METHODS, *RECIPES]))
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
     "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
-    "micro_batch_size, schedule, steps, stopping, warmup_steps, weight_decay"
+    "micro_batch_size, model_dropout, schedule, steps, stopping, warmup_steps, weight_decay"
 )
 
 

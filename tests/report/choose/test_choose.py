@@ -88,6 +88,23 @@ def test_units_are_percent_and_gibibytes(full: Path) -> None:
     assert choice.best.goal == 10.0
 
 
+def test_a_name_may_be_written_as_tables_show_it(full: Path) -> None:
+    """mmlu/acc is one figure, like mmlu_acc; with spaces it is mmlu over a figure acc, which is not there."""
+    made = tables(full)
+    written = choose(made, "mmlu/acc >= base + 3 and win_rate/rule > 0, maximize win_rate/rule - 0*mmlu/acc")
+    plain = choose(made, "mmlu_acc >= base + 3 and win_rate > 0, maximize win_rate - 0 * mmlu_acc")
+    assert [one.name for one in written.allowed] == [one.name for one in plain.allowed]
+    assert written.units == {"mmlu/acc": "%", "win_rate/rule": "%"}
+    notes = [note for note in written.notes if "single outcomes" in note]  # of both scores, for one reason
+    assert notes == [
+        "mmlu/acc, win_rate/rule: the single outcomes of maxright-l0.5-s0 do not add up to its score",
+    ]
+    with pytest.raises(InputError, match="unknown figure 'acc'"):
+        choose(made, "maximize mmlu / acc")
+    with pytest.raises(InputError, match="unknown figure 'accs'"):
+        choose(made, "maximize mmlu/accs")
+
+
 def test_a_missing_figure_excludes_with_its_reason(full: Path) -> None:
     choice = choose(tables(full), "energy < 5, maximize mmlu")
     assert choice.best is None
