@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,12 +99,19 @@ class Policy:
         settings = peft.LoraConfig(
             task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
         )
-        names = _linear_names(self.model)
+        names, others = _linear_names(self.model)
+        settings.exclude_modules = others or None
+        if lora.targets == ("all-linear",) and others:
+            self.note(f"{', '.join(others)}: layers that compute more than a product, so they take no adapter")
         try:
-            self.model = peft.get_peft_model(self.model, settings)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sets it as GPT-2's layers need it
+                self.model = peft.get_peft_model(self.model, settings)
         except (ValueError, TypeError) as error:
             _take_off_halves(self.model)
-            raise ModelError(f"lora.targets = {list(lora.targets)}: {_no_adapter(lora, names, error)}") from error
+            raise ModelError(
+                f"lora.targets = {list(lora.targets)}: {_no_adapter(lora, names, others, error)}"
+            ) from error
         self.set_checkpointing(self.settings.gradient_checkpointing is True)
 
     def set_checkpointing(self, on: bool) -> None:
@@ -204,12 +212,17 @@ def checkpoint_activations(model: Any, on: bool = True) -> None:
     enable({"use_reentrant": False})
 
 
-def _linear_names(model: Any) -> list[str]:
-    """Name the modules that LoRA could adapt; GPT-2's are convolutions of width 1."""
+def _linear_names(model: Any) -> tuple[list[str], list[str]]:
+    """Name the modules that LoRA could adapt (GPT-2's are convolutions of width 1), and linear ones that return something else.
+
+    A router of experts is a linear layer that returns scores and choices: an adapter would break on it.
+    """
     from transformers.pytorch_utils import Conv1D
 
     kinds = (torch.nn.Linear, Conv1D)
-    return sorted({name.split(".")[-1] for name, module in model.named_modules() if isinstance(module, kinds)})
+    found = [(name.split(".")[-1], type(one)) for name, one in model.named_modules() if isinstance(one, kinds)]
+    plain = {name for name, kind in found if kind.forward in (torch.nn.Linear.forward, Conv1D.forward)}
+    return sorted(plain), sorted({name for name, _ in found} - plain)
 
 
 def _take_off_halves(model: Any) -> None:
@@ -220,8 +233,11 @@ def _take_off_halves(model: Any) -> None:
             setattr(model.get_submodule(parent), own, module.base_layer)
 
 
-def _no_adapter(lora: Lora, names: list[str], error: Exception) -> str:
+def _no_adapter(lora: Lora, names: list[str], others: list[str], error: Exception) -> str:
     """Say why a model takes no adapter there, and where it may."""
+    more = [name for name in lora.targets if name.split(".")[-1] in others]
+    if more:
+        return f"{', '.join(more)} computes more than a product, so it takes no adapter; the others are: {', '.join(names)}"
     unknown = [name for name in lora.targets if name != "all-linear" and name.split(".")[-1] not in names]
     if unknown:
         return f"not in this model{' (' + ', '.join(unknown) + ')' if len(lora.targets) > 1 else ''}; it has: {', '.join(names)}"
@@ -357,7 +373,12 @@ def _check_kernels(policy: Policy) -> None:
     ]
     batch = collate(examples, "plain", policy.device)
     policy.model.bench_full_logits = True
-    expected = sequence_logps(policy.model, batch)
+    try:
+        expected = sequence_logps(policy.model, batch)
+    except (RuntimeError, TypeError, ValueError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        where = f"model {policy.settings.source}:{policy.settings.path or ''}"
+        raise ModelError(f"{where}: it cannot compute a sentence in {policy.settings.dtype} here: {said}") from error
     policy.model.bench_full_logits = False
     policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
     dtype = policy.model.dtype
