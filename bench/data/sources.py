@@ -51,6 +51,12 @@ def identity(source: DataSource, mirror: Path | None) -> str:
     return f"rows:{remembered(key, lambda: rows_hash(read_split(source, name, mirror) for name in names))[:16]}"
 
 
+def files_identity(source: DataSource, mirror: Path | None) -> str:
+    """Name the content of a data set of which another program reads what it likes: hash of its files, or hub id and commit."""
+    path = locate(source, mirror)
+    return identity(source, mirror) if path is None else f"sha256:{files_hash(path)}"
+
+
 def _revision(source: DataSource) -> str | None:
     """Return the commit that a hub's data set is read at; the branch or tag where nobody can tell."""
     return hub.commit(str(source.path), source.revision, "dataset") or source.revision

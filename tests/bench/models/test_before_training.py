@@ -56,7 +56,9 @@ def test_rows_beyond_learned_positions_are_refused_and_beyond_rotary_ones_told(t
     learned, rotary = save(tmp_path / "gpt2", "gpt2"), save(tmp_path / "llama")
     for model in (learned, rotary):
         assert tokenizers.check(model, TOKENIZER, 100, lambda: 64) == []
-    with pytest.raises(ModelError, match=r"it has 64 positions, and a row has 65 tokens; lower data\.max_prompt_tokens"):
+    with pytest.raises(
+        ModelError, match=r"it has 64 positions, and a row has 65 tokens; lower data\.max_prompt_tokens"
+    ):
         tokenizers.check(learned, TOKENIZER, 100, lambda: 65)
     assert tokenizers.check(rotary, TOKENIZER, 100, lambda: 65) == [
         f"model local:{tmp_path / 'llama'}: a row has 65 tokens, and it was made for 64"

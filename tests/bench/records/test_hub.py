@@ -80,4 +80,4 @@ def test_the_hub_is_asked_first_and_once(monkeypatch: pytest.MonkeyPatch, cache:
         server.server_close()
     assert [one["revision"] for one in now] == [NEW, NEW]
     assert len(asked) == 1 and "/api/models/some/model" in asked[0]
-    assert stale._settings(before, {name: now[0][name] for name in before}) == [f"revision {OLD} → {NEW}"]
+    assert stale._settings(before, {name: now[0][name] for name in before}, str) == [f'revision "{OLD}" → "{NEW}"']
