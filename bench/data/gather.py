@@ -19,8 +19,10 @@ TREE = ("message_id", "parent_id", "role", "text")
 def gather(rows: Sequence[Row], source: PreferenceData | InstructionData) -> Iterable[Numbered]:
     """Make one row of each pair or conversation, with the number of the row it begins at, or say why it cannot be one."""
     if rows and all(name in rows[0] for name in TREE):
+        unnamed = [(number, _unnamed(row)) for number, row in enumerate(rows) if not _is_named(row)]
         tree = _Tree(rows)
-        return tree.pairs() if isinstance(source, PreferenceData) else tree.conversations()
+        found = tree.pairs() if isinstance(source, PreferenceData) else tree.conversations()
+        return sorted([*unnamed, *found], key=lambda one: one[0])
     if isinstance(source, PreferenceData) and source.columns.answers is not None:
         return _ranked(rows, source.columns)
     return enumerate(rows)
@@ -76,7 +78,7 @@ def _rank(row: Any, ranking: str) -> float:
         raise RowError("no ranking", f"no {ranking!r} to rank an answer by{has}; name it as columns.ranking")
     try:
         rank = math.nan if isinstance(row[ranking], bool) else float(row[ranking])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rank = math.nan
     if not math.isfinite(rank):
         raise RowError("no ranking", f"{ranking!r} is {row[ranking]!r}, not a number to rank an answer by")
@@ -101,9 +103,9 @@ class _Tree:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._replies: dict[Any, list[tuple[int, Row]]] = {}
         self._roots: list[tuple[int, Row]] = []
-        known = {row.get("message_id") for row in rows}
+        known = {row["message_id"] for row in rows if _is_named(row)}
         for number, row in enumerate(rows):
-            if row.get("deleted") is True:
+            if row.get("deleted") is True or not _is_named(row):
                 continue
             if row.get("parent_id") is None or row["parent_id"] == "":
                 self._roots.append((number, row))
@@ -143,11 +145,23 @@ class _Tree:
         return sorted(found, key=lambda one: one[0])
 
 
+def _is_named(row: Row) -> bool:
+    """Say whether a message has a name of its own, and the one it replies to, if any."""
+    own, parent = row.get("message_id"), row.get("parent_id")
+    return isinstance(own, (str, int)) and own != "" and (parent is None or isinstance(parent, (str, int)))
+
+
+def _unnamed(row: Row) -> RowError:
+    own, parent = row.get("message_id"), row.get("parent_id")
+    return RowError("no messages", f"message_id {own!r} and parent_id {parent!r} are not texts that name messages")
+
+
 def _place(message: Row) -> float:
     try:
-        return float(message["rank"])
-    except (KeyError, TypeError, ValueError):
+        place = float(message["rank"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return math.inf
+    return place if math.isfinite(place) else math.inf
 
 
 def _message(row: Row) -> dict[str, Any]:

@@ -140,6 +140,10 @@ class Reader:
             )
         for text in vars(row).values():
             try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise RowError("no text", "its text holds half a character (a lone surrogate); take such rows out") from None
+            try:
                 self.control.check(text)
             except ValueError as error:
                 raise RowError("control token", f"{error}; take such rows out") from None
