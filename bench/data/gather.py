@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.data.conversations import RowError
+from bench.data.rows import prompt_column
 from bench.settings import InstructionData, PreferenceColumns, PreferenceData
 
 Row = Mapping[str, Any]
@@ -24,7 +25,7 @@ def gather(rows: Sequence[Row], source: PreferenceData | InstructionData) -> Ite
         found = tree.pairs() if isinstance(source, PreferenceData) else tree.conversations()
         return sorted([*unnamed, *found], key=lambda one: one[0])
     if isinstance(source, PreferenceData) and source.columns.answers is not None:
-        return _ranked(rows, source.columns)
+        return sorted(_ranked(rows, source.columns), key=lambda one: one[0])
     return enumerate(rows)
 
 
@@ -36,7 +37,14 @@ def _ranked(rows: Sequence[Row], columns: PreferenceColumns) -> Iterable[Numbere
     groups: dict[str, list[tuple[int, Row]]] = {}
     for number, row in enumerate(rows):
         alone = isinstance(row.get(str(columns.answers)), list)
-        groups.setdefault(f"row {number}" if alone else repr(row.get(str(columns.prompt))), []).append((number, row))
+        try:
+            asked = None if alone else prompt_column(row, columns)
+        except RowError as error:
+            yield number, error
+            continue
+        # Without a prompt nothing says that two rows answer the same one.
+        group = repr(row[asked]) if asked else f"row {number}"
+        groups.setdefault(group, []).append((number, row))
     for group in groups.values():
         yield group[0][0], _pair(group, columns)
 

@@ -142,7 +142,9 @@ class Reader:
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise RowError("no text", "its text holds half a character (a lone surrogate); take such rows out") from None
+                raise RowError(
+                    "no text", "its text holds half a character (a lone surrogate); take such rows out"
+                ) from None
             try:
                 self.control.check(text)
             except ValueError as error:
@@ -172,7 +174,7 @@ class PreferenceReader(Reader):
             RowError: it cannot be used.
         """
         chosen, rejected = self._answers(row, source.columns)
-        prompt = _prompt_column(row, source.columns)
+        prompt = prompt_column(row, source.columns)
         system = source.columns.system
         if source.format == "messages":
             return self._conversations(row, prompt, chosen, rejected, self._system(row, system))
@@ -302,7 +304,7 @@ def _named(columns: InstructionColumns) -> bool:
     return any(getattr(columns, name) != getattr(default, name) for name in ("instruction", "output"))
 
 
-def _prompt_column(row: Row, columns: PreferenceColumns) -> str | None:
+def prompt_column(row: Row, columns: PreferenceColumns) -> str | None:
     """Name the column of the prompt; None where both answers begin with it."""
     if columns.prompt is None or columns.prompt in row:
         return columns.prompt

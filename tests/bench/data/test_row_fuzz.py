@@ -13,7 +13,21 @@ from bench.data import sources, tokens
 from bench.errors import DataError
 from bench.settings import Data
 
-WORDS = ["", " ", "a", "Grüße", "日本 語", "</s>", "<s>x", "e\u0301", "\ud800", "\U000f0000", "[{", '[{"role": "user"}]', "\n\nHuman:"]
+WORDS = [
+    "",
+    " ",
+    "a",
+    "Grüße",
+    "日本 語",
+    "</s>",
+    "<s>x",
+    "e\u0301",
+    "\ud800",
+    "\U000f0000",
+    "[{",
+    '[{"role": "user"}]',
+    "\n\nHuman:",
+]
 NAMES = [
     *("prompt", "chosen", "rejected", "messages", "conversations", "instruction", "input", "output", "system"),
     *("question", "completion", "answers", "rank", "score", "message_id", "parent_id", "role", "text"),
@@ -53,8 +67,7 @@ def test_any_row_becomes_text_or_a_refusal(tmp_path: Path, drop: bool) -> None:
             columns = draw.choice([{}, {"prompt": None}, {"answers": "answers", "ranking": "rank"}])
             source = pairs(path, format=draw.choice(["plain", "hh_dialogue", "messages"]), columns=columns)
         else:
-            format = draw.choice(["plain", "alpaca", "messages"])
-            source = rows(path, format=format)
+            source = rows(path, format=draw.choice(["plain", "alpaca", "messages"]))
         tokenizer = draw.choice(tokenizers)
         settings = Data.model_construct(max_prompt_tokens=8, max_answer_tokens=8)
         try:
