@@ -43,8 +43,8 @@ def _ranked(rows: Sequence[Row], columns: PreferenceColumns) -> Iterable[Numbere
             yield number, error
             continue
         # Without a prompt nothing says that two rows answer the same one.
-        group = repr(row[asked]) if asked else f"row {number}"
-        groups.setdefault(group, []).append((number, row))
+        key = repr(row[asked]) if asked else f"row {number}"
+        groups.setdefault(key, []).append((number, row))
     for group in groups.values():
         yield group[0][0], _pair(group, columns)
 
