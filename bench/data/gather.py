@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.data.conversations import RowError
+from bench.data.rows import prompt_column
 from bench.settings import InstructionData, PreferenceColumns, PreferenceData
 
 Row = Mapping[str, Any]
@@ -19,10 +20,12 @@ TREE = ("message_id", "parent_id", "role", "text")
 def gather(rows: Sequence[Row], source: PreferenceData | InstructionData) -> Iterable[Numbered]:
     """Make one row of each pair or conversation, with the number of the row it begins at, or say why it cannot be one."""
     if rows and all(name in rows[0] for name in TREE):
+        unnamed = [(number, _unnamed(row)) for number, row in enumerate(rows) if not _is_named(row)]
         tree = _Tree(rows)
-        return tree.pairs() if isinstance(source, PreferenceData) else tree.conversations()
+        found = tree.pairs() if isinstance(source, PreferenceData) else tree.conversations()
+        return sorted([*unnamed, *found], key=lambda one: one[0])
     if isinstance(source, PreferenceData) and source.columns.answers is not None:
-        return _ranked(rows, source.columns)
+        return sorted(_ranked(rows, source.columns), key=lambda one: one[0])
     return enumerate(rows)
 
 
@@ -44,7 +47,14 @@ def _ranked(rows: Sequence[Row], columns: PreferenceColumns) -> Iterable[Numbere
     groups: dict[str, list[tuple[int, Row]]] = {}
     for number, row in enumerate(rows):
         alone = isinstance(row.get(str(columns.answers)), list)
-        groups.setdefault(f"row {number}" if alone else repr(row.get(str(columns.prompt))), []).append((number, row))
+        try:
+            asked = None if alone else prompt_column(row, columns)
+        except RowError as error:
+            yield number, error
+            continue
+        # Without a prompt nothing says that two rows answer the same one.
+        key = repr(row[asked]) if asked else f"row {number}"
+        groups.setdefault(key, []).append((number, row))
     for group in groups.values():
         yield group[0][0], _pair(group, columns)
 
@@ -86,7 +96,7 @@ def _rank(row: Any, ranking: str) -> float:
         raise RowError("no ranking", f"no {ranking!r} to rank an answer by{has}; name it as columns.ranking")
     try:
         rank = math.nan if isinstance(row[ranking], bool) else float(row[ranking])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         rank = math.nan
     if not math.isfinite(rank):
         raise RowError("no ranking", f"{ranking!r} is {row[ranking]!r}, not a number to rank an answer by")
@@ -111,9 +121,9 @@ class _Tree:
     def __init__(self, rows: Sequence[Row]) -> None:
         self._replies: dict[Any, list[tuple[int, Row]]] = {}
         self._roots: list[tuple[int, Row]] = []
-        known = {row.get("message_id") for row in rows}
+        known = {row["message_id"] for row in rows if _is_named(row)}
         for number, row in enumerate(rows):
-            if row.get("deleted") is True:
+            if row.get("deleted") is True or not _is_named(row):
                 continue
             if row.get("parent_id") is None or row["parent_id"] == "":
                 self._roots.append((number, row))
@@ -153,11 +163,23 @@ class _Tree:
         return sorted(found, key=lambda one: one[0])
 
 
+def _is_named(row: Row) -> bool:
+    """Say whether a message has a name of its own, and the one it replies to, if any."""
+    own, parent = row.get("message_id"), row.get("parent_id")
+    return isinstance(own, (str, int)) and own != "" and (parent is None or isinstance(parent, (str, int)))
+
+
+def _unnamed(row: Row) -> RowError:
+    own, parent = row.get("message_id"), row.get("parent_id")
+    return RowError("no messages", f"message_id {own!r} and parent_id {parent!r} are not texts that name messages")
+
+
 def _place(message: Row) -> float:
     try:
-        return float(message["rank"])
-    except (KeyError, TypeError, ValueError):
+        place = float(message["rank"])
+    except (KeyError, TypeError, ValueError, OverflowError):
         return math.inf
+    return place if math.isfinite(place) else math.inf
 
 
 def _message(row: Row) -> dict[str, Any]:

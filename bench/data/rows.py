@@ -140,6 +140,12 @@ class Reader:
             )
         for text in vars(row).values():
             try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise RowError(
+                    "no text", "its text holds half a character (a lone surrogate); take such rows out"
+                ) from None
+            try:
                 self.control.check(text)
             except ValueError as error:
                 raise RowError("control token", f"{error}; take such rows out") from None
@@ -168,7 +174,7 @@ class PreferenceReader(Reader):
             RowError: it cannot be used.
         """
         chosen, rejected = self._answers(row, source.columns)
-        prompt = _prompt_column(row, source.columns)
+        prompt = prompt_column(row, source.columns)
         system = source.columns.system
         if source.format == "messages":
             return self._conversations(row, prompt, chosen, rejected, self._system(row, system))
@@ -301,7 +307,7 @@ def _named(columns: InstructionColumns) -> bool:
     return any(getattr(columns, name) != getattr(default, name) for name in ("instruction", "output"))
 
 
-def _prompt_column(row: Row, columns: PreferenceColumns) -> str | None:
+def prompt_column(row: Row, columns: PreferenceColumns) -> str | None:
     """Name the column of the prompt; None where both answers begin with it."""
     if columns.prompt is None or columns.prompt in row:
         return columns.prompt
