@@ -33,6 +33,7 @@ from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.micro_batches import MicroBatches
+from bench.train.model_flops import ModelFlops, matrix_rate
 from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
 from bench.train.setup import setup_of
 from bench.train.stopping import Rule
@@ -161,6 +162,7 @@ class Trainer:
         self._read = self._lost = 0.0
         self.policy.attach(run.suite.lora, seed)
         self.parameters = list(self.policy.trainable().values())
+        self.model_flops = ModelFlops(self.policy, run.datasets)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
@@ -193,6 +195,7 @@ class Trainer:
         self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
         if choice.gaps is not None:
             self.row["gaps"] = {str(objective): gap for objective, gap in choice.gaps.items()}
+        self.row["model_flops"] = self.model_flops.of_step(self.row, self.batches.last)
         self.batches.end_step()
 
     def start_phase(self, phase: int) -> None:
@@ -492,7 +495,7 @@ class Trainer:
         folder, datasets = self.run.folder, self.run.datasets
         difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
-        measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
+        measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes) | matrix_rate(self.policy)
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)
