@@ -266,3 +266,55 @@ def test_a_real_model_on_real_questions_equals_stock(adapted: bool, mirror: Path
     assert policy.model.bench_contexts == "packed"
     assert len(asked) == 2 * 4 * 4
     assert furthest(theirs, ours) < 1e-4
+
+
+# ---- as many rows at once as fit -------------------------------------------------------------------------------------
+
+
+def starved(made: Any, room: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a model's passes run out of memory above so many tokens; return the list of those that fitted."""
+    passed: list[int] = []
+    real = made.forward
+
+    def forward(input_ids: torch.Tensor, **others: Any) -> Any:
+        if input_ids.numel() > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        passed.append(input_ids.numel())
+        return real(input_ids=input_ids, **others)
+
+    monkeypatch.setattr(made, "forward", forward)
+    return passed
+
+
+@pytest.mark.parametrize("stretches", [False, True], ids=["cache", "one row"])
+def test_rows_are_halved_until_they_fit(stretches: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 rows of 75 tokens at most are 4,800; the 60 questions are far fewer tokens, but more than the 150 there is room for."""
+    made = model("llama", **GROUPED)
+    assert not stretches or packed_attention.install(made)
+    told: list[str] = []
+    with quiet("lm_eval"):
+        stock = {"pretrained": made, "tokenizer": TOKENIZER, "max_length": 40}
+        theirs = HFLM(**stock, batch_size=4)._loglikelihood_tokens(requests(), disable_tqdm=True)
+        lm = SharedContextLM(**stock, batch_size=64, halving=True, tell=told.append)
+        assert lm._way() == "packed"
+        passed = starved(made, 150, monkeypatch)
+        ours = lm._loglikelihood_tokens(requests(), disable_tqdm=True)
+    assert furthest(theirs, ours) < 1e-4
+    assert max(passed) <= 150 and lm.batch_size < 64
+    halved = [f"out of memory: going on with {rows} rows at once" for rows in (32, 16, 8, 4, 2, 1) if rows >= lm.batch_size]
+    assert told == halved
+
+
+def test_one_row_too_many_is_an_error_and_so_is_a_size_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = model("llama", **GROUPED)
+    with quiet("lm_eval"):
+        lms = [
+            SharedContextLM(tell=print, pretrained=made, tokenizer=TOKENIZER, batch_size=8, halving=halving)
+            for halving in (True, False)
+        ]
+        assert {lm._way() for lm in lms} == {"packed"}
+        starved(made, 1, monkeypatch)
+        for lm, left in zip(lms, (1, 8), strict=True):
+            with pytest.raises(torch.OutOfMemoryError):
+                lm._loglikelihood_tokens(requests(), disable_tqdm=True)
+            assert lm.batch_size == left
