@@ -59,7 +59,8 @@ class Judging(Evaluator):
         datasets = context.datasets(self.options.prompts)
         prompts = [row.prompt for row in datasets.judged]
         settings, limit = self.options.generation, context.max_prompt_tokens
-        return Outcome(generation.answer(context.policy(), prompts, settings, datasets.stop, limit, context.tell))
+        rows, facts = generation.answer(context.policy(), prompts, settings, datasets.stop, limit, context.tell)
+        return Outcome(rows, facts={"generation": facts})
 
     def _judge(self, context: StageContext) -> Outcome:
         from bench.evaluators import win_rate
