@@ -37,7 +37,8 @@ class Size:
         dtype: of weights and activations.
         large: the shape that answers, starts and is extrapolated; `small`: the others that take steps.
         batches: pairs and rows a step, by shape.
-        rounds: of steps, by shape; `warm_up`: turns before those that count.
+        rounds: turns that count, by shape; `warm_up`: those before; `steps_a_turn`: of the large shape, of which the first does
+            not count, as both sides together would not fit without leaving memory to each other.
         answers: prompts, tokens of an answer, prompts of a stock batch.
         subjects: every so many-th of MMLU's; `questions` of each.
         reference_pairs: of the reference pass.
@@ -54,9 +55,12 @@ class Size:
         default_factory=lambda: {"Llama-3-8B": (4, 16), "SmolLM2-135M": (8, 24), "Pythia-1B": (8, 24)}
     )
     rounds: Mapping[str, int] = field(
-        default_factory=lambda: {"Llama-3-8B": 7, "SmolLM2-135M": 15, "Pythia-1B": 10}
+        default_factory=lambda: {"Llama-3-8B": 3, "SmolLM2-135M": 15, "Pythia-1B": 10}
     )
-    warm_up: int = 4
+    warm_up: Mapping[str, int] = field(
+        default_factory=lambda: {"Llama-3-8B": 1, "SmolLM2-135M": 5, "Pythia-1B": 4}
+    )
+    steps_a_turn: int = 4
     answers: tuple[int, int, int] = (640, 256, 16)
     subjects: int = 1
     questions: int = 8
@@ -196,17 +200,18 @@ def suite_of(folder: Path, size: Size, shape: str, pairs: int, rows: int, **chan
 def _step(context: Context, size: Size, shape: str, objective: str, goal: Goal) -> Iterator[Row]:
     """Measure a step against TRL's, and what it comes to in tokens and model FLOPs a second."""
     rounds, batch = size.rounds[shape], size.batches[shape][objective == "sft"]
-    turns = size.warm_up + rounds + 1
+    warm_up, steps_a_turn = size.warm_up[shape], size.steps_a_turn if shape == size.large else 1
+    steps = (warm_up + rounds) * steps_a_turn + 1
     folder = context.folder(f"gpu-{objective}-{shape}")
-    pairs, instructions = (turns * one for one in size.batches[shape])
+    pairs, instructions = (steps * one for one in size.batches[shape])
     suite = suite_of(folder, size, shape, pairs, instructions)
-    own: dict[str, Any] = {"shape": shape, "device": size.device}
+    own: dict[str, Any] = {"shape": shape, "device": size.device, "steps_a_turn": steps_a_turn}
     with ExitStack() as stack:
         ours = stack.enter_context(
             Side(context, "benchmarks.on_card:ours", suite=suite, folder=f"{folder}/ours", job=f"{objective}-optimum", **own)
         )
         told = ours.ready()
-        order = [row for one in told["batches"][objective][:turns] for row in one]
+        order = [row for one in told["batches"][objective][:steps] for row in one]
         trl = stack.enter_context(
             Side(
                 context,
@@ -222,7 +227,8 @@ def _step(context: Context, size: Size, shape: str, objective: str, goal: Goal) 
         )
         best = trl.ready()
         context.say(f"{rounds} rounds of ours, TRL ({best['settings']})")
-        taken = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds, size.warm_up)
+        by_turn = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds, warm_up)
+    taken = {name: [step for turn in found for step in turn["steps"]] for name, found in by_turn.items()}
     yield from step_rows(size, shape, objective, goal, told, best, taken)
 
 
@@ -290,11 +296,17 @@ def step_rows(
 
 def _training(context: Context, size: Size) -> Iterator[Row]:
     """Clock each kind of step alone and multiply with how often the shipped suite takes it."""
-    work = planned_work(SHIPPED)
+    import yaml
+
+    shipped = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    work = planned_work(shipped)
     folder = context.folder("gpu-training")
     count = 4 * (size.kind_steps + 2)
     pairs, instructions = (count * one for one in size.batches[size.large])
-    suite = suite_of(folder, size, size.large, pairs, instructions)
+    # Adapter, micro-batches and what is kept of activations as the suite has them
+    suite = suite_of(folder, size, size.large, pairs, instructions, lora=shipped["lora"])
+    suite["model"] |= {name: shipped["model"][name] for name in ("gradient_checkpointing",) if name in shipped["model"]}
+    suite["training"] |= {name: shipped["training"].get(name) for name in ("micro_batch_size",)}
     seconds = call(
         context,
         "benchmarks.on_card:kinds",
@@ -321,14 +333,12 @@ def _training(context: Context, size: Size) -> Iterator[Row]:
     )
 
 
-def planned_work(path: Path) -> dict[str, float]:
+def planned_work(suite: dict[str, Any]) -> dict[str, float]:
     """Count how often a suite's runs are expected to take each kind of step, its shared phases once."""
-    import yaml
-
     from bench.plan import planner
     from bench.suite.suite import Suite
 
-    plan = planner.make(Suite.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))), None)
+    plan = planner.make(Suite.model_validate(suite), None)
     counted: Counter[str] = Counter()
     for job in plan.jobs.values():
         if job.kind == "train":
