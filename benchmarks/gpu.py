@@ -54,12 +54,8 @@ class Size:
     batches: Mapping[str, tuple[int, int]] = field(
         default_factory=lambda: {"Llama-3-8B": (4, 16), "SmolLM2-135M": (8, 24), "Pythia-1B": (8, 24)}
     )
-    rounds: Mapping[str, int] = field(
-        default_factory=lambda: {"Llama-3-8B": 3, "SmolLM2-135M": 15, "Pythia-1B": 10}
-    )
-    warm_up: Mapping[str, int] = field(
-        default_factory=lambda: {"Llama-3-8B": 1, "SmolLM2-135M": 5, "Pythia-1B": 4}
-    )
+    rounds: Mapping[str, int] = field(default_factory=lambda: {"Llama-3-8B": 3, "SmolLM2-135M": 15, "Pythia-1B": 10})
+    warm_up: Mapping[str, int] = field(default_factory=lambda: {"Llama-3-8B": 1, "SmolLM2-135M": 5, "Pythia-1B": 4})
     steps_a_turn: int = 4
     answers: tuple[int, int, int] = (640, 256, 16)
     subjects: int = 1
@@ -172,7 +168,11 @@ def tasks(size: Size) -> list[Task]:
         *asked,
         *steps[2:],
         Task(
-            "reference", f"reference pass, {size.reference_pairs} pairs, {size.small[0]} shapes", "", at_most(10.0), _reference
+            "reference",
+            f"reference pass, {size.reference_pairs} pairs, {size.small[0]} shapes",
+            "",
+            at_most(10.0),
+            _reference,
         ),
     ]
 
@@ -208,7 +208,14 @@ def _step(context: Context, size: Size, shape: str, objective: str, goal: Goal) 
     own: dict[str, Any] = {"shape": shape, "device": size.device, "steps_a_turn": steps_a_turn}
     with ExitStack() as stack:
         ours = stack.enter_context(
-            Side(context, "benchmarks.on_card:ours", suite=suite, folder=f"{folder}/ours", job=f"{objective}-optimum", **own)
+            Side(
+                context,
+                "benchmarks.on_card:ours",
+                suite=suite,
+                folder=f"{folder}/ours",
+                job=f"{objective}-optimum",
+                **own,
+            )
         )
         told = ours.ready()
         order = [row for one in told["batches"][objective][:steps] for row in one]
@@ -248,7 +255,7 @@ def step_rows(
     best: Mapping[str, Any],
     taken: Mapping[str, list[dict[str, Any]]],
 ) -> Iterator[Row]:
-    """Turn what was taken into rows: the ratio; of SFT on the large shape also tokens a second and the share of the matrix rate."""
+    """Turn what was taken into rows: the ratio; of SFT on the large shape tokens and model FLOPs a second, too."""
     work, ours = f"{objective.upper()} step, {shape} shapes", taken["ours"]
     difference = training.same_losses(dict(taken), "TRL", size.dtype)
     seconds = {name: [one["seconds"] for one in results] for name, results in taken.items()}
@@ -327,8 +334,8 @@ def _training(context: Context, size: Size) -> Iterator[Row]:
         goal=at_most(6.0),
         facts={"seconds": seconds, "steps": work},
         notes=[
-            f"{SHIPPED.stem}: {parts}; no run ends early, MAXRIGHT takes half its steps on either objective, and rows are as long "
-            "as the real sets' on average."
+            f"{SHIPPED.stem}: {parts}; no run ends early, MAXRIGHT takes half its steps on either objective, and rows "
+            "are as long as the real sets' on average."
         ],
     )
 
@@ -389,8 +396,8 @@ def _answers(context: Context, size: Size) -> Iterator[Row]:
         sides={"ours_seconds": [found["seconds"]], "other_seconds": [stock]},
         facts=found,
         notes=[
-            f"Answers: {how}; `generate` answered {batch} prompts with the adapter beside the weights, and its seconds a token are "
-            "those of all answers.",
+            f"Answers: {how}; `generate` answered {batch} prompts with the adapter beside the weights, and its seconds a token "
+            "are those of all answers.",
             *(f"Answers: {note}." for note in facts.get("notes", ())),
         ],
     )
@@ -437,10 +444,15 @@ def questions_row(shape: str, taken: Mapping[str, list[dict[str, Any]]]) -> Row:
         ratios(seconds["lm-eval"], seconds["ours"]),
         goal=at_least(2.0),
         sides={"ours_seconds": seconds["ours"], "other_seconds": seconds["lm-eval"]},
-        facts={"contexts": last["contexts"], "rows_at_once": last["rows"], "questions": len(stock), "clear": len(clear)},
+        facts={
+            "contexts": last["contexts"],
+            "rows_at_once": last["rows"],
+            "questions": len(stock),
+            "clear": len(clear),
+        },
         notes=[
-            f"MMLU, {shape} shapes: {len(stock)} generated questions, {len(clear)} of them with a best answer that leads by more than "
-            f"{TIE:g} nats, on which accuracies agree to 3 in 1,000; contexts {last['contexts']}, {last['rows']} rows at once."
+            f"MMLU, {shape} shapes: {len(stock)} generated questions, {len(clear)} of them with a best answer that leads by more "
+            f"than {TIE:g} nats, on which accuracies agree to 3 in 1,000; {last['contexts']} contexts, {last['rows']} rows at once."
         ],
     )
 
@@ -462,7 +474,12 @@ def _start(context: Context, size: Size) -> Iterator[Row]:
     suite["model"] |= {"source": "local", "path": str(weights)}
     started = time.perf_counter()
     with Side(
-        context, "benchmarks.on_card:first_step", suite=suite, folder=f"{folder}/results", job="sft-optimum", device=size.device
+        context,
+        "benchmarks.on_card:first_step",
+        suite=suite,
+        folder=f"{folder}/results",
+        job="sft-optimum",
+        device=size.device,
     ) as side:
         side.first()
         seconds = time.perf_counter() - started
@@ -473,7 +490,9 @@ def _start(context: Context, size: Size) -> Iterator[Row]:
         unit="s",
         goal=at_most(40.0),
         facts=written,
-        notes=["Start: a process from its start to the end of its first SFT step; an earlier row has compiled its shapes."],
+        notes=[
+            "Start: a process from its start to the end of its first SFT step; an earlier row has compiled its shapes."
+        ],
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +132,8 @@ def trl(
 ) -> None:
     """Find the fastest of TRL's settings on the first rows, then take steps of a trainer with them, from the first row.
 
-    Ready with the settings, and the seconds a step of all that were tried, or why one could not be used. Activation checkpointing is
-    tried where it does not fit without.
+    Ready with the settings, and the seconds a step of all that were tried, or why one could not be used. Activation checkpointing
+    is tried where it does not fit without.
     """
     tried: dict[str, Any] = {}
     found: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -142,7 +143,7 @@ def trl(
             label = name + (", checkpointing" if checkpointing else "")
             own = {**settings, "activation_checkpointing": checkpointing}
             clock = step_clock(device)
-            reason = _attempt(lambda: train(shape, device, dtype, objective, few, batch_size, folder, own, clock))
+            reason = _attempt(partial(train, shape, device, dtype, objective, few, batch_size, folder, own, clock))
             if reason is None:
                 tried[label] = statistics.median(clock.seconds[FIRST_STEPS:] or clock.seconds)
                 found[label] = tried[label], own
@@ -232,7 +233,7 @@ def train(
 
 
 def known_to(configuration: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """Leave out settings that this version does not have; activation checkpointing goes by its older name where it has no other."""
+    """Leave out settings that this version does not have; activation checkpointing goes by its older name where that is all."""
     known = {one.name for one in fields(configuration)}
     if "activation_checkpointing" not in known and "activation_checkpointing" in given:
         given = {**given, "gradient_checkpointing": given["activation_checkpointing"]}
@@ -316,7 +317,14 @@ def policy_of(shape: str, device: str, dtype: str) -> Iterator[Any]:
 
 
 def answers(
-    turns: Turns, shape: str, device: str, dtype: str, prompts: Sequence[str], new_tokens: int, batch_size: int, stock_prompts: int
+    turns: Turns,
+    shape: str,
+    device: str,
+    dtype: str,
+    prompts: Sequence[str],
+    new_tokens: int,
+    batch_size: int,
+    stock_prompts: int,
 ) -> dict[str, Any]:
     """Answer prompts as this project does, and some of them by plain `generate` in batches, one after the other."""
     from bench.evaluators import generation
@@ -352,7 +360,9 @@ def answers(
 # ---- questions -------------------------------------------------------------------------------------------------------
 
 
-def our_questions(turns: Turns, shape: str, device: str, dtype: str, mirror: str, tasks: Sequence[str], limit: int) -> None:
+def our_questions(
+    turns: Turns, shape: str, device: str, dtype: str, mirror: str, tasks: Sequence[str], limit: int
+) -> None:
     """Ask all questions once a turn, this project's way, with as many rows at once as fit."""
     from bench.evaluators import lm_eval
     from bench.evaluators.options import LmEval
@@ -377,7 +387,9 @@ def our_questions(turns: Turns, shape: str, device: str, dtype: str, mirror: str
         turns.done({"seconds": seconds, "answers": answers, "contexts": asked.model.bench_contexts, "rows": rows})
 
 
-def stock_questions(turns: Turns, shape: str, device: str, dtype: str, mirror: str, tasks: Sequence[str], limit: int) -> None:
+def stock_questions(
+    turns: Turns, shape: str, device: str, dtype: str, mirror: str, tasks: Sequence[str], limit: int
+) -> None:
     """Load the tasks and ask all questions once a turn, as lm-eval does by itself, with the batch it finds."""
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM

@@ -29,9 +29,7 @@ _BATCHES = 64
 class Bench:
     """Run the jobs of a suite in this process."""
 
-    def __init__(
-        self, suite: dict[str, Any], folder: str, mirror: str | None = None, device: str = "cpu"
-    ) -> None:
+    def __init__(self, suite: dict[str, Any], folder: str, mirror: str | None = None, device: str = "cpu") -> None:
         settings = Suite.model_validate(suite)
         where = Path(mirror) if mirror else None
         self.plan = planner.make(settings, where)

@@ -105,7 +105,7 @@ def in_place_of_random(shape: str, device: str) -> Iterator[None]:
     from bench.models import policy
 
     real: Any = policy._load
-    policy._load = lambda settings, dtype, pretrained: (  # type: ignore[assignment]
+    policy._load = lambda settings, dtype, pretrained: (
         build(shape, dtype, device) if settings.source == "random" else real(settings, dtype, pretrained)
     )
     try:
@@ -148,7 +148,11 @@ def _words(chance: random.Random, count: int) -> str:
     from bench.data import world
 
     sentences = world.corpus()
-    words = (word for sentence in cycle(chance.sample(sentences, min(len(sentences), count))) for word in world.words(sentence))
+    words = (
+        word
+        for sentence in cycle(chance.sample(sentences, min(len(sentences), count)))
+        for word in world.words(sentence)
+    )
     return " ".join(islice(words, count))
 
 

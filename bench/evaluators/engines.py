@@ -98,7 +98,9 @@ def generate(policy: Policy, asked: Asked, tell: Callable[[str], None]) -> Done:
                     done = way(model, asked, tell)
                 adapter = "none" if policy.model is causal else "merged"
                 return replace(done, facts=done.facts | {"adapter": adapter, "notes": notes})
-            except Exception as error:  # whatever a model's or a library's own code raises, memory that ran out among it
+            except (
+                Exception
+            ) as error:  # whatever a model's or a library's own code raises, memory that ran out among it
                 words = (str(error).strip().splitlines() or ["no message"])[0][:200]
                 notes.append(f"{way.__name__.replace('_', ' ')}: {type(error).__name__}: {words}")
             memory.release(policy.device)

@@ -59,9 +59,7 @@ def answer(
             lower = f"lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
             advice = "one prompt has no room" if settings.finds_batch_size(policy.device.type) else lower
             raise OutOfMemory(f"out of memory generating answers; {advice}") from error
-    rows = {
-        index: {"id": index, **_row(policy, said, stop)} for index, said in zip(order, generated, strict=True)
-    }
+    rows = {index: {"id": index, **_row(policy, said, stop)} for index, said in zip(order, generated, strict=True)}
     return [rows[index] for index in range(len(prompts))], facts
 
 

@@ -19,11 +19,11 @@ import psutil
 from bench.collectors import COLLECTORS, Combine, collect, summarize
 from bench.errors import Interrupted
 from bench.methods import Choice, Objective, Probe
+from bench.models import memory
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.records.spec import RunLabels
 from bench.records.work import Work
-from bench.models import memory
 from bench.train.loop import Trainer, TrainingRun, refuse_out_of_memory
 from bench.train.model_flops import MATRIX_RATE, matrix_rate
 from bench.train.run_log import TOKEN_COUNTS

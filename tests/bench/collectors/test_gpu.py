@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.collectors import NO_SAMPLE
+from bench.collectors import NO_SAMPLE, collect, summarize
 
 FIRST, SECOND = "GPU-aaaaaaaa-0000-0000-0000-000000000000", "GPU-bbbbbbbb-1111-1111-1111-111111111111"
 GIB = 2**30
@@ -147,7 +148,7 @@ def test_a_lost_counter_is_a_reason_and_training_goes_on(library: Path) -> None:
 
 
 def test_collect_passes_the_uuids_on(library: Path) -> None:
-    """All collectors at once, as a training job starts them; here torch is a CPU build, and its peak memory has a reason."""
+    """All collectors at once, as a training job starts them; torch sees no GPU here, and its peak memory has a reason."""
     code = f"""
         with collect("cuda:0", ["{SECOND}"]) as collecting:
             collecting.resume()
@@ -159,8 +160,7 @@ def test_collect_passes_the_uuids_on(library: Path) -> None:
     no_sample = {"value": None, "unit": "%", "reason": NO_SAMPLE}
     assert measurements["gpu_utilization_percent"] == no_sample  # NVML's window reaches back over a second
     assert measurements["gpu_tensor_activity_percent"] == no_sample  # shorter than NVML's counters need
-    if not torch.cuda.is_available():
-        assert measurements["peak_memory_bytes"] == {"value": None, "unit": "B", "reason": "torch sees no CUDA device"}
+    assert measurements["peak_memory_bytes"] == {"value": None, "unit": "B", "reason": "torch sees no CUDA device"}
 
 
 # ---- the hardware's own counters -------------------------------------------------------------------------------------
@@ -238,3 +238,28 @@ def test_a_run_gets_one_worker_a_gpu_and_only_the_visible_ones(library: Path) ->
         print(json.dumps([nvml.uuids(), nvml.names(), counts]))
     """
     assert run(library, code) == [[FIRST, SECOND], ["Stub A", "Stub B"], [2, 1, 1]]
+
+
+# ---- a real card -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+def test_a_cards_own_figures() -> None:
+    """3 s of matrix products: busy by every counter that the card shows, its energy and memory with them; else a reason."""
+    with collect("cuda:0", interval=0.25) as collecting:
+        left = torch.randn(4096, 4096, device="cuda:0", dtype=torch.bfloat16)
+        collecting.resume()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            for _ in range(20):
+                left @ left
+            torch.cuda.synchronize()
+        collecting.pause()
+        rows = collecting.drain()
+    figures = summarize(rows)
+    assert figures["peak_memory_bytes"]["value"] >= 2 * 2 * 4096**2  # the matrix and a product
+    for name in ("gpu_utilization_percent", "gpu_sm_activity_percent", "gpu_tensor_activity_percent"):
+        assert figures[name].get("reason") or figures[name]["value"] > 20, name
+    assert figures["energy_joules"].get("reason") or figures["energy_joules"]["value"] > 50
+    bandwidth = figures["gpu_memory_bandwidth_percent"]
+    assert bandwidth.get("reason") or 0 <= bandwidth["value"] <= 100

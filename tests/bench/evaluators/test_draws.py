@@ -41,7 +41,11 @@ def test_a_prompts_numbers_are_its_own() -> None:
         return left.argmax(-1).tolist()
 
     assert drawn(draws, [0, 1, 2])[2] == drawn(draws, [2])[0] == drawn(Draws(settings, 3), [2])[0]
-    others = [drawn(draws, [3]), drawn(draws, [2], step=4), drawn(Draws(settings.model_copy(update={"seed": 5}), 5), [2])]
+    others = [
+        drawn(draws, [3]),
+        drawn(draws, [2], step=4),
+        drawn(Draws(settings.model_copy(update={"seed": 5}), 5), [2]),
+    ]
     assert all(one != drawn(draws, [2]) for one in others)
 
 

@@ -19,7 +19,13 @@ from bench.models.policy import Policy
 from bench.settings import Lora, Model
 
 # The world's tokens; lengths 9, 7, 7, 5, 2
-PROMPTS = [[5, 9, 31, 4, 77, 8, 60, 21, 3], [4, 4, 8, 90, 12, 6, 2], [61, 2, 9, 33, 7, 5, 11], [8, 70, 13, 40, 9], [6, 15]]
+PROMPTS = [
+    [5, 9, 31, 4, 77, 8, 60, 21, 3],
+    [4, 4, 8, 90, 12, 6, 2],
+    [61, 2, 9, 33, 7, 5, 11],
+    [8, 70, 13, 40, 9],
+    [6, 15],
+]
 ON_CPU = {"num_blocks": 32, "max_batch_tokens": 128, "auto_switch_to_flash": False, "use_cuda_graph": False}
 
 
@@ -66,7 +72,9 @@ def expected(policy: Policy) -> list[list[int]]:
 ON_PAGES = partial(engines.continuous_batching, attention="sdpa", **ON_CPU)
 
 
-@pytest.mark.parametrize("way", [engines.static_cache, engines.dynamic_cache, ON_PAGES], ids=["static", "dynamic", "pages"])
+@pytest.mark.parametrize(
+    "way", [engines.static_cache, engines.dynamic_cache, ON_PAGES], ids=["static", "dynamic", "pages"]
+)
 def test_each_way_gives_the_plain_models_tokens(policy: Policy, expected: list[list[int]], way: Any) -> None:
     attention = policy.model.config._attn_implementation
     with engines.merged(policy.model) as model:
@@ -180,3 +188,63 @@ def test_answers_of_a_gpus_way_depend_on_seed_and_prompt_alone(policy: Policy) -
 
     assert answers(5) == answers(1) == answers(3)
     assert answers(5) != answers(5, seed=4)
+
+
+# ---- on a GPU --------------------------------------------------------------------------------------------------------
+
+
+def on_card(dtype: Any, architecture: Any) -> Policy:
+    """Load a random model onto the card, with an adapter."""
+    made = policies.load(Model(source="random", architecture=architecture, dtype=dtype), torch.device("cuda:0"))
+    made.attach(Lora(rank=2, alpha=4), seed=0)
+    with torch.no_grad():
+        for value in made.trainable().values():
+            value.normal_(0, 0.1)
+    made.model.eval()
+    return made
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+def test_a_gpus_answers_are_the_plain_models(architecture: Any, dtype: Any) -> None:
+    """Whichever way is taken, it is merged, and its greedy tokens are the plain model's to rounding; sampled ones come again."""
+    made = on_card(dtype, architecture)
+    texts = [
+        "Question: What is the colour of the town?\nAnswer:",
+        "Name the region.",
+        "The",
+        "As for the tree, its use is",
+    ]
+    greedy = Generation(max_new_tokens=12, temperature=0.0)
+    rows, facts = generation.answer(made, texts, greedy, (), 96, quiet)
+    assert (facts["adapter"], facts["prompts_at_once"]) == ("merged", 4), facts
+    assert [row["id"] for row in rows] == [0, 1, 2, 3]
+    for way in (engines.static_cache, engines.dynamic_cache):
+        ids = [made.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        asked = Asked(sorted(ids, key=len, reverse=True), range(4), 12, made.end_of_turn_ids(), 0, at_once=3)
+        engines.try_out(made, way, asked)
+    sampled = Generation(max_new_tokens=12, seed=7)
+    assert (
+        generation.answer(made, texts, sampled, (), 96, quiet)[0]
+        == generation.answer(made, texts, sampled, (), 96, quiet)[0]
+    )
+
+
+@pytest.mark.gpu
+def test_compiled_steps_give_the_plain_models_tokens() -> None:
+    """In batches of one shape, the last one filled up."""
+    made = on_card("float32", "llama")
+    prompts = [prompt for prompt in PROMPTS for _ in range(3)]
+    trial = Asked(prompts, range(15), 10, made.end_of_turn_ids(), 0, at_once=4, compiled=True)
+    engines.try_out(made, engines.static_cache, trial)
+    engines._forget(made.model_alone())
+
+
+@pytest.mark.gpu
+def test_continuous_batching_gives_the_plain_models_tokens() -> None:
+    """With FlashAttention where it is installed; its pages on PyTorch's own attention otherwise."""
+    made = on_card("bfloat16", "llama")
+    attention = engines.flash_attention() or "sdpa"
+    way = partial(engines.continuous_batching, attention=attention)
+    engines.try_out(made, way, Asked(PROMPTS, range(5), 10, made.end_of_turn_ids(), 0))

@@ -301,7 +301,9 @@ def test_rows_are_halved_until_they_fit(stretches: bool, monkeypatch: pytest.Mon
         ours = lm._loglikelihood_tokens(requests(), disable_tqdm=True)
     assert furthest(theirs, ours) < 1e-4
     assert max(passed) <= 150 and lm.batch_size < 64
-    halved = [f"out of memory: going on with {rows} rows at once" for rows in (32, 16, 8, 4, 2, 1) if rows >= lm.batch_size]
+    halved = [
+        f"out of memory: going on with {rows} rows at once" for rows in (32, 16, 8, 4, 2, 1) if rows >= lm.batch_size
+    ]
     assert told == halved
 
 
@@ -318,3 +320,16 @@ def test_one_row_too_many_is_an_error_and_so_is_a_size_that_was_given(monkeypatc
             with pytest.raises(torch.OutOfMemoryError):
                 lm._loglikelihood_tokens(requests(), disable_tqdm=True)
             assert lm.batch_size == left
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["gpt_neox", "llama"])
+def test_answers_on_a_gpu_equal_stock_lm_eval(name: str, dtype: torch.dtype) -> None:
+    kind, settings = ARCHITECTURES[name]
+    made = model(kind, dtype, **settings).to("cuda:0")
+    packed_attention.install(made)
+    theirs, ours, told = both(made, requests(), batch_size=64)
+    assert made.bench_contexts == "packed" and told == []
+    furthest_off = max(abs(one[0] - other[0]) for one, other in zip(theirs, ours, strict=True))
+    assert furthest_off < (1e-3 if dtype is torch.float32 else 0.5)

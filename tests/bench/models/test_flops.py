@@ -64,3 +64,11 @@ def test_the_matrix_rate_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert next(looks) == 40
     assert flops.matrix_rate(cpu, torch.float32, 64) == 8 * 2 * 64**3 / 4
     assert next(looks) == 44
+
+
+@pytest.mark.gpu
+def test_a_cards_matrix_rate_in_bfloat16_is_the_higher_one() -> None:
+    """Any card that torch still supports makes a tera-FLOP a second, and no fewer in bfloat16."""
+    cuda = torch.device("cuda:0")
+    wide, narrow = (flops.matrix_rate(cuda, dtype, 4096) for dtype in (torch.float32, torch.bfloat16))
+    assert 1e12 < wide <= narrow
