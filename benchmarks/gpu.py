@@ -452,7 +452,7 @@ def questions_row(shape: str, taken: Mapping[str, list[dict[str, Any]]]) -> Row:
         },
         notes=[
             f"MMLU, {shape} shapes: {len(stock)} generated questions, {len(clear)} of them with a best answer that leads by more "
-            f"than {TIE:g} nats, on which accuracies agree to 3 in 1,000; {last['contexts']} contexts, {last['rows']} rows at once."
+            f"than {TIE:g} nats, where accuracies agree to 3 in 1,000; {last['contexts']} contexts, {last['rows']} rows at once."
         ],
     )
 
