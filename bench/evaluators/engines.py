@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.evaluators.draws import Draws
-from bench.models import memory, probe
+from bench.models import grouped_attention, memory, probe
 from bench.models.merging import merged
 from bench.models.policy import Policy
 
@@ -94,7 +94,7 @@ def generate(policy: Policy, asked: Asked, tell: Callable[[str], None]) -> Done:
         for way in ways(asked):
             try:
                 try_out(policy, way, asked)
-                with merged(policy.model) as model:
+                with merged(policy.model) as model, grouped_attention.installed(model):
                     done = way(model, asked, tell)
                 adapter = "none" if policy.model is causal else "merged"
                 return replace(done, facts=done.facts | {"adapter": adapter, "notes": notes})
@@ -113,7 +113,9 @@ def generate(policy: Policy, asked: Asked, tell: Callable[[str], None]) -> Done:
 def settled(model: Any, asked: Asked) -> Asked:
     """Decide how many prompts a batch begins with, and whether there are steps enough to compile one."""
     if asked.at_once is None:
-        asked = replace(asked, at_once=first_try(model, asked), halving=True)
+        batches = -(-len(asked.prompts) // first_try(model, asked))
+        # Of about equal size: a small one at the end would take as many steps.
+        asked = replace(asked, at_once=-(-len(asked.prompts) // batches), halving=True)
     steps = -(-len(asked.prompts) // (asked.at_once or 1)) * asked.new_tokens
     return replace(asked, compiled=model.device.type == "cuda" and steps >= STEPS_WORTH_COMPILING)
 
@@ -150,7 +152,7 @@ def try_out(policy: Policy, way: Way, asked: Asked) -> None:
         stops=None,
         draws=None,
     )
-    with merged(policy.model) as model:
+    with merged(policy.model) as model, grouped_attention.installed(model):
         said = way(model, trial, lambda text: None).rows
     for prompt, row in zip(trial.prompts, said, strict=True):
         if not is_greedy(policy, prompt, until_end(row, asked.ends)):

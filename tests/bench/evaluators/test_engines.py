@@ -168,6 +168,15 @@ def test_which_ways_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engines.ways(asked(halving=True, draws=drawing)) == batched
 
 
+def test_batches_are_of_about_equal_size(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 4 of 5 is two batches, so 3 and 2; a number that was asked for stays."""
+    monkeypatch.setattr(engines, "first_try", lambda model, asked: 4)
+    settled = engines.settled(policy.model_alone(), asked(at_once=None))
+    assert (settled.at_once, settled.halving) == (3, True)
+    given = engines.settled(policy.model_alone(), asked(at_once=4))
+    assert (given.at_once, given.halving) == (4, False)
+
+
 def test_the_caches_size_is_that_of_its_tensors(policy: Policy) -> None:
     """A forward pass over 7 tokens leaves 7 times the bytes of one."""
     cache = policy.model(input_ids=torch.tensor([PROMPTS[1]]), use_cache=True).past_key_values
