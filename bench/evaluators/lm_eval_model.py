@@ -29,6 +29,7 @@ from bench.evaluators.shared_rows import (
     Request,
     Row,
     batches,
+    in_one_row,
     make_rows,
     one_row_batches,
     share_beginnings,
@@ -39,6 +40,8 @@ Answer = tuple[float, bool]
 Made = TypeVar("Made")
 # Rows to begin with where as many are taken as fit: more would make a GPU's passes no cheaper.
 MOST_ROWS = 512
+# Of one pass over questions of several beginnings.
+MOST_TOKENS = 1 << 15
 # Of answers in words, which hold a key-value cache each until the last one has ended.
 MOST_ANSWERS = 64
 _SECONDS_BETWEEN_NEWS = 10.0
@@ -58,6 +61,8 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     def __init__(self, *, tell: Callable[[str], None], halving: bool = False, **stock: Any) -> None:
         super().__init__(**stock)
         self._tell, self._halving = tell, halving
+        # On a GPU a pass over few tokens takes as long as one over many.
+        self._gathers = self.device.type == "cuda"
 
     def _fitting(self, attempt: Callable[[], Made]) -> Made:
         while True:
@@ -148,37 +153,49 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         answers: dict[int, Answer] = {}
         told = time.monotonic()
 
-        def score(group: Group) -> None:
+        def score(groups: Sequence[Group]) -> int:
+            """Score the first of some groups; return how many."""
             nonlocal told
-            for found in self._scores(group, packed, pass_tokens):
+            one_row = packed and packed_attention.installed(self.model)
+            together = in_one_row(groups, self.batch_size, MOST_TOKENS) if one_row and self._gathers else groups[:1]
+            for found in self._scores(together, one_row, pass_tokens):
                 answers.update(found)
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()
                     self._tell(f"{len(answers):,} of {len(requests):,} answers scored")
+            return len(together)
 
-        for group in share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens):
-            self._fitting(partial(score, group))
+        groups = share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens)
+        while groups:
+            groups = groups[self._fitting(partial(score, groups)) :]
         return [answers[place] for place in range(len(requests))]
 
-    def _scores(self, group: Group, packed: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
-        """Score a group batch by batch: in one row where attention can keep questions apart, else behind a cache."""
-        if packed and packed_attention.installed(self.model) and not group.has_tails:
+    def _scores(self, groups: Sequence[Group], one_row: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
+        """Score a group batch by batch, or several in one row: where attention can keep questions apart, else behind a cache."""
+        group = groups[0]
+        if len(groups) > 1:
+            yield self._score_one_row([(one.shared, one.rows) for one in groups])
+            return
+        if one_row and not group.has_tails:
             for batch in one_row_batches(group, self.batch_size):
-                yield self._score_one_row(batch, group.shared)
+                yield self._score_one_row([(group.shared, batch)])
             return
         cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
         for batch in batches(group, self.batch_size, pass_tokens):
             yield self._score(batch, group.shared, cache)
 
-    def _score_one_row(self, rows: Sequence[Row], shared: int) -> dict[int, Answer]:
-        """Forward a beginning once with all its rows behind it, each of which sees the beginning and itself."""
-        ids = list(rows[0].context[:shared])
+    def _score_one_row(self, pieces: Sequence[tuple[int, Sequence[Row]]]) -> dict[int, Answer]:
+        """Forward each beginning once with all its rows behind it, each of which sees the beginning and itself."""
+        ids: list[int] = []
+        parts: list[tuple[int, list[int]]] = []
         replies: list[tuple[Reply, list[int]]] = []
-        for row in rows:
-            ids += row.context[shared:]
-            replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
-        own = [len(row.context) - shared for row in rows]
-        parts = [(shared, own)] if shared else [(0, [length]) for length in own]
+        for shared, rows in pieces:
+            ids += rows[0].context[:shared]
+            for row in rows:
+                ids += row.context[shared:]
+                replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
+            own = [len(row.context) - shared for row in rows]
+            parts += [(shared, own)] if shared else [(0, [length]) for length in own]
         arguments = {
             "input_ids": torch.tensor([ids], device=self.device),
             "use_cache": False,

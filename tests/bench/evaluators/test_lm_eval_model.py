@@ -268,6 +268,33 @@ def test_a_real_model_on_real_questions_equals_stock(adapted: bool, mirror: Path
     assert furthest(theirs, ours) < 1e-4
 
 
+def test_several_beginnings_in_one_row_equal_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: 6 subjects of 3 questions, 4 letters; one pass of 6 · (12 + 3 · 6) = 180 tokens."""
+    made = model("llama", **GROUPED)
+    assert packed_attention.install(made)
+    asked: list[Asked] = [
+        (
+            ("", ""),
+            [*range(10 * subject, 10 * subject + 12), *range(90 + 7 * n + subject, 96 + 7 * n + subject)],
+            [letter],
+        )
+        for subject in range(6)
+        for n in range(3)
+        for letter in range(4)
+    ]
+    with quiet("lm_eval"):
+        stock = {"pretrained": made, "tokenizer": TOKENIZER, "batch_size": 64}
+        theirs = HFLM(**stock)._loglikelihood_tokens(list(asked), disable_tqdm=True)
+        lm = SharedContextLM(tell=print, **stock)
+        assert lm._way() == "packed"
+        lm._gathers = True
+        monkeypatch.setattr("bench.evaluators.lm_eval_model.PASS_TOKENS_CPU", 1)
+        passed = starved(made, 10**6, monkeypatch)
+        ours = lm._loglikelihood_tokens(list(asked), disable_tqdm=True)
+    assert furthest(theirs, ours) < 1e-4
+    assert passed == [180]
+
+
 # ---- as many rows at once as fit -------------------------------------------------------------------------------------
 
 
@@ -286,8 +313,9 @@ def starved(made: Any, room: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return passed
 
 
+@pytest.mark.parametrize("gathers", [False, True], ids=["", "gathered"])
 @pytest.mark.parametrize("stretches", [False, True], ids=["cache", "one row"])
-def test_rows_are_halved_until_they_fit(stretches: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_halved_until_they_fit(stretches: bool, gathers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 rows of 75 tokens at most are 4,800; the 60 questions are far fewer tokens, but more than the 150 there is room for."""
     made = model("llama", **GROUPED)
     assert not stretches or packed_attention.install(made)
@@ -297,6 +325,7 @@ def test_rows_are_halved_until_they_fit(stretches: bool, monkeypatch: pytest.Mon
         theirs = HFLM(**stock, batch_size=4)._loglikelihood_tokens(requests(), disable_tqdm=True)
         lm = SharedContextLM(**stock, batch_size=64, halving=True, tell=told.append)
         assert lm._way() == "packed"
+        lm._gathers = gathers
         passed = starved(made, 150, monkeypatch)
         ours = lm._loglikelihood_tokens(requests(), disable_tqdm=True)
     assert furthest(theirs, ours) < 1e-4
