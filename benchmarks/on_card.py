@@ -30,6 +30,13 @@ def wait_for(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
+def leave_memory() -> None:
+    """Give the card's memory that is not in use back to whoever works on it next."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def rate_of(device: str, dtype: torch.dtype) -> float:
     """Measure the device's own matrix rate; a small product on a CPU, which is only ever a test."""
     from bench.models import flops
@@ -66,9 +73,8 @@ class Steps:
             self._turns.wait()
 
     def _leave_memory(self) -> None:
-        if self._a_turn > 1 and torch.cuda.is_available():
-            gc.collect()
-            torch.cuda.empty_cache()
+        if self._a_turn > 1:
+            leave_memory()
 
 
 def ours(
@@ -138,7 +144,7 @@ def trl(
     tried: dict[str, Any] = {}
     found: dict[str, tuple[float, dict[str, Any]]] = {}
     few = rows[: screened_steps * batch_size]
-    for name, settings in candidates(objective).items():
+    for name, settings in candidates(objective, device).items():
         for checkpointing in (False, True):
             label = name + (", checkpointing" if checkpointing else "")
             own = {**settings, "activation_checkpointing": checkpointing}
@@ -168,18 +174,18 @@ def _attempt(work: Callable[[], None]) -> str | None:
         reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no message'])[0][:200]}"
         return f"out of memory ({reason})" if isinstance(error, torch.OutOfMemoryError) else reason
     finally:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        leave_memory()
 
 
-def candidates(objective: str) -> dict[str, dict[str, Any]]:
-    """Return TRL's public settings that may be fastest, by name; those that need a package are there with it."""
+def candidates(objective: str, device: str) -> dict[str, dict[str, Any]]:
+    """Return TRL's public settings that may be fastest, by name; those that need a package or a GPU are there with it."""
     from importlib.util import find_spec
 
     precomputed = {"precompute_ref_log_probs": True} if objective == "dpo" else {}
     plain = "reference precomputed" if precomputed else "completion-only"
     made: dict[str, dict[str, Any]] = {plain: precomputed}
+    if device != "cpu":
+        made[f"{plain}, autocast"] = {**precomputed, "bf16": True}
     if find_spec("liger_kernel"):
         made["Liger"] = {"use_liger_kernel": True}
     if find_spec("flash_attn"):
@@ -379,6 +385,7 @@ def our_questions(
         _, found, _ = lm_eval.ask(asked, settings, Path(mirror), lambda text: None)
         wait_for(device)
         seconds = time.perf_counter() - started
+        leave_memory()
         answers = {
             f"{row.get('task')}/{row['id']}": {"logps": row["logps"], "correct": int(row["outcomes"]["acc"])}
             for row in found
@@ -397,14 +404,15 @@ def stock_questions(
     from benchmarks.evaluation import load_tasks
 
     model, tokenizer = shapes.build(shape, getattr(torch, dtype), device)
+    loaded = load_tasks(mirror, tasks)
     turns.ready({})
     while True:
         turns.wait()
         started = time.perf_counter()
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size="auto")
-        results = evaluate(lm, load_tasks(mirror, tasks), limit=limit)
+        results = evaluate(HFLM(pretrained=model, tokenizer=tokenizer, batch_size="auto"), loaded, limit=limit)
         wait_for(device)
         seconds = time.perf_counter() - started
+        leave_memory()
         answers = {
             f"{task}/{row['doc_id']}": {
                 "logps": [float(reply[0]) for reply in row["filtered_resps"]],

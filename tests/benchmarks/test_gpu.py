@@ -240,10 +240,17 @@ def test_a_steps_rows() -> None:
         next(gpu.step_rows(size, "tiny", "sft", at_least(2), told, best, taken))
 
 
-@pytest.mark.slow
-def test_all_of_it_on_a_tiny_model(context: Context) -> None:
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        pytest.param("cpu", "float32", marks=pytest.mark.slow),
+        pytest.param("cuda:0", "bfloat16", marks=pytest.mark.gpu),
+    ],
+)
+def test_all_of_it_on_a_tiny_model(context: Context, device: str, dtype: str) -> None:
     """Every side of every task, in processes of their own as on a card; losses and accuracies are held against each other."""
-    made = [row.as_dict() for row in gpu.measure(context, SMALL, total=3000)]
+    size = replace(SMALL, device=device, dtype=dtype)
+    made = [row.as_dict() for row in gpu.measure(context, size, total=3000)]
     assert [row["failed"] for row in made if "failed" in row] == []
     works = [row["work"] for row in made]
     assert works == list(dict.fromkeys(works))

@@ -244,6 +244,7 @@ def test_a_run_gets_one_worker_a_gpu_and_only_the_visible_ones(library: Path) ->
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
 def test_a_cards_own_figures() -> None:
     """3 s of matrix products: busy by every counter that the card shows, its energy and memory with them; else a reason."""
     with collect("cuda:0", interval=0.25) as collecting:

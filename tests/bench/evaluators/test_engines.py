@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -9,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo.utils
+import transformers
 
 from bench.evaluators import engines, generation
 from bench.evaluators.draws import Draws
 from bench.evaluators.engines import Asked, Done
 from bench.evaluators.options import Generation
+from bench.models import grouped_attention
 from bench.models import policy as policies
 from bench.models.policy import Policy
 from bench.settings import Lora, Model
@@ -99,6 +103,35 @@ def test_batches_of_one_shape_give_the_same_tokens(policy: Policy, expected: lis
     assert shapes == 3 * [(2, 9)]
     assert done.rows == expected
     assert done.facts == {"engine": "static cache, compiled", "prompts_at_once": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's own compiler
+def test_compiled_steps_give_the_same_tokens_and_are_compiled_once(
+    policy: Policy, expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, with the compiler's CPU code: three batches of one shape, none of which has its steps compiled anew."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler for what torch.compile writes")
+    compile_config = transformers.CompileConfig(mode="default")
+    compile_config._compile_all_devices = True
+    settings = {"cache_implementation": "static", "disable_compile": False, "compile_config": compile_config}
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    seen = []
+    real = engines._batch
+
+    def batch(*given: Any) -> Any:
+        rows = real(*given)
+        seen.append(torch._dynamo.utils.counters["stats"]["unique_graphs"] - before)
+        return rows
+
+    monkeypatch.setattr(engines, "_batch", batch)
+    with engines.merged(policy.model) as model, grouped_attention.installed(model):
+        done = engines._in_batches(model, asked(compiled=True), quiet, settings)
+        engines._forget(model)
+    assert done.rows == expected
+    assert seen[0] > 0 and len(set(seen)) == 1
+    assert not hasattr(policy.model_alone(), "_compiled_call")
 
 
 def test_a_batch_that_does_not_fit_is_halved(
@@ -214,6 +247,7 @@ def on_card(dtype: Any, architecture: Any) -> Policy:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
 def test_a_gpus_answers_are_the_plain_models(architecture: Any, dtype: Any) -> None:
@@ -241,6 +275,7 @@ def test_a_gpus_answers_are_the_plain_models(architecture: Any, dtype: Any) -> N
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
 def test_compiled_steps_give_the_plain_models_tokens() -> None:
     """In batches of one shape, the last one filled up."""
     made = on_card("float32", "llama")
@@ -251,6 +286,7 @@ def test_compiled_steps_give_the_plain_models_tokens() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
 def test_continuous_batching_gives_the_plain_models_tokens() -> None:
     """With FlashAttention where it is installed; its pages on PyTorch's own attention otherwise."""
     made = on_card("bfloat16", "llama")

@@ -67,6 +67,7 @@ def test_the_matrix_rate_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
 def test_a_cards_matrix_rate_in_bfloat16_is_the_higher_one() -> None:
     """Any card that torch still supports makes a tera-FLOP a second, and no fewer in bfloat16."""
     cuda = torch.device("cuda:0")
