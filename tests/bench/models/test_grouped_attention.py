@@ -42,14 +42,15 @@ def test_one_token_over_a_cache(groups: int, mask: str) -> None:
     torch.testing.assert_close(made, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("cache", [None, "static"])
-def test_a_model_generates_the_same_tokens(cache: str | None) -> None:
+def test_a_model_generates_the_same_tokens(cache: str | None, device: str) -> None:
     """Prompts of 6 and 3 tokens in a batch, 8 key heads shared by 2; many tokens take the way over the groups, and it is seen."""
     torch.manual_seed(3)
     config = transformers.AutoConfig.for_model("llama", num_key_value_heads=2, **SIZES)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval().to(device)
     packed_attention.install(model)
-    ids = torch.tensor([[5, 9, 31, 4, 7, 8], [0, 0, 0, 12, 33, 2]])
+    ids = torch.tensor([[5, 9, 31, 4, 7, 8], [0, 0, 0, 12, 33, 2]], device=device)
     given = {"input_ids": ids, "attention_mask": (ids != 0).long(), "do_sample": False, "max_new_tokens": 12}
     given |= {"eos_token_id": None, "pad_token_id": 0, "cache_implementation": cache, "disable_compile": True}
     wanted = model.generate(**given)

@@ -16,9 +16,9 @@ from bench.settings import Lora, Model
 IDS = torch.tensor([[3, 17, 60, 5, 9, 31]])
 
 
-def adapted(dtype: Any = "float32", targets: tuple[str, ...] = ("all-linear",)) -> Policy:
+def adapted(dtype: Any = "float32", targets: tuple[str, ...] = ("all-linear",), device: str = "cpu") -> Policy:
     """A random model with an adapter that changes its logits."""
-    policy = policies.load(Model(source="random", dtype=dtype), torch.device("cpu"))
+    policy = policies.load(Model(source="random", dtype=dtype), torch.device(device))
     policy.attach(Lora(rank=4, alpha=8, targets=targets), seed=1)
     torch.manual_seed(2)
     with torch.no_grad():
@@ -51,9 +51,10 @@ def test_merged_weights_give_the_adapters_logits_and_are_restored(targets: tuple
         assert (policy.logits(IDS) - wanted).abs().max() > 0.05  # else nothing was shown
 
 
-def test_bfloat16_weights_come_back_bit_for_bit() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+def test_bfloat16_weights_come_back_bit_for_bit(device: str) -> None:
     """Adding and taking away again would not: a bfloat16 weight forgets what lies 8 bits below it."""
-    policy = adapted("bfloat16")
+    policy = adapted("bfloat16", device=device)
     before = state(policy.model)
     with merged(policy.model) as model:
         assert not same({"": model.model.layers[0].self_attn.q_proj.weight}, {
