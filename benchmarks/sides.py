@@ -112,9 +112,10 @@ def call(context: Context, target: str, **settings: Any) -> dict[str, Any]:
 
 
 def variables(context: Context) -> dict[str, str]:
-    """Return the environment of every side: no network, and caches in the work folder only; no GPU but where one is meant."""
+    """Return the environment of every side: no network, and caches in the work folder only; no GPU, or the first one alone where one is meant."""
+    first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return {
-        **({"CUDA_VISIBLE_DEVICES": ""} if context.device == "cpu" else {}),
+        "CUDA_VISIBLE_DEVICES": "" if context.device == "cpu" else first_gpu,
         "OMP_NUM_THREADS": str(context.threads),
         "MKL_NUM_THREADS": str(context.threads),
         # As in this project's workers: threads that wait must not spin on while it is another side's turn.

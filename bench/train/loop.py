@@ -495,9 +495,9 @@ class Trainer:
         folder, datasets = self.run.folder, self.run.datasets
         difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
-        measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes) | matrix_rate(self.policy)
+        measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
-        record.write_json(folder / "measurements.json", measurements)
+        record.write_json(folder / "measurements.json", measurements | matrix_rate(self.policy))
         record.write_json(folder / "scores.json", scores)
         record.write_metrics(folder, run_log.metrics())
         if self.run.rule is not None:
