@@ -112,7 +112,7 @@ def call(context: Context, target: str, **settings: Any) -> dict[str, Any]:
 
 
 def variables(context: Context) -> dict[str, str]:
-    """Return the environment of every side: no network, and caches in the work folder only; no GPU, or the first one alone where one is meant."""
+    """Return the environment of every side: no network, caches in the work folder only, and no GPU or only the first one."""
     first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return {
         "CUDA_VISIBLE_DEVICES": "" if context.device == "cpu" else first_gpu,
