@@ -6,7 +6,8 @@
     ├── InputError                exit code 2: what the user gave is wrong
     │   ├── SuiteError            a suite file: file, line, key, value, what is allowed
     │   ├── DataError             a data set: missing, unreadable, wrong columns
-    │   └── ModelError            a model: missing, unknown, does not fit the settings
+    │   ├── ModelError            a model: missing, unknown, does not fit the settings
+    │   └── PluginError           another package's code: does not fit its protocol, or raises
     ├── JobError                  exit code 1: one job failed, the others go on
     │   ├── OutOfMemory           names the key to lower
     │   └── JudgeError            a judge that cannot answer; what was judged is kept
@@ -46,6 +47,10 @@ class ModelError(InputError):
     """Report a model that is missing, unknown or does not fit the settings."""
 
 
+class PluginError(InputError):
+    """Report that another package's method, recipe, collector, evaluator or judge is at fault, and whose it is."""
+
+
 class JobError(BenchError):
     """Report one failed job; the jobs that do not need it go on."""
 
@@ -68,6 +73,12 @@ class Interrupted(BenchError):
     """Report that the user stopped the run; its checkpoint is kept."""
 
     exit_code = 130
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, on the machine or on a GPU; torch is not imported for that."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from bench.errors import InputError, unknown_name
+from pydantic import ValidationError
+
+from bench import plugins
+from bench.errors import PluginError, unknown_name
+from bench.plugins import ADVICE, Contract
 from bench.settings import Frozen
 
 T = TypeVar("T")
@@ -45,10 +50,11 @@ class Registry(Mapping[str, T]):
         kind: what its entries are called in an error, such as method.
         group: the group of entry points in which other packages offer theirs, such as bench.methods.
         own: name -> `module:attribute` of the ones that come with this package; they go before another package's.
+        contract: what another package's class must bring; None: anything will do.
     """
 
-    def __init__(self, kind: str, group: str, own: Mapping[str, str]) -> None:
-        self.kind, self.group = kind, group
+    def __init__(self, kind: str, group: str, own: Mapping[str, str], contract: Contract | None = None) -> None:
+        self.kind, self.group, self.contract = kind, group, contract
         self._own = {name: EntryPoint(name, value, group) for name, value in own.items()}
         self._loaded: dict[str, T] = {}
 
@@ -63,17 +69,50 @@ class Registry(Mapping[str, T]):
 
     def _load(self, name: str) -> T:
         point = self._points[name]
+        if name in self._own:
+            ours: T = point.load()
+            return ours
+        whose = self.whose(name)
         try:
-            loaded: T = point.load()
+            loaded = point.load()
         except Exception as error:
-            if name in self._own:
-                raise
-            whose = f"{point.dist.name} {point.dist.version}" if point.dist else point.module
-            raise InputError(
-                f"the {self.kind} {name!r} of {whose} cannot be loaded ({type(error).__name__}: {error}); "
-                "mend that package, or uninstall it"
+            raise PluginError(
+                f"{whose} cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())}); {ADVICE}"
             ) from error
-        return loaded
+        problem = self.contract.misfit(loaded) if self.contract else None
+        if problem:
+            raise PluginError(f"{whose} ({point.value}) cannot be used: {problem}; {ADVICE}")
+        theirs: Any = self.contract.watch(loaded, whose) if self.contract else loaded
+        return cast(T, theirs)
+
+    def ours(self, name: str) -> bool:
+        """Say whether an entry comes with this package."""
+        return name in self._own
+
+    def whose(self, name: str) -> str:
+        """Name an entry, with the distribution and the version that another package's comes with."""
+        if name in self._own:
+            return f"the {self.kind} {name!r}"
+        point = self._points[name]
+        return f"the {self.kind} {name!r} of " + (
+            f"{point.dist.name} {point.dist.version}" if point.dist else point.module
+        )
+
+    def _blaming(self, name: str, where: str) -> AbstractContextManager[None]:
+        """Say in one line whose an error is, where it is another package's; a wrong key is the suite's."""
+        return nullcontext() if name in self._own else plugins.blaming(self.whose(name), where, ValidationError)
+
+    def options(self, name: str, given: Any) -> dict[str, Any]:
+        """Check the keys a suite gives an entry; an option that is not used has no place among a job's settings.
+
+        Raises:
+            ValidationError: a key is not known, or its value is not allowed.
+            PluginError: another package's options cannot be checked, or not be written down.
+        """
+        with self._blaming(name, "`Options`"):
+            kind: Any = self[name]
+            made: dict[str, Any] = kind.Options.model_validate(given).model_dump(mode="json", exclude_none=True)
+        return made
 
     def __contains__(self, name: object) -> bool:
         return name in self._points  # without loading it
@@ -117,9 +156,3 @@ def source_hash(module: str) -> str:
         name = next((file.relative_to(one) for one in folders if file.is_relative_to(one)), Path(file.name))
         digest.update(f"{name.as_posix()}\n".encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def options_of(kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the keys a suite gives an entry; an option that is not used has no place among a job's settings."""
-    made: dict[str, Any] = kind.Options.model_validate(given).model_dump(mode="json", exclude_none=True)
-    return made

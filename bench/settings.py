@@ -97,6 +97,26 @@ class PreferenceColumns(Frozen):
     """Column of the answer that was preferred."""
     rejected: str = "rejected"
     """Column of the other answer."""
+    preference: str | None = None
+    """Column that says which of the two columns above is the better answer in a row: its name, or a number, negative for
+    `chosen` and positive for `rejected`; `null`: `chosen` always is."""
+    answers: str | None = None
+    """For rankings, with `ranking` and instead of `chosen` and `rejected`: column of a list of answers to the prompt, or of
+    one answer, where each has a row of its own. The best is paired with the worst."""
+    ranking: str | None = None
+    """Column, or key beside each answer in the list, of the number that answers are ranked by."""
+    best: Literal["highest", "lowest"] | None = None
+    """Which `ranking` is best; `null`: the lowest where its name has "rank" in it, else the highest."""
+    system: str | None = None
+    """Column of a system text. `null`: in format `messages` the column `system` or `system_prompt`, if there is one."""
+
+    @model_validator(mode="after")
+    def _ranking_is_whole(self) -> PreferenceColumns:
+        if (self.answers is None) != (self.ranking is None):
+            raise ValueError("give both 'answers' and 'ranking', or neither")
+        if self.answers is not None and (self.preference is not None or self.prompt is None):
+            raise ValueError("'answers' needs a 'prompt' column and takes no 'preference'")
+        return self
 
 
 class InstructionColumns(Frozen):
@@ -108,15 +128,20 @@ class InstructionColumns(Frozen):
     """Column of the text it is asked about; `null` if there is none."""
     output: str = "output"
     """Column of the answer to imitate."""
+    messages: str | None = None
+    """Column of a conversation in format `messages`; `null`: `messages`, `conversations`, `conversation`, `dialog` or
+    `dialogue`, if there is one, else the columns above."""
+    system: str | None = None
+    """Column of a system text. `null`: in format `messages` the column `system` or `system_prompt`, if there is one."""
 
 
 class DataSource(Frozen):
     """Name a data set and how much of it is used."""
 
-    source: Literal["hub", "local", "world"]
+    source: Literal["hub", "local", "world", "chosen"]
     """`hub`: a data set of the hub, or its copy in a mirror; `local`: a file (.jsonl, .json, .csv, .tsv,
     .parquet or .arrow, also compressed), a folder of them or one that `save_to_disk` made; `world`: the built-in one, for
-    both data sets or neither."""
+    both data sets or neither; `chosen`, of `data.instruction` alone: the preference pairs' prompts and chosen answers."""
     path: str | None = None
     """Hub id, file or folder; needed by `hub` and `local`."""
     revision: str | None = None
@@ -132,7 +157,7 @@ class DataSource(Frozen):
 
     @model_validator(mode="after")
     def _needs_path(self) -> DataSource:
-        if self.source != "world" and not self.path:
+        if self.source in ("hub", "local") and not self.path:
             raise ValueError(f"source {self.source!r} needs 'path'")
         return self
 
@@ -142,9 +167,16 @@ class PreferenceData(DataSource):
 
     format: Literal["plain", "hh_dialogue", "messages"] = "plain"
     """`plain`: texts as they stand; `hh_dialogue`: prompts that start with "\\n\\nHuman:" and end in
-    "\\n\\nAssistant:"; `messages`: lists of {role, content}, put into the model's chat template."""
+    "\\n\\nAssistant:"; `messages`: lists of {role, content} or {from, value}, or texts, put into the model's chat
+    template."""
     columns: PreferenceColumns = PreferenceColumns()
     """Where the file keeps each text."""
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> PreferenceData:
+        if self.source == "chosen":
+            raise ValueError("source 'chosen' is one of data.instruction: it names these pairs")
+        return self
 
 
 class InstructionData(DataSource):
@@ -152,13 +184,15 @@ class InstructionData(DataSource):
 
     format: Literal["plain", "alpaca", "messages"] = "alpaca"
     """`alpaca`: the prompt is made by `template`; `plain`: the instruction is the prompt; `messages`: lists of {role,
-    content}, put into the model's chat template."""
+    content} or {from, value}, or texts, put into the model's chat template."""
     columns: InstructionColumns = InstructionColumns()
     """Where the file keeps each text."""
     template: str | None = None
     """Prompt of format `alpaca`, with {prompt} once: the instruction, and its input, if any, on the next line."""
     answer_prefix: str = ""
     """Text put before each answer; the space between prompt and answer belongs here."""
+    train_on: Literal["last", "all"] = "last"
+    """Of a conversation: `last`, its last answer; `all`, every answer in it."""
 
     @field_validator("template")
     @classmethod
@@ -179,9 +213,22 @@ class Data(Frozen):
     """Tokens of a prompt; a longer one loses its left end. How many did is on record."""
     max_answer_tokens: Positive = 512
     """Tokens of an answer; a longer one loses its right end. How many did is on record."""
+    bad_rows: Literal["stop", "drop"] = "stop"
+    """Rows that cannot be used: `stop` names the first ten and how many there are; `drop` leaves them out, counted by
+    reason."""
     evaluation_split: Literal["held_out", "train_head"] = "held_out"
     """Which objective values lead the report: `held_out`, or `train_head`, a fixed sample of training rows, as the
     paper's authors do."""
+
+    @model_validator(mode="after")
+    def _chosen_rows_are_there(self) -> Data:
+        rows, pairs = self.instruction, self.preference
+        if rows.source == "chosen" and pairs.source != "world" and rows.rows > pairs.rows and pairs.test_split is None:
+            raise ValueError(
+                f"instruction.rows: with source 'chosen' at most preference.rows ({pairs.rows}); the pairs after them are "
+                "held out"
+            )
+        return self
 
 
 class PerObjective(Frozen):
@@ -235,6 +282,8 @@ class Training(Frozen):
     """AdamW's decay rates of the two moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's."""
+    model_dropout: bool = False
+    """`true` leaves the base model's own dropout on in training; without it the losses of the same rows compare."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """A longer gradient is scaled down to this norm; `null` leaves it."""
     evaluate_every: Positive = 100

@@ -90,7 +90,7 @@ def write(
     """
     import torch
 
-    from bench.data.sources import load_text
+    from bench.data.sources import load_rows
     from bench.models import policy
     from bench.settings import InstructionData, Model, PreferenceData
 
@@ -98,13 +98,13 @@ def write(
     tokenizer = policy.load(Model(**smollm2("float32")), torch.device("cpu")).tokenizer
     base: dict[str, Any] = {"source": "hub", "rows": 1}
     preference = PreferenceData(path=PREFERENCE, format="hh_dialogue", **base)
-    texts = load_text(preference, "train", min(2000, 40 * pairs), tokenizer, Path(mirror))
+    texts = load_rows(preference, "train", min(2000, 40 * pairs), tokenizer, Path(mirror)).rows
     instruction = InstructionData(path=INSTRUCTION, format="alpaca", template=TEMPLATE, answer_prefix=" ", **base)
     found = [made for text in texts if (made := _alike(text, tokenizer, prompt_tokens, answer_tokens["dpo"]))][:pairs]
     if len(found) < pairs:
         raise ValueError(f"{pairs} pairs wanted; {len(found)} of the first {len(texts)} fit")
     _write(Path(folder) / "pairs.jsonl", found)
-    chosen = load_text(instruction, "train", rows, tokenizer, Path(mirror))
+    chosen = load_rows(instruction, "train", rows, tokenizer, Path(mirror)).rows
     _write(Path(folder) / "rows.jsonl", [{"instruction": row.prompt, "output": row.answer} for row in chosen])
     return {"pairs": len(found), "rows": len(chosen)}
 

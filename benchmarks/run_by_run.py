@@ -65,7 +65,7 @@ class Work:
             split: {str(one): _plain(loaded.sample(split, one)) for one in Objective} for split in ("held_out", "train")
         }
         preference = settings.data.preference
-        texts = sources.load_text(preference, "train", preference.rows, tokenizer, None)
+        texts = sources.load_rows(preference, "train", preference.rows, tokenizer, None).rows
         self.pairs = [{"prompt": one.prompt, "chosen": one.chosen, "rejected": one.rejected} for one in texts]
 
     def sft(self, steps: int | None = None, last: bool = True) -> float:

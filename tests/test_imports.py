@@ -17,12 +17,12 @@ FILES = {
 }
 
 # What the rooms of `bench` may import, from the ground up; a room may always import from itself.
-GROUND = {"errors", "registry", "settings", "quiet", "bench"}
+GROUND = {"errors", "plugins", "registry", "settings", "quiet", "bench"}
 MAY: dict[str, set[str]] = {
     "records": set(),
     "methods": {"records"},
     "collectors": {"records"},
-    "data": {"methods"},
+    "data": {"methods", "records"},
     "models": {"data", "methods", "records"},
     "train": {"models", "data", "methods", "collectors", "records"},
     "recipes": {"train", "models", "data", "methods", "collectors", "records"},

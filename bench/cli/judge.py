@@ -133,7 +133,7 @@ def replay(
         **({"model": model} if model else {}),
     }
     console = Console(stderr=as_json)
-    name, score = _judge(pairs, _validated(given, "--judge"), Path(), console)
+    name, score = _judge(pairs, _validated(given, lambda at: "--judge"), Path(), console)
     if score["unjudged"] == len(pairs):
         raise InputError(f"{annotations}: holds no reply to any of these {len(pairs)} pairs; are these its outputs?")
     _show(name, score, "", as_json, console)
@@ -143,24 +143,30 @@ def replay(
 
 def _settings(judge: str, given: dict[str, Any]) -> JudgeSettings:
     """Read a judge's settings from a YAML file, or take a configuration's name; options win."""
-    path = Path(judge)
-    if path.suffix not in (".yaml", ".yml"):
-        return _validated({"kind": "openai", "configuration": judge, **given}, "--judge")
-    import yaml
+    options = {name: f"--{name.replace('_', '-')}" for name in given}
+    if Path(judge).suffix not in (".yaml", ".yml"):
+        return _validated({"kind": "openai", "configuration": judge, **given}, lambda at: options.get(at[0], "--judge"))
+    from bench.suite.yaml_file import Document
 
-    try:
-        keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        problem = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
-        raise InputError(f"{judge}: cannot be read: {problem}") from None
+    document = Document(Path(judge))
+    keys: Any = document.value
+    place: tuple[str, ...] = ()
     if isinstance(keys, dict) and "evaluation" in keys:  # a whole suite
-        keys = ((keys["evaluation"] or {}).get("win_rate") or {}).get("judge")
+        place = _IN_A_SUITE
+        for part in place:
+            keys = keys.get(part) if isinstance(keys, dict) else None
     if not isinstance(keys, dict):
         raise InputError(f"{judge}: holds no keys of a judge; a suite has them under evaluation.win_rate.judge")
-    return _validated({"kind": "openai", **keys, **given}, judge)
+    return _validated(
+        {"kind": "openai", **keys, **given}, lambda at: options.get(at[0]) or document.where((*place, *at))
+    )
 
 
-def _validated(keys: dict[str, Any], where: str) -> JudgeSettings:
+_IN_A_SUITE = ("evaluation", "win_rate", "judge")
+
+
+def _validated(keys: dict[str, Any], where: Callable[[tuple[Any, ...]], str]) -> JudgeSettings:
+    """Check a judge's keys; `where` says where one of them stands."""
     from pydantic import ValidationError
 
     from bench.errors import unknown_name
@@ -170,13 +176,15 @@ def _validated(keys: dict[str, Any], where: str) -> JudgeSettings:
         return JudgeSettings.model_validate(keys)
     except ValidationError as error:
         first = error.errors()[0]
+        at = first["loc"] or ("",)
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            raise InputError(
-                f"{where}: {unknown_name('key', name, [*JudgeSettings.model_fields, *JudgeSettings.more_keys(keys)])}"
-            ) from None
+            known = [*JudgeSettings.model_fields, *JudgeSettings.more_keys(keys)]
+            raise InputError(f"{where(at)}: {unknown_name('key', name, known)}") from None
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{where}: {name + ' = ' + repr(first['input']) + ': ' if name else ''}{message}") from None
+        raise InputError(
+            f"{where(at)}: {name + ' = ' + repr(first['input']) + ': ' if name else ''}{message}"
+        ) from None
 
 
 def _warn(settings: JudgeSettings) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,7 +15,7 @@ import typer
 
 from bench import __version__
 from bench.cli.judge import app as judge_app
-from bench.errors import BenchError, InputError
+from bench.errors import BenchError, InputError, PluginError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,12 +110,13 @@ def run(
     from bench.run import execute, preflight
 
     plan = _plan(suite, overrides, mirror, smoke)
-    preflight.check(plan.suite)
     folder = results / plan.suite.name
     selected = execute.select(plan, only)
     console = Console(stderr=as_json)
     pending = execute.to_do(plan, folder, selected)
-    _preflight(plan, folder, pending, mirror, console)
+    with _located(suite, overrides, smoke):
+        preflight.check(plan.suite)
+        _preflight(plan, folder, pending, mirror, console)
     count = workers or execute.default_workers()
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
@@ -143,7 +145,8 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
         execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
-    preflight.check_data(plan.suite, mirror)
+    for line in [*preflight.check_model(plan.suite, mirror), *preflight.check_data(plan.suite, mirror)]:
+        print(f"bench: warning: {line}", file=sys.stderr)
     for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
         console.print(line, highlight=False)
 
@@ -199,9 +202,43 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     from bench.suite import yaml_file
 
     checked = yaml_file.load(suite, overrides or [])
-    preflight.check(checked)
+    with _located(suite, overrides):
+        preflight.check(checked)
     _warn(checked)
     print(f"{checked.name}: valid; {checked.contents}")
+
+
+@app.command()
+def data(
+    suite: SuiteName,
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=0, help="Rows of each set to show.")] = 5,
+    smoke: Smoke = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what becomes of a suite's rows: their shape, how the model will see them, what is learned, what was cut or refused.
+
+    Learned tokens stand in ⟦ ⟧. Loads the model's tokenizer, never its weights.
+    """
+    from rich.console import Console
+
+    from bench.cli import data_view
+    from bench.data import tokens
+    from bench.models import tokenizers
+    from bench.run import preflight
+    from bench.suite.suite import Suite
+
+    loaded = _load(suite, overrides, mirror, smoke)
+    if not isinstance(loaded, Suite):
+        raise InputError(f"{loaded.name}: a toy has no rows of data")
+    preflight.check_hub(loaded, mirror)
+    tokenizer = tokenizers.load(loaded.model)
+    read = tokens.load(loaded.data, tokenizer, mirror, judged=preflight.pairs_wanted(loaded))
+    if as_json:
+        print(json.dumps(data_view.as_dict(loaded, read, tokenizer, rows), indent=1, ensure_ascii=False))
+    else:
+        data_view.show(loaded, read, tokenizer, rows, Console())
 
 
 @app.command()
@@ -257,11 +294,11 @@ def report(
     from report.choose import view as choose_view
     from report.choose.choose import choose_all
 
-    # First: a text that cannot be read should not cost a report's time.
+    # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
+    choose_view.show(found, Console())
     _report(folders, out)
     choose_view.keep(found, out)
-    choose_view.show(found, Console())
 
 
 def _report(folders: list[Path], out: Path | None) -> None:
@@ -347,17 +384,52 @@ def export(
 
 @app.command()
 def init(
-    path: Annotated[Path, typer.Argument(help="The suite file to write.")] = Path("suite.yaml"),
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[FILE.yaml] [DATA]...",
+            help="The suite to write [default: suite.yaml], and your data: files, folders or hub ids of preference pairs and "
+            "of instructions.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="The base model: a folder, or a hub id.")] = None,
+    mirror: Mirror = None,
 ) -> None:
-    """Write a commented suite for your own model and JSONL data, to be edited."""
+    """Write a commented suite: for your data, which it looks at, or one to be edited.
+
+    bench init my.yaml                             a suite in which every key is explained
+    bench init my.yaml pairs.jsonl chats.parquet   one that fits these files
+    """
     from bench.cli import init as writer
 
-    writer.write(path)
-    print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+    named = [one for one in data or [] if one.endswith((".yaml", ".yml"))]
+    given = [one for one in data or [] if one not in named]
+    if len(named) > 1:
+        raise InputError(f"{named[1]}: one suite is written at a time; the first name is {named[0]}")
+    path = Path(named[0] if named else "suite.yaml")
+    if not given and model is None:
+        writer.write(path)
+        print(f"{path}: written. Edit model and data, then: bench validate {path} && bench run {path} --smoke")
+        return
+    if not given:
+        raise InputError("--model goes with data to look at: bench init my.yaml pairs.jsonl --model MODEL")
+    writer.refuse_existing(path)
+    text, found = writer.for_data(path.stem, given, model, mirror)
+    writer.write(path, text)
+    for line in found:
+        print(line)
+    print(f"{path}: written. Next: bench data {path}, then bench run {path} --smoke, then bench run {path}")
 
 
 def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
     from bench.plan import planner
+
+    loaded = _load(suite, overrides, mirror, smoke)
+    with _located(suite, overrides, smoke):
+        return planner.make(loaded, mirror.resolve() if mirror else None)
+
+
+def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Experiment:
     from bench.suite import yaml_file
 
     if mirror is not None and not mirror.is_dir():
@@ -367,7 +439,14 @@ def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: b
         from bench.suite.smoke import shrink
 
         loaded = shrink(loaded)
-    return planner.make(loaded, mirror.resolve() if mirror else None)
+    return loaded
+
+
+def _located(suite: str, overrides: list[str] | None, smoke: bool = False) -> AbstractContextManager[None]:
+    """Say where the key stands that an error begins with; a smoke has values of its own."""
+    from bench.suite import yaml_file
+
+    return nullcontext() if smoke else yaml_file.located(suite, overrides or [])
 
 
 def main() -> None:
@@ -376,6 +455,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(standalone_mode=True)
+    except PluginError as error:
+        if os.environ.get("BENCH_TRACEBACK"):
+            raise
+        shows = " (BENCH_TRACEBACK=1 shows where)" if error.__cause__ else ""
+        print(f"bench: {error}{shows}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from bench.errors import InputError
+from bench.plugins import Contract
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.registry import Registry
@@ -96,6 +97,8 @@ COLLECTORS: Registry[type[Collector]] = Registry(
         "peak_memory_bytes": "bench.collectors.memory:Memory",
         "energy_joules": "bench.collectors.energy:Energy",
     },
+    # What a collector raises is caught while it works: training goes on without it. `check` looks at its figure.
+    Contract(Collector, parts=(), watched=False),
 )
 
 
@@ -107,14 +110,15 @@ def check() -> None:
     """
     for name, kind in COLLECTORS.items():
         metric = getattr(kind, "metric", None)
-        origin = COLLECTORS.origin(name)
-        whose = f"the collector {name!r}" + (f" of {origin.distribution} {origin.version}" if origin else "")
+        whose = COLLECTORS.whose(name)
         if not isinstance(metric, Metric):
             raise InputError(f"{whose} has no `metric` that says what it measures; give its class a Metric")
         if metric.name != name:
             raise InputError(
                 f"{whose} calls its figure {metric.name!r}; the metric's name and the entry's must be the same"
             )
+        if metric.kind not in ("cost", "count"):
+            raise InputError(f"{whose} calls its figure a {metric.kind}; what training takes is a cost or a count")
         if not callable(getattr(kind, "combine", None)):
             raise InputError(f"{whose} has no `combine`; give its class statistics.median, max or math.fsum")
 

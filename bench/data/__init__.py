@@ -1,1 +1,1 @@
-"""Files and the hub into rows, rows into tokens; the built-in world. May import settings and methods."""
+"""Files and the hub into rows, rows into tokens; the built-in world. May import settings, methods and records."""

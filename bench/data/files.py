@@ -45,6 +45,19 @@ def data_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def parts(folder: Path) -> list[Path]:
+    """List what a folder's rows come from: its data files, and what says which of them are read.
+
+    Raises:
+        DataError: it holds no data file.
+    """
+    found = data_files(folder)
+    if not found:
+        raise DataError(f"{folder}: holds no data file ({endings()})")
+    said = [*(folder / mark for mark in _FOLDER_MARKS), *([folder / "README.md"] if has_configs(folder) else [])]
+    return [*found, *(file for file in said if file.is_file())]
+
+
 def read_file(path: Path) -> list[Row]:
     """Read a file's rows; a column that only other rows have is None.
 
@@ -99,6 +112,16 @@ def splits(folder: Path) -> dict[str, list[Path]]:
         if (split := _split_of(path.relative_to(folder))) is not None:
             named.setdefault(split, []).append(path)
     return named or {"train": found}
+
+
+def split_names(folder: Path) -> list[str]:
+    """Name a folder's splits."""
+    if not any((folder / mark).is_file() for mark in _FOLDER_MARKS):
+        return list(splits(folder))
+    import datasets
+
+    saved = datasets.load_from_disk(str(folder))
+    return [str(name) for name in saved] if isinstance(saved, datasets.DatasetDict) else ["train"]
 
 
 _WORDS = {

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.data.rows import HUMAN, InstructionRow, PreferenceRow
-from bench.data.sources import load_text
+from bench.data import counts
+from bench.data.markup import ControlTokens, Markup
+from bench.data.rows import HUMAN, InstructionRow, PreferenceRow, begin_ids
+from bench.data.sources import Loaded, load_rows
 from bench.errors import DataError, ModelError
 from bench.methods import Objective
 from bench.settings import Data
@@ -22,23 +24,37 @@ from bench.settings import Data
 
 @dataclass(frozen=True)
 class Example:
-    """One tokenized prompt with its answers: one for SFT, (chosen, rejected) for DPO."""
+    """One tokenized prompt with its answers: one for SFT, (chosen, rejected) for DPO.
+
+    Attributes:
+        unlearned: for each answer, the places of its tokens that the model does not say, such as a user's turn in between;
+            empty where it says all of them.
+    """
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
+    unlearned: tuple[frozenset[int], ...] = ()
 
     @property
     def length(self) -> int:
         """Tokens of the prompt and all answers."""
         return len(self.prompt) + sum(map(len, self.answers))
 
+    def learned(self, answer: int = 0) -> Sequence[int]:
+        """Return the places of an answer's tokens that count in an objective."""
+        places = range(len(self.answers[answer]))
+        if not self.unlearned or not self.unlearned[answer]:
+            return places
+        return [place for place in places if place not in self.unlearned[answer]]
+
 
 @dataclass
 class Split:
-    """One tokenized split and what is on record about it."""
+    """One tokenized split, the numbers of its rows in what was read, and what is on record about it."""
 
     examples: list[Example]
     facts: dict[str, Any] = field(default_factory=dict)
+    numbers: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -77,15 +93,15 @@ class Tokenizing:
     def __post_init__(self) -> None:
         if self.tokenizer.eos_token_id is None:
             raise ModelError("the model's tokenizer has no end-of-sequence token, so no answer could end its turn")
-        bos = self.tokenizer.bos_token_id
-        self._bos = (bos,) if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else ()
-
-    def _ids(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        self._bos = begin_ids(self.tokenizer)
+        self.control = ControlTokens(self.tokenizer)
+        self._special = set(self.tokenizer.all_special_ids) | {
+            number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special
+        }
 
     def prompt(self, text: str) -> tuple[int, ...]:
         """Tokenize a prompt; a beginning-of-sequence token the model expects survives the cut."""
-        ids = self._ids(text)
+        ids = tuple(self.control.ids(text))
         if self._bos and ids[:1] == self._bos:  # a chat template has put it there already
             ids = ids[1:]
         room = self.max_prompt_tokens - len(self._bos)
@@ -97,34 +113,68 @@ class Tokenizing:
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Tokenize an answer and end its turn, unless it is cut."""
+        return self.learned_answer(text)[0]
+
+    def learned_answer(self, text: str) -> tuple[tuple[int, ...], frozenset[int]]:
+        """Tokenize an answer and end its turn, unless it is cut; return also which places of it nobody learns."""
+        ids: list[int] = []
+        unlearned: set[int] = set()
+        start = 0
+        for begin, end in text.unlearned if isinstance(text, Markup) else ():
+            assert isinstance(text, Markup)
+            said = self.control.ids(text.part(start, begin))
+            over = self._end_of_turn(said) or len(said)
+            passed = [*said[over:], *self.control.ids(text.part(begin, end))]
+            unlearned.update(range(len(ids) + over, len(ids) + over + len(passed)))
+            ids += [*said[:over], *passed]
+            start = end
+        said = self.control.ids(text.part(start) if start and isinstance(text, Markup) else text)
+        over = self._end_of_turn(said)
+        # What a chat template writes behind the end of the turn is not the model's to say.
+        said = said[:over] if over and not self._text(said[over:]).strip() else said
         eos = self.tokenizer.eos_token_id
-        ids = self._ids(text)
-        if eos in ids:  # a chat template has ended the turn already; what follows it is not the model's to say
-            ids = ids[: ids.index(eos)]
-        ids = (*ids, eos)
+        ids += said if said[-1:] == [eos] else [*said, eos]
         self.cut_answers += len(ids) > self.max_answer_tokens
-        return ids[: self.max_answer_tokens]
+        kept = tuple(ids[: self.max_answer_tokens])
+        return kept, frozenset(place for place in unlearned if place < len(kept))
+
+    def _end_of_turn(self, ids: Sequence[int]) -> int:
+        """Count the tokens up to the end of a turn that a chat template has written; 0 where it has written none."""
+        eos = self.tokenizer.eos_token_id
+        if eos in ids:
+            return ids.index(eos) + 1
+        return max((place + 1 for place, one in enumerate(ids) if one in self._special), default=0)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids)) if ids else ""
 
     def example(self, row: PreferenceRow | InstructionRow) -> Example:
-        answers = (row.answer,) if isinstance(row, InstructionRow) else (row.chosen, row.rejected)
-        return Example(self.prompt(row.prompt), tuple(self.answer(answer) for answer in answers))
+        """Tokenize a row."""
+        texts = (row.answer,) if isinstance(row, InstructionRow) else (row.chosen, row.rejected)
+        prompt = self.prompt(row.prompt)
+        answers, unlearned = zip(*map(self.learned_answer, texts), strict=True)
+        return Example(prompt, answers, unlearned if any(unlearned) else ())
 
 
-def tokenize(rows: Sequence[PreferenceRow | InstructionRow], tokenizer: Any, settings: Data) -> Split:
-    """Tokenize a split and put rows, cuts and sha256 of the text on record."""
+def tokenize(
+    rows: Sequence[PreferenceRow | InstructionRow], tokenizer: Any, settings: Data, loaded: Loaded | None = None
+) -> Split:
+    """Tokenize a split and put rows, cuts and sha256 of the text on record, and what became of the rows `loaded` with it."""
     tokenizing = Tokenizing(tokenizer, settings.max_prompt_tokens, settings.max_answer_tokens)
     examples = [tokenizing.example(row) for row in rows]
     text = json.dumps([vars(row) for row in rows], ensure_ascii=False, sort_keys=True)
-    return Split(
-        examples,
-        {
-            "rows": len(rows),
-            "cut_prompts": tokenizing.cut_prompts,
-            "cut_answers": tokenizing.cut_answers,
-            "tokens": sum(one.length for one in examples),
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        },
-    )
+    facts: dict[str, Any] = {
+        "rows": len(rows),
+        "cut_prompts": tokenizing.cut_prompts,
+        "cut_answers": tokenizing.cut_answers,
+        "tokens": sum(one.length for one in examples),
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+        **counts.of_rows(rows),
+        **counts.of_tokens(rows, [one.answers for one in examples], tokenizing.control),
+    }
+    if loaded is not None:
+        facts |= counts.of_reading(loaded)
+    return Split(examples, facts, loaded.numbers[: len(rows)] if loaded else list(range(len(rows))))
 
 
 def load(
@@ -140,24 +190,34 @@ def load(
         judged: how many held-out prompts are wanted as text for the win rate.
     """
     preference, instruction = settings.preference, settings.instruction
-    held_out_count = max(preference.evaluation_rows, judged)
-    pairs = {
-        "train": load_text(preference, "train", preference.rows, tokenizer, mirror),
-        "held_out": load_text(preference, "held_out", held_out_count, tokenizer, mirror),
-    }
-    rows = {
-        "train": load_text(instruction, "train", instruction.rows, tokenizer, mirror),
-        "held_out": load_text(instruction, "held_out", instruction.evaluation_rows, tokenizer, mirror),
-    }
-    if sft_on_chosen:
-        rows["train"] = [InstructionRow(pair.prompt, pair.chosen) for pair in pairs["train"]]
-    counts = {"train": None, "held_out": preference.evaluation_rows}
-    splits = {
-        name: {
-            Objective.DPO: tokenize(pairs[name][: counts[name]], tokenizer, settings),
-            Objective.SFT: tokenize(rows[name], tokenizer, settings),
+    drop = settings.bad_rows == "drop"
+    wanted = {"train": preference.rows, "held_out": max(preference.evaluation_rows, judged)}
+    of_instruction = {"train": instruction.rows, "held_out": instruction.evaluation_rows}
+    if instruction.source == "chosen":
+        wanted = {name: max(count, of_instruction[name]) for name, count in wanted.items()}
+    pairs = {name: load_rows(preference, name, count, tokenizer, mirror, drop=drop) for name, count in wanted.items()}
+    if instruction.source == "chosen":
+        rows = {name: _chosen(pairs[name], count) for name, count in of_instruction.items()}
+    else:
+        rows = {
+            name: load_rows(instruction, name, count, tokenizer, mirror, drop=drop)
+            for name, count in of_instruction.items()
         }
-        for name in ("train", "held_out")
-    }
+    if sft_on_chosen:
+        rows["train"] = _chosen(pairs["train"], preference.rows)
+    splits: dict[str, dict[Objective, Split]] = {"train": {}, "held_out": {}}
+    for objective, of_splits in ((Objective.DPO, pairs), (Objective.SFT, rows)):
+        for name, loaded in of_splits.items():
+            own = preference if objective is Objective.DPO else instruction
+            count = own.evaluation_rows if name == "held_out" else preference.rows if sft_on_chosen else own.rows
+            splits[name][objective] = tokenize(loaded.rows[:count], tokenizer, settings, loaded)
+        train, held_out = (of_splits[name].rows[: len(splits[name][objective].examples)] for name in splits)
+        splits["held_out"][objective].facts |= counts.overlap(train, held_out)
     stop = (HUMAN,) if preference.format == "hh_dialogue" else ()
-    return Datasets(splits["train"], splits["held_out"], pairs["held_out"][:judged], stop)
+    return Datasets(splits["train"], splits["held_out"], pairs["held_out"].rows[:judged], stop)
+
+
+def _chosen(pairs: Loaded, count: int) -> Loaded:
+    """Make instruction rows of pairs' prompts and chosen answers."""
+    rows = [InstructionRow(pair.prompt, pair.chosen) for pair in pairs.rows[:count]]
+    return replace(pairs, rows=rows, numbers=pairs.numbers[:count])

@@ -18,6 +18,8 @@ from typing import Any
 from bench.data.rows import InstructionRow, PreferenceRow
 from bench.errors import DataError
 
+_LOWER = "rows or evaluation_rows"
+
 # Raise when any text below changes: jobs made with another world are then other jobs.
 VERSION = 1
 _SEED = 2410
@@ -169,18 +171,21 @@ def corpus() -> list[str]:
     return texts
 
 
-def instruction_rows(split: str, count: int) -> list[InstructionRow]:
+def instruction_rows(split: str, count: int, lower: str = _LOWER) -> list[InstructionRow]:
     """Make instruction rows: a fact is asked for, the answer is terse and right. `split`: train or test.
+
+    Args:
+        lower: the keys to lower where there are too few.
 
     Raises:
         DataError: more rows are wanted than the world has.
     """
 
-    pairs = _asked(split, _INSTRUCTIONS, count, "instruction")
+    pairs = _asked(split, _INSTRUCTIONS, count, "instruction", lower)
     return [InstructionRow(fact.ask(template), " " + fact.write(_TERSE)) for fact, template in pairs]
 
 
-def preference_rows(split: str, count: int) -> list[PreferenceRow]:
+def preference_rows(split: str, count: int, lower: str = _LOWER) -> list[PreferenceRow]:
     """Make preference pairs: both answers are right; the chosen one is courteous, the rejected one curt.
 
     Raises:
@@ -188,7 +193,7 @@ def preference_rows(split: str, count: int) -> list[PreferenceRow]:
     """
 
     chance = random.Random(f"{_SEED} manners {split}")
-    pairs = _asked(split, _REQUESTS, count, "preference")
+    pairs = _asked(split, _REQUESTS, count, "preference", lower)
     return [
         PreferenceRow(
             fact.ask(template), " " + fact.write(chance.choice(_COURTEOUS)), " " + fact.write(chance.choice(_CURT))
@@ -197,14 +202,12 @@ def preference_rows(split: str, count: int) -> list[PreferenceRow]:
     ]
 
 
-def _asked(split: str, templates: tuple[str, ...], count: int, kind: str) -> list[tuple[Fact, str]]:
+def _asked(split: str, templates: tuple[str, ...], count: int, kind: str, lower: str) -> list[tuple[Fact, str]]:
     """Pair facts with ways of asking: every fact once before any fact comes twice."""
     known = facts()[0 if split == "train" else 1]
     if count > len(known) * len(templates):
         held = len(known) * len(templates)
-        raise DataError(
-            f"the built-in world has {held} {split} {kind} rows; {count} are wanted; lower rows or evaluation_rows"
-        )
+        raise DataError(f"the built-in world has {held} {split} {kind} rows; {count} are wanted; lower {lower}")
     chance = random.Random(f"{_SEED} {kind} {split}")
     made: list[tuple[Fact, str]] = []
     ways = {fact: chance.sample(templates, len(templates)) for fact in known}

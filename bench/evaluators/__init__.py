@@ -9,6 +9,7 @@ inside functions. May import judges, models, data and records.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from pydantic import BaseModel
 
 from bench.errors import JobError
+from bench.plugins import Contract, not_json
 from bench.records.metrics import Metric
 from bench.registry import NoOptions as NoOptions
 from bench.registry import Origin, Registry
@@ -161,7 +163,15 @@ class Evaluator(Protocol):
         return None
 
     def pairs_wanted(self) -> int:
-        """Say how many held-out preference pairs its stages read, beside those that objectives are evaluated on."""
+        """Say how many held-out preference pairs its stages read, beside those that objectives are evaluated on.
+
+        They are counted before anything is trained. It is the option `prompts`, where there is one, unless it says otherwise.
+        """
+        prompts = getattr(self.options, "prompts", 0)
+        return prompts if isinstance(prompts, int) else 0
+
+    def new_tokens(self) -> int:
+        """Say how many tokens its stages may generate after a prompt."""
         return 0
 
     def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
@@ -178,6 +188,39 @@ class Evaluator(Protocol):
         return self.options
 
 
+DATA = ("preference", "instruction")
+
+
+def _no_count(made: Any) -> str | None:
+    fits = isinstance(made, int) and not isinstance(made, bool) and made >= 0
+    return None if fits else f"{made!r:.100}, but it is how many pairs, 0 or more"
+
+
+def wrong_stages(made: Any) -> str | None:
+    """Say what is no declaration of stages."""
+    if not isinstance(made, tuple | list) or not made or not all(isinstance(one, Stage) for one in made):
+        return f"{made!r:.100}, but stages are a tuple of Stage, one or more"
+    names = [one.name or one.kind for one in made]
+    if len(set(names)) < len(names):
+        return f"two stages of the name {next(one for one in names if names.count(one) > 1)!r}; give each its own"
+    return next((problem for one in made if (problem := _wrong_stage(one))), None)
+
+
+def _wrong_stage(stage: Stage) -> str | None:
+    where = f"a stage {stage.kind!r}"
+    for name in (stage.kind, stage.slug or stage.kind):
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+            return f"{where} whose kind or slug {name!r} is no name of a folder: letters, digits, _, - and ."
+    unknown = [one for one in stage.data if one not in DATA] if isinstance(stage.data, tuple | list) else [stage.data]
+    if unknown:
+        return f"{where} with data {unknown[0]!r}; a suite's data sets are a tuple of {' and '.join(DATA)}"
+    for name, value in (("settings", stage.settings), ("labels", stage.labels)):
+        problem = not_json(value) if isinstance(value, Mapping) else f"it is a {type(value).__name__}"
+        if problem:
+            return f"{where} whose {name} are no mapping of JSON values ({problem}); model_dump(mode='json') makes them"
+    return None
+
+
 EVALUATORS: Registry[type[Evaluator]] = Registry(
     "evaluator",
     "bench.evaluators",
@@ -185,4 +228,5 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
         "lm_eval": "bench.evaluators.harness:Harness",
         "win_rate": "bench.evaluators.judging:Judging",
     },
+    Contract(Evaluator, parts=("stages", "run"), returns={"stages": wrong_stages, "pairs_wanted": _no_count}),
 )

@@ -47,8 +47,8 @@ class Judging(Evaluator):
             ),
         )
 
-    def pairs_wanted(self) -> int:
-        return int(self.options.prompts)
+    def new_tokens(self) -> int:
+        return int(self.options.generation.max_new_tokens)
 
     def run(self, kind: str, context: StageContext) -> Outcome:
         return self._generate(context) if kind == "generate" else self._judge(context)

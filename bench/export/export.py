@@ -128,6 +128,7 @@ def _write_adapter(source: Source, folder: Path) -> Written:
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     policy.tokenizer.save_pretrained(folder)
     policy.detach()
+    _with_ends(policy).save_pretrained(folder)
     reloaded = peft.PeftModel.from_pretrained(policy.model, str(folder)).eval()
     return Written(revision, _compare(reloaded, ids, expected, source), float(expected.abs().max()))
 
@@ -144,12 +145,28 @@ def _write_merged(source: Source, folder: Path) -> Written:
         policy.model.float()
         policy.attach_saved(source.folder)
     _untie(policy.model.get_base_model())
+    settings = _with_ends(policy)
     merged = policy.model.merge_and_unload().to(getattr(torch, source.model.dtype))
+    merged.generation_config = settings
     merged.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
     del policy, merged
     reloaded = AutoModelForCausalLM.from_pretrained(folder, dtype=source.model.dtype).eval()
     return Written(revision, _compare(reloaded, ids, expected, source), float(expected.abs().max()))
+
+
+def _with_ends(policy: Policy) -> Any:
+    """Return the model's generation settings with every end of turn that ours stops at, so that plain generate() does, too."""
+    import copy
+
+    from transformers import GenerationConfig
+
+    settings = copy.deepcopy(getattr(policy.model_alone(), "generation_config", None)) or GenerationConfig()
+    ends = policy.end_of_turn_ids()
+    settings.eos_token_id = ends if len(ends) != 1 else ends[0]
+    if settings.pad_token_id is None:
+        settings.pad_token_id = policy.tokenizer.pad_token_id
+    return settings
 
 
 def _untie(model: Any) -> None:

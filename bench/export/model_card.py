@@ -115,6 +115,11 @@ class _Card:
         """Return the task that a score is of; "" for a win rate, whose pairs come from the suite's data, and what is no score."""
         return name.split("/")[0] if name in self.scores and not judge_of(name) else ""
 
+    def _asked(self) -> dict[str, Any]:
+        """Return the settings of the data that says in which form a question is asked."""
+        data = self._data()
+        return data["preference" if data["instruction"]["source"] == "chosen" else "instruction"]
+
     def _data(self) -> dict[str, dict[str, Any]]:
         return {name: self.suite["data"][name] for name in ("preference", "instruction")}
 
@@ -193,7 +198,7 @@ class _Card:
             lines += [base, f'model = AutoModelForCausalLM.from_pretrained(base{revision}, dtype="{dtype}")']
             lines.append("model = PeftModel.from_pretrained(model, here)")
         lines += [
-            *_prompting(self.suite["data"]["instruction"]),
+            *_prompting(self._asked()),
             "answer = model.generate(**inputs, max_new_tokens=64)",
         ]
         lines.append('print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))')
@@ -366,15 +371,15 @@ def _steps(run: Run) -> str:
 
 def _hashes(job: record.Job) -> dict[str, str]:
     """Return the sha256 of the training rows' text: dpo and sft."""
-    path = job.path / "data.json"
-    facts = record.read_json(path) if path.exists() else {}
-    return {name: str(facts[f"{name}/train"]["sha256"]) for name in OBJECTIVES if f"{name}/train" in facts}
+    return {name: str(job.data[f"{name}/train"]["sha256"]) for name in OBJECTIVES if f"{name}/train" in job.data}
 
 
 def _data_name(data: dict[str, Any]) -> str:
     """Name a data set: its hub id, a local file's name without its folder, or the built-in world."""
     if data["source"] == "hub":
         return str(data["path"])
+    if data["source"] == "chosen":
+        return "the preference pairs' prompts and chosen answers"
     return "bench-built-in-world" if data["source"] == "world" else Path(str(data["path"])).name
 
 

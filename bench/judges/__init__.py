@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bench.judges.requests import Message, Part, Reply, Request
-from bench.registry import NoOptions, Registry, options_of
+from bench.plugins import Contract, not_json
+from bench.registry import NoOptions, Registry
 from bench.settings import Frozen, Model, Positive, Share
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class JudgeSettings(Frozen):
         if kind is None:
             return given
         own = {name: value for name, value in given.items() if name not in cls.model_fields}
-        return {**given, **options_of(kind, own)}
+        return {**given, **JUDGES.options(given["kind"], own)}
 
     @classmethod
     def more_keys(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,6 +243,15 @@ def local_name(model: Model) -> str:
     return PurePath(model.path).name if model.path else model.source
 
 
+def _no_name(made: Any) -> str | None:
+    return None if isinstance(made, str) and made else f"{made!r:.100}, but it is the judge's name, as text"
+
+
+def _no_identity(made: Any) -> str | None:
+    problem = not_json(made) if isinstance(made, Mapping) else f"it is a {type(made).__name__}"
+    return f"what is no mapping of JSON values ({problem})" if problem else None
+
+
 JUDGES: Registry[type[Judge]] = Registry(
     "judge",
     "bench.judges",
@@ -251,4 +261,5 @@ JUDGES: Registry[type[Judge]] = Registry(
         "openai": "bench.judges.openai:OpenaiJudge",
         "replay": "bench.judges.replay:ReplayJudge",
     },
+    Contract(Judge, parts=("ask",), returns={"name": _no_name, "identity": _no_identity}),
 )

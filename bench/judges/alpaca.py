@@ -65,8 +65,8 @@ class Configuration:
         """
         if not self.reads_logprobs:
             raise SuiteError(
-                f"evaluation.win_rate.judge.configuration = {self.name!r}: reads written replies, but judges of "
-                "kind local and rule give log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
+                f"evaluation.win_rate.judge.configuration = {self.name!r}: reads written replies, but this "
+                "kind of judge gives log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
             )
         reads = self.settings["completion_parser_kwargs"]
         (other,) = (token for token in reads["denominator_tokens"] if token != reads["numerator_token"])

@@ -8,6 +8,7 @@ line in `METHODS`, or an entry point in the group `bench.methods` of another pac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
+from bench.plugins import Contract
 from bench.records.work import Work
 from bench.registry import NoOptions as NoOptions
 from bench.registry import Registry
@@ -171,6 +173,41 @@ class Method(Protocol):
         return
 
 
+def _wrong_phases(phases: Any) -> str | None:
+    """Say what is no declaration of phases."""
+    if not isinstance(phases, tuple | list) or not phases or not all(isinstance(one, Phase) for one in phases):
+        return f"{phases!r:.100}, but phases are a tuple of Phase, one or more"
+    for one in phases:
+        if not isinstance(one.steps, int) or one.steps < 0:
+            return f"a phase of {one.steps!r} steps, but it has a whole number of them, 0 or more"
+        if one.alone is not None and not isinstance(one.alone, Objective):
+            return f"a phase with alone={one.alone!r}, but alone is Objective.DPO, Objective.SFT or None"
+    return None
+
+
+def is_finite(number: Any) -> bool:
+    """Say whether something is a finite number."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
+
+
+def _wrong_batches(made: Any) -> str | None:
+    if not isinstance(made, Mapping) or not all(isinstance(one, Objective) for one in made):
+        return f"{made!r:.100}, but it says how many batches of each Objective a step descends"
+    wrong = next((count for count in made.values() if not is_finite(count) or count < 0), None)
+    return None if wrong is None else f"{wrong!r} batches a step, but it is a number, 0 or more"
+
+
+def _not_of(kind: type[StrEnum]) -> Callable[[Any], str | None]:
+    """Return a check that a value is a set of one kind of names."""
+
+    def check(made: Any) -> str | None:
+        if isinstance(made, frozenset | set) and all(isinstance(one, kind) for one in made):
+            return None
+        return f"{made!r:.100}, but it is a frozenset of {kind.__name__}: {', '.join(kind.__members__)}"
+
+    return check
+
+
 METHODS: Registry[type[Method]] = Registry(
     "method",
     "bench.methods",
@@ -181,4 +218,14 @@ METHODS: Registry[type[Method]] = Registry(
         "maxright": "bench.methods.maxright:Maxright",
         "dpo_with_sft": "bench.methods.dpo_with_sft:DpoWithSft",
     },
+    Contract(
+        Method,
+        parts=("choose", "batches_per_step"),
+        returns={
+            "needs": _not_of(Need),
+            "phases": _wrong_phases,
+            "batches_per_step": _wrong_batches,
+            "work": _not_of(Work),
+        },
+    ),
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
+from bench.records.hashes import file_hash
 from bench.settings import Model
 
-_SAMPLE = 1 << 20
+_ENDINGS = (".json", ".safetensors", ".bin", ".pt", ".pth", ".model", ".txt", ".jinja", ".tiktoken", ".gguf")
 
 
 def model_settings(settings: Model) -> dict[str, Any]:
@@ -29,9 +29,11 @@ def model_settings(settings: Model) -> dict[str, Any]:
     if settings.source == "hub":
         made["path"] = settings.path
     elif settings.source == "local":
-        made["content"] = _weights_hash(Path(settings.path or "").expanduser())
+        made["content"] = _folder_hash(Path(settings.path or "").expanduser())
     elif settings.source == "gguf_package":
-        made["content"] = _file_hash(gguf_file(str(settings.path)))
+        made["content"] = file_hash(gguf_file(str(settings.path)))[:16]
+    if settings.source not in ("random", "world"):
+        del made["architecture"]  # that of the tiny model of a smoke
     return made
 
 
@@ -55,24 +57,12 @@ def gguf_file(package: str) -> Path:
     return found[0]
 
 
-@lru_cache
-def _file_hash(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
-
-
-@lru_cache
-def _weights_hash(folder: Path) -> str:
-    """Hash a model's folder: small files whole, of weights the size and three samples (training changes all of a file)."""
-    files = sorted(file for file in folder.glob("*") if file.suffix in (".json", ".safetensors", ".bin", ".model"))
-    if not any(file.name == "config.json" for file in files):
+def _folder_hash(folder: Path) -> str:
+    """Hash a model's folder: weights, settings, tokenizer and chat template, each whole."""
+    files = sorted(file for file in folder.rglob("*") if file.suffix in _ENDINGS and file.is_file())
+    if not (folder / "config.json").is_file():
         raise ModelError(f"model.path = {folder}: no such model (a folder with config.json and weights is needed)")
     digest = hashlib.sha256()
     for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
-        with file.open("rb") as opened:
-            for start in sorted({0, size // 2, max(0, size - _SAMPLE)}):
-                opened.seek(start)
-                digest.update(opened.read(_SAMPLE))
+        digest.update(f"{file.relative_to(folder).as_posix()} {file_hash(file)}\n".encode())
     return digest.hexdigest()[:16]

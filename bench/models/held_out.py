@@ -13,7 +13,7 @@ from bench.data.tokens import Datasets, Example
 from bench.methods import Objective
 from bench.models import memory, objectives
 from bench.models.policy import Policy
-from bench.records import record
+from bench.records import optimum, record
 from bench.records.metrics import Metric
 from bench.settings import Objectives
 
@@ -25,6 +25,7 @@ METRICS = tuple(
         "lower",
         "objective",
         f"the {objective.upper()} objective ({equation}) on {rows}",
+        low=0.0,
         gate=True,
         tolerance=0.01,
         relative=True,
@@ -130,7 +131,8 @@ def dpo_score(logps: Tensor, reference: Mapping[str, Sequence[float]], beta: flo
     of_rows = {name: list(values[: len(chosen)]) for name, values in reference.items()}
     losses = record.dpo_losses({"chosen": chosen, "rejected": rejected}, of_rows, beta)
     value = math.fsum(losses) / len(losses)
-    return _score(value, [loss - value for loss in losses], len(losses))
+    made = _score(value, [loss - value for loss in losses], len(losses))
+    return made | _halves(losses, [1.0] * len(losses))
 
 
 def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dict[str, Any]:
@@ -140,10 +142,17 @@ def sft_score(logps: Tensor, examples: Sequence[Example], reduction: str) -> dic
     """
     sums = -logps[:, 0].double()
     sizes = torch.tensor(
-        [len(one.answers[0]) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double
+        [len(one.learned()) if reduction == "token_mean" else 1 for one in examples], dtype=torch.double
     )
     value = float(sums.sum() / sizes.sum())
-    return _score(value, ((sums - value * sizes) / sizes.mean()).tolist(), len(examples))
+    made = _score(value, ((sums - value * sizes) / sizes.mean()).tolist(), len(examples))
+    return made | _halves(sums.tolist(), sizes.tolist())
+
+
+def _halves(sums: Sequence[float], sizes: Sequence[float]) -> dict[str, Any]:
+    """Return an objective's values on two halves of its rows, by which an optimum is found."""
+    found = optimum.halves(sums, sizes)
+    return {} if found is None else {optimum.HALVES: list(found)}
 
 
 def _score(value: float, departures: Sequence[float], count: int) -> dict[str, Any]:

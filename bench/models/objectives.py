@@ -58,17 +58,21 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
     """
     if layout == "shared_prompt":
         return _one_row(examples, device)
-    rows = [(example.prompt, answer) for example in examples for answer in example.answers]
-    length = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer in rows]
+    rows = [
+        (example.prompt, answer, example.learned(number))
+        for example in examples
+        for number, answer in enumerate(example.answers)
+    ]
+    length = max(len(prompt) + len(answer) for prompt, answer, _ in rows)
+    ids = [[*prompt, *answer] + [0] * (length - len(prompt) - len(answer)) for prompt, answer, _ in rows]
     predictors: list[int] = []
     targets: list[int] = []
     sequences: list[int] = []
-    for number, (prompt, answer) in enumerate(rows):
+    for number, (prompt, answer, learned) in enumerate(rows):
         start = number * length + len(prompt) - 1
-        predictors += range(start, start + len(answer))
-        targets += answer
-        sequences += [number] * len(answer)
+        predictors += [start + place for place in learned]
+        targets += [answer[place] for place in learned]
+        sequences += [number] * len(learned)
     return Batch(
         input_ids=torch.tensor(ids, device=device),
         examples=None,
@@ -76,7 +80,7 @@ def collate(examples: Sequence[Example], layout: Layout, device: torch.device) -
         targets=torch.tensor(targets, device=device),
         sequences=torch.tensor(sequences, device=device),
         answers=len(rows),
-        tokens=sum(len(prompt) + len(answer) for prompt, answer in rows),
+        tokens=sum(len(prompt) + len(answer) for prompt, answer, _ in rows),
     )
 
 
@@ -89,11 +93,12 @@ def _one_row(examples: Sequence[Example], device: torch.device) -> Batch:
     for example in examples:
         ids += example.prompt
         last_of_prompt = len(ids) - 1
-        for answer in example.answers:
-            predictors += [last_of_prompt, *range(len(ids), len(ids) + len(answer) - 1)]
+        for number, answer in enumerate(example.answers):
+            learned = example.learned(number)
+            predictors += [len(ids) + place - 1 if place else last_of_prompt for place in learned]
             ids += answer
-            targets += answer
-            sequences += [answers] * len(answer)
+            targets += [answer[place] for place in learned]
+            sequences += [answers] * len(learned)
             answers += 1
     return Batch(
         input_ids=torch.tensor([ids], device=device),
@@ -165,4 +170,4 @@ def sft_sum(model: Any, batch: Batch) -> Tensor:
 
 def sft_divisor(examples: Sequence[Example], reduction: str) -> int:
     """Count what f_SFT divides by: answer tokens or rows of the whole batch."""
-    return sum(len(example.answers[0]) for example in examples) if reduction == "token_mean" else len(examples)
+    return sum(len(example.learned()) for example in examples) if reduction == "token_mean" else len(examples)

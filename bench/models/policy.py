@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import JobError, ModelError
-from bench.models.files import gguf_file
-from bench.records.cache import cache_folder
+from bench.models import dropout
 from bench.settings import Lora, Model
 
 if TYPE_CHECKING:
@@ -76,26 +74,43 @@ class Policy:
 
     def end_of_turn_ids(self) -> list[int]:
         """List the token ids that end an answer."""
-        ids = self.model.config.eos_token_id
-        known = {self.tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids])}
-        return sorted(token for token in known if token is not None)
+        causal = self.model_alone()
+        known = {self.tokenizer.eos_token_id}
+        for settings in (causal.config, causal.config.get_text_config(), getattr(causal, "generation_config", None)):
+            ids = getattr(
+                settings, "eos_token_id", None
+            )  # some list their end of turn in the generation's settings only
+            known.update(ids if isinstance(ids, list) else [ids])
+        size = causal.get_input_embeddings().num_embeddings
+        return sorted(token for token in known if token is not None and 0 <= token < size)
 
-    def attach(self, lora: Lora, seed: int) -> None:
-        """Put a fresh LoRA adapter on the base model; equal seeds give equal adapters."""
+    def attach(self, lora: Lora, seed: int, *, model_dropout: bool = False) -> None:
+        """Put a fresh LoRA adapter on the base model; equal seeds give equal adapters.
+
+        Without `model_dropout` the base model's own dropout is off from now on, in training, too.
+        """
         import peft
 
         self.detach()
+        if not model_dropout:
+            dropout.turn_off(self.model)
         torch.manual_seed(seed)
         targets: Any = lora.targets[0] if lora.targets == ("all-linear",) else list(lora.targets)
         settings = peft.LoraConfig(
             task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
         )
+        names, others = _linear_names(self.model)
+        settings.exclude_modules = others or None
+        if lora.targets == ("all-linear",) and others:
+            self.note(f"{', '.join(others)}: layers that compute more than a product, so they take no adapter")
         try:
-            self.model = peft.get_peft_model(self.model, settings)
-        except ValueError as error:
-            names = sorted({name.split(".")[-1] for name, module in self.model.named_modules() if _is_linear(module)})
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="fan_in_fan_out")  # peft sets it as GPT-2's layers need it
+                self.model = peft.get_peft_model(self.model, settings)
+        except (ValueError, TypeError) as error:
+            _take_off_halves(self.model)
             raise ModelError(
-                f"lora.targets = {list(lora.targets)}: not in this model; it has: {', '.join(names)}"
+                f"lora.targets = {list(lora.targets)}: {_no_adapter(lora, names, others, error)}"
             ) from error
         self.set_checkpointing(self.settings.gradient_checkpointing is True)
 
@@ -197,8 +212,38 @@ def checkpoint_activations(model: Any, on: bool = True) -> None:
     enable({"use_reentrant": False})
 
 
-def _is_linear(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.Linear)
+def _linear_names(model: Any) -> tuple[list[str], list[str]]:
+    """Name the modules that LoRA could adapt (GPT-2's are convolutions of width 1), and linear ones that return something else.
+
+    A router of experts is a linear layer that returns scores and choices: an adapter would break on it.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = (torch.nn.Linear, Conv1D)
+    found = [(name.split(".")[-1], type(one)) for name, one in model.named_modules() if isinstance(one, kinds)]
+    plain = {name for name, kind in found if kind.forward in (torch.nn.Linear.forward, Conv1D.forward)}
+    return sorted(plain), sorted({name for name, _ in found} - plain)
+
+
+def _take_off_halves(model: Any) -> None:
+    """Put back the modules that an adapter which could not be made has already covered."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "base_layer"):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, module.base_layer)
+
+
+def _no_adapter(lora: Lora, names: list[str], others: list[str], error: Exception) -> str:
+    """Say why a model takes no adapter there, and where it may."""
+    more = [name for name in lora.targets if name.split(".")[-1] in others]
+    if more:
+        return f"{', '.join(more)} computes more than a product, so it takes no adapter; the others are: {', '.join(names)}"
+    unknown = [name for name in lora.targets if name != "all-linear" and name.split(".")[-1] not in names]
+    if unknown:
+        return f"not in this model{' (' + ', '.join(unknown) + ')' if len(lora.targets) > 1 else ''}; it has: {', '.join(names)}"
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    left = [name for name in names if name not in said]
+    return f"peft takes no adapter there ({said}); modules of this model that may be named: {', '.join(left)}"
 
 
 def load(settings: Model, device: torch.device, pretrained: Path | None = None) -> Policy:
@@ -215,8 +260,22 @@ def load(settings: Model, device: torch.device, pretrained: Path | None = None) 
     choose_kernels(device)
     model, tokenizer = load_model(settings, pretrained)
     policy = Policy(model.to(device), tokenizer, device, settings)
+    _check_weights(policy)
     _check_kernels(policy)
     return policy
+
+
+@torch.no_grad()
+def _check_weights(policy: Policy) -> None:
+    """See that every weight is a number.
+
+    Raises:
+        ModelError: one is not.
+    """
+    for name, weight in policy.model.named_parameters():
+        if not torch.isfinite(weight).all():
+            where = f"model {policy.settings.source}:{policy.settings.path or ''}"
+            raise ModelError(f"{where}: {name} holds NaN or infinite values, so all it computes is NaN; load it anew")
 
 
 def choose_kernels(device: torch.device) -> None:
@@ -247,7 +306,9 @@ def load_model(settings: Model, pretrained: Path | None = None) -> tuple[Any, An
 
 
 def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    from bench.models import gguf, tokenizers
 
     if settings.source == "random":
         from bench.models import world_model
@@ -259,10 +320,10 @@ def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple
         "hub": lambda: settings.path,
         "local": lambda: str(Path(settings.path or "").expanduser()),
         "world": lambda: str(_required(pretrained) / "model"),
-        "gguf_package": lambda: str(_plain_copy_of_gguf(str(settings.path))),
+        "gguf_package": lambda: str(gguf.plain_copy(str(settings.path))),
     }
     place = places[settings.source]()
-    tokenizer = AutoTokenizer.from_pretrained(place, revision=settings.revision)
+    tokenizer = tokenizers.load_from(str(place), settings.revision)
     model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
     return model, tokenizer
 
@@ -273,27 +334,17 @@ def _required(path: Path | None) -> Path:
     return path
 
 
-def _plain_copy_of_gguf(package: str) -> Path:
-    """Rebuild a GGUF as a plain float32 model once and keep it: a GGUF-loaded model cannot be saved and loads slowly."""
-    from filelock import FileLock
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
-    file = gguf_file(package)
-    key = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    folder = cache_folder() / "models" / f"{file.stem}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not (folder / "complete").exists():
-            loaded = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
-            plain = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-            plain.load_state_dict(loaded.state_dict())
-            plain.config.quantization_config = None
-            del plain.config.quantization_config
-            plain.generation_config = loaded.generation_config
-            plain.save_pretrained(folder)
-            AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name).save_pretrained(folder)
-            (folder / "complete").write_text(json.dumps({"made_from": file.name, "sha256": key}))
-    return folder
+
+def _carries_state(model: Any) -> bool:
+    """Whether any layer is other than full or windowed attention: what it carries along a row no mask can cut.
+
+    In bfloat16 such models were seen to pass a comparison of a few tokens and to be off by nats on rows.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or ())
+    return bool(getattr(model, "_is_stateful", False) or kinds - _ATTENTION - {"attention"})
 
 
 @torch.no_grad()
@@ -314,11 +365,20 @@ def _check_kernels(policy: Policy) -> None:
     config = policy.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     policy.window = min((window for window in windows if window), default=None)
-    ids = probe.tokens(policy.tokenizer, 7, config.vocab_size)
-    example = Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:])))
-    batch = collate([example], "plain", policy.device)
+    ids = probe.tokens(policy.tokenizer, 16, config.vocab_size)
+    # Two of them, since what a layer carries along a row would reach from one into the other.
+    examples = [
+        Example(tuple(ids[:3]), (tuple(ids[3:5]), tuple(ids[5:7]))),
+        Example(tuple(ids[7:11]), (tuple(ids[11:14]), tuple(ids[14:]))),
+    ]
+    batch = collate(examples, "plain", policy.device)
     policy.model.bench_full_logits = True
-    expected = sequence_logps(policy.model, batch)
+    try:
+        expected = sequence_logps(policy.model, batch)
+    except (RuntimeError, TypeError, ValueError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        where = f"model {policy.settings.source}:{policy.settings.path or ''}"
+        raise ModelError(f"{where}: it cannot compute a sentence in {policy.settings.dtype} here: {said}") from error
     policy.model.bench_full_logits = False
     policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
     dtype = policy.model.dtype
@@ -330,9 +390,9 @@ def _check_kernels(policy: Policy) -> None:
     if not fast:
         policy.note("the model does more than project to its vocabulary: logits are made for all tokens of a row")
     try:
-        if not packed_attention.install(policy.model):
+        if _carries_state(policy.model) or not packed_attention.install(policy.model):
             raise TypeError("attention of its own")
-        shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
+        shared = sequence_logps(policy.model, collate(examples, "shared_prompt", policy.device))
         same = probe.agree(shared, expected, dtype)
     except (RuntimeError, ValueError, TypeError):
         same = False

@@ -12,7 +12,7 @@ from bench.settings import Training
 from bench.suite.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
-SEMANTICS = 1
+SEMANTICS = 2
 
 
 def content_hash(value: Any) -> str:
@@ -29,7 +29,7 @@ def plugins(origins: Iterable[Origin | None]) -> tuple[dict[str, str], ...]:
 
 def data_settings(suite: Suite) -> dict[str, Any]:
     """Return the data settings that decide numbers; the content stands in the job's data identities instead of paths."""
-    settings = suite.data.model_dump(mode="json")
+    settings = suite.data.model_dump(mode="json", exclude={"bad_rows"})  # where it matters, one way has no numbers
     for source in ("preference", "instruction"):
         for name in ("source", "path", "revision"):
             settings[source].pop(name)
@@ -42,8 +42,9 @@ def training_settings(settings: Training) -> dict[str, Any]:
     A setting younger than the first records is left out at its default, so that their ids stay what they were.
     """
     made = settings.model_dump(mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"})
-    if not settings.group_by_length:
-        del made["group_by_length"]
+    for name in ("group_by_length", "model_dropout"):
+        if not made[name]:
+            del made[name]
     return made
 
 

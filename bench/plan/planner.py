@@ -37,7 +37,7 @@ from bench.records.spec import (
     ToyLabels,
 )
 from bench.records.work import Work
-from bench.registry import Origin, Registry, options_of
+from bench.registry import Origin, Registry
 from bench.suite.suite import Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
@@ -84,10 +84,10 @@ class _Planner:
     def __init__(self, suite: Suite, mirror: Path | None) -> None:
         self.suite = suite
         self.plan = Plan(suite)
-        self.identities = {
-            "preference": sources.identity(suite.data.preference, mirror),
-            "instruction": sources.identity(suite.data.instruction, mirror),
-        }
+        pairs, rows = suite.data.preference, suite.data.instruction
+        preference = sources.identity(pairs, mirror)
+        instruction = f"chosen of {preference}" if rows.source == "chosen" else sources.identity(rows, mirror)
+        self.identities = {"preference": preference, "instruction": instruction}
         self.model = model_settings(suite.model)
         self.origins: dict[tuple[str, str], Origin | None] = {}
         self.pretrained: str | None = None
@@ -288,9 +288,9 @@ class _Planner:
             front=front,
         )
         setup = setup_of(labels, suite.steps)
-        phases = kind.phases(setup, options)
+        phases = phases_of(method.name, setup, options)
         own: dict[str, Any] = {"method": labels.base_method, "beta": suite.objectives.beta, **stopping}
-        own |= self._length(method.name, phases, setup)
+        own |= self._length(phases, setup)
         origin = self._origin(METHODS, method.name)
         if origin:  # of ours it is known that only Sequential looks at these, whose phases they are
             own |= {"order": labels.order, "phase_steps": labels.phase_steps}
@@ -316,23 +316,15 @@ class _Planner:
     def _labels(self, method: Method, lambda_dpo: float, seed: int) -> RunLabels:
         """Say who a run of a method or a recipe is."""
         recipe = RECIPES.get(method.name)
-        options = options_of(recipe or METHODS[method.name], method.options)
+        options = (RECIPES if recipe else METHODS).options(method.name, method.options)
         phases = self.suite.phase_steps(lambda_dpo) if recipe is None or recipe.untrained is None else None
         return RunLabels(method.shown, method.name, lambda_dpo, seed, self.suite.order, phases, options)
 
-    def _length(self, name: str, phases: tuple[Phase, ...], setup: Setup) -> dict[str, Any]:
+    def _length(self, phases: tuple[Phase, ...], setup: Setup) -> dict[str, Any]:
         """Return the settings that say how long a run is: its phases, and its steps or its tokens.
 
         A run of the very phases that a budget of tokens is counted from has these tokens by itself.
-
-        Raises:
-            InputError: the phases do not add up to the run.
         """
-        if sum(phase.steps for phase in phases) != setup.steps or any(phase.steps < 0 for phase in phases):
-            lengths = " + ".join(str(phase.steps) for phase in phases)
-            raise InputError(
-                f"methods: {name} declares phases of {lengths} steps, but a run has {setup.steps}; they must add up to it"
-            )
         split = tuple(Phase(setup.phase_steps[objective], objective) for objective in setup.order)
         made: dict[str, Any] = {}
         if phases != (Phase(setup.steps),):
@@ -425,7 +417,7 @@ class _Planner:
 
     def _evaluations(self) -> None:
         evaluators = {name: one.stages() for name, one in self.suite.evaluation.chosen.items()}
-        _refuse_equal_kinds(evaluators)
+        refuse_equal_kinds(evaluators)
         policies: list[JobSpec | None] = [
             None,
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
@@ -457,8 +449,27 @@ class _Planner:
             earlier[stage.name or stage.kind] = job.id
 
 
-def _refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
-    """Refuse two stages whose jobs could not be told apart by their kind."""
+def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:
+    """Return the phases that a method declares for a run.
+
+    Raises:
+        InputError: they do not add up to the run.
+    """
+    phases = METHODS[name].phases(setup, options)
+    if sum(phase.steps for phase in phases) != setup.steps:
+        lengths = " + ".join(str(phase.steps) for phase in phases)
+        raise InputError(
+            f"{METHODS.whose(name)} declares phases of {lengths} steps, but a run has {setup.steps}; they must add up to it"
+        )
+    return phases
+
+
+def refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
+    """Refuse two stages whose jobs could not be told apart by their kind.
+
+    Raises:
+        InputError: says whose they are.
+    """
     taken = dict.fromkeys(KINDS, "training")
     for name, stages in evaluators.items():
         for stage in stages:

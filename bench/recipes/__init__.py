@@ -7,13 +7,14 @@ trains one in a loop of its own and tells `Making.steps` of each step. To add on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from pydantic import BaseModel
 
+from bench.plugins import Contract
 from bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -62,6 +63,25 @@ class Recipe(Protocol):
         """Leave the adapter on `making.policy`."""
 
 
+ROLES = ("optimum_dpo", "optimum_sft", "reference")
+REDUCTIONS = ("token_mean", "sequence_sum")
+
+
+def _not_among(known: tuple[str, ...]) -> Callable[[Any], str | None]:
+    """Return a check that a value is a tuple of known names."""
+
+    def check(made: Any) -> str | None:
+        if isinstance(made, tuple | list) and all(one in known for one in made):
+            return None
+        return f"is {made!r:.100}; it is a tuple of what it knows among {', '.join(known)}"
+
+    return check
+
+
+def _no_reason(made: Any) -> str | None:
+    return None if made is None or isinstance(made, str) else f"is {made!r:.100}; it is a reason in words, or None"
+
+
 RECIPES: Registry[type[Recipe]] = Registry(
     "recipe",
     "bench.recipes",
@@ -69,4 +89,9 @@ RECIPES: Registry[type[Recipe]] = Registry(
         "interpolation": "bench.recipes.interpolation:Interpolation",
         "trl_sequential": "bench.recipes.trl_sequential:TrlSequential",
     },
+    Contract(
+        Recipe,
+        parts=("Options", "needs", "untrained", "reductions", "produce"),
+        values={"needs": _not_among(ROLES), "untrained": _no_reason, "reductions": _not_among(REDUCTIONS)},
+    ),
 )

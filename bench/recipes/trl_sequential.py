@@ -43,7 +43,8 @@ class TrlSequential:
 
         labels = making.steps.run.job.run_labels
         phase_steps = labels.phase_steps or {}
-        making.policy.attach(making.steps.run.suite.lora, making.seed)
+        suite = making.steps.run.suite
+        making.policy.attach(suite.lora, making.seed, model_dropout=suite.training.model_dropout)
         with quiet("trl", "transformers", "accelerate", "datasets", "peft"), making.steps as steps:
             steps.evaluate(both_splits=True)
             for phase, name in enumerate(labels.order.split("_")):

@@ -93,12 +93,16 @@ def sft_rows(examples: list[Example]) -> Iterator[dict[str, Any]]:
     """Yield rows as SFTTrainer has them after its own preparation."""
     for one in examples:
         (answer,) = one.answers
-        yield {"input_ids": [*one.prompt, *answer], "labels": [-100] * len(one.prompt) + list(answer)}
+        learned = set(one.learned())
+        labels = [token if place in learned else -100 for place, token in enumerate(answer)]
+        yield {"input_ids": [*one.prompt, *answer], "labels": [-100] * len(one.prompt) + labels}
 
 
 def dpo_rows(examples: list[Example]) -> Iterator[dict[str, Any]]:
     """Yield rows as DPOTrainer has them after its own preparation."""
     for one in examples:
+        if one.unlearned:
+            raise JobError("TRL's DPO learns every token of an answer: it cannot leave out a user's turn within one")
         chosen, rejected = one.answers
         yield {"prompt_ids": list(one.prompt), "chosen_ids": list(chosen), "rejected_ids": list(rejected)}
 

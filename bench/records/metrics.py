@@ -7,15 +7,24 @@ names. A job's metrics.json maps a name to its description; a name below it with
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Better = Literal["lower", "higher"]
 Kind = Literal["objective", "score", "cost", "count"]
 Scale = Literal["linear", "log"]
+
+
+_KNOWN: dict[str, tuple[Any, ...]] = {
+    "better": (*get_args(Better), None),
+    "kind": get_args(Kind),
+    "scale": get_args(Scale),
+}
+_UNKNOWN = {"better": None, "kind": "count", "scale": "linear"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Metric:
         kind: an objective in nats; a score of what a policy answers; a cost, which compares on equal machines only; a
             count of what was done.
         meaning: one line on what it says.
-        low, high: the range that a value, and so its interval, can lie in; None: no end.
+        low, high: the range that a value, and so its interval, can lie in; None: no end, but that a score in shares lies in
+            [0, 1] and that counts, seconds, bytes and joules are not negative.
         gate: whether a worsening fails `bench compare` where no gate file says otherwise.
         tolerance: how much worse a mean may be without counting as worse, in `unit`, or as a share if `relative`.
         choose: its name in `--choose`; "" for the name itself, with what is no letter or digit replaced by _.
@@ -55,6 +65,40 @@ class Metric:
     of_process: bool = False
     scale: Scale = "linear"
 
+    def __post_init__(self) -> None:
+        """Refuse a figure that nobody could read or compare.
+
+        Raises:
+            ValueError: says which part is wrong.
+        """
+        for part, known in _KNOWN.items():
+            if getattr(self, part) not in known:
+                allowed = " or ".join(repr(one) for one in known)
+                raise ValueError(f"Metric {self.name!r}: {part} = {getattr(self, part)!r}: must be {allowed}")
+        if not self.name or not isinstance(self.name, str):
+            raise ValueError(f"Metric {self.name!r}: its name is a text")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise ValueError(f"Metric {self.name!r}: low = {self.low:g} must lie below high = {self.high:g}")
+        if not self.tolerance >= 0:
+            raise ValueError(f"Metric {self.name!r}: tolerance = {self.tolerance!r}: must not be negative")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Where a mean can lie, on the scale of estimates: what is declared, else what the unit of its kind implies."""
+        least, most = -math.inf, math.inf
+        if self.kind == "count" or (self.kind, self.unit) in (("cost", "s"), ("cost", "B"), ("cost", "J")):
+            least = 0.0
+        elif (self.kind, self.unit) == ("score", "share"):
+            least, most = 0.0, 1.0
+        low, high = least if self.low is None else self.low, most if self.high is None else self.high
+        return (_log(low), _log(high)) if self.scale == "log" else (low, high)
+
+    @property
+    def reach(self) -> float:
+        """How large a difference of two means can be, on that scale; infinite without both ends."""
+        low, high = self.range
+        return high - low
+
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values, without its name and without what is left at its default."""
         own = asdict(self)
@@ -66,10 +110,16 @@ class Metric:
         return self.choose or "".join(letter if letter.isalnum() else "_" for letter in self.name)
 
 
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf
+
+
 def from_dict(name: str, value: Mapping[str, Any]) -> Metric:
-    """Read a description; keys of a newer version are passed over."""
+    """Read a description; keys and words of another version are passed over, so that no direction counts as better."""
     known = {one.name for one in fields(Metric)}
-    return Metric(name=name, **{key: entry for key, entry in value.items() if key in known and key != "name"})
+    read = {key: entry for key, entry in value.items() if key in known and key != "name"}
+    strange = {key: _UNKNOWN[key] for key, words in _KNOWN.items() if key in read and read[key] not in words}
+    return Metric(name=name, **{**read, **strange})
 
 
 def describe(metrics: Iterable[Metric]) -> dict[str, dict[str, Any]]:
@@ -93,6 +143,7 @@ _NATS: dict[str, Any] = {
     "unit": "nats",
     "better": "lower",
     "kind": "objective",
+    "low": 0.0,
     "gate": True,
     "tolerance": 0.01,
     "relative": True,

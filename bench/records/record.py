@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bench.errors import InputError
+from bench.records import optimum
 from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
 from bench.records.metrics import Metric, describe, find, from_dict, undescribed
 
@@ -197,6 +198,12 @@ class Job:
         return find(name, self.metrics) or undescribed(name, unit)
 
     @cached_property
+    def data(self) -> dict[str, Any]:
+        """What was read: rows, cuts and hashes by objective and split; empty where nothing is on record."""
+        path = self.path / "data.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+    @cached_property
     def stopping(self) -> dict[str, Any]:
         """Where a run with a stopping rule ended, and why; empty for a run without one."""
         path = self.path / "stopping.json"
@@ -299,17 +306,24 @@ def complete_trajectory(
     beta: float,
 ) -> list[dict[str, Any]]:
     """Fill f_DPO into the rows of a run that was made before its reference's log-probabilities were known."""
-    values: dict[tuple[int, str], float] = {}
+    values: dict[int, dict[str, float]] = {}
+    halves: dict[int, dict[str, list[float]]] = {}
     for row in policy_logps:
         reference = reference_logps.get(row["split"])
         if reference:
             rows = len(row["chosen"])
             of_split = {answer: reference[answer][:rows] for answer in ("chosen", "rejected")}
-            losses = dpo_losses(row, of_split, beta)
-            values[row["step"], f"f_dpo/{row['split']}"] = math.fsum(losses) / len(losses)
-    return [
-        {**row, **{name: value for (step, name), value in values.items() if step == row["step"]}} for row in trajectory
-    ]
+            losses, name = dpo_losses(row, of_split, beta), f"f_dpo/{row['split']}"
+            values.setdefault(row["step"], {})[name] = math.fsum(losses) / len(losses)
+            found = optimum.halves(losses, [1.0] * rows)
+            if found is not None:
+                halves.setdefault(row["step"], {})[name] = list(found)
+    return [_with(row, values.get(row["step"], {}), halves.get(row["step"], {})) for row in trajectory]
+
+
+def _with(row: dict[str, Any], values: Mapping[str, float], halves: Mapping[str, list[float]]) -> dict[str, Any]:
+    made = {**row, **values}
+    return made | {optimum.HALVES: {**row.get(optimum.HALVES, {}), **halves}} if halves else made
 
 
 def find_suites(results: Path) -> list[SuiteRecord]:

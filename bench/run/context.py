@@ -51,9 +51,9 @@ class WorkerContext:
         return self.experiment
 
     @cached_property
-    def evaluators(self) -> list[tuple[Evaluator, tuple[Stage, ...]]]:
-        """The suite's evaluators, each with its stages."""
-        return [(one, one.stages()) for one in self.suite.evaluation.chosen.values()]
+    def evaluators(self) -> dict[str, tuple[Evaluator, tuple[Stage, ...]]]:
+        """The suite's evaluators by name, each with its stages."""
+        return {name: (one, one.stages()) for name, one in self.suite.evaluation.chosen.items()}
 
     def job_folder(self, job_id: str) -> Path:
         return self.folder / "jobs" / job_id

@@ -6,17 +6,18 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.collectors import COLLECTORS
-from bench.errors import BenchError, Interrupted, JobError
-from bench.evaluators import StageContext
+from bench.errors import BenchError, Interrupted, JobError, PluginError
+from bench.evaluators import EVALUATORS, Evaluator, Outcome, StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
+from bench.plugins import ADVICE
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.run import inputs
@@ -24,8 +25,6 @@ from bench.run.context import WorkerContext
 from bench.settings import PerObjective
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from bench.data.tokens import Datasets
 
 
@@ -48,7 +47,8 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
             status |= {"outcome": record.STOPPED, "error": "Interrupted", "message": str(stop)}
         except BenchError as error:
             log.error("%s", traceback.format_exc())
-            status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": str(error)}
+            shows = f" (traceback in {job.id}/log.txt)" if isinstance(error, PluginError) else ""
+            status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": f"{error}{shows}"}
         except Exception as error:
             log.error("%s", traceback.format_exc())
             first = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
@@ -270,7 +270,7 @@ def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     """Run a stage of an evaluator for one policy, and write down what came of it."""
-    evaluator = next(one for one, stages in context.evaluators if job.kind in {stage.kind for stage in stages})
+    name, evaluator = _evaluator_of(job.kind, context)
     pretrained = job.inputs.pretrained
     earlier = {name: _samples(context.job_folder(one)) for name, one in job.inputs.stages.items()}
 
@@ -291,7 +291,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             tell=context.say,
         ),
     )
-    _check_names(outcome.scores, job.kind)
+    _check_outcome(outcome, name, context)
     _samples(folder).unlink(missing_ok=True)
     record.append_jsonl(_samples(folder), outcome.rows)
     if outcome.facts is not None:
@@ -303,13 +303,43 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         raise outcome.error
 
 
-def _check_names(scores: Iterable[str], kind: str) -> None:
-    """Refuse scores that would take the place of a training run's own figures."""
+def _evaluator_of(kind: str, context: WorkerContext) -> tuple[str, Evaluator]:
+    """Find the evaluator that a kind of job is a stage of, and its name."""
+    every = context.evaluators.items()
+    return next((name, one) for name, (one, stages) in every if kind in {stage.kind for stage in stages})
+
+
+def _check_outcome(outcome: Outcome, name: str, context: WorkerContext) -> None:
+    """Refuse what cannot be put on record, or would take the place of a figure of training or of another evaluator.
+
+    Raises:
+        JobError: says whose it is.
+    """
+    from bench.evaluators import outcomes
     from bench.train import run_log
 
-    taken = next((name for name in scores if name.split("/")[0] in run_log.own_names() | set(COLLECTORS)), None)
+    whose = EVALUATORS.whose(name)
+    problem = None if EVALUATORS.ours(name) else outcomes.wrong(outcome)
+    if problem:
+        raise JobError(f"{whose}: {problem}; {ADVICE}")
+    taken = next((one for one in outcome.scores if one.split("/")[0] in run_log.own_names() | set(COLLECTORS)), None)
     if taken:
-        raise JobError(f"{kind}: the score {taken!r} begins like a figure of training; give it a name of its own")
+        raise JobError(f"{whose}: the score {taken!r} begins like a figure of training; give it a name of its own")
+    for one, other in _scores_of_others(name, context):
+        if one in outcome.scores:
+            raise JobError(
+                f"{whose}: the score {one!r} is one of {EVALUATORS.whose(other)} too; rename one, or leave one out"
+            )
+
+
+def _scores_of_others(name: str, context: WorkerContext) -> Iterator[tuple[str, str]]:
+    """Yield the scores on record in the suite's folder that other evaluators of the suite gave, each with its evaluator."""
+    kinds = {stage.kind: one for one, (_, stages) in context.evaluators.items() if one != name for stage in stages}
+    for path in context.folder.glob("jobs/*/scores.json") if kinds else ():
+        spec = path.with_name("spec.json")
+        kind = record.read_json(spec)["kind"] if spec.exists() else ""
+        if kind in kinds:
+            yield from ((score, kinds[kind]) for score in record.read_json(path))
 
 
 def _samples(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from bench.errors import ModelError
 from bench.methods import METHODS, Objective, Target
 from bench.records import record
+from bench.records.optimum import cross_fitted
 from bench.records.spec import JobSpec
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
@@ -22,11 +23,17 @@ def reference_logps(job: JobSpec, context: WorkerContext) -> Any:
 
 def optimum(job: JobSpec, context: WorkerContext) -> dict[Objective, float]:
     """Read f* on training rows, where MAXRIGHT's rule compares it with training batches."""
-    found = {}
-    for objective, source in job.inputs.optimum.items():
-        scores = record.read_json(context.job_folder(source) / "scores.json")
-        found[Objective(objective)] = float(scores[f"f_{objective}/train"]["value"])
-    return found
+    sources = job.inputs.optimum.items()
+    return {Objective(name): _optimum(context.job_folder(source), name, "train") for name, source in sources}
+
+
+def _optimum(folder: Path, objective: str, split: str) -> float:
+    """Read f* of a split: the best that the run on one objective alone reached on it."""
+    name = f"f_{objective}/{split}"
+    found = cross_fitted(list(record.read_jsonl(folder / "trajectory.jsonl")), name)
+    if found is None:
+        raise ModelError(f"{folder}: its trajectory has no {name}; delete the folder to make it again")
+    return found.value
 
 
 def row_optimum(job: JobSpec, context: WorkerContext) -> dict[Objective, Any]:
@@ -48,7 +55,8 @@ def rule(job: JobSpec, context: WorkerContext) -> Rule | None:
     optimum, front = {}, {}
     held_against = targets(settings["rule"], METHODS[job.run_labels.base_method])
     if Target.OPTIMUM in held_against:
-        optimum = {objective: ends[inputs.optimum[objective]][objective] for objective in Objective}
+        split = context.suite.primary_split
+        optimum = {one: _optimum(context.job_folder(inputs.optimum[one]), one, split) for one in Objective}
     if settings["front"]:
         points = (dict(zip((Objective.DPO, Objective.SFT), point, strict=True)) for point in settings["front"])
         front = {f"point {place}": point for place, point in enumerate(points, 1)}

@@ -7,25 +7,64 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bench.errors import DataError, InputError, ModelError
 from bench.evaluators import Evaluator
+from bench.methods import METHODS
+from bench.plan import planner
+from bench.recipes import RECIPES
+from bench.records.spec import RunLabels
 from bench.suite.suite import Experiment, Suite
+from bench.train.setup import setup_of
 
 _LONGEST_WAIT_SECONDS = 30.0
 
 
 def check(suite: Experiment) -> None:
-    """Refuse what the suite's evaluators know to fail, such as tasks that the installed lm-eval does not know.
+    """Refuse what is known to fail: what other packages bring, and what the suite's evaluators say of themselves.
 
     Raises:
-        SuiteError: with the nearest names.
+        SuiteError: such as tasks that the installed lm-eval does not know, with the nearest names.
+        PluginError, InputError: another package's code raises, or is not what its protocol says.
     """
-    if isinstance(suite, Suite):
-        check_collectors()
-    for evaluator in evaluators_of(suite):
+    if not isinstance(suite, Suite):
+        return
+    check_collectors()
+    check_methods(suite)
+    chosen = suite.evaluation.chosen
+    planner.refuse_equal_kinds({name: evaluator.stages() for name, evaluator in chosen.items()})
+    for evaluator in chosen.values():
         evaluator.check(lambda text: print(f"bench: {text}", file=sys.stderr))
+
+
+def check_methods(suite: Suite) -> None:
+    """Ask what other packages bring to train with all that can be asked without a model.
+
+    Raises:
+        PluginError, InputError: it raises, or declares what cannot be; says whose it is.
+    """
+    for method in suite.methods:
+        table = METHODS if method.name in METHODS else RECIPES
+        if table.ours(method.name):
+            continue
+        options = table[method.name].Options.model_validate(method.options)
+        if method.name in RECIPES:
+            RECIPES[method.name](options)
+            continue
+        for lambda_dpo in method.lambdas or suite.lambdas:
+            _check_method(suite, method.name, lambda_dpo, options)
+
+
+def _check_method(suite: Suite, name: str, lambda_dpo: float, options: Any) -> None:
+    kind, seed = METHODS[name], suite.seeds[0]
+    labels = RunLabels(name, name, lambda_dpo, seed, suite.order, suite.phase_steps(lambda_dpo))
+    setup = setup_of(labels, suite.steps)
+    planner.phases_of(name, setup, options)
+    kind.batches_per_step(lambda_dpo, options)
+    kind.work(lambda_dpo, options)
+    if not kind.needs(options):  # what the others need is known only once the optima are trained
+        kind(setup, options)
 
 
 def check_collectors() -> None:
@@ -98,30 +137,78 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
-def check_data(suite: Experiment, mirror: Path | None) -> None:
-    """Read what is on this machine of the rows that jobs will read; chat messages are counted only. Downloads nothing.
+def check_model(suite: Experiment, mirror: Path | None) -> list[str]:
+    """Hold the model's settings against its tokenizer and the rows it may be given, without its weights.
+
+    Returns:
+        What is doubtful.
+
+    Raises:
+        ModelError: it cannot be read, or cannot compute such rows.
+    """
+    from bench.data import tokens
+    from bench.models import tokenizers
+
+    if not isinstance(suite, Suite) or suite.model.source in ("random", "world"):
+        return []
+    data, tokenizer = suite.data, tokenizers.load(suite.model)
+    new = max((one.new_tokens() for one in evaluators_of(suite)), default=0)
+
+    def longest() -> int:
+        read = tokens.load(data, tokenizer, mirror, judged=pairs_wanted(suite))
+        rows = [one for splits in (read.train, read.held_out) for split in splits.values() for one in split.examples]
+        return max(len(one.prompt) + max(new, *map(len, one.answers)) for one in rows)
+
+    return tokenizers.check(suite.model, tokenizer, data.max_prompt_tokens + max(data.max_answer_tokens, new), longest)
+
+
+def pairs_wanted(suite: Suite) -> int:
+    """Return how many held-out pairs the evaluations ask for."""
+    return max((evaluator.pairs_wanted() for evaluator in evaluators_of(suite)), default=0)
+
+
+def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
+    """Read what is on this machine of the rows that jobs will read, as the model will see them. Downloads nothing.
+
+    Returns:
+        What is doubtful about them: rows both trained on and held out, pairs of equal answers.
+
+    The built-in world's are made.
 
     Raises:
         DataError: a damaged file, too few rows, a row that does not fit the format; says which, and what to do.
     """
-    from bench.data import sources
+    from bench.data import counts, sources
+    from bench.models import tokenizers
+    from bench.records import row_counts
 
     if not isinstance(suite, Suite):
-        return
+        return []
     pairs, rows, reference = suite.data.preference, suite.data.instruction, suite.reference
     own = {"preference_chosen": pairs, "sft": rows}.get(str(reference.policy)) if reference.rows else None
-    for source in (pairs, rows):
-        if source.source == "world" or sources.locate(source, mirror) is None:
-            continue
+    on_chosen = rows.source == "chosen"
+    world = [source for source in (pairs, rows) if source.source == "world"]
+    found = [source for source in (pairs, rows) if source.source in ("hub", "local") and sources.locate(source, mirror)]
+    tokenizer = tokenizers.load(suite.model) if found else None
+    drop = suite.data.bad_rows == "drop"
+    doubts: list[str] = []
+    for source in (*found, *world):
         wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
+        wanted |= {"instruction.rows": rows.rows} if on_chosen else {}
         key = max(wanted, key=lambda name: wanted[name])
-        sources.load_text(source, "train", wanted[key], None, mirror, key)
+        train = sources.load_rows(source, "train", wanted[key], tokenizer, mirror, lower=key, drop=drop)
         wanted = {"rows or evaluation_rows": source.evaluation_rows}
+        wanted |= {"instruction.evaluation_rows": rows.evaluation_rows} if on_chosen else {}
         if source is pairs:
             chosen = suite.evaluation.chosen.items()
             wanted |= {f"rows or evaluation.{name}.prompts": evaluator.pairs_wanted() for name, evaluator in chosen}
         key = max(wanted, key=lambda name: wanted[name])
-        sources.load_text(source, "held_out", wanted[key], None, mirror, key)
+        held_out = sources.load_rows(source, "held_out", wanted[key], tokenizer, mirror, lower=key, drop=drop)
+        facts = [{"rows": len(one.rows)} | counts.of_rows(one.rows) for one in (train, held_out)]
+        facts[1] |= counts.overlap(train.rows, held_out.rows)
+        name = "preference" if source is pairs else "instruction"
+        doubts += [f"data.{name}: {line}" for line in row_counts.warnings(*facts)]
+    return doubts
 
 
 def _check_repository(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bench.plan.identity import SEMANTICS
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.records.spec import JobSpec
+from bench.suite.suite import Experiment, Suite
 
 _SHOWN = 3  # settings named in a reason
 
@@ -41,10 +43,11 @@ def find(plan: Plan, folder: Path) -> list[Stale]:
         slug = _slug(job.id)
         if job.id not in plan.jobs and slug in by_slug:
             latest[slug] = max(job, latest.get(slug, job), key=lambda one: str(one.status.get("finished", "")))
+    keys = _Keys(plan.suite)
     reasons: dict[str, str] = {}
     for slug, planned in by_slug.items():  # in the plan's order: an input stands before what it goes into
         if slug in latest:
-            reasons[slug] = _reason(latest[slug].spec, planned, reasons)
+            reasons[slug] = _reason(latest[slug].spec, planned, reasons, keys)
     grouped: dict[str, list[str]] = {}
     for slug, reason in reasons.items():
         grouped.setdefault(reason, []).append(latest[slug].id)
@@ -65,13 +68,32 @@ def _slug(job_id: str) -> str:
     return job_id.rpartition("-")[0]
 
 
-def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str]) -> str:
+class _Keys:
+    """Say which of a suite's keys a setting of a job is."""
+
+    def __init__(self, suite: Experiment) -> None:
+        chosen = suite.evaluation.chosen if isinstance(suite, Suite) else {}
+        self._of_kind = {stage.kind: (name, stage) for name, one in chosen.items() for stage in one.stages()}
+        dumped = {name: one.options.model_dump(mode="json") for name, one in chosen.items()}
+        self._options = {name: [key for key, _ in _flat(options)] for name, options in dumped.items()}
+
+    def of(self, kind: str, setting: str) -> str:
+        """Name a setting as the suite does: those of an evaluator's stage stand somewhere below its own key."""
+        name, stage = self._of_kind.get(kind, ("", None))
+        if stage is None or setting.split(".")[0] not in stage.settings:
+            return setting
+        own = setting.removeprefix(f"{name}.")
+        found = [key for key in self._options[name] if key == own or key.endswith(f".{own}")]
+        return f"evaluation.{name}.{found[0] if len(found) == 1 else own}"
+
+
+def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str], keys: _Keys) -> str:
     """Say what differs between a job on record and the planned one of the same name."""
     found = [
         *_plugins(spec.get("plugins", ()), job.plugins),
         *([f"semantics {spec.get('semantics')} → {SEMANTICS}"] if spec.get("semantics") != SEMANTICS else []),
         *(f"data.{name} has changed" for name, one in job.data.items() if spec["data"].get(name) != one),
-        *_settings(spec["settings"], json.loads(json.dumps(job.settings))),
+        *_settings(spec["settings"], json.loads(json.dumps(job.settings)), partial(keys.of, job.kind)),
     ]
     if found:
         return ", ".join(found)
@@ -91,11 +113,11 @@ def _plugins(old: Any, new: Any) -> Iterator[str]:
             yield f"{name} {one['version']}: its source has changed"
 
 
-def _settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _settings(old: Mapping[str, Any], new: Mapping[str, Any], key: Callable[[str], str]) -> list[str]:
     before, after = (dict(_flat(one)) for one in (old, new))
     nothing = object()
     names = [name for name in dict.fromkeys([*before, *after]) if before.get(name, nothing) != after.get(name, nothing)]
-    shown = [f"{name} {_value(before, name)} → {_value(after, name)}" for name in names[:_SHOWN]]
+    shown = [f"{key(name)} {_value(before, name)} → {_value(after, name)}" for name in names[:_SHOWN]]
     return shown + ([f"{len(names) - _SHOWN} more settings"] if len(names) > _SHOWN else [])
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from bench.errors import unknown_name
 from bench.evaluators import EVALUATORS, Evaluator
 from bench.methods import METHODS, Target
 from bench.recipes import RECIPES
+from bench.registry import Registry
 from bench.settings import Frozen, Positive, Reference, Share, TrainingParts
 from bench.train.stopping import targets
 
@@ -37,7 +39,7 @@ class Method(Frozen):
         table = _table_of(self.name)
         if table is None:
             raise ValueError(unknown_name("method", self.name, [*METHODS, *RECIPES]))
-        table[self.name].Options.model_validate(self.options)
+        table.options(self.name, self.options)
         return self
 
     @classmethod
@@ -58,13 +60,13 @@ class Method(Frozen):
         return self.label or self.name
 
 
-def _table_of(name: str) -> Mapping[str, Any] | None:
+def _table_of(name: str) -> Registry[Any] | None:
     """Find the table that a name in `methods` stands in."""
     return METHODS if name in METHODS else RECIPES if name in RECIPES else None
 
 
 class Evaluation(Frozen):
-    """Choose the evaluators, with the options of each; one left out is not run."""
+    """Choose the evaluators, with the options of each, `{}` for none; one left out is not run."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -76,13 +78,16 @@ class Evaluation(Frozen):
             return given
         # In the table's order, so that a plan does not depend on the order of keys.
         names = [name for name in EVALUATORS if name in given]
+        for name in names:
+            with suppress(ValidationError):  # told below with its place; here only what is the fault of a package
+                EVALUATORS.options(name, given[name])
         # Behind aliases, as a model could not have a field called copy or json.
         fields: dict[str, Any] = {
-            f"of_{name}": (EVALUATORS[name].Options | None, Field(default=None, alias=name)) for name in names
+            f"of_{name}": (Annotated[EVALUATORS[name].Options, BeforeValidator(_given)], Field(alias=name))
+            for name in names
         }
         checked = create_model("Evaluation", __base__=Frozen, **fields).model_validate(given)
-        found = {name: getattr(checked, f"of_{name}") for name in names}
-        return {name: options for name, options in found.items() if options is not None}
+        return {name: getattr(checked, f"of_{name}") for name in names}
 
     @classmethod
     def more_keys(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +98,13 @@ class Evaluation(Frozen):
     def chosen(self) -> dict[str, Evaluator]:
         """The evaluators by name."""
         return {name: EVALUATORS[name](options) for name, options in (self.model_extra or {}).items()}
+
+
+def _given(options: Any) -> Any:
+    """Refuse a key without a value: whether it is to run with its defaults or not at all, it does not say."""
+    if options is None:
+        raise ValueError("write {} for its defaults, or delete the key to leave it out")
+    return options
 
 
 def names_alone(value: Any) -> Any:
@@ -180,7 +192,8 @@ class Suite(TrainingParts, Experiment):
         self.steps  # noqa: B018 - refuses epochs of unequal length
         if self.phases is not None and any(sum(pair) != self.training.epochs for pair in self.phases):
             raise ValueError("phases: they count epochs, so each pair must add up to training.epochs")
-        if (self.data.preference.source == "world") != (self.data.instruction.source == "world"):
+        instruction = self.data.instruction.source
+        if instruction != "chosen" and (self.data.preference.source == "world") != (instruction == "world"):
             raise ValueError(
                 "data.instruction.source: 'world' goes with data.preference.source 'world' only, and vice versa"
             )

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.methods import METHODS, Need, Objective, Phase, Setup
-from bench.registry import options_of
 from bench.settings import Frozen, Positive, Share
 from bench.suite.suite import Experiment, Method, names_alone, refuse_equal_labels
 
@@ -191,7 +190,7 @@ class ToySuite(Experiment):
         return {
             "problem": self.problem.model_dump(mode="json"),
             "method": method.name,
-            "options": options_of(METHODS[method.name], method.options),
+            "options": METHODS.options(method.name, method.options),
             "threshold": method.threshold,
             "lambda_dpo": lambda_dpo,
             "steps": steps,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from bench.errors import SuiteError, unknown_name
+from bench.errors import InputError, SuiteError, unknown_name
 from bench.suite.suite import Experiment, Suite, suite_folder
 from bench.suite.toy import ToySuite
 
@@ -27,11 +28,33 @@ def load(name: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         SuiteError: with file, line, key, value and what is allowed.
     """
-    path = find(name)
-    document = _Document(path)
+    return _read(name, overrides).suite()
+
+
+@contextmanager
+def located(name: str, overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Put the place of a key before an error that begins with it, as errors do that are found after a suite is read."""
+    try:
+        yield
+    except InputError as error:
+        key = _KEY.match(str(error))
+        document = _read(name, overrides)
+        if key and _parsed(key.group())[0] in document.root.model_fields:
+            error.args = (f"{document.where(_parsed(key.group()))}: {error}",)
+        raise
+
+
+_KEY = re.compile(r"\w+(?:\.\w+|\[\d+\])*(?= = |: )")
+
+
+def _read(name: str, overrides: Sequence[str]) -> Document:
+    document = Document(find(name))
+    if not isinstance(document.value, dict):
+        found = f"found {document.value!r}"
+        raise SuiteError(f"{document.path}:1: a suite is a mapping of keys such as name, model, data; {found}")
     for override in overrides:
         document.set(override)
-    return document.suite()
+    return document
 
 
 def find(name: str) -> Path:
@@ -49,7 +72,7 @@ def find(name: str) -> Path:
     raise SuiteError(f"{unknown_name('suite', name, shipped)} (or give a path to a YAML file; 'bench init' writes one)")
 
 
-class _Document:
+class Document:
     """A YAML document as plain values plus the line each key stands on."""
 
     def __init__(self, path: Path) -> None:
@@ -61,14 +84,12 @@ class _Document:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from None
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise SuiteError(f"{path}: cannot be read: {error}") from None
+            problem = getattr(error, "strerror", None) or error
+            raise SuiteError(f"{path}: cannot be read: {problem}") from None
         try:
             self.value = self._construct(node, ()) if node else {}
         except RecursionError:
             raise SuiteError(f"{path}: holds an alias of what it stands in, or is nested too deep") from None
-        if not isinstance(self.value, dict):
-            raise SuiteError(f"{path}:1: a suite is a mapping of keys such as name, model, data; found {self.value!r}")
-        self.root: type[Experiment] = ToySuite if "problem" in self.value else Suite
 
     def _construct(self, node: yaml.Node, at: Path_) -> Any:
         self.lines.setdefault(at, node.start_mark.line + 1)
@@ -134,6 +155,11 @@ class _Document:
             has = f"holds {len(target)} entries" if isinstance(target, list) else f"is {target!r}, which has no keys"
             raise SuiteError(f"--set {override}: cannot be set: {_dotted(tuple(path))} in {self.path} {has}") from None
 
+    @property
+    def root(self) -> type[Experiment]:
+        """What the document is checked as."""
+        return ToySuite if "problem" in self.value else Suite
+
     def suite(self) -> Experiment:
         try:
             return self.root.model_validate(self.value)
@@ -145,7 +171,7 @@ class _Document:
         errors = error.errors()
         details = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         at = details["loc"]
-        where = self._where(at)
+        where = self.where(at)
         if details["type"] == "extra_forbidden":
             known, what = (
                 _known_keys(self.root, at[:-1], self.value),
@@ -158,10 +184,10 @@ class _Document:
             return f"{where}: {_dotted(at)}: this key is missing"
         if details["type"] == "value_error" and isinstance(details["input"], (dict, BaseModel)):
             # A check of keys against each other names the key to change first.
-            return f"{where}: {_dotted(at)}: {message}" if at else f"{self._where(_parsed(message))}: {message}"
+            return f"{where}: {_dotted(at)}: {message}" if at else f"{self.where(_parsed(message))}: {message}"
         return f"{where}: {_dotted(at)} = {details['input']!r}: {message[0].lower()}{message[1:]}"
 
-    def _where(self, at: Path_) -> str:
+    def where(self, at: Path_) -> str:
         """Find the nearest place that exists: file:line, or the --set it came from."""
         while at not in self.lines:
             at = at[:-1]

@@ -14,7 +14,7 @@ from operator import add, mul
 from pathlib import Path
 from typing import Any
 
-from bench.methods import METHODS, Gradients, Method, Objective, Setup
+from bench.methods import METHODS, Gradients, Method, Objective, Phase, Setup, choices
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.records.softmax_pair import Parameters, SoftmaxPair
@@ -42,9 +42,12 @@ def _descend(theta: Sequence[float], gradient: Sequence[float], rate: float, dec
 
 def length(settings: Mapping[str, Any]) -> int:
     """Return the steps of one run: those of the phases that its method declares."""
+    return sum(phase.steps for phase in _phases(settings))
+
+
+def _phases(settings: Mapping[str, Any]) -> tuple[Phase, ...]:
     kind = METHODS[settings["method"]]
-    phases = kind.phases(_setup(settings, seed=0), kind.Options.model_validate(settings["options"]))
-    return sum(phase.steps for phase in phases)
+    return kind.phases(_setup(settings, seed=0), kind.Options.model_validate(settings["options"]))
 
 
 def _setup(settings: Mapping[str, Any], seed: int) -> Setup:
@@ -95,6 +98,7 @@ METRICS = tuple(
         "lower",
         "objective",
         f"the {objective.upper()} objective at the end of a run",
+        low=0.0,
         gate=True,
         tolerance=0.01,
         relative=True,
@@ -119,6 +123,7 @@ def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points:
     A phase's steps after its objective has come down to the threshold are not taken.
     """
     rate, decay, threshold = settings["learning_rate"], settings["weight_decay"], settings["threshold"]
+    phases = _phases(settings)
     steps = length(settings)
     run = Descent(list(settings["problem"]["start"]))
     every = max(1, steps // points) if points else steps
@@ -130,6 +135,7 @@ def descend(pair: SoftmaxPair, method: Method, settings: dict[str, Any], points:
 
     for step in range(1, steps + 1):
         choice = method.choose(step, _Probe(pair, run.theta))
+        choices.check(settings["method"], choice, step, phases)
         if points and (step % every == 1 or every == 1 or choice.phase != phase):
             keep()
         phase = choice.phase

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from bench.records import record
+from bench.records.optimum import HALVES
 
 FOLDER = "checkpoints"
 
@@ -58,8 +59,18 @@ def find(folder: Path, step: int) -> Path | None:
     return path if path.exists() else None
 
 
-def copy_rows(source: Path, folder: Path, step: int, reference: Mapping[str, Any] | None, beta: float) -> None:
-    """Charge a run that starts as another job was at `step` in full for that job's rows so far."""
+def copy_rows(
+    source: Path, folder: Path, step: int, reference: Mapping[str, Any] | None, beta: float, split: str
+) -> None:
+    """Charge a run that starts as another job was at `step` in full for that job's rows so far.
+
+    Args:
+        source, folder: the other job's folder and the run's.
+        step: the last one that is taken over.
+        reference: π_ref's log-probabilities, for f_DPO of a job that was made before them.
+        beta: β of Eq. 1.
+        split: which the run is followed on; the other one's values stand at its start alone, where an optimum has them all along.
+    """
     record.clear_rows(folder)
     for name in ("steps", "usage"):
         rows = (row for row in record.read_jsonl(source / f"{name}.jsonl") if row["step"] <= step)
@@ -70,7 +81,18 @@ def copy_rows(source: Path, folder: Path, step: int, reference: Mapping[str, Any
         reference or {},
         beta,
     )
-    record.append_jsonl(folder / "trajectory.jsonl", trajectory)
+    record.append_jsonl(
+        folder / "trajectory.jsonl", (row if row["step"] == 0 else _of(row, split) for row in trajectory)
+    )
+
+
+def _of(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """Leave the other split's values out of a point."""
+
+    def own(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if "/" not in name or name.endswith(f"/{split}")}
+
+    return own(row) | {HALVES: own(row.get(HALVES, {}))}
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

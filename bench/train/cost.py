@@ -18,7 +18,7 @@ import psutil
 
 from bench.collectors import COLLECTORS, Combine, collect, summarize
 from bench.errors import Interrupted
-from bench.methods import Choice, Objective, Probe
+from bench.methods import Choice, Objective, Phase, Probe
 from bench.models import memory
 from bench.records import record
 from bench.records.metrics import Metric
@@ -136,6 +136,7 @@ class _Bench:
     def __init__(self, run: TrainingRun) -> None:
         self.run, self.trainer, self.told = run, Trainer(run), _Told()
         self.trainer.method = self.told  # type: ignore[assignment]  # all that a step asks of a method
+        self.trainer.phases = (Phase(1),)  # whatever is chosen is of it
         self.repeats = run.job.settings["repeats"]
 
     def measure(self, kinds: Sequence[Work]) -> dict[Work, _Seen]:

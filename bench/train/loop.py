@@ -20,8 +20,8 @@ from torch import Tensor
 
 from bench.collectors import collect
 from bench.data.tokens import Datasets
-from bench.errors import Interrupted, JobError, OutOfMemory
-from bench.methods import METHODS, Choice, Gradients, Objective
+from bench.errors import Interrupted, JobError, OutOfMemory, is_out_of_memory
+from bench.methods import METHODS, Choice, Gradients, Objective, choices
 from bench.models import held_out, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
@@ -104,7 +104,7 @@ def refuse_out_of_memory(
     error: BaseException, run: TrainingRun, step: int, micro_batches: MicroBatches, joint_backward: bool = False
 ) -> None:
     """Raise OutOfMemory, naming the keys to change, for an error that says memory ran out; let any other pass."""
-    if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+    if not is_out_of_memory(error):
         return
     sizes = ", ".join(f"{objective}: {size}" for objective, size in micro_batches.sizes.items())
     advice = [f"lower training.micro_batch_size (now {sizes})"] if max(micro_batches.sizes.values()) > 1 else []
@@ -160,7 +160,7 @@ class Trainer:
         self.passing: tuple[Objective, ...] = ()  # what the pass at hand is on
         self.joint_backward = False
         self._read = self._lost = 0.0
-        self.policy.attach(run.suite.lora, seed)
+        self.policy.attach(run.suite.lora, seed, model_dropout=self.settings.model_dropout)
         self.parameters = list(self.policy.trainable().values())
         self.model_flops = ModelFlops(self.policy, run.datasets)
 
@@ -172,6 +172,7 @@ class Trainer:
         self.row = {"step": self.step + 1, "probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
         started = self._now()
         choice = self.method.choose(self.step + 1, _Probe(self))
+        choices.check(self.run.job.run_labels.base_method, choice, self.step + 1, self.phases)
         if choice.phase != self.phase:
             self.start_phase(choice.phase)
         losses = self.descend(choice)
@@ -203,10 +204,6 @@ class Trainer:
         from transformers import get_scheduler
 
         settings = self.settings
-        if not 0 <= phase < len(self.phases):
-            raise JobError(
-                f"the method chose phase {phase} at step {self.step + 1}, but declares {len(self.phases)} phases"
-            )
         self.phase = phase
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=settings.learning_rate, betas=settings.adam_betas, weight_decay=settings.weight_decay
@@ -420,7 +417,7 @@ class Trainer:
             step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
             found = checkpoint.find(self.run.prefix, step)
             if found is not None and self.processes.main:
-                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta)
+                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta, self.primary)
             self.processes.wait()
         if found is None:
             self.log.begin()
@@ -438,7 +435,9 @@ class Trainer:
             return
         kept = step in self.run.job.keep_steps
         if step % self.settings.evaluate_every == 0 or kept or step in self.phase_ends:
-            self._ask_rule(self.evaluate(both_splits=False))
+            # f* is found on either split, so that a run which makes one is followed on both.
+            of_optimum = any(role.startswith("optimum_") for role in self.run.job.roles)
+            self._ask_rule(self.evaluate(both_splits=of_optimum))
         if kept or step % self.settings.checkpoint_every == 0:
             self.save_checkpoint()
 
@@ -454,7 +453,13 @@ class Trainer:
         if self.run.rule is None:
             return
         values = {objective: scores[f"f_{objective}/{self.primary}"]["value"] for objective in Objective}
-        self.stopped = self.run.rule.reason(values)
+        rule, _ = self._targets(self.run.rule)
+        self.stopped = rule.reason(values)
+
+    def _targets(self, rule: Rule) -> tuple[Rule, list[str]]:
+        """Leave out what the rule would find met before any step."""
+        start = next(record.read_jsonl(self.run.folder / "trajectory.jsonl"))
+        return rule.held_against({one: float(start[f"f_{one}/{self.primary}"]) for one in Objective})
 
     def evaluate(self, both_splits: bool) -> dict[str, dict[str, Any]]:
         """Add the objective values on the evaluation rows to the trajectory; return them with their errors."""
@@ -503,6 +508,7 @@ class Trainer:
         if self.run.rule is not None:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
+            stopping["dropped"] = self._targets(self.run.rule)[1]
             record.write_json(folder / "stopping.json", stopping)
         forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
         record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})

@@ -12,6 +12,7 @@ from bench.methods import Objective
 from bench.models import held_out
 from bench.records import record
 from bench.records.metrics import Metric
+from bench.records.optimum import HALVES
 from bench.train.model_flops import MATRIX_RATE
 from bench.train.model_flops import MODEL as MODEL_FLOPS
 
@@ -172,8 +173,9 @@ class RunLog:
     def evaluation(self, step: int, phase: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
         """Add a point to the trajectory."""
         values = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
+        halves = {name: score[HALVES] for name, score in scores.items() if score.get(HALVES)}
         so_far = {"training_seconds": self.totals["seconds"], "tokens": self.totals["tokens"]}
-        self.append("trajectory", [{"step": step, "phase": phase} | values | so_far])
+        self.append("trajectory", [{"step": step, "phase": phase} | values | so_far | {HALVES: halves}])
 
     def usage(self, step: int, samples: Iterable[Mapping[str, Any]]) -> None:
         """Write down what the collectors saw."""

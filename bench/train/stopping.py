@@ -27,6 +27,29 @@ class Rule:
     optimum: Mapping[Objective, float] = field(default_factory=dict)
     front: Mapping[str, Mapping[Objective, float]] = field(default_factory=dict)
 
+    def held_against(self, start: Mapping[Objective, float]) -> tuple[Rule, list[str]]:
+        """Leave out targets that a run meets before it begins: not below f(θ_1) by more than the threshold.
+
+        Args:
+            start: f(θ_1) of each objective.
+
+        Returns:
+            The rule that is left, and a sentence on each target that is not.
+        """
+        optimum = {one: target for one, target in self.optimum.items() if not self._reached(start[one], target)}
+        front = {
+            name: point
+            for name, point in self.front.items()
+            if not all(self._reached(start[objective], point[objective]) for objective in Objective)
+        }
+        dropped = [
+            f"the optimum of {_name(one)} ({target:.5f}) is not below f(θ_1) = {start[one]:.5f}: nothing was learned there"
+            for one, target in self.optimum.items()
+            if one not in optimum
+        ]
+        dropped += [f"{name} of the reference front is met before any step" for name in self.front if name not in front]
+        return Rule(self.threshold, optimum, front), dropped
+
     def reason(self, values: Mapping[Objective, float]) -> str | None:
         """Say why a run with these objective values should stop; None where it should go on."""
         for objective, optimum in self.optimum.items():

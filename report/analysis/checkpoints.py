@@ -105,18 +105,11 @@ def compare(results: Results, first: str, second: str, score: str) -> Difference
     if ours.questions != theirs.questions:
         return Difference(first, second, score, _NOTHING, reason="not asked the same questions")
     a, b = ours.values, theirs.values
-    made = items.bootstrapped((a - b).tolist(), [subject for subject, _ in ours.questions], _reach(results, score))
+    made = items.bootstrapped((a - b).tolist(), [subject for subject, _ in ours.questions], results.metric(score).reach)
     if not np.isin((a, b), (0.0, 1.0)).all():
         return Difference(first, second, score, made, p_value=made.p_value)
     test = items.mcnemar(a, b)
     return Difference(first, second, score, made, test.only_first, test.only_second, test.p_value)
-
-
-def _reach(results: Results, score: str) -> float:
-    """Return how large a difference of a score can be at most."""
-    metric = results.metric(score)
-    bounded = metric.low is not None and metric.high is not None and metric.scale == "linear"
-    return metric.high - metric.low if bounded and metric.high is not None and metric.low is not None else math.inf
 
 
 def against_base(tables: Tables) -> pd.DataFrame:

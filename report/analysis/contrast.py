@@ -15,6 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.records.metrics import Metric
 from report.analysis import items
 from report.analysis.checkpoints import Answers
 from report.analysis.outcomes import Question
@@ -57,6 +58,7 @@ def contrast(
     candidate: Mapping[int, float],
     answers: LinedUp | None = None,
     alike: bool = True,
+    metric: Metric | None = None,
 ) -> Contrast:
     """Compare two sides seed by seed.
 
@@ -65,6 +67,7 @@ def contrast(
         answers: seed -> value on each question of both sides, and the subject of each question; makes the
             interval count questions as well.
         alike: test "nothing changed", under which both sides spread alike; False: only that their means are equal.
+        metric: what is compared; intervals end where its values, and their differences, do.
     """
     a = {seed: value for seed, value in candidate.items() if not math.isnan(value)}
     b = {seed: value for seed, value in base.items() if not math.isnan(value)}
@@ -84,10 +87,11 @@ def contrast(
     kind = f"paired over {len(shared)} seeds" if shown is with_pairs else f"{len(a)} against {len(b)} other seeds"
     how = kind + (" and the questions" if answers is not None else "")
     seeds = (len(shared), len(b), len(a))
+    (low, high), reach = (metric.range, metric.reach) if metric else ((-math.inf, math.inf), math.inf)
     return Contrast(
-        estimate(list(b.values())),
-        estimate(list(a.values())),
-        shown,
+        estimate(list(b.values())).inside(low, high),
+        estimate(list(a.values())).inside(low, high),
+        shown.inside(-reach, reach),
         above,
         below,
         seeds,
@@ -124,7 +128,8 @@ def _estimates(
 def of_metric(base: Side, candidate: Side, keys: Sequence[Key], metric: str) -> Contrast:
     """Compare the mean of a metric over recipes, seed by seed; a seed counts if each of them was measured with it."""
     sides = [_mean([side.entries[key].values.get(metric, {}) for key in keys]) for side in (base, candidate)]
-    return contrast(sides[0], sides[1], _answers(base, candidate, keys, metric, sides))
+    described = (base if metric in base.metrics else candidate).metric(metric)
+    return contrast(sides[0], sides[1], _answers(base, candidate, keys, metric, sides), metric=described)
 
 
 def _mean(values: Sequence[Mapping[int, float]]) -> dict[int, float]:

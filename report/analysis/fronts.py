@@ -113,13 +113,18 @@ def fronts(tables: Tables) -> tuple[Front, ...]:
                 method,
                 tuple(recipe.lambda_dpo for recipe in recipes if recipe.lambda_dpo is not None),
                 found,
-                estimate(areas if not any(map(math.isnan, corner.reference)) else []),
-                estimate([corner.share(one) for one in found.values()]),
-                estimate([tradeoff.spread(one) for one in found.values()]),
-                estimate([tradeoff.spread(one / gains) for one in found.values()]),
+                _size(areas if not any(map(math.isnan, corner.reference)) else []),
+                _size([corner.share(one) for one in found.values()]),
+                _size([tradeoff.spread(one) for one in found.values()]),
+                _size([tradeoff.spread(one / gains) for one in found.values()]),
             )
         )
     return tuple(made)
+
+
+def _size(values: list[float]) -> Estimate:
+    """Estimate an area or a distance, which cannot be negative."""
+    return estimate(values).inside(0.0, math.inf)
 
 
 def frame(tables: Tables) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.records.metrics import Metric, find, undescribed
+from bench.records.optimum import Optimum, cross_fitted
 from bench.records.record import FAILED, STOPPED, Job, SuiteRecord
 from report.analysis.alone import Alone
 from report.analysis.metrics import DERIVED
@@ -253,6 +254,11 @@ class Results:
         return [job for job in self.record.jobs.values() if job.kind in kinds and job.complete]
 
     @cached_property
+    def data_facts(self) -> dict[str, Any]:
+        """What is on record about the rows that runs were trained and evaluated on; of the first run that says so."""
+        return next((job.data for job in self._adapters if job.data), {})
+
+    @cached_property
     def _measured_alone(self) -> Alone | None:
         found = (Alone(job) for job in self.record.jobs.values() if job.kind == "cost" and job.complete)
         return next(found, None)
@@ -314,11 +320,33 @@ class Results:
         return next(iter(self.with_role("reference")), None)
 
     def optimum(self, objective: str, seed: int) -> Measured:
-        """Return f* of an objective: what the run on it alone, with the same seed, ended at on the evaluation split."""
-        run = self.optima.get((objective, seed))
+        """Return f* of an objective: the best that the run on it alone, with the same seed, reached on the evaluation split."""
+        run, found = self.optima.get((objective, seed)), self.found_optimum(objective, seed)
         if run is None:
             return missing(f"f*_{objective.upper()} of seed {seed} is not there yet")
-        return run.objective(f"f_{objective}/{self.split}")
+        return run.objective(f"f_{objective}/{self.split}") if found is None else Measured(found.value)
+
+    @cached_property
+    def _optimum_of(self) -> dict[tuple[str, int, str], Optimum | None]:
+        return {
+            (objective, seed, split): cross_fitted(run.trajectory, f"f_{objective}/{split}")
+            for (objective, seed), run in self.optima.items()
+            for split in SPLITS
+        }
+
+    def found_optimum(self, objective: str, seed: int, split: str | None = None) -> Optimum | None:
+        """Return f* with where it was found, the last value and f(θ_1); None where no trajectory tells."""
+        return self._optimum_of.get((objective, seed, split or self.split))
+
+    def nothing_learned(self, objective: str, seed: int) -> str:
+        """Say that training on an objective alone gained nothing that holds on the evaluation split; "" where it did."""
+        found = self.found_optimum(objective, seed)
+        if found is None or found.learned is not False:
+            return ""
+        return (
+            f"nothing was learned on f_{objective.upper()} alone that holds: f* = {found.value:.4f} is not below "
+            f"f(θ_1) = {found.start:.4f} (seed {seed})"
+        )
 
     @cached_property
     def _evaluations(self) -> dict[str, list[Job]]:

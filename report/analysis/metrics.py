@@ -9,8 +9,9 @@ from bench.records.metrics import Metric
 _GAP: dict[str, Any] = {"unit": "nats", "better": "lower", "kind": "objective"}
 _SHARE_OF_GAP: dict[str, Any] = {"unit": "share", "better": "lower", "kind": "objective"}
 _COST: dict[str, Any] = {"better": "lower", "kind": "cost", "low": 0.0}
-_INCREASE: dict[str, Any] = {"unit": "%", "kind": "cost"}
+_INCREASE: dict[str, Any] = {"unit": "%", "kind": "cost", "low": -100.0}
 _COUNT: dict[str, Any] = {"better": None, "kind": "count", "low": 0.0}
+_SHARE_OF_STEPS: dict[str, Any] = {**_COUNT, "unit": "share", "high": 1.0}
 
 HYPERVOLUME = "hypervolume"
 
@@ -34,6 +35,7 @@ _METRICS = (
         "higher",
         "objective",
         "area that a method's ends over λ dominate, as a share of the box between reference and ideal point",
+        low=0.0,
         gate=True,
         tolerance=0.01,
     ),
@@ -41,12 +43,14 @@ _METRICS = (
         "best_seen_gap_dpo",
         "DPO gap to best seen",
         meaning="against the lowest f_DPO seen in any run of the seed",
+        low=0.0,
         **_GAP,
     ),
     Metric(
         "best_seen_gap_sft",
         "SFT gap to best seen",
         meaning="against the lowest f_SFT seen in any run of the seed",
+        low=0.0,
         **_GAP,
     ),
     Metric(
@@ -109,20 +113,18 @@ _METRICS = (
         choose="utilization_increase",
         **_INCREASE,
     ),
-    Metric("dpo_step_share", "DPO steps", "share", meaning="steps that descended DPO, of all", **_COUNT),
+    Metric("dpo_step_share", "DPO steps", meaning="steps that descended DPO, of all", **_SHARE_OF_STEPS),
     Metric(
         "negative_gap_share_dpo",
         "Negative DPO gaps",
-        "share",
         meaning="of the gaps that steps were chosen on",
-        **_COUNT,
+        **_SHARE_OF_STEPS,
     ),
     Metric(
         "negative_gap_share_sft",
         "Negative SFT gaps",
-        "share",
         meaning="of the gaps that steps were chosen on",
-        **_COUNT,
+        **_SHARE_OF_STEPS,
     ),
     Metric(
         "distinct_rows_dpo",

@@ -25,7 +25,7 @@ def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric:
         found = [
             [{seed: answers(tables.results, job, metric) for seed, job in one.jobs.items()}] for one in (other, recipe)
         ]
-    return contrast(sides[0], sides[1], line_up(found, sides), alike=False)
+    return contrast(sides[0], sides[1], line_up(found, sides), alike=False, metric=tables.metric(metric))
 
 
 def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
@@ -35,8 +35,8 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
         metrics: which figures; the ideal distance and all scores when left out.
 
     Returns:
-        Columns method, lambda_dpo, metric, difference, low, high, seeds, p_holm (two-sided, corrected over all rows), verdict
-        and could_be (the largest difference inside the interval, for "no difference seen").
+        Columns method, lambda_dpo, metric, difference, low, high, seeds, p_holm (two-sided, corrected over the rows of the same
+        metric), verdict and could_be (the largest difference inside the interval, for "no difference seen").
     """
     names = tuple(metrics) or ("ideal_distance", *tables.scores)
     rows: list[dict[str, object]] = []
@@ -51,14 +51,19 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
             row: dict[str, object] = {"method": recipe.method, "lambda_dpo": recipe.lambda_dpo, "metric": name}
             row |= {"difference": one.difference.mean, "low": one.difference.low, "high": one.difference.high}
             rows.append(row | {"seeds": one.seeds[0]})
-    corrected = holm([_two_sided(one) for one in made])
+    corrected = [math.nan] * len(made)
+    for name in names:  # a family is one figure's comparisons: what is asked of it is asked of no other
+        places = [place for place, row in enumerate(rows) if row["metric"] == name]
+        for place, p in zip(places, holm([two_sided(made[place]) for place in places]), strict=True):
+            corrected[place] = p
     for row, one, p in zip(rows, made, corrected, strict=True):
         row |= {"p_holm": p, "verdict": _verdict(one, p, tables.metric(str(row["metric"])))}
         row["could_be"] = one.difference.reach if row["verdict"] == SAME else math.nan
     return pd.DataFrame(rows)
 
 
-def _two_sided(one: Contrast) -> float:
+def two_sided(one: Contrast) -> float:
+    """Return the p-value against "no difference"; NaN without an interval."""
     return min(1.0, 2 * min(one.p_above, one.p_below)) if one.difference.has_interval else math.nan
 
 

@@ -74,7 +74,7 @@ class Redraws:
             if not math.isclose(mean, measured[of].compared, rel_tol=1e-6, abs_tol=1e-6):
                 why = "do not add up to its score" if found else "are not on record"
                 constant = {one: np.full(self.draws + 1, measured[one].number) for one in known}
-                return Redrawn(constant, why_not=f"{name}: the single outcomes of {of} {why}")
+                return Redrawn(constant, why_not=f"the single outcomes of {of} {why}")
         metric = self.results.metric(name)
         values = {
             of: np.exp(drawn) if metric.scale == "log" else drawn for of, drawn in self._redraw(name, outcomes).items()

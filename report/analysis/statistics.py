@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 
 import numpy as np
@@ -49,6 +49,12 @@ class Estimate:
     def has_interval(self) -> bool:
         """Whether there were seeds enough for an interval."""
         return not math.isnan(self.low)
+
+    def inside(self, least: float, most: float) -> Estimate:
+        """Return the estimate with its interval cut to where the value can lie; tests are as before."""
+        if not self.has_interval:
+            return self
+        return replace(self, low=max(self.low, min(least, self.mean)), high=min(self.high, max(most, self.mean)))
 
     @property
     def excludes_zero(self) -> bool:

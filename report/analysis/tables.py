@@ -6,7 +6,7 @@ A recipe is a method at one λ. A figure that is missing is NaN in the frame and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -43,6 +43,7 @@ class RecipeResults:
     Attributes:
         figures: seed -> figure name -> what was measured or derived.
         jobs: seed -> training job.
+        metric: says what a figure is.
     """
 
     method: str
@@ -50,6 +51,7 @@ class RecipeResults:
     lambda_dpo: float | None
     jobs: dict[int, str]
     figures: dict[int, dict[str, Measured]] = field(repr=False)
+    metric: Callable[[str], Metric] = field(repr=False, compare=False)
 
     @property
     def key(self) -> RecipeKey:
@@ -73,8 +75,8 @@ class RecipeResults:
         return {seed: figures[name].compared if name in figures else math.nan for seed, figures in self.figures.items()}
 
     def estimate(self, name: str) -> Estimate:
-        """Estimate a figure over the seeds."""
-        return estimate(list(self.values(name).values()))
+        """Estimate a figure over the seeds; its interval ends where its values do."""
+        return estimate(list(self.values(name).values())).inside(*self.metric(name).range)
 
     def reason(self, name: str) -> str:
         """Say why a figure is missing on every seed."""
@@ -172,6 +174,9 @@ class Tables:
                 made[f"{prefix}gap_{name}"] = combine(tradeoff.optimality_gap, value, optimum(name, run.seed))
             gaps = [made[f"{prefix}gap_{name}"] for name in OBJECTIVES]
             made[f"{prefix}ideal_distance"] = combine(tradeoff.ideal_distance, *gaps)
+        nothing = [why for name in OBJECTIVES if (why := self.results.nothing_learned(name, run.seed))]
+        if nothing:
+            made["ideal_distance"] = missing("; ".join(nothing))
         made |= {name: self.results.score(run.id, name) for name in self.scores}
         made |= {name: run.measurement(name) for name in self.results.measurement_names}
         made["steps"] = run.steps
@@ -247,9 +252,8 @@ class Tables:
             grouped.setdefault((method or run.method, lambda_dpo), []).append(run)
         for (name, lambda_dpo), members in grouped.items():
             jobs = {run.seed: run.id for run in members}
-            yield RecipeResults(
-                name, members[0].base_method, lambda_dpo, jobs, {run.seed: self.figures(run) for run in members}
-            )
+            figures = {run.seed: self.figures(run) for run in members}
+            yield RecipeResults(name, members[0].base_method, lambda_dpo, jobs, figures, self.metric)
 
     @cached_property
     def context(self) -> tuple[RecipeResults, ...]:
@@ -265,9 +269,8 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> RecipeResults:
-        return RecipeResults(
-            name, "", None, {seed: of}, {seed: {score: self._score(of, score) for score in self.scores}}
-        )
+        figures = {seed: {score: self._score(of, score) for score in self.scores}}
+        return RecipeResults(name, "", None, {seed: of}, figures, self.metric)
 
     def _score(self, of: str, name: str) -> Measured:
         score = self.results.score(of, name)
@@ -275,13 +278,25 @@ class Tables:
 
     @cached_property
     def ranked(self) -> tuple[RecipeResults, ...]:
-        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; those without one come last."""
+        """The recipes by mean ideal distance, smallest first, equal ones in the suite's order; the unranked last."""
 
-        def place(recipe: RecipeResults) -> tuple[bool, float]:
+        def place(recipe: RecipeResults) -> tuple[bool, bool, float]:
             mean = recipe.estimate("ideal_distance").mean
-            return math.isnan(mean), rounded(mean)
+            return bool(self.why_unranked(recipe)), math.isnan(mean), rounded(mean)
 
         return tuple(sorted(self.recipes, key=place))
+
+    @cached_property
+    def competing(self) -> tuple[RecipeResults, ...]:
+        """The recipes that are ranked, best first: with an ideal distance of every seed of the suite."""
+        return tuple(recipe for recipe in self.ranked if not self.why_unranked(recipe))
+
+    def why_unranked(self, recipe: RecipeResults) -> str:
+        """Say why a recipe has no place; "" where it has one. A recipe of fewer seeds could win by having lost its worst."""
+        known, planned = recipe.estimate("ideal_distance").n, len(self.results.suite.get("seeds") or recipe.jobs)
+        if not known:
+            return f"no ideal distance: {recipe.reason('ideal_distance')}"
+        return "" if known >= planned else f"{known} of {planned} seeds have an ideal distance"
 
     def sequential(self, lambda_dpo: float | None) -> RecipeResults | None:
         """Find the Sequential recipe at a λ."""
@@ -301,8 +316,8 @@ class Tables:
 
     def change_against_base(self, recipe: RecipeResults, score: str) -> Estimate:
         """Estimate what training changed in a score against the base model, over seeds."""
-        base = self._score("base", score).compared
-        return estimate([value - base for value in recipe.values(score).values()])
+        base, (low, high) = self._score("base", score).compared, self.metric(score).range
+        return estimate([value - base for value in recipe.values(score).values()]).inside(low - base, high - base)
 
     @cached_property
     def forgetting(self) -> pd.DataFrame:
@@ -332,4 +347,5 @@ class Tables:
 
     def difference(self, a: RecipeResults, b: RecipeResults, name: str) -> Estimate:
         """Estimate a − b of a figure, paired over seeds."""
-        return paired(a.values(name), b.values(name))
+        reach = self.metric(name).reach
+        return paired(a.values(name), b.values(name)).inside(-reach, reach)

@@ -21,7 +21,7 @@ def optimality_gap(value: ArrayLike, optimum: ArrayLike) -> Floats:
     """Return f(θ) − f*, signed.
 
     Section 6, "Evaluation Metrics"; Eq. 6 with λ = 0 or 1. f* is what a run on that objective alone reached in as
-    many steps, so it is an estimate: a negative gap says that f* is not a minimum.
+    many steps, so it is an estimate: a run with a negative gap is better than it.
 
     Args:
         value: objective values in nats.
@@ -33,9 +33,10 @@ def optimality_gap(value: ArrayLike, optimum: ArrayLike) -> Floats:
 def ideal_distance(gap_dpo: ArrayLike, gap_sft: ArrayLike) -> Floats:
     """Return the Euclidean distance to the ideal point (f*_DPO, f*_SFT), in nats.
 
-    Section 6: sqrt((f_DPO(θ) − f*_DPO)² + (f_SFT(θ) − f*_SFT)²). A negative gap adds to it as a positive one does.
+    Section 6: sqrt((f_DPO(θ) − f*_DPO)² + (f_SFT(θ) − f*_SFT)²). f* is an estimate, and a run below it is better than the
+    optimum: a negative gap adds nothing.
     """
-    return cast(Floats, np.hypot(_floats(gap_dpo), _floats(gap_sft)))
+    return cast(Floats, np.hypot(np.maximum(_floats(gap_dpo), 0.0), np.maximum(_floats(gap_sft), 0.0)))
 
 
 def increase_percent(value: ArrayLike, baseline: ArrayLike) -> Floats:

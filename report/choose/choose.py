@@ -17,7 +17,21 @@ from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
 from report.analysis.tables import RecipeResults, Tables
 from report.analysis.toy import is_toy
 from report.choose.choice import Candidate, Choice, shown
-from report.choose.expression import Expression, Figure, Floats, Logic, Look, Part, Truths, defined, evaluate, holds
+from report.choose.expression import (
+    Comparison,
+    Expression,
+    Figure,
+    Floats,
+    Logic,
+    Look,
+    Number,
+    Part,
+    Truths,
+    comparisons,
+    defined,
+    evaluate,
+    holds,
+)
 from report.choose.figures import LAMBDA, Named, Origin, named_figures, short_names, values_by_seed
 from report.choose.parser import parse, wrong
 
@@ -30,20 +44,22 @@ def choose(tables: Tables, text: str, draws: int = DRAWS) -> Choice:
     Raises:
         InputError: the text cannot be read, or names a figure that this suite does not have.
     """
-    expression = parse(text)
-    return _Choosing(tables, expression, draws).choice()
+    known = named_figures(tables)
+    expression = parse(text, [name for name in known if not name.isidentifier()])
+    return _Choosing(tables, expression, known, draws).choice()
 
 
 class _Choosing:
     """Evaluate one expression on every recipe of one suite."""
 
-    def __init__(self, tables: Tables, expression: Expression, draws: int) -> None:
+    def __init__(self, tables: Tables, expression: Expression, known: Mapping[str, Named], draws: int) -> None:
         self.tables, self.expression = tables, expression
-        known = named_figures(tables)
         for figure in expression.figures:
             if figure.name not in known:
                 raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
         self.named = {figure.name: known[figure.name] for figure in expression.figures}
+        for comparison in (one for part in expression.conditions for one in comparisons(part.node)):
+            self._refuse_shares(comparison)
         self.origins = {
             recipe.key: {
                 one: values_by_seed(tables, recipe, self.named[one.name], one.of) for one in expression.figures
@@ -53,6 +69,15 @@ class _Choosing:
         self.seeds = sorted({seed for recipe in tables.ranked for seed in recipe.figures})
         self.redraws = Redraws(tables.results, self.seeds or [0], draws)
         self.scores = {one.figure: self._redraw(one.figure) for one in self.named.values() if one.is_score}
+
+    def _refuse_shares(self, comparison: Comparison) -> None:
+        """Refuse a number below 1 as the bound of a score in percent: 0.95 is 0.95 %, and 95 was meant."""
+        names = [one.name for one in comparison.terms if isinstance(one, Figure)]
+        shares = [name for name in names if self.named[name].unit == "%" and self.named[name].is_score]
+        small = next((one for one in comparison.terms if isinstance(one, Number) and 0 < abs(one.value) < 1), None)
+        if shares and small is not None and len(comparison.terms) > len(names):
+            message = f"{shares[0]} is in percent, so this is {small.value:g} %: did you mean {100 * small.value:g}?"
+            raise wrong(self.expression.text, small.at, message)
 
     def _redraw(self, score: str) -> Redrawn:
         policies = [
@@ -128,7 +153,7 @@ class _Choosing:
 
     def _resampled(self) -> tuple[str, ...]:
         seeds = (f"{len(self.seeds)} seeds",) if len(self.seeds) > 1 else ()
-        return (*seeds, *(one.what for one in self.scores.values() if one.what))
+        return tuple(dict.fromkeys((*seeds, *(one.what for one in self.scores.values() if one.what))))
 
     def _notes(self, checked: list[_Checked], varies: bool) -> Iterator[str]:
         count = len(self.seeds)
@@ -146,7 +171,7 @@ class _Choosing:
             yield f"{count} seeds: drawing so few anew says too little about another seed; read the shares as a rough guide"
         if not varies:
             yield "one seed and no single questions or pairs to draw anew: no share can be given"
-        yield from (one.why_not for one in self.scores.values() if one.why_not and varies)
+        yield from self._not_redrawn() if varies else ()
         fixed = [name for name, one in self.named.items() if not one.is_score and one.figure != LAMBDA]
         if fixed and varies:
             how = "drawn over seeds only" if count > 1 else "not drawn anew"
@@ -157,6 +182,11 @@ class _Choosing:
         shared = {name for name, named in self.named.items() for one in checked if one.recipe.shared(named.figure)}
         if shared:
             yield f"{', '.join(sorted(shared))}: measured while other workers used the same machine"
+
+    def _not_redrawn(self) -> Iterator[str]:
+        """Say which scores stay as measured, once for each reason."""
+        for why in dict.fromkeys(one.why_not for one in self.scores.values() if one.why_not):
+            yield f"{', '.join(name for name, one in self.scores.items() if one.why_not == why)}: {why}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +204,7 @@ def _no_such(name: str, tables: Tables, known: Mapping[str, Named]) -> str:
     meant = short_names(tables).get(name, [])
     if meant:
         return f"{name} could be {' or '.join(tables.metric(one).choose_name for one in meant)}; name one"
-    return unknown_name("figure", name, known)
+    return unknown_name("figure", name, [one for one in known if one.isidentifier()])
 
 
 def _wins(checked: list[_Checked], maximize: bool) -> tuple[list[float], float]:
@@ -238,7 +268,6 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
     Raises:
         InputError: no such folder, a text that cannot be read, or no suite in which it means something.
     """
-    parse(text)
     found: list[Chosen] = []
     problem: InputError | None = None
     for record in find_suites(results):

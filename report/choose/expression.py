@@ -135,6 +135,15 @@ def figures(node: Node) -> Iterator[Figure]:
             yield from figures(part)
 
 
+def comparisons(node: Condition) -> Iterator[Comparison]:
+    """Yield every comparison of a condition."""
+    if isinstance(node, Comparison):
+        yield node
+    else:
+        for part in node.parts:
+            yield from comparisons(part)
+
+
 def evaluate(term: Term, look: Look) -> Floats:
     """Compute a number; NaN or infinite where it divides by 0.
 

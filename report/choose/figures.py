@@ -51,14 +51,14 @@ _FACTORS = {"share": (100.0, "%"), "B": (2.0**-30, "GiB")}
 
 
 def named_figures(tables: Tables) -> dict[str, Named]:
-    """List the names that a choice in this suite may use: what each metric is called, and short names that are clear.
+    """List the names that a choice in this suite may use: its name on record, what it is called, and short names that are clear.
 
     A task's bare name stands for its score where it has just one, `accuracy` and `win_rate` likewise for the suite's.
     """
     split = tables.results.split
     found = {f"f_{name}": _named(tables, f"f_{name}/{split}") for name in OBJECTIVES}
     figures = ("gap_dpo", "gap_sft", "ideal_distance", *tables.scores, *tables.costs, "runtime_increase_percent")
-    found |= {tables.metric(name).choose_name: _named(tables, name) for name in figures}
+    found |= {one: _named(tables, name) for name in figures for one in (name, tables.metric(name).choose_name)}
     found |= {short: _named(tables, names[0]) for short, names in short_names(tables).items() if len(names) == 1}
     found["utilization"] = _named(tables, tables.utilization)
     return found | {"lambda": Named(LAMBDA, "")}

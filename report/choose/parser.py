@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -27,6 +27,7 @@ from report.choose.expression import (
 EXAMPLE = "mmlu >= base - 1 and seconds <= 1.1 * sequential, maximize win_rate"
 HELD = ("base", "sequential", "reference")
 GOALS = ("maximize", "minimize")
+_SPELLED = {"maximise": "maximize", "minimise": "minimize", "max": "maximize", "min": "minimize"}
 LONGEST, DEEPEST = 1000, 30
 
 _TOKEN = re.compile(
@@ -35,8 +36,12 @@ _TOKEN = re.compile(
 _WRITTEN = str.maketrans({"≤": "<=", "≥": ">=", "≠": "!=", "−": "-", "×": "*"})
 
 
-def parse(text: str) -> Expression:
+def parse(text: str, names: Iterable[str] = ()) -> Expression:
     """Read a choice.
+
+    Args:
+        text: the choice.
+        names: figures whose names hold signs, such as mmlu/acc, which as a whole go before a division.
 
     Raises:
         InputError: one line that says at which column what is wrong, and what is allowed there.
@@ -44,7 +49,7 @@ def parse(text: str) -> Expression:
     if len(text) > LONGEST:
         raise InputError(f"--choose: {len(text)} characters; at most {LONGEST} are read")
     shown = "".join(letter if letter.isprintable() else " " for letter in text.translate(_WRITTEN))
-    return _Parser(shown).choice()
+    return _Parser(shown, names).choice()
 
 
 def wrong(text: str, at: int, message: str) -> InputError:
@@ -64,8 +69,9 @@ class _Token:
 class _Parser:
     """Read a choice by recursive descent; every method reads one rule of the grammar, from loosest to tightest."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, names: Iterable[str] = ()) -> None:
         self.text, self.place, self.depth = text, 0, 0
+        self.names = sorted(names, key=len, reverse=True)
         self.tokens = list(self._split())
 
     def _split(self) -> Iterator[_Token]:
@@ -74,12 +80,23 @@ class _Parser:
             if self.text[at].isspace():
                 at += 1
                 continue
+            if named := next((one for one in self.names if self._stands(one, at)), ""):
+                yield _Token("name", named, at)
+                at += len(named)
+                continue
             found = _TOKEN.match(self.text, at)
+            if self.text[at] == "%":
+                raise wrong(self.text, at, "percentages are written as a number alone, such as mmlu >= 40")
             if found is None:
                 raise wrong(self.text, at, f"{self.text[at]!r} means nothing here; for instance: {EXAMPLE}")
             yield _Token(str(found.lastgroup), found.group(), at)
             at = found.end()
         yield _Token("end", "the end", len(self.text))
+
+    def _stands(self, name: str, at: int) -> bool:
+        """Say whether a name stands at a place, and ends there."""
+        after = self.text[at + len(name) : at + len(name) + 1]
+        return self.text.startswith(name, at) and not (after.isalnum() or after == "_")
 
     @property
     def next(self) -> _Token:
@@ -102,6 +119,11 @@ class _Parser:
     def wrong(self, at: int, message: str) -> InputError:
         return wrong(self.text, at, message)
 
+    def _hint(self) -> str:
+        """Name the word that was meant, where another spelling of it stands."""
+        meant = next((_SPELLED[token.text] for token in self.tokens if token.text in _SPELLED), None)
+        return f"; did you mean {meant!r}?" if meant else ""
+
     # ---- the rules --------------------------------------------------------------------------------------------------
 
     def choice(self) -> Expression:
@@ -110,10 +132,10 @@ class _Parser:
             whole = self.condition(self.alternative)
             parts = whole.parts if isinstance(whole, Logic) and whole.word == "and" else (whole,)
             if not self.take(","):
-                raise self.wrong(self.next.at, f"a comma and {' or '.join(GOALS)} are expected here")
+                raise self.wrong(self.next.at, f"a comma and {' or '.join(GOALS)} are expected here{self._hint()}")
         word = self.take(*GOALS)
         if word is None:
-            raise self.wrong(self.next.at, f"{' or '.join(GOALS)} is expected here, and then of what")
+            raise self.wrong(self.next.at, f"{' or '.join(GOALS)} is expected here, and then of what{self._hint()}")
         start = self.next.at
         goal = self.bind(self.number(self.sum), start)
         if self.next.kind != "end":
@@ -210,7 +232,7 @@ class _Parser:
 
     def as_condition(self, node: Node, at: int) -> Condition:
         if not isinstance(node, Comparison | Logic):
-            raise self.wrong(at, "a condition is expected here, such as mmlu >= 40, not a number alone")
+            raise self.wrong(at, f"a condition is expected here, such as mmlu >= 40, not a number alone{self._hint()}")
         return node
 
     def bind_comparison(self, terms: tuple[Term, ...], signs: tuple[str, ...], at: int) -> Comparison:

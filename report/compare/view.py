@@ -68,6 +68,8 @@ def verdict(row: Row) -> str:
 
 
 def _probability(row: Row) -> str:
+    if row.contrast is not None and row.contrast.identical:  # nothing was tested
+        return MISSING
     smallest = min((p for p in (row.p_worse, row.p_better) if not math.isnan(p)), default=math.nan)
     if math.isnan(smallest):
         return MISSING

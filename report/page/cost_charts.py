@@ -35,7 +35,7 @@ def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     caption = (
         "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds. Better is lower left for the ideal "
-        "distance and other losses, upper left for scores that are better higher. Only costs of equal hardware and workers are drawn."
+        "distance and other losses, upper left for scores better high. Only costs of equal hardware and workers are drawn."
     )
     shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     table = _points(tables, names)

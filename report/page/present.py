@@ -100,9 +100,7 @@ class Sheet:
 def leaderboard(tables: Tables) -> Table:
     """Return every recipe by ideal distance, then what it is held against."""
     recipes = [*tables.ranked, *tables.context]
-    ranks = [
-        str(place) if recipe.estimate("ideal_distance").n else "–" for place, recipe in enumerate(tables.ranked, 1)
-    ]
+    ranks = ["–" if tables.why_unranked(recipe) else str(place) for place, recipe in enumerate(tables.ranked, 1)]
     sheet = Sheet(tables, recipes)
     sheet.text("Recipe", (recipe.name for recipe in recipes))
     sheet.text("Rank", (*ranks, *("" for _ in tables.context)), numeric=True)
@@ -113,8 +111,13 @@ def leaderboard(tables: Tables) -> Table:
     for name in ("training_seconds", "runtime_increase_percent", "utilization_increase_percent"):
         sheet.figure(name)
     sheet.text("Seeds", (str(len(recipe.jobs)) if recipe.base_method else "" for recipe in recipes), numeric=True)
-    best = tables.ranked[0] if tables.ranked else None
-    return sheet.table("Leaderboard: recipes by ideal distance", judge_notes(tables.results), best)
+    best = next(iter(tables.competing), None)
+    unranked: dict[str, list[str]] = {}
+    for recipe in tables.ranked:
+        if why := tables.why_unranked(recipe):
+            unranked.setdefault(why, []).append(recipe.name)
+    notes = [f"Without a rank: {', '.join(names)} ({why})." for why, names in unranked.items()]
+    return sheet.table("Leaderboard: recipes by ideal distance", [*notes, *judge_notes(tables.results)], best)
 
 
 def judge_notes(results: Results) -> list[str]:

@@ -150,8 +150,8 @@ def _figure(recipe: RecipeResults | None, name: str, absent: str, factor: float 
     """Estimate a recipe's figure over seeds, or say why there is none."""
     if recipe is None:
         return estimate([]), absent
-    values = [value * factor for value in recipe.values(name).values()]
-    found = estimate(values)
+    low, high = recipe.metric(name).range
+    found = estimate([value * factor for value in recipe.values(name).values()]).inside(low * factor, high * factor)
     if found.n:
         return found, ""
     known = any(name in figures for figures in recipe.figures.values())

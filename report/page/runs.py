@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from bench.records import row_counts
 from bench.records.record import Job
 from report.analysis import completions
 from report.analysis.choices import Choices
@@ -61,9 +62,10 @@ def provenance(results: Results, where: Where) -> Table | None:
     facts: list[tuple[str, Iterable[str]]] = [
         ("Base model", (_words(job.spec["settings"].get("model")) for job in jobs)),
         *(
-            (f"Data: {name} rows", (str((job.spec.get("data") or {}).get(name, "–")) for job in jobs))
+            (f"Data: {name} rows", [str((job.spec.get("data") or {}).get(name, "–")) for job in jobs])
             for name in dict.fromkeys(name for job in jobs for name in job.spec.get("data") or {})
         ),
+        *_rows(results),
         *_evaluators(results),
         ("Versions", (", ".join(f"{name} {version}" for name, version in one.items()) for one in packages)),
         ("Python", (str(environment.get("python", "–")) for environment in environments)),
@@ -81,6 +83,18 @@ def provenance(results: Results, where: Where) -> Table | None:
         "A job's spec.json holds all of its settings; a hash names the rows' text, so equal hashes are equal data.",
     )
     return Table("What the runs were made with", columns, tuple(rows), notes)
+
+
+def _rows(results: Results) -> Iterable[tuple[str, Iterable[str]]]:
+    """Return how many rows of each set there were, and what became of them."""
+    for name in row_counts.SETS:
+        found = row_counts.splits(results.data_facts, name)
+        if found:
+            shape = found[0].get("shape")
+            yield (
+                f"{name.capitalize()} rows",
+                [row_counts.in_words(row_counts.totals(found)) + (f"; {shape}" if shape else "")],
+            )
 
 
 def _evaluators(results: Results) -> Iterable[tuple[str, Iterable[str]]]:

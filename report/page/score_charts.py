@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,25 +53,14 @@ def over_recipes(recipe: RecipeResults, writes: Shown) -> Point | None:
         source = f"one seed, over its {writes.metric.item or 'outcome'}s"
         low, high = recipe.own_interval(name) or _by_error(one.mean, recipe.standard_error(name))
     link = recipe.anchor if recipe.lambda_dpo is not None else ""
-    value, low, high = (writes.value(each) for each in (one.mean, low, high))
-    return Point(recipe.name, value, *_inside(writes, low, high), source, link, recipe.method)
+    one = replace(one, low=low, high=high).inside(*writes.metric.range)
+    value, low, high = (writes.value(each) for each in (one.mean, one.low, one.high))
+    return Point(recipe.name, value, low, high, source, link, recipe.method)
 
 
 def _by_error(mean: float, error: float) -> tuple[float, float]:
     """Return the normal 95 % interval of a score whose record has an error and no interval; NaN without either."""
     return mean - 1.96 * error, mean + 1.96 * error
-
-
-def _inside(writes: Shown, low: float, high: float) -> tuple[float, float]:
-    """Cut an interval to where the metric's values can lie."""
-    least, most = writes.metric.low, writes.metric.high
-    factor = 1.0 if writes.metric.scale == "log" else writes.factor
-    if math.isnan(low):
-        return low, high
-    return (
-        low if least is None else max(low, least * factor),
-        high if most is None else min(high, most * factor),
-    )
 
 
 def scores(tables: Tables, folder: Path) -> document.Figure | None:
@@ -188,6 +177,7 @@ def differences(results: Results, recipe: RecipeResults, base: BySubject, score:
         base: what the base model's score is made of, as `by_subject` gives it.
     """
     runs = [found for job in recipe.jobs.values() if (found := by_subject(results, job, score))]
+    reach = 100 * results.metric(score).reach
     points = []
     for subject, questions in base.items():
         changes = []
@@ -203,7 +193,8 @@ def differences(results: Results, recipe: RecipeResults, base: BySubject, score:
             sd = math.sqrt(math.fsum((change - mean) ** 2 for change in changes) / (n - 1))
             half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n)
         source = f"{n} question{'s' if n > 1 else ''}"
-        points.append(Point(subject, mean, mean - half, mean + half, source, recipe.anchor, recipe.name))
+        low, high = (math.nan, math.nan) if math.isnan(half) else (max(mean - half, -reach), min(mean + half, reach))
+        points.append(Point(subject, mean, low, high, source, recipe.anchor, recipe.name))
     return points
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bench.records import row_counts
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.tables import Tables
@@ -78,6 +79,10 @@ def banners(tables: Tables) -> list[Text]:
             )
         )
     found += [Text(words, "warning") for words in tables.comparable.warnings]
+    for name in row_counts.SETS:
+        splits = row_counts.splits(results.data_facts, name)
+        if len(splits) == 2:
+            found += [Text(f"{name.capitalize()} data: {words}.", "warning") for words in row_counts.warnings(*splits)]
     return found + [Text(str(note), "note") for note in results.suite.get("notes") or ()]
 
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from report.analysis import recipe_verdicts
+from report.analysis.findings import Findings
 from report.analysis.load import judge_of
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
-from report.analysis.tables import RecipeResults, Tables, rounded
+from report.analysis.tables import RecipeResults, rounded
 from report.page.present import score_shown
 from report.render.document import KeyFigure
 from report.render.numbers import duration, number, series_digits
 
+LEVEL = 0.05
 CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 
 
@@ -24,19 +27,23 @@ class Lead:
     Attributes:
         lead: other − best in nats; positive: the best is closer to the ideal point.
         share: the lead as a share of the other's ideal distance.
+        p: two-sided, of the test that stands in the tables too; NaN without one.
+        comparisons: how many it is corrected for.
     """
 
     best: RecipeResults
     other: RecipeResults
     lead: Estimate
     share: float
+    p: float
+    comparisons: int = 1
 
     @property
     def verdict(self) -> str:
         """One of CLEAR, UNCLEAR, TOO_FEW."""
         if self.lead.n < SEEDS_FOR_AN_INTERVAL:
             return TOO_FEW
-        return CLEAR if rounded(self.lead.low) > 0 else UNCLEAR
+        return CLEAR if self.p <= LEVEL and rounded(self.lead.mean) > 0 else UNCLEAR
 
     @property
     def digits(self) -> int:
@@ -57,6 +64,13 @@ class Lead:
                 f"({percent}) smaller, "
                 f"95 % interval {low} to {high}, paired over {self.lead.n} seeds."
             )
+        if self.verdict == UNCLEAR and rounded(self.lead.low) > 0:
+            corrected = f", corrected for {self.comparisons} comparisons" if self.comparisons > 1 else ""
+            return (
+                f"No difference seen between {self.best.name} and {self.other.name}: the means differ by {size} nats "
+                f"({percent}) over {self.lead.n} paired seeds, but p = {number(self.p, 3)}{corrected}; the interval of this one "
+                "difference alone would leave 0 out."
+            )
         if self.verdict == UNCLEAR:
             return (
                 f"No difference seen between {self.best.name} and {self.other.name}: the means differ by {size} nats "
@@ -75,20 +89,19 @@ class Lead:
 class Verdict:
     """Judge a suite by the ideal distance, mean over seeds."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Findings) -> None:
         self.tables, self.results = tables, tables.results
 
     @cached_property
     def best(self) -> RecipeResults | None:
         """The recipe with the smallest mean ideal distance; None when none has one."""
-        first = next(iter(self.tables.ranked), None)
-        return first if first is not None and first.estimate("ideal_distance").n else None
+        return next(iter(self.tables.competing), None)
 
     @cached_property
     def runner_up(self) -> Lead | None:
         """The best recipe of any other method."""
         best = self.best
-        others = [one for one in self.tables.ranked if best is not None and one.method != best.method]
+        others = [one for one in self.tables.competing if best is not None and one.method != best.method]
         return self._against(others[0]) if others else None
 
     @cached_property
@@ -106,7 +119,27 @@ class Verdict:
         if best is None or theirs.n == 0:
             return None
         lead = self.tables.difference(other, best, "ideal_distance")
-        return Lead(best, other, lead, lead.mean / theirs.mean if theirs.mean else 0.0)
+        share = lead.mean / theirs.mean if theirs.mean else 0.0
+        p, comparisons = self._test(best, other)
+        return Lead(best, other, lead, share, p, comparisons)
+
+    def _test(self, best: RecipeResults, other: RecipeResults) -> tuple[float, int]:
+        """Return the p-value of a lead; against Sequential at the same λ that of the table, corrected as there."""
+        if other.base_method == "sequential" and other.lambda_dpo == best.lambda_dpo:
+            frame = self.tables.against_sequential
+            rows = frame[frame["metric"] == "ideal_distance"] if not frame.empty else frame
+            for _, row in rows.iterrows():
+                if (row["method"], row["lambda_dpo"]) == best.key:
+                    return float(row["p_holm"]), len(rows)
+        return recipe_verdicts.two_sided(recipe_verdicts.compare(self.tables, best, other, "ideal_distance")), 1
+
+    @cached_property
+    def level(self) -> tuple[RecipeResults, ...]:
+        """The recipes that the best is not told apart from: a winner leaves none."""
+        best = self.best
+        others = [one for one in self.tables.competing if one is not best]
+        leads = [(one, self._against(one)) for one in others]
+        return tuple(one for one, lead in leads if lead is None or lead.verdict != CLEAR)
 
     @property
     def headline(self) -> str:
@@ -119,12 +152,18 @@ class Verdict:
         rival = self.runner_up
         if rival is None:
             return f"{best.name} came closest to the ideal point; no other method to compare with."
-        if rival.verdict == CLEAR:
-            return f"{best.name} did best."
-        if rival.verdict == UNCLEAR:
-            return f"{best.name} came closest to the ideal point, but not clearly ahead of {rival.other.name}."
+        if rival.lead.n >= SEEDS_FOR_AN_INTERVAL:
+            return self._crown(best)
         seeds = "one seed" if rival.lead.n == 1 else f"{rival.lead.n} paired seeds"
         return f"{best.name} came closest to the ideal point, over {seeds}: the order may be noise."
+
+    def _crown(self, best: RecipeResults) -> str:
+        """Name a winner only where it is ahead of every other recipe."""
+        if not self.level:
+            return f"{best.name} did best."
+        more = len(self.level) - 1
+        others = self.level[0].name + (f" and {more} more {'recipe' if more == 1 else 'recipes'}" if more else "")
+        return f"{best.name} came closest to the ideal point, but not clearly ahead of {others}."
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -152,7 +191,8 @@ class Verdict:
                 f"No run is complete: {len(self.results.problems)} of {len(self.results.record.info['jobs'])} "
                 f"jobs are not done."
             )
-        return f"No ideal distance is known: not measured: {self.tables.recipes[0].reason('ideal_distance')}."
+        whys = dict.fromkeys(self.tables.why_unranked(recipe) for recipe in self.tables.recipes)
+        return f"No recipe is ranked: {'; '.join(list(whys)[:3])}."
 
     def _distance(self, best: RecipeResults) -> str:
         one = best.estimate("ideal_distance")

@@ -86,6 +86,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Registry[Any], str, type
     def add(table: Registry[Any], name: str, kind: type) -> None:
         point = EntryPoint(name, f"{kind.__module__}:{kind.__name__}", table.group)
         monkeypatch.setitem(table._points, name, point)
-        monkeypatch.setitem(table._loaded, name, kind)
+        assert table.contract is not None and table.contract.misfit(kind) is None
+        monkeypatch.setitem(table._loaded, name, table.contract.watch(kind, table.whose(name)))
 
     return add

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from byte_level import TOKENIZER
 
-from bench.data.sources import load_text
+from bench.data.sources import load_rows
 from bench.settings import InstructionData, PreferenceData
 from bench.suite.suite import Suite
 from benchmarks import material
@@ -63,8 +63,8 @@ def test_the_generated_mirror_is_read_like_the_real_one(tmp_path: Path) -> None:
     base: dict[str, Any] = {"source": "hub", "rows": 3}
     preference = PreferenceData(path=material.PREFERENCE, format="hh_dialogue", **base)
     instruction = InstructionData(path=material.INSTRUCTION, **base)
-    assert len(load_text(preference, "train", 3, TOKENIZER, mirror)) == 3
-    assert len(load_text(instruction, "train", 3, TOKENIZER, mirror)) == 3
+    assert len(load_rows(preference, "train", 3, TOKENIZER, mirror).rows) == 3
+    assert len(load_rows(instruction, "train", 3, TOKENIZER, mirror).rows) == 3
     (task,) = load_tasks(str(mirror), ["mmlu_astronomy"]).values()
     assert len(list(task.test_docs())) == 20
     assert task.config.num_fewshot == 1

@@ -123,5 +123,7 @@ def test_a_choice_from_an_archive_says_how_to_make_the_weights(archive: Path, tm
     result = bench("report", archive, "--out", tmp_path, "--choose", "maximize mmlu")
     assert result.exit_code == 0
     line = f"{archive} holds no weights; make them again: bench run made --only maxright-"
-    assert result.output.splitlines()[-1].startswith(line)
+    *_, take, report = result.output.splitlines()
+    assert take.startswith(line)
+    assert report.startswith("report: ")
     assert (tmp_path / "made" / "choice.json").exists()

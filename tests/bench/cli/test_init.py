@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from byte_level import TOKENIZER
 
 from bench.cli import init
 from bench.data import sources
@@ -77,6 +78,8 @@ def test_own_rows_of_the_kind_the_template_describes_are_read(tmp_path: Path) ->
     changes += ["training.batch_size.dpo=1", "training.batch_size.sft=1"]
     suite = yaml_file.load(str(path), changes)
     pair, task = suite.data.preference, suite.data.instruction
-    assert sources.load_text(pair, "train", 1, None, None) == [PreferenceRow("q0", "b0", "w0")]
-    assert sources.load_text(pair, "held_out", 1, None, None) == [PreferenceRow("q1", "b1", "w1")]
-    assert sources.load_text(task, "held_out", 1, None, None) == [InstructionRow("User: t1\nc1\nAssistant:", " a1")]
+    assert sources.load_rows(pair, "train", 1, TOKENIZER, None).rows == [PreferenceRow("q0", "b0", "w0")]
+    assert sources.load_rows(pair, "held_out", 1, TOKENIZER, None).rows == [PreferenceRow("q1", "b1", "w1")]
+    assert sources.load_rows(task, "held_out", 1, TOKENIZER, None).rows == [
+        InstructionRow("User: t1\nc1\nAssistant:", " a1")
+    ]

@@ -141,14 +141,19 @@ def test_a_yaml_file_holds_more_keys_and_options_win(endpoint: Any, folder: Path
         (("--judge", "weighted_alpaca_eval_gpt4_turb"), "did you mean 'weighted_alpaca_eval_gpt4_turbo'"),
         (("--judge", "none.yaml"), "none.yaml: cannot be read: No such file or directory"),
         (("--judge", "suite.yaml"), "suite.yaml: holds no keys of a judge; a suite has them under evaluation.win_rate"),
-        (("--judge", "wrong.yaml"), "wrong.yaml: unknown key 'modle'; did you mean 'model'?"),
+        (("--judge", "wrong.yaml"), "wrong.yaml:2: unknown key 'modle'; did you mean 'model'?"),
+        (("--judge", "twice.yaml"), "twice.yaml:5: orders = 'twice': Input should be 'both' or 'single'"),
+        (("--judge", "twice.yaml", "--orders", "thrice"), "--orders: orders = 'thrice': Input should be 'both'"),
+        (("--judge", "broken.yaml"), "broken.yaml:2: not valid YAML"),
         (("--base-url", "http://user:secret@h/v1"), "must carry no user, password or query"),
         (("--orders", "twice"), "orders = 'twice': Input should be 'both' or 'single'"),
         (("--outputs", "none.json"), "none.json: cannot be read: No such file or directory"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str, folder: Path, bench: Any) -> None:
-    (folder / "wrong.yaml").write_text("modle: x\n")
+    (folder / "wrong.yaml").write_text("orders: both\nmodle: x\n")
+    (folder / "twice.yaml").write_text("name: x\nevaluation:\n  win_rate:\n    judge:\n      orders: twice\n")
+    (folder / "broken.yaml").write_text("orders: [both\n")
     (folder / "suite.yaml").write_text("name: x\nevaluation: {lm_eval: {}}\n")
     files = ("--outputs", "ours.json", "--reference", "theirs.json")
     code, _, err = bench("run", *files, *arguments)

@@ -229,13 +229,26 @@ def test_export_takes_a_run_away_and_refuses_in_one_line(folder: Path) -> None:
 
 
 def test_a_job_that_fails_leaves_its_traceback_in_its_log(folder: Path) -> None:
-    """Ten times the rows the world has: the data error is the job's message, not a traceback on the screen."""
-    code, out, err = bench("run", "tiny.yaml", "--set", "data.preference.rows=100000000", folder=folder)
+    """The rule judge knows the built-in world only: the data error is the job's message, not a traceback on the screen."""
+    row = json.dumps({"prompt": "a ", "chosen": "b", "rejected": "c", "instruction": "a", "output": "b"})
+    (folder / "rows.jsonl").write_text(f"{row}\n" * 10)
+    data = "{source: local, path: rows.jsonl, rows: 8, evaluation_rows: 2, test_split: null}"
+    judged = "evaluation={win_rate: {prompts: 2, generation: {max_new_tokens: 2}, judge: {kind: rule}}}"
+    changes = [f"data.preference={data}", f"data.instruction={data}", judged]
+    arguments = [part for change in changes for part in ("--set", change)]
+    code, out, err = bench("run", "tiny.yaml", "--only", "judged-base", *arguments, folder=folder)
     assert code == 1
     assert "Traceback" not in out + err
-    (log,) = (folder / "results/tiny/jobs").glob("sft-optimum-*/log.txt")
+    (log,) = (folder / "results/tiny/jobs").glob("judged-base-*/log.txt")
     assert "Traceback" in log.read_text()
     assert "DataError" in log.read_text()
+
+
+def test_more_rows_than_there_are_are_refused_before_anything_is_trained(folder: Path) -> None:
+    code, out, err = bench("run", "tiny.yaml", "--set", "data.preference.rows=100000000", folder=folder)
+    assert (code, out) == (2, "")
+    assert "train preference rows; 100000000 are wanted; lower rows\n" in err
+    assert not (folder / "results").exists()
 
 
 def test_plan_says_what_is_shared_and_complete(folder: Path) -> None:

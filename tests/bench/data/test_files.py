@@ -167,7 +167,7 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
     (folder / "data").symlink_to(real.parent)
     (real.parent / "up").symlink_to(folder)
     assert files.read_split(folder, "train") == ROWS
-    assert sources.identity(pairs(folder), None).startswith("sha256:")
+    assert sources.identity(pairs(folder), None).startswith("rows:")
 
 
 def test_a_readme_says_which_files_are_read_and_counts_in_the_identity(tmp_path: Path) -> None:
@@ -197,7 +197,9 @@ def test_saved_data_sets(tmp_path: Path) -> None:
         files.read_split(tmp_path / "both", "dev")
     with pytest.raises(DataError, match="saved without splits has no split 'test'"):
         files.read_split(tmp_path / "one", "test")
-    assert sources.identity(pairs(tmp_path / "one"), None) != sources.identity(pairs(tmp_path / "both"), None)
+    with_test = pairs(tmp_path / "both", test_split="test")
+    assert sources.identity(pairs(tmp_path / "one"), None) == sources.identity(pairs(tmp_path / "both"), None)
+    assert sources.identity(with_test, None) != sources.identity(pairs(tmp_path / "both"), None)
 
 
 def test_a_changed_archive_is_other_data(tmp_path: Path) -> None:
@@ -206,8 +208,21 @@ def test_a_changed_archive_is_other_data(tmp_path: Path) -> None:
     for rows in (ROWS[:1], ROWS[1:]):
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
-        seen.add(sources.identity(pairs(tmp_path), None))
+        seen.add(sources.identity(pairs(tmp_path, test_split="test"), None))
     assert len(seen) == 2
+
+
+def test_the_rows_are_the_identity_and_not_the_file(tmp_path: Path) -> None:
+    """The same rows as JSONL, as CSV with its columns in another order, compressed, under another name; null is absent."""
+    rows = [{"prompt": "p", "chosen": "c", "rejected": "r"}, {"prompt": "q", "chosen": "d", "rejected": "s"}]
+    files = [write_jsonl(tmp_path / "a.jsonl", [row | {"note": None} for row in rows])]
+    files.append(tmp_path / "b.csv")
+    files[1].write_text("rejected,chosen,prompt\nr,c,p\ns,d,q\n", encoding="utf-8")
+    files.append(tmp_path / "c.jsonl.gz")
+    files[2].write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    assert len({sources.identity(pairs(file), None) for file in files}) == 1
+    other = write_jsonl(tmp_path / "d.jsonl", rows[::-1])
+    assert sources.identity(pairs(other), None) != sources.identity(pairs(files[0]), None)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from bench.settings import DataSource, InstructionData, PreferenceData
 
 
 def first(source: PreferenceData | InstructionData, tokenizer: Any = TOKENIZER) -> Any:
-    return sources.load_text(source, "train", 1, tokenizer, None)[0]
+    return sources.load_rows(source, "train", 1, tokenizer, None).rows[0]
 
 
 def refusal(source: PreferenceData | InstructionData, tokenizer: Any = TOKENIZER) -> str:
     with pytest.raises(DataError) as caught:
-        sources.load_text(source, "train", source.rows, tokenizer, None)
+        sources.load_rows(source, "train", source.rows, tokenizer, None)
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -79,7 +79,7 @@ def test_alpaca_rows_go_into_the_template_with_their_input(tmp_path: Path) -> No
         ],
     )
     own = rows(path, template="\n\nHuman: {prompt}\n\nAssistant:", answer_prefix=" ", rows=3)
-    assert sources.load_text(own, "train", 3, TOKENIZER, None) == [
+    assert sources.load_rows(own, "train", 3, TOKENIZER, None).rows == [
         InstructionRow("\n\nHuman: Add.\n1 2\n\nAssistant:", " 3"),
         InstructionRow("\n\nHuman: Sing.\n\nAssistant:", " la"),
         InstructionRow("\n\nHuman: Hum.\n\nAssistant:", " mm"),
@@ -117,7 +117,7 @@ def test_messages_are_templated_by_the_models_own_template(tmp_path: Path) -> No
     assert first(pairs(explicit, format="messages")) == expected
     implicit = write_jsonl(tmp_path / "q.jsonl", [{"chosen": [user, good], "rejected": [user, bad]}])
     assert first(pairs(implicit, format="messages", columns={"prompt": None})) == expected
-    example = Tokenizing(TOKENIZER, 99, 99).example(expected)
+    example = Tokenizing(TOKENIZER, 99, 99).example(first(pairs(explicit, format="messages")))
     assert example.answers == ((*ids("yo"), EOS), (*ids("no"), EOS))
 
 
@@ -130,11 +130,10 @@ def test_instruction_rows_as_messages(tmp_path: Path) -> None:
     assert first(rows(columns, format="messages")) == expected
 
 
-def test_text_is_never_templated_silently(tmp_path: Path) -> None:
+def test_text_is_templated_only_where_the_suite_says_messages(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "p.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
-    assert refusal(pairs(path, format="messages")) == (
-        f"{path} 'train' row 0: format messages needs lists of {{role, content}}; this row holds plain text"
-    )
+    assert first(pairs(path)) == PreferenceRow("a", "b", "c")
+    assert first(pairs(path, format="messages")) == PreferenceRow("[user]a</s>[assistant]", "b</s>", "c</s>")
 
 
 def test_messages_need_a_chat_template(tmp_path: Path) -> None:
@@ -162,7 +161,7 @@ PAIRS = [{"prompt": f"p{number}", "chosen": "c", "rejected": "r"} for number in 
 
 
 def prompts(source: PreferenceData, split: str, count: int, mirror: Path | None = None) -> list[str]:
-    return [row.prompt for row in sources.load_text(source, split, count, TOKENIZER, mirror)]
+    return [row.prompt for row in sources.load_rows(source, split, count, TOKENIZER, mirror).rows]
 
 
 def test_without_a_test_split_the_held_out_rows_follow_the_training_rows(tmp_path: Path) -> None:
@@ -197,7 +196,7 @@ def test_the_identity_is_the_content(tmp_path: Path) -> None:
         write_jsonl(tmp_path / name / "train.jsonl", PAIRS if name != "c" else PAIRS[:5])
     same, again, other = (sources.identity(pairs(tmp_path / name), None) for name in ("a", "b", "c"))
     assert same == again != other
-    assert same.startswith("sha256:")
+    assert same.startswith("rows:")
     hub = {"source": "hub", "path": "some/pairs", "rows": 1}
     assert sources.identity(DataSource.model_validate(hub), None) == "hub:some/pairs@main"
     assert sources.identity(DataSource.model_validate({**hub, "revision": "v2"}), None) == "hub:some/pairs@v2"
@@ -217,7 +216,7 @@ def test_a_file_has_no_second_split(tmp_path: Path) -> None:
     """Read under another name it would give the training rows, and held-out figures would be training figures."""
     source = pairs(write_jsonl(tmp_path / "p.jsonl", PAIRS), test_split="test")
     with pytest.raises(DataError) as caught:
-        sources.load_text(source, "held_out", 1, TOKENIZER, None)
+        sources.load_rows(source, "held_out", 1, TOKENIZER, None)
     assert str(caught.value) == (
         f"{tmp_path}/p.jsonl: a file has no split 'test'; set test_split: null to hold out the rows after the training "
         "rows, or give a folder with a file per split"
@@ -230,7 +229,7 @@ def test_too_few_rows(tmp_path: Path) -> None:
         f"{tmp_path}/p.jsonl: 7 rows wanted, but split 'train' has 6; lower rows or evaluation_rows"
     )
     with pytest.raises(DataError) as caught:
-        sources.load_text(pairs(tmp_path / "p.jsonl", rows=4), "held_out", 3, TOKENIZER, None)
+        sources.load_rows(pairs(tmp_path / "p.jsonl", rows=4), "held_out", 3, TOKENIZER, None)
     assert str(caught.value) == (
         f"{tmp_path}/p.jsonl: 3 rows wanted after the 4 training rows, but split 'train' has 6; "
         "lower rows or evaluation_rows"
@@ -248,7 +247,7 @@ def test_a_missing_file_or_mirror_folder(tmp_path: Path) -> None:
     assert refusal(pairs(tmp_path / "none.jsonl")) == f"{tmp_path}/none.jsonl: no such data file or folder"
     hub = PreferenceData(source="hub", path="some/pairs", rows=1)
     with pytest.raises(DataError) as caught:
-        sources.load_text(hub, "train", 1, TOKENIZER, tmp_path)
+        sources.load_rows(hub, "train", 1, TOKENIZER, tmp_path)
     assert str(caught.value) == (
         f"some/pairs: not in the mirror (no folder {tmp_path}/datasets/some/pairs); add it or run without --mirror"
     )
@@ -287,4 +286,4 @@ def test_the_hub_out_of_reach_names_both_ways_out(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["Dahoas/rm-hh-rlhf"])
 def test_real_dialogues_fit_their_format(mirror: Path, name: str) -> None:
     source = PreferenceData(source="hub", path=name, rows=200, format="hh_dialogue")
-    assert len(sources.load_text(source, "train", 200, TOKENIZER, mirror)) == 200
+    assert len(sources.load_rows(source, "train", 200, TOKENIZER, mirror).rows) == 200

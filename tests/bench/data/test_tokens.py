@@ -10,6 +10,7 @@ import pytest
 from byte_level import BOS, EOS, TOKENIZER, byte_tokenizer, ids, pairs, rows, write_jsonl
 
 from bench.data import tokens
+from bench.data.markup import Markup
 from bench.data.rows import InstructionRow, PreferenceRow
 from bench.data.tokens import Tokenizing
 from bench.errors import DataError, ModelError
@@ -48,15 +49,20 @@ def test_an_answer_that_only_just_loses_its_end_of_turn_counts_as_cut() -> None:
 def test_an_answer_ends_its_turn_once() -> None:
     """A chat template has written the end of turn, and a line end behind it that is not the model's to say."""
     tokenizing = Tokenizing(TOKENIZER, 8, 8)
-    assert tokenizing.answer("hi") == tokenizing.answer("hi</s>") == tokenizing.answer("hi</s>\n") == (*ids("hi"), EOS)
+    assert (
+        tokenizing.answer("hi")
+        == tokenizing.answer(Markup("hi</s>"))
+        == tokenizing.answer(Markup("hi</s>\n"))
+        == (*ids("hi"), EOS)
+    )
 
 
 @pytest.mark.parametrize("text", ["abcdef", "<s>abcdef"])
 def test_a_bos_the_model_expects_survives_the_cut_and_is_not_doubled(text: str) -> None:
     """Limit 4 with one place for <s> leaves three tokens of "abcdef": "def", written by a template or not."""
     tokenizing = Tokenizing(byte_tokenizer(bos=True), 4, 8)
-    assert tokenizing.prompt(text) == (BOS, *ids("def"))
-    assert tokenizing.prompt(text.replace("abcdef", "ab")) == (BOS, *ids("ab"))
+    assert tokenizing.prompt(Markup(text)) == (BOS, *ids("def"))
+    assert tokenizing.prompt(Markup(text.replace("abcdef", "ab"))) == (BOS, *ids("ab"))
     assert tokenizing.answer("hi") == (*ids("hi"), EOS)
     assert tokenizing.cut_prompts == 1
 
@@ -87,6 +93,8 @@ def test_a_split_records_rows_cuts_tokens_and_the_hash_of_its_text() -> None:
     split = tokens.tokenize([InstructionRow("abcd", "x"), InstructionRow("ab", "wxyz")], TOKENIZER, settings)
     text = '[{"answer": "x", "prompt": "abcd"}, {"answer": "wxyz", "prompt": "ab"}]'
     assert split.facts == {
+        "duplicates": 0,
+        "control_tokens_as_text": 0,
         "rows": 2,
         "cut_prompts": 1,
         "cut_answers": 1,

@@ -344,7 +344,7 @@ def test_dpo_equals_trl_on_real_pairs(smollm2: policy.Policy, mirror: Path, tmp_
     from trl import DPOConfig, DPOTrainer
 
     source = PreferenceData(source="hub", path="Dahoas/rm-hh-rlhf", rows=1, format="hh_dialogue")
-    text, examples = uncut(sources.load_text(source, "train", 2000, smollm2.tokenizer, mirror), smollm2.tokenizer)
+    text, examples = uncut(sources.load_rows(source, "train", 2000, smollm2.tokenizer, mirror).rows, smollm2.tokenizer)
     rows = datasets.Dataset.from_list([vars(row) for row in text])
     layouts = [collate(examples, layout, CPU) for layout in ("shared_prompt", "plain")]  # type: ignore[arg-type]
     with torch.no_grad():
@@ -376,7 +376,7 @@ def test_sft_equals_trl_on_real_rows(smollm2: policy.Policy, mirror: Path, tmp_p
     source = InstructionData(
         source="hub", path="vicgalle/alpaca-gpt4", rows=1, test_split=None, template=MARK, answer_prefix=" "
     )
-    text, examples = uncut(sources.load_text(source, "train", 1700, smollm2.tokenizer, mirror), smollm2.tokenizer)
+    text, examples = uncut(sources.load_rows(source, "train", 1700, smollm2.tokenizer, mirror).rows, smollm2.tokenizer)
     rows = datasets.Dataset.from_list([{"prompt": row.prompt, "completion": row.answer} for row in text])
     settings = trl_settings(SFTConfig, tmp_path, completion_only_loss=True)
     stir(smollm2)

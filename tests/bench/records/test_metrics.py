@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,25 @@ def test_a_description_comes_back_as_it_was_written() -> None:
 
 def test_keys_of_a_newer_version_are_passed_over() -> None:
     assert from_dict("x", {"title": "X", "unit": "", "better": None, "kind": "count", "colour": "red"}).title == "X"
+
+
+def test_words_of_another_version_claim_no_direction() -> None:
+    read = from_dict("x", {"title": "X", "unit": "", "better": "smaller", "kind": "price", "scale": "dB"})
+    assert (read.better, read.kind, read.scale) == (None, "count", "linear")
+
+
+def test_where_means_and_their_differences_can_lie() -> None:
+    """As declared; of a score in shares 0 to 1, of seconds from 0; of a log metric the logarithms: ln 1 = 0."""
+    share = Metric("x", "X", "share", "higher", "score")
+    seconds = Metric("x", "X", "s", "lower", "cost")
+    perplexity = Metric("x", "X", "", "lower", "score", low=1.0, scale="log")
+    assert (share.range, share.reach) == ((0.0, 1.0), 1.0)
+    assert (replace(share, low=-1.0).range, replace(share, low=-1.0).reach) == ((-1.0, 1.0), 2.0)
+    assert (seconds.range, seconds.reach) == ((0.0, math.inf), math.inf)
+    assert replace(CARBON, kind="count", low=None).range == (0.0, math.inf)
+    assert (CARBON.range, replace(CARBON, low=None).range) == ((0.0, math.inf), (-math.inf, math.inf))
+    assert (perplexity.range, perplexity.reach) == ((0.0, math.inf), math.inf)
+    assert replace(perplexity, low=0.0).range == (-math.inf, math.inf)
 
 
 def test_a_part_belongs_to_the_longest_name_that_is_described() -> None:

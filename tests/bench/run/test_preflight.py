@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +12,19 @@ from typing import Any
 import pytest
 import yaml
 from loopback_judge import KEY
+from other_evaluators import LengthJudge, Words
 
-from bench.errors import DataError, InputError, ModelError
+from bench.data import world
+from bench.errors import DataError, InputError, ModelError, SuiteError
+from bench.evaluators import EVALUATORS
+from bench.judges import JUDGES
+from bench.judges.rule import RuleJudge
 from bench.records.record import read_jsonl
 from bench.run import preflight
+from bench.suite import yaml_file
 from bench.suite.suite import Suite
 
+TinySuite = Callable[..., Suite]
 JOURNAL = Path("preflight") / "judge" / "journal.jsonl"
 
 
@@ -279,3 +287,53 @@ def test_too_few_rows_for_what_will_be_read(
     with pytest.raises(DataError) as caught:
         preflight.check_data(suite, None)
     assert str(caught.value).endswith(f".jsonl: {said}")
+
+
+def test_another_packages_prompts_count_too(tiny: TinySuite, offer: Callable[..., None], tmp_path: Path) -> None:
+    """Its option `prompts` says how many, unless it says otherwise; the built-in world has 108 pairs held out."""
+    offer(EVALUATORS, "words", Words)
+    four = {"words": {"prompts": 4}}
+    with pytest.raises(DataError, match=r"split 'train' has 9; lower rows or evaluation.words.prompts"):
+        preflight.check_data(on_disk(tiny, tmp_path, evaluation=four), None)
+    held_out = len(world.facts()[1]) * 3
+    preflight.check_data(tiny(evaluation={"words": {"prompts": held_out}}), None)
+    with pytest.raises(DataError) as caught:
+        preflight.check_data(tiny(evaluation={"words": {"prompts": held_out + 1}}), None)
+    assert str(caught.value) == (
+        f"the built-in world has {held_out} test preference rows; {held_out + 1} are wanted; "
+        "lower rows or evaluation.words.prompts"
+    )
+
+
+def test_a_configuration_that_a_judge_cannot_read_is_refused_with_its_place(
+    offer: Callable[..., None], tmp_path: Path
+) -> None:
+    """Whoever's judge it is, with the line, before anything is planned."""
+
+    class Labels(LengthJudge):
+        name = staticmethod(RuleJudge.name)
+
+    offer(JUDGES, "length", Labels)
+    for kind in ("rule", "length"):
+        text = (yaml_file.find("quickstart")).read_text(encoding="utf-8").split("evaluation:")[0]
+        text += "evaluation:\n  win_rate:\n    prompts: 2\n    judge:\n"
+        line = text.count("\n") + 2
+        path = tmp_path / f"{kind}.yaml"
+        path.write_text(f"{text}      kind: {kind}\n      configuration: alpaca_eval_gpt4_turbo_fn\n", encoding="utf-8")
+        with pytest.raises(SuiteError) as caught, yaml_file.located(str(path)):
+            preflight.check(yaml_file.load(str(path)))
+        assert str(caught.value) == (
+            f"{path}:{line}: evaluation.win_rate.judge.configuration = 'alpaca_eval_gpt4_turbo_fn': reads written replies, "
+            "but this kind of judge gives log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo"
+        )
+
+
+def test_an_error_without_a_key_keeps_its_words(tmp_path: Path) -> None:
+    """A place is put before a key only, and the kind of error stays."""
+    quickstart = str(yaml_file.find("quickstart"))
+    placed = rf"^{re.escape(quickstart)}:\d+: model\.path = 'x': no such folder$"
+    with pytest.raises(ModelError, match=placed), yaml_file.located(quickstart):
+        raise ModelError("model.path = 'x': no such folder")
+    for said in ("the method 'x' of y 1: raised", "org/model: no such thing", "a.yaml:3: lora: wrong"):
+        with pytest.raises(InputError, match=f"^{re.escape(said)}$"), yaml_file.located(quickstart):
+            raise InputError(said)

@@ -82,6 +82,23 @@ def test_a_changed_setting_is_named(tiny: TinySuite, tmp_path: Path) -> None:
     assert line == ("4 complete jobs are stale: training.learning_rate 0.01 → 0.02, training.weight_decay 0.0 → 0.1")
 
 
+def test_whose_setting_it_was_is_named(tiny: TinySuite, tmp_path: Path) -> None:
+    """Four policies (base, two optima, mix): prompts are asked of each in the one suite, answered and judged in the other."""
+    world = {"tasks": ["world_questions"], "limit": 3}
+    judge = {"kind": "rule", "orders": "both"}
+    before = {"lm_eval": world, "win_rate": {"prompts": 2, "judge": judge}}
+    complete(tiny(evaluation=before), tmp_path)
+    changed = {"lm_eval": world | {"limit": 4}, "win_rate": {"prompts": 3, "judge": judge}}
+    assert told(tiny(evaluation=changed), tmp_path) == [
+        "4 complete jobs are stale: evaluation.lm_eval.limit 3 → 4",
+        "8 complete jobs are stale: evaluation.win_rate.prompts 2 → 3",
+    ]
+    changed = {"lm_eval": world, "win_rate": {"prompts": 2, "judge": judge | {"orders": "single"}}}
+    assert told(tiny(evaluation=changed), tmp_path) == [
+        '4 complete jobs are stale: evaluation.win_rate.judge.orders "both" → "single"'
+    ]
+
+
 def test_new_semantics_and_new_data(tiny: TinySuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both optima, the reference's log-probabilities and mix are four jobs."""
     from bench.plan import identity
@@ -90,7 +107,7 @@ def test_new_semantics_and_new_data(tiny: TinySuite, tmp_path: Path, monkeypatch
     plan = complete(suite, tmp_path)
     monkeypatch.setattr(identity, "SEMANTICS", identity.SEMANTICS + 1)
     monkeypatch.setattr(stale, "SEMANTICS", identity.SEMANTICS)
-    assert told(suite, tmp_path) == ["4 complete jobs are stale: semantics 1 → 2"]
+    assert told(suite, tmp_path) == ["4 complete jobs are stale: semantics 2 → 3"]
     monkeypatch.undo()
     for job in plan.jobs.values():
         path = tmp_path / "jobs" / job.id

@@ -108,6 +108,10 @@ MISTAKES = {
         "  win_rate: {prompts: 2, judge: {kind: local}}\n",
         "x.yaml:11: evaluation.win_rate.judge.local_model: this key is missing",
     ),
+    "no options": (
+        "  lm_eval:\n  win_rate:\n",
+        "x.yaml:11: evaluation.lm_eval = None: write {} for its defaults, or delete the key to leave it out",
+    ),
     "no mapping": ("  lm_eval: mmlu\n", "x.yaml:11: evaluation.lm_eval = 'mmlu': must be a valid dictionary"),
 }
 
@@ -122,8 +126,8 @@ def test_a_mistake_is_one_line(text: str, message: str) -> None:
 
 
 def test_evaluators_stand_in_the_tables_order_and_survive_the_record() -> None:
-    """An evaluator that is null is left out, as one that is not named; options left out are filled in."""
-    made = load("  words: {prompts: 3}\n  win_rate: null\n  lm_eval: {tasks: [mmlu]}\n")
+    """One that is not named is left out; options left out are filled in."""
+    made = load("  words: {prompts: 3}\n  lm_eval: {tasks: [mmlu]}\n")
     assert list(made.evaluation.chosen) == ["lm_eval", "words"]
     dumped = made.model_dump(mode="json")
     assert dumped["evaluation"]["words"] == {"prompts": 3, "word": "yes", "batch_size": 8}

@@ -41,7 +41,7 @@ KNOWN = ", ".join(sorted([*METHODS, *RECIPES]))
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
     "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
-    "micro_batch_size, schedule, steps, stopping, warmup_steps, weight_decay"
+    "micro_batch_size, model_dropout, schedule, steps, stopping, warmup_steps, weight_decay"
 )
 
 
@@ -89,7 +89,7 @@ MISTAKES = {
     ),
     "a typo in a nested key": (
         ("    rows: 48", "    rows: 48\n    columns: {outptu: answer}"),
-        "x.yaml:11: unknown key 'outptu'; did you mean 'output'? known: input, instruction, output",
+        "x.yaml:11: unknown key 'outptu'; did you mean 'output'? known: input, instruction, messages, output, system",
     ),
     "a typo at the top": (
         ("lambdas: [0.25, 0.5, 0.75]", "lambda: [0.25, 0.5, 0.75]"),

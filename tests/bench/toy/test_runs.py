@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bench.methods import METHODS, Choice, Objective, Setup
+from bench.methods import METHODS, Choice, Objective, Setup, choices
 from bench.plan import planner
 from bench.records import record
 from bench.records.softmax_pair import SoftmaxPair
@@ -194,17 +194,20 @@ def test_a_step_is_gradient_descent_with_weight_decay() -> None:
 def test_a_threshold_ends_a_phase_and_not_the_run() -> None:
     """f_DPO is below 100 at once: no DPO step is taken; f_SFT = 0.0789 is above 0.07 until SFT has brought it down."""
     phases = [Choice({DPO: 1.0}, phase=0)] * 3 + [Choice({SFT: 1.0}, phase=1)] * 40
-    never = runs.descend(pair(), Told(phases), settings(43, threshold=100.0, weight_decay=0.0), points=50)  # type: ignore[arg-type]
+    in_phases: dict[str, Any] = {"method": "sequential", "phases": [["dpo", 3], ["sft", 40]], "weight_decay": 0.0}
+    never = runs.descend(pair(), Told(phases), settings(43, threshold=100.0, **in_phases), points=50)  # type: ignore[arg-type]
     assert never.taken == {DPO: 0, SFT: 0}
-    some = runs.descend(pair(), Told(phases[3:]), settings(40, threshold=0.07, weight_decay=0.0), points=50)  # type: ignore[arg-type]
+    in_phases["phases"] = [["dpo", 0], ["sft", 40]]
+    some = runs.descend(pair(), Told(phases[3:]), settings(40, threshold=0.07, **in_phases), points=50)  # type: ignore[arg-type]
     values = [row["f_sft"] for row in some.path]
     assert 0 < some.taken[SFT] < 40
     assert values[-1] <= 0.07 < values[-2]
 
 
 def test_the_methods_are_the_shared_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With every method's choice turned to SFT in `bench.methods`, the toy's runs turn too."""
+    """With every method's choice turned to SFT in `bench.methods`, the toy's runs turn too, against what phases declare."""
     seen = []
+    monkeypatch.setattr(choices, "check", lambda *_: None)
     for name, kind in METHODS.items():
         monkeypatch.setattr(
             kind, "choose", lambda self, step, probe, name=name: seen.append(name) or Choice({SFT: 1.0})

@@ -371,8 +371,8 @@ def test_the_untrained_policy_is_evaluated_once_for_all_runs(
 ) -> None:
     """All runs start at the same θ_1: taken over, its values equal those that each run computes itself, bit for bit.
 
-    The SFT optimum evaluates both splits at its start and end, one after steps 2 and 4 and after step 3, where a phase
-    ends: 2 + 3 + 2 = 7. The DPO optimum and Mix have no step 3 and take the start over: 2 + 2 = 4 each.
+    An optimum evaluates both splits: that of SFT at its start and end, after steps 2 and 4 and after step 3, where a phase
+    ends: 5 · 2 = 10. DPO has no step 3 and takes the start over: 3 · 2 = 6. Mix evaluates one split on the way: 2 + 2 = 4.
     """
     counted: list[str] = []
     forward = held_out.split_logps
@@ -390,4 +390,4 @@ def test_the_untrained_policy_is_evaluated_once_for_all_runs(
         numbers.append(len(counted))
         apart.context._base_logps.clear()
         assert_same_run(bench.run(name), apart.run(name))
-    assert numbers == [7, 4, 4]
+    assert numbers == [10, 6, 4]

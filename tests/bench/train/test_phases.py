@@ -104,7 +104,7 @@ def test_phases_that_do_not_add_up_are_refused(tiny: TinySuite, offer: Offer) ->
     with pytest.raises(InputError) as caught:
         planner.make(tiny(methods=["too_short"]))
     assert str(caught.value) == (
-        "methods: too_short declares phases of 1 + 2 steps, but a run has 6; they must add up to it"
+        "the method 'too_short' of other_methods declares phases of 1 + 2 steps, but a run has 6; they must add up to it"
     )
 
 
@@ -119,8 +119,28 @@ def test_a_phase_that_was_not_declared_is_refused(tiny: TinySuite, run_plan: Any
     runner = run_plan(tiny(methods=["lost"]))
     runner.needs("lost")
     status = handlers.run(runner.job("lost"), runner.context)
-    assert status["message"] == "the method chose phase 2 at step 1, but declares 2 phases"
+    assert status["message"] == (
+        f"the method 'lost' of {Lost.__module__}, step 1: it chose phase 2, but declares 2 phases, counted from 0"
+    )
     assert status["error"] == JobError.__name__
+
+
+def test_a_step_that_nobody_can_take_is_refused_by_name(tiny: TinySuite, run_plan: Any, offer: Offer) -> None:
+    """At the third step, the first of DPO, it chooses a weight that is no number; a toy's job says the same."""
+
+    class Gone(MixThenDpo):
+        def choose(self, step: int, probe: Any) -> Choice:
+            return Choice({DPO: float("nan")}, phase=1) if step == 3 else super().choose(step, probe)
+
+    offer(METHODS, "gone", Gone)
+    said = f"the method 'gone' of {Gone.__module__}, step 3: it chose the weight nan of DPO, which is no finite number"
+    runner = run_plan(tiny(methods=["gone"]))
+    runner.needs("gone")
+    status = handlers.run(runner.job("gone"), runner.context)
+    assert (status["error"], status["message"]) == (JobError.__name__, said)
+    (job,) = planner.make(yaml_file.load("toy", ["methods=[gone]", "training.horizons=[{steps: 6}]"])).jobs.values()
+    with pytest.raises(JobError, match=said):
+        runs.work(job.settings, runner.folder)
 
 
 def test_what_others_are_held_against_is_declared(tiny: TinySuite, offer: Offer) -> None:

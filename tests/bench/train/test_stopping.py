@@ -11,6 +11,8 @@ import pytest
 from bench.methods import METHODS, Objective, Target
 from bench.plan import planner
 from bench.records import record
+from bench.records.optimum import cross_fitted
+from bench.records.record import read_jsonl
 from bench.run import handlers, inputs
 from bench.run.context import WorkerContext
 from bench.suite import yaml_file
@@ -108,18 +110,6 @@ def find(made: planner.Plan, slug: str) -> planner.JobSpec:
 
 
 def test_without_a_rule_every_job_is_what_it_was() -> None:
-    """These ids were made before there was a stopping rule."""
-    known = {
-        "sft-optimum-s0-5fc6ef0901",
-        "dpo-optimum-s0-0561fbdda9",
-        "sequential-l0.5-s0-b66073f078",
-        "mix-l0.5-s0-9c658b9b54",
-        "alright-l0.5-s0-3b21b3f4af",
-        "maxright-l0.5-s0-de7b14acdf",
-    }
-    then = ["model.pretraining_steps=450", "lora.targets=[q_proj, v_proj]", "training.learning_rate=5.0e-4"]
-    quickstart = yaml_file.load("quickstart", then)
-    assert known <= set(planner.make(quickstart).jobs)
     plain, none = planner.make(suite()), planner.make(suite({"rule": "none", "threshold": 0.5}))
     assert list(plain.jobs) == list(none.jobs)
     assert all("stopping" not in job.settings for job in none.jobs.values())
@@ -261,16 +251,27 @@ def test_interrupted_before_or_at_its_stop_it_ends_the_same(
 
 def test_a_run_that_its_rule_never_ends_takes_all_its_steps(tmp_path: Path) -> None:
     made = Bench(suite({"rule": "dominates", "front": [[-1.0, -1.0]]}), tmp_path).run("mix")
-    assert made.stopping == {"step": 6, "reason": "all steps taken; the rule never applied", "early": False}
+    assert made.stopping == {
+        "step": 6,
+        "reason": "all steps taken; the rule never applied",
+        "early": False,
+        "dropped": [],
+    }
     assert made.measurements["steps"]["value"] == 6
 
 
-def test_the_authors_rule_ends_alright_at_an_optimum_and_leaves_sequential_alone(tmp_path: Path) -> None:
-    """With 100 nats of tolerance every value counts as the optimum: the first evaluation, at step 2, ends the run."""
-    bench = Bench(suite({"rule": "authors", "threshold": 100.0}), tmp_path)
+def test_the_authors_rule_ends_alright_at_an_optimum_and_leaves_sequential_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """f*_SFT is put where ALRIGHT stands at step 2, f*_DPO out of reach: the first evaluation ends the run."""
+    free = Bench(suite(), tmp_path / "free").run("alright").rows("trajectory")
+    assert free[1]["f_sft/held_out"] < free[0]["f_sft/held_out"] - 1e-3
+    targets = {"sft": free[1]["f_sft/held_out"], "dpo": -10.0}
+    monkeypatch.setattr(inputs, "_optimum", lambda folder, objective, split: targets[objective])
+    bench = Bench(suite({"rule": "authors", "threshold": 1e-4}), tmp_path / "ruled")
     made = bench.run("alright")
     assert made.stopping["step"] == 2
-    assert "within 100 of its optimum" in made.stopping["reason"]
+    assert "f_SFT = " in made.stopping["reason"] and "within 0.0001 of its optimum" in made.stopping["reason"]
     sequential = bench.run("sequential")
     assert sequential.stopping == {}
     assert sequential.measurements["steps"]["value"] == 6
@@ -292,4 +293,27 @@ def test_the_front_is_read_from_the_runs_on_the_evaluation_split(tmp_path: Path,
         scores = json.loads((bench.context.job_folder(one) / "scores.json").read_text())
         expected = point(*(scores[f"f_{one}/{place}"]["value"] for one in ("dpo", "sft")))
         assert rule.front[one] == pytest.approx(expected)
-    assert rule.optimum == {one: rule.front[job.inputs.optimum[one]][one] for one in Objective}
+    for one in Objective:
+        rows = list(read_jsonl(bench.context.job_folder(job.inputs.optimum[one]) / "trajectory.jsonl"))
+        found = cross_fitted(rows, f"f_{one}/{place}")
+        assert found is not None
+        assert rule.optimum[one] == found.value
+
+
+def test_targets_that_are_met_before_any_step_are_dropped() -> None:
+    """f_DPO starts at 0.69: an optimum of 0.70 (overfitted) would end every run at its first look; 1.0 of f_SFT is valid.
+    Of the front, a point is dropped only where both of its values are met at the start."""
+    start = {Objective.DPO: 0.69, Objective.SFT: 2.0}
+    front = {
+        "near": {Objective.DPO: 0.70, Objective.SFT: 2.1},
+        "far": {Objective.DPO: 0.70, Objective.SFT: 1.5},
+    }
+    rule = Rule(0.01, {Objective.DPO: 0.70, Objective.SFT: 1.0}, front)
+    left, dropped = rule.held_against(start)
+    assert left.optimum == {Objective.SFT: 1.0}
+    assert list(left.front) == ["far"]
+    assert dropped == [
+        "the optimum of f_DPO (0.70000) is not below f(θ_1) = 0.69000: nothing was learned there",
+        "near of the reference front is met before any step",
+    ]
+    assert left.reason(start) is None

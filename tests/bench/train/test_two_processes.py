@@ -50,7 +50,7 @@ def test_two_processes_choose_alike_and_give_the_single_processs_run(
     losses, probes, tokens, objective values and the adapter are those of the uninterrupted single process to 1e-4, and
     the records were written once.
     """
-    settings = tiny(methods=[{"name": "maxright", "max_eval_every": 2}], lambdas=[0.95])
+    settings = tiny(methods=[{"name": "maxright", "max_eval_every": 2}], lambdas=[0.99])
     runner = run_plan(settings)
     single = runner.run("maxright")
     steps = single.rows("steps")

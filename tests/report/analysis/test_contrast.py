@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bench.records.metrics import Metric
 from bench.records.record import append_jsonl, read_json, write_json
 from report.analysis.checkpoints import Answers, of
 from report.analysis.contrast import contrast, enough, line_up
@@ -50,6 +51,17 @@ def test_seeds_that_do_not_move_alike_have_more_degrees_of_freedom_unpaired() ->
     made = contrast(base, candidate)
     apart = stats.ttest_ind(list(candidate.values()), list(base.values()), alternative="greater").pvalue
     assert made.p_above == pytest.approx(apart / 0.8)
+
+
+def test_a_difference_of_shares_ends_at_one() -> None:
+    """Differences 0, 0.5, 0.9 of a share: mean 0.46667, sd 0.45092, half width 1.12; the sides' own end at 0 and 1."""
+    base, candidate = {0: 0.1, 1: 0.3, 2: 0.05}, {0: 0.1, 1: 0.8, 2: 0.95}
+    free = contrast(base, candidate).difference
+    assert (free.low, free.high) == pytest.approx((0.46667 - 1.12015, 0.46667 + 1.12015), abs=1e-4)
+    made = contrast(base, candidate, metric=Metric("x", "X", "share", "higher", "score"))
+    assert (made.difference.low, made.difference.high) == (free.low, 1.0)
+    assert (made.base.low, made.candidate.high) == (0.0, 1.0)
+    assert made.p_above == contrast(base, candidate).p_above
 
 
 def test_other_seeds_have_the_whole_level() -> None:

@@ -26,6 +26,20 @@ def test_interval_equals_scipys() -> None:
     assert (made.low, made.high) == pytest.approx(expected)
 
 
+def test_an_interval_is_cut_to_where_its_figure_can_lie() -> None:
+    """0.02, 0.5, 0.98: sd 0.48, half width 4.30265 · 0.48 / √3 = 1.19238, so −0.69 to 1.69: of a share, 0 to 1.
+
+    The test is as before. A mean outside its range, which nothing here measures, stays inside its interval.
+    """
+    made = estimate([0.02, 0.5, 0.98])
+    assert (made.low, made.high) == pytest.approx((-0.69238, 1.69238), abs=1e-5)
+    cut = made.inside(0.0, 1.0)
+    assert (cut.low, cut.high, cut.mean, cut.p_value) == (0.0, 1.0, made.mean, made.p_value)
+    assert made.inside(-math.inf, math.inf) == made
+    assert (made.inside(0.6, 1.0).low, made.inside(0.0, 0.4).high) == (made.mean, made.mean)
+    assert math.isnan(estimate([1.0, 2.0]).inside(0.0, 1.0).low)
+
+
 @pytest.mark.parametrize("values", [[1.0], [1.0, 2.0], [1.0, 2.0, math.nan]])
 def test_fewer_than_three_seeds_give_no_interval(values: list[float]) -> None:
     made = estimate(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from bench.records.record import append_jsonl, find_suites, read_json, write_json
+from report.analysis import recipe_verdicts
+from report.analysis.fronts import fronts
 from report.analysis.load import Results
 from report.analysis.tables import RecipeResults, Tables
-from report.page import present
+from report.page import present, report_json
 from report.render.document import Table
 
 METHODS = ("sequential", "mix", "alright", "maxright")
@@ -43,6 +46,48 @@ def test_mean_and_spread_over_seeds(full: Path) -> None:
     """MAXRIGHT, λ 0.25: 0.1 · (0.9, 1, 1.1): mean 0.1, sd 0.01."""
     one = recipe(tables(full), "maxright", 0.25).estimate("ideal_distance")
     assert (one.mean, one.sd, one.n) == (pytest.approx(0.1), pytest.approx(0.01), 3)
+
+
+def spread_out(new_writer: Any, fill_suite: Any, tmp_path: Path) -> Path:
+    """Write a suite in which mix has accuracies of 2, 50 and 98 %, and seconds of 1, 10 and 100."""
+    folder: Path = fill_suite(new_writer(tmp_path, "made"), methods=["sequential", "mix"], lambdas=[0.5])
+    for seed, (accuracy, seconds) in enumerate(((0.02, 1.0), (0.5, 10.0), (0.98, 100.0))):
+        (job,) = (one.name for one in (folder / "jobs").glob(f"*mix-l0.5-s{seed}") if "acc" in _scores(one))
+        scores = read_json(folder / "jobs" / job / "scores.json")
+        scores["mmlu/acc"]["value"] = accuracy
+        write_json(folder / "jobs" / job / "scores.json", scores)
+        path = folder / "jobs" / f"mix-l0.5-s{seed}" / "measurements.json"
+        measurements = read_json(path)
+        measurements["training_seconds"]["value"] = seconds
+        write_json(path, measurements)
+    return folder
+
+
+def _scores(job: Path) -> str:
+    return (job / "scores.json").read_text() if (job / "scores.json").exists() else ""
+
+
+def test_no_interval_leaves_its_figures_range(new_writer: Any, fill_suite: Any, tmp_path: Path) -> None:
+    """Accuracy 50 ± 119 % ends at 0 and 100 %; seconds 37 ± 136 at 0. The base has 50 %: a change lies in ±50 points.
+
+    Sequential's accuracies are 50, 50.1 and 50.2 %, so differences are within ±100 points, as those of any two shares.
+    """
+    made = tables(spread_out(new_writer, fill_suite, tmp_path))
+    mix = recipe(made, "mix", 0.5)
+    accuracy, seconds = mix.estimate("mmlu/acc"), mix.estimate("training_seconds")
+    assert (accuracy.low, accuracy.high) == (0.0, 1.0)
+    assert (seconds.low, seconds.high > 100) == (0.0, True)
+    change = made.change_against_base(mix, "mmlu/acc")
+    assert (change.low, change.high) == (-0.5, 0.5)
+    difference = made.difference(mix, recipe(made, "sequential", 0.5), "mmlu/acc")
+    assert (difference.low, difference.high) == (-1.0, 1.0)
+    (row,) = recipe_verdicts.frame(made, ["mmlu/acc"]).to_dict("records")
+    assert (row["low"], row["high"]) == (-1.0, 1.0)
+    for front in fronts(made):
+        assert front.hypervolume.low >= 0 or not front.hypervolume.has_interval
+    written = json.loads(json.dumps(report_json._recipe(mix)))["figures"]
+    assert (written["mmlu/acc"]["low"], written["mmlu/acc"]["high"]) == (0.0, 1.0)
+    assert written["training_seconds"]["low"] == 0.0
 
 
 def test_recipes_are_ranked_by_mean_ideal_distance(full: Path) -> None:

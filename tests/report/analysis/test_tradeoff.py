@@ -16,8 +16,8 @@ def test_a_gap_keeps_its_sign() -> None:
 
 
 def test_ideal_distance_is_euclidean() -> None:
-    """3-4-5 triangles; a negative gap counts like a positive one."""
-    assert tradeoff.ideal_distance([0.3, -0.3, 0.0], [0.4, 0.4, 0.0]) == pytest.approx([0.5, 0.5, 0.0])
+    """3-4-5 triangles; a negative gap is no loss: what is better than f* adds nothing."""
+    assert tradeoff.ideal_distance([0.3, -0.3, 0.0], [0.4, 0.4, -0.1]) == pytest.approx([0.5, 0.4, 0.0])
 
 
 def test_increase_is_relative_to_the_baseline() -> None:

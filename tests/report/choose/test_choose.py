@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -85,6 +86,23 @@ def test_units_are_percent_and_gibibytes(full: Path) -> None:
     assert choice.units == {"memory": "GiB", "lambda": "", "accuracy": "%", "tokens": "tokens", "steps": "steps"}
     assert choice.best is not None
     assert choice.best.goal == 10.0
+
+
+def test_a_name_may_be_written_as_tables_show_it(full: Path) -> None:
+    """mmlu/acc is one figure, like mmlu_acc; with spaces it is mmlu over a figure acc, which is not there."""
+    made = tables(full)
+    written = choose(made, "mmlu/acc >= base + 3 and win_rate/rule > 0, maximize win_rate/rule - 0*mmlu/acc")
+    plain = choose(made, "mmlu_acc >= base + 3 and win_rate > 0, maximize win_rate - 0 * mmlu_acc")
+    assert [one.name for one in written.allowed] == [one.name for one in plain.allowed]
+    assert written.units == {"mmlu/acc": "%", "win_rate/rule": "%"}
+    notes = [note for note in written.notes if "single outcomes" in note]  # of both scores, for one reason
+    assert notes == [
+        "mmlu/acc, win_rate/rule: the single outcomes of maxright-l0.5-s0 do not add up to its score",
+    ]
+    with pytest.raises(InputError, match="unknown figure 'acc'"):
+        choose(made, "maximize mmlu / acc")
+    with pytest.raises(InputError, match="unknown figure 'accs'"):
+        choose(made, "maximize mmlu/accs")
 
 
 def test_a_missing_figure_excludes_with_its_reason(full: Path) -> None:
@@ -167,9 +185,9 @@ def test_shares_over_seeds(new_writer: Any, fill_suite: Any, tmp_path: Path) -> 
 
 
 def test_draws_in_which_nobody_may_be_chosen_are_counted(new_writer: Any, fill_suite: Any, tmp_path: Path) -> None:
-    """win_rate > 0.5 holds where seed 0 is drawn at all: 1 − (2/3)³ = 19/27."""
-    folder = two(new_writer, fill_suite, tmp_path, (0, 1, 2), {"mix": [3.0, 0.0, 0.0]})
-    choice = choose(tables(folder), "win_rate > 0.5, maximize win_rate")
+    """win_rate > 1 holds where seed 0 is drawn at all: 1 − (2/3)³ = 19/27."""
+    folder = two(new_writer, fill_suite, tmp_path, (0, 1, 2), {"mix": [4.5, 0.0, 0.0]})
+    choice = choose(tables(folder), "win_rate > 1, maximize win_rate")
     assert choice.best is not None
     assert choice.best.wins == pytest.approx(19 / 27, abs=0.03)
     assert choice.nobody == pytest.approx(8 / 27, abs=0.03)
@@ -291,3 +309,22 @@ def test_the_command_shows_and_keeps_the_choice(
     assert err.startswith("bench: --choose, column 13: a comma and maximize or minimize are expected here")
     assert err.count("\n") == 1
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("win_rate >= 0.5, maximize win_rate", "win_rate is in percent, so this is 0.5 %: did you mean 50?"),
+        ("not (win_rate < .4), minimize seconds", "win_rate is in percent, so this is 0.4 %: did you mean 40?"),
+        ("win_rate >= 40 %, maximize win_rate", "percentages are written as a number alone, such as mmlu >= 40"),
+        ("win_rate >= 40, minimise seconds", "did you mean 'minimize'?"),
+        ("maximise win_rate", "did you mean 'maximize'?"),
+    ],
+)
+def test_what_was_meant_otherwise_is_asked(full: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        choose(tables(full), text)
+
+
+def test_a_share_of_a_policys_own_value_is_no_percentage(full: Path) -> None:
+    assert choose(tables(full), "win_rate >= 0.5 * base, maximize win_rate").candidates

@@ -18,7 +18,7 @@ from report.render.shown import Shown, shown
 def recipe(name: str, *scores: Measured) -> RecipeResults:
     """Return a recipe with one score by seed."""
     figures = {seed: {name: one} for seed, one in enumerate(scores)}
-    return RecipeResults("mix", "mix", 0.5, {seed: f"mix-s{seed}" for seed in figures}, figures)
+    return RecipeResults("mix", "mix", 0.5, {seed: f"mix-s{seed}" for seed in figures}, figures, undescribed)
 
 
 def writes(name: str) -> Shown:
