@@ -9,7 +9,7 @@ Of a row of T tokens (a prompt, and one or two answers of A₁, A₂ tokens behi
   matrices and the scores' gradient to its keys have none to compute;
 - the adapter: 2 M T for its M parameters forward, twice that backward (they have gradients, too);
 
-and 2 V d (A₁ + A₂) for the vocabulary's projection, forward and again backward. Padding, recomputation, normalization,
+and 2 V d A for the vocabulary's projection, forward and again backward, with A answer tokens that are learned. Padding, recomputation, normalization,
 softmax and the optimizer are not counted, and a window is not looked at.
 """
 
@@ -48,20 +48,30 @@ class Sizes:
     vocabulary: int
 
 
-def forward(model: Sizes, prompt: int, answers: Sequence[int]) -> int:
-    """Count one row's forward pass."""
+def forward(model: Sizes, prompt: int, answers: Sequence[int], learned: int | None = None) -> int:
+    """Count one row's forward pass.
+
+    Args:
+        model: its matrices.
+        prompt, answers: tokens of each.
+        learned: answer tokens that count in an objective; None: all of them.
+    """
     tokens, seen = prompt + sum(answers), _seen(prompt, answers)
     attention = 4 * model.layers * model.queries * seen
-    return 2 * (model.weights + model.adapter) * tokens + attention + 2 * model.vocabulary * sum(answers)
+    return 2 * (model.weights + model.adapter) * tokens + attention + _words(model, answers, learned)
 
 
-def backward(model: Sizes, prompt: int, answers: Sequence[int]) -> int:
-    """Count one row's backward pass."""
+def backward(model: Sizes, prompt: int, answers: Sequence[int], learned: int | None = None) -> int:
+    """Count one row's backward pass; arguments as in `forward`."""
     tokens, seen = prompt + sum(answers), _seen(prompt, answers)
     weights = 2 * (model.weights - model.lowest) * tokens
     attention = 8 * model.layers * model.queries * seen - 2 * model.queries * seen
     adapter = (4 * model.adapter - 2 * model.adapter_lowest) * tokens
-    return weights + attention + adapter + 2 * model.vocabulary * sum(answers)
+    return weights + attention + adapter + _words(model, answers, learned)
+
+
+def _words(model: Sizes, answers: Sequence[int], learned: int | None) -> int:
+    return 2 * model.vocabulary * (sum(answers) if learned is None else learned)
 
 
 def _seen(prompt: int, answers: Sequence[int]) -> int:

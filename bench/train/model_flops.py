@@ -64,9 +64,10 @@ class ModelFlops:
         total, name = 0, Objective(objective)
         for row in last[name]:
             example = self._examples[name][row]
-            lengths = len(example.prompt), [len(ids) for ids in example.answers]
-            total += flops.forward(self._sizes, *lengths)
-            total += flops.backward(self._sizes, *lengths) if gradient else 0
+            answers = [len(ids) for ids in example.answers]
+            learned = sum(len(example.learned(number)) for number in range(len(answers)))
+            row_of = (self._sizes, len(example.prompt), answers, learned)
+            total += flops.forward(*row_of) + (flops.backward(*row_of) if gradient else 0)
         return total
 
 

@@ -48,6 +48,15 @@ def test_a_step_is_its_passes(counter: ModelFlops, row: dict[str, Any], wanted: 
     assert counter.of_step(row, LAST) == wanted
 
 
+def test_tokens_that_are_not_learned_need_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the row's two answer tokens one is a user's: 2 · 30 less, each way."""
+    monkeypatch.setattr(flops, "sizes_of", lambda model: SIZES)
+    row = Example((1,), ((2, 3),), (frozenset({0}),))
+    train = {Objective.DPO: SimpleNamespace(examples=[]), Objective.SFT: SimpleNamespace(examples=[row])}
+    counter: Any = ModelFlops(SimpleNamespace(model=None), SimpleNamespace(train=train))  # type: ignore[arg-type]
+    assert counter.of_step({"weights": {"sft": 1.0}}, {Objective.SFT: [0]}) == ROW_BOTH - 120
+
+
 def test_a_model_of_other_matrices_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flops, "sizes_of", lambda model: None)
     counter: Any = ModelFlops(SimpleNamespace(model=None), SimpleNamespace(train={}))  # type: ignore[arg-type]
