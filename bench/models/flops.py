@@ -9,8 +9,8 @@ Of a row of T tokens (a prompt, and one or two answers of A₁, A₂ tokens behi
   matrices and the scores' gradient to its keys have none to compute;
 - the adapter: 2 M T for its M parameters forward, twice that backward (they have gradients, too);
 
-and 2 V d A for the vocabulary's projection, forward and again backward, with A answer tokens that are learned. Padding, recomputation, normalization,
-softmax and the optimizer are not counted, and a window is not looked at.
+and 2 V d A for the vocabulary's projection, forward and again backward, with A answer tokens that are learned. Padding,
+recomputation, normalization, softmax and the optimizer are not counted, and a window is not looked at.
 """
 
 from __future__ import annotations
