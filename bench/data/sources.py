@@ -14,6 +14,7 @@ from bench.data.conversations import RowError
 from bench.data.gather import gather, gathered_from
 from bench.data.rows import InstructionReader, InstructionRow, PreferenceReader, PreferenceRow, Reader
 from bench.errors import DataError
+from bench.records import hub
 from bench.records.hashes import file_hash, remembered, stamp
 from bench.settings import DataSource, InstructionData, PreferenceData
 
@@ -43,11 +44,22 @@ def identity(source: DataSource, mirror: Path | None) -> str:
         return f"world:{world.VERSION}"
     path = locate(source, mirror)
     if path is None:
-        return f"hub:{source.path}@{source.revision or 'main'}"
+        return f"hub:{source.path}@{_revision(source) or 'main'}"
     names = [source.train_split, *([source.test_split] if source.test_split else [])]
     found = [path] if path.is_file() else files.parts(path)
     key = ["rows", _ROWS_VERSION, *names, *(stamp(file) for file in found)]
     return f"rows:{remembered(key, lambda: rows_hash(read_split(source, name, mirror) for name in names))[:16]}"
+
+
+def files_identity(source: DataSource, mirror: Path | None) -> str:
+    """Name the content of a data set of which another program reads what it likes: hash of its files, or hub id and commit."""
+    path = locate(source, mirror)
+    return identity(source, mirror) if path is None else f"sha256:{files_hash(path)}"
+
+
+def _revision(source: DataSource) -> str | None:
+    """Return the commit that a hub's data set is read at; the branch or tag where nobody can tell."""
+    return hub.commit(str(source.path), source.revision, "dataset") or source.revision
 
 
 _ROWS_VERSION = 1  # of how files are read into rows: raise it where the same file gives others
@@ -119,7 +131,7 @@ def _read_hub(source: DataSource, split: str) -> list[dict[str, Any]]:
 
     datasets.disable_progress_bars()
     try:
-        return list(datasets.load_dataset(str(source.path), revision=source.revision, split=split))
+        return list(datasets.load_dataset(str(source.path), revision=_revision(source), split=split))
     except (OSError, ConnectionError) as error:
         raise DataError(
             f"{source.path}: the hub cannot be reached and no mirror was given; go online, or pass --mirror DIR "

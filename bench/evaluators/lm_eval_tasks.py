@@ -167,7 +167,7 @@ def data_identity(task: Any, mirror: Path | None) -> str:
 
 @lru_cache
 def _mirrored(path: str, mirror: Path) -> str:
-    return sources.identity(DataSource(source="hub", path=path, rows=1), mirror)
+    return sources.files_identity(DataSource(source="hub", path=path, rows=1), mirror)
 
 
 def _commit(task: Any) -> str:

@@ -69,6 +69,8 @@ def find(results: Path, wanted: str) -> Source:
     if not with_weights:
         raise _no_weights(suite, job)
     model = Model.model_validate(suite.info["suite"]["model"])
+    if model.source == "hub":  # the branch may have moved since
+        model = model.model_copy(update={"revision": job.spec["settings"]["model"].get("revision")})
     pretrained = job.spec["inputs"].get("pretrained")
     folder = suite.folder / "jobs" / pretrained if pretrained else None
     if folder is not None and not (folder / "model").is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
+from bench.records import hub
 from bench.records.hashes import file_hash
 from bench.settings import Model
 
@@ -27,7 +28,7 @@ def model_settings(settings: Model) -> dict[str, Any]:
         # It does what false does, and where false fails for want of memory it goes on with the same numbers to rounding.
         made["gradient_checkpointing"] = False
     if settings.source == "hub":
-        made["path"] = settings.path
+        made |= {"path": settings.path, "revision": revision_of(settings)}
     elif settings.source == "local":
         made["content"] = _folder_hash(Path(settings.path or "").expanduser())
     elif settings.source == "gguf_package":
@@ -35,6 +36,13 @@ def model_settings(settings: Model) -> dict[str, Any]:
     if settings.source not in ("random", "world"):
         del made["architecture"]  # that of the tiny model of a smoke
     return made
+
+
+def revision_of(settings: Model) -> str | None:
+    """Return the commit that a hub's model is loaded at; the branch or tag where nobody can tell; None of other models."""
+    if settings.source != "hub":
+        return None
+    return hub.commit(str(settings.path), settings.revision, "model") or settings.revision
 
 
 def gguf_file(package: str) -> Path:

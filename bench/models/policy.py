@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.errors import JobError, ModelError
-from bench.models import dropout
+from bench.models import dropout, files
 from bench.settings import Lora, Model
 
 if TYPE_CHECKING:
@@ -322,9 +322,9 @@ def _load(settings: Model, dtype: torch.dtype, pretrained: Path | None) -> tuple
         "world": lambda: str(_required(pretrained) / "model"),
         "gguf_package": lambda: str(gguf.plain_copy(str(settings.path))),
     }
-    place = places[settings.source]()
-    tokenizer = tokenizers.load_from(str(place), settings.revision)
-    model = AutoModelForCausalLM.from_pretrained(place, revision=settings.revision, dtype=dtype)
+    place, revision = places[settings.source](), files.revision_of(settings)
+    tokenizer = tokenizers.load_from(str(place), revision)
+    model = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=dtype)
     return model, tokenizer
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ModelError
+from bench.models.files import revision_of
 from bench.settings import Model
 
 
@@ -34,7 +35,7 @@ def load(settings: Model) -> Any:
     try:
         if settings.source == "gguf_package":
             return load_from(str(gguf.plain_copy(path)), None)
-        return load_from(str(Path(path).expanduser()) if settings.source == "local" else path, settings.revision)
+        return load_from(str(Path(path).expanduser()) if settings.source == "local" else path, revision_of(settings))
     except (OSError, ValueError, ImportError) as error:
         detail = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ModelError(f"model {settings.source}:{path}: its tokenizer cannot be loaded: {detail}") from error
@@ -68,7 +69,7 @@ def check(settings: Model, tokenizer: Any, limit: int, longest_row: Callable[[],
     path = str(settings.path)
     where = f"model {settings.source}:{path}"
     config = AutoConfig.from_pretrained(
-        places.get(settings.source, str)(path), revision=settings.revision
+        places.get(settings.source, str)(path), revision=revision_of(settings)
     ).get_text_config()
     token, largest = max(tokenizer.get_vocab().items(), key=lambda one: one[1])
     if largest >= config.vocab_size:

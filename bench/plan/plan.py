@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from bench.errors import InputError
 from bench.records.spec import JobSpec
 from bench.suite.suite import Experiment
 
@@ -35,9 +36,19 @@ class Plan:
         """Add a job, or the roles of an equal one."""
         known = self.jobs.get(job.id)
         if known:
+            self._refuse_two_labels(known, job)
             job = replace(known, roles=tuple(dict.fromkeys((*known.roles, *job.roles))))
         self.jobs[job.id] = job
         return job
+
+    @staticmethod
+    def _refuse_two_labels(known: JobSpec, job: JobSpec) -> None:
+        """Refuse the same run under two labels: it would be made once, and be told of once."""
+        if "run" in known.roles and "run" in job.roles and known.labels != job.labels:
+            names = " and ".join(repr(one.run_labels.method) for one in (known, job))
+            raise InputError(
+                f"methods: {names} are the same run ({job.id}) under two labels; take one out, or change a setting"
+            )
 
     def keep(self, job_id: str, step: int) -> None:
         """Ask a job to keep its checkpoint at a step."""

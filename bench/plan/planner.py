@@ -482,8 +482,8 @@ def refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
 
 
 def _run_slug(labels: RunLabels) -> str:
-    """Return the beginning of a run's id."""
-    return f"{_slug(labels.method)}-l{labels.lambda_dpo:g}-s{labels.seed}"
+    """Return the beginning of a run's id. A label changes no number, so it is no part of it."""
+    return f"{_slug(labels.base_method)}-l{labels.lambda_dpo:g}-s{labels.seed}"
 
 
 def _slug(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
+import json
 import multiprocessing
 import os
 import re
@@ -342,6 +343,18 @@ def write_suite(plan: Plan, folder: Path) -> None:
         "produced": produced,
     }
     record.write_json(folder / "suite.json", value)
+    _relabel(plan, folder)
+
+
+def _relabel(plan: Plan, folder: Path) -> None:
+    """Have jobs on record go by the suite's present labels, which are no part of what makes them."""
+    for job in plan.jobs.values():
+        path = folder / "jobs" / job.id / "spec.json"
+        if job.labels is not None and path.exists():
+            spec = record.read_json(path)
+            labels = json.loads(json.dumps(job.labels.as_dict()))
+            if spec.get("labels") != labels:
+                record.write_json(path, spec | {"labels": labels})
 
 
 def exit_code(summary: Summary) -> int:

@@ -92,13 +92,20 @@ def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str], k
     found = [
         *_plugins(spec.get("plugins", ()), job.plugins),
         *([f"semantics {spec.get('semantics')} → {SEMANTICS}"] if spec.get("semantics") != SEMANTICS else []),
-        *(f"data.{name} has changed" for name, one in job.data.items() if spec["data"].get(name) != one),
+        *(_moved(name, spec["data"].get(name), one) for name, one in job.data.items() if spec["data"].get(name) != one),
         *_settings(spec["settings"], json.loads(json.dumps(job.settings)), partial(keys.of, job.kind)),
     ]
     if found:
         return ", ".join(found)
     changed = (_slug(one) for name, one in job.inputs.as_dict().items() if spec["inputs"].get(name) != one)
     return next((reasons[slug] for slug in changed if slug in reasons), "a job that goes into them is another one")
+
+
+def _moved(name: str, old: str | None, new: str) -> str:
+    """Say that data are others: of the hub, from which commit to which."""
+    if old is not None and old.startswith("hub:") and new.startswith("hub:"):
+        return f"data.{name} {old} → {new}"
+    return f"data.{name} has changed"
 
 
 def _plugins(old: Any, new: Any) -> Iterator[str]:

@@ -94,9 +94,9 @@ def test_the_card_of_an_optimum_and_of_a_sequential_run(tiny: Any, run_plan: Any
     """Six steps at λ = 0.5 are three of each; the optimum has no λ. A `|` stays in its cell."""
     runner = run_plan(tiny(methods=[{"name": "sequential", "label": "one | then"}]))
     execute.write_suite(runner.plan, runner.folder)
-    runner.run("one")
+    runner.run("sequential")
     runner.run("dpo-optimum")
-    start = runner.job("one").id
+    start = runner.job("sequential").id
     text = card_of(runner.folder, start).text
     assert "Order: SFT then DPO; steps: 3 SFT, 3 DPO" in text
     assert "**one \\| then at λ = 0.5**" in text

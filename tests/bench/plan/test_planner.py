@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from bench.errors import InputError
 from bench.methods import Objective
 from bench.plan import planner
 from bench.suite.suite import Suite
@@ -155,3 +157,14 @@ def test_planning_imports_no_torch() -> None:
         "planner.make(yaml_file.load('quickstart')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_label_is_no_part_of_what_makes_a_run(tiny: Callable[..., Suite]) -> None:
+    """Renamed, a method's runs are the same jobs; two names for one run are refused, two settings under names are not."""
+    plain = planner.make(tiny(methods=["mix"]))
+    named = planner.make(tiny(methods=[{"name": "mix", "label": "both losses"}]))
+    assert list(plain.jobs) == list(named.jobs)
+    with pytest.raises(InputError, match=r"'mix' and 'mix2' are the same run \(mix-l0\.5-s0-\w+\) under two labels"):
+        planner.make(tiny(methods=["mix", {"name": "mix", "label": "mix2"}]))
+    both = planner.make(tiny(methods=["mix", {"name": "mix", "label": "mix2", "backward": "accumulate"}]))
+    assert sum(job.id.startswith("mix-l0.5-s0") for job in both.jobs.values()) == 2
