@@ -349,7 +349,7 @@ def answers(
         wait_for(device)
         stock_seconds = time.perf_counter() - started
         started = time.perf_counter()
-        found, facts = generation.answer(
+        found, facts = generation.answers_and_facts(
             policy, prompts, Generation(max_new_tokens=new_tokens), (), 4096, lambda text: None
         )
         wait_for(device)

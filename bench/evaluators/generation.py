@@ -28,7 +28,7 @@ def answer(
     stop: tuple[str, ...],
     max_prompt_tokens: int,
     tell: Callable[[str], None],
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Answer every prompt.
 
     Args:
@@ -40,11 +40,26 @@ def answer(
         tell: takes a line of progress.
 
     Returns:
-        One row per prompt, in order: id, answer (stripped), tokens generated, and whether the answer ended by itself. And for
-        the record, how they were generated: engine, adapter, prompts_at_once, what random numbers belong to.
+        One row per prompt, in order: id, answer (stripped), tokens generated, and whether the answer ended by itself.
 
     Raises:
         OutOfMemory: `batch_size` is too large, or one prompt is too much.
+    """
+    return answers_and_facts(policy, prompts, settings, stop, max_prompt_tokens, tell)[0]
+
+
+def answers_and_facts(
+    policy: Policy,
+    prompts: Sequence[str],
+    settings: Generation,
+    stop: tuple[str, ...],
+    max_prompt_tokens: int,
+    tell: Callable[[str], None],
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Answer every prompt as `answer` does, and say for the record how.
+
+    Returns:
+        The rows; engine, adapter, prompts_at_once, what random numbers belong to.
     """
     tokenizing = Tokenizing(policy.tokenizer, max_prompt_tokens, settings.max_new_tokens)
     ids = [tokenizing.prompt(prompt) for prompt in prompts]

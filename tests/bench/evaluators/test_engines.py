@@ -260,7 +260,7 @@ def test_a_gpus_answers_are_the_plain_models(architecture: Any, dtype: Any) -> N
         "As for the tree, its use is",
     ]
     greedy = Generation(max_new_tokens=12, temperature=0.0)
-    rows, facts = generation.answer(made, texts, greedy, (), 96, quiet)
+    rows, facts = generation.answers_and_facts(made, texts, greedy, (), 96, quiet)
     assert (facts["adapter"], facts["prompts_at_once"]) == ("merged", 4), facts
     assert [row["id"] for row in rows] == [0, 1, 2, 3]
     for way in (engines.static_cache, engines.dynamic_cache):
@@ -268,9 +268,8 @@ def test_a_gpus_answers_are_the_plain_models(architecture: Any, dtype: Any) -> N
         asked = Asked(sorted(ids, key=len, reverse=True), range(4), 12, made.end_of_turn_ids(), 0, at_once=3)
         engines.try_out(made, way, asked)
     sampled = Generation(max_new_tokens=12, seed=7)
-    assert (
-        generation.answer(made, texts, sampled, (), 96, quiet)[0]
-        == generation.answer(made, texts, sampled, (), 96, quiet)[0]
+    assert generation.answer(made, texts, sampled, (), 96, quiet) == generation.answer(
+        made, texts, sampled, (), 96, quiet
     )
 
 

@@ -44,7 +44,7 @@ def prompts() -> list[str]:
 def answer(
     policy: Policy, texts: list[str], stop: tuple[str, ...] = (), limit: int = 96, **settings: Any
 ) -> list[dict[str, Any]]:
-    return generation.answer(policy, texts, Generation.model_validate(settings), stop, limit, lambda text: None)[0]
+    return generation.answer(policy, texts, Generation.model_validate(settings), stop, limit, lambda text: None)
 
 
 def greedy_by_hand(policy: Policy, text: str, count: int) -> list[int]:
