@@ -32,15 +32,23 @@ GROUPS = {
     "memory": "Peak memory of a run, each in a fresh process.",
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
+    "gpu": "On one GPU: steps, answers, questions, start and reference of models of given shapes with random weights.",
 }
 # Short rows and few steps would say little about them: always at full size, and only when asked for by name or with all.
-NEVER_QUICK = ("memory", "growth")
+NEVER_QUICK = ("memory", "growth", "gpu")
+
+COMMANDS = {"gpu": "python -m benchmarks --only gpu"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the groups; return 0, or 1 when one failed."""
     options = _parser().parse_args(arguments)
     chosen = options.only or [name for name in GROUPS if not (options.quick and name in NEVER_QUICK)]
+    if "gpu" in chosen and not has_gpu():
+        print("gpu: skipped, as torch sees no CUDA device here; its last results stay as they are", flush=True)
+        chosen = [name for name in chosen if name != "gpu"]
+        if not chosen:
+            return 0
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary:
         work = Path(options.work or temporary)
         context = _context(options.quick, work)
@@ -58,6 +66,13 @@ def main(arguments: list[str] | None = None) -> int:
             failed += [name] if group["failed"] else []
     print(f"{options.out / 'RESULTS.md'}: {len(chosen) - len(failed)} groups measured, {len(failed)} failed")
     return 1 if failed else 0
+
+
+def has_gpu() -> bool:
+    """Say whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +123,7 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
     kept = ("posttrain-bench", "torch", "transformers", "peft", "trl", "lm-eval")
     return {
         "title": GROUPS[name],
-        "command": "make bench QUICK=1" if quick else "make bench",
+        "command": COMMANDS.get(name, "make bench QUICK=1" if quick else "make bench"),
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": time.perf_counter() - started,
         "quick": quick,
@@ -126,10 +141,8 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
 def _show(row: Row, content: dict[str, Any]) -> None:
     verdict = {True: "goal holds", False: "GOAL MISSED", None: ""}[content["holds"]]
     against = f" against {row.against}" if row.against else ""
-    print(
-        f"    {row.work}{against}: {results.value_text(content['spread']['median'], row.unit)} {verdict}".rstrip(),
-        flush=True,
-    )
+    told = row.failed or results.value_text(content["spread"]["median"], row.unit)
+    print(f"    {row.work}{against}: {told} {verdict}".rstrip(), flush=True)
 
 
 if __name__ == "__main__":

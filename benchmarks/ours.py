@@ -29,12 +29,12 @@ _BATCHES = 64
 class Bench:
     """Run the jobs of a suite in this process."""
 
-    def __init__(self, suite: dict[str, Any], folder: str, mirror: str | None = None) -> None:
+    def __init__(self, suite: dict[str, Any], folder: str, mirror: str | None = None, device: str = "cpu") -> None:
         settings = Suite.model_validate(suite)
         where = Path(mirror) if mirror else None
         self.plan = planner.make(settings, where)
-        facts = environment.facts("cpu", 1)
-        self.context = WorkerContext(settings, Path(folder), where, "cpu", facts, lambda message: None, lambda: False)
+        facts = environment.facts(device, 1)
+        self.context = WorkerContext(settings, Path(folder), where, device, facts, lambda message: None, lambda: False)
 
     def job(self, start: str) -> JobSpec:
         """Return the first job whose id begins so."""

@@ -51,6 +51,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             lines += [_line(row) for row in group["rows"]]
             lines.append("")
         lines += [f"- {note}" for note in dict.fromkeys(note for row in group["rows"] for note in row["notes"])]
+        lines += [f"- **Not measured:** {row['work']}: {row['failed']}" for row in group["rows"] if "failed" in row]
         if group["failed"]:
             lines += [f"- **Failed:** {group['failed']}"]
         lines.append("")
@@ -59,7 +60,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def _summary(groups: Mapping[str, Any]) -> list[str]:
     rows = [row for group in groups.values() for row in group["rows"] if row["holds"] is not None]
-    missed = [f"{row['work']} ({value_text(row['spread']['median'], row['unit'])})" for row in rows if not row["holds"]]
+    missed = [f"{row['work']} ({_median(row)})" for row in rows if not row["holds"]]
     failed = [name for name, group in groups.items() if group["failed"]]
     lines = [f"**{len(rows) - len(missed)} of {len(rows)} goals hold.**"]
     if missed:
@@ -67,6 +68,10 @@ def _summary(groups: Mapping[str, Any]) -> list[str]:
     if failed:
         lines.append(f"Not (wholly) measured: {', '.join(failed)}.")
     return lines
+
+
+def _median(row: Mapping[str, Any]) -> str:
+    return value_text(row["spread"]["median"], row["unit"]) if row["spread"] else "not measured"
 
 
 def _where(group: Mapping[str, Any]) -> str:
@@ -84,8 +89,10 @@ def _where(group: Mapping[str, Any]) -> str:
 
 def _line(row: Mapping[str, Any]) -> str:
     found, unit = row["spread"], row["unit"]
-    shown = value_text(found["median"], unit)
-    if found["n"] > 1:
+    shown = _median(row)
+    if found is None:
+        pass
+    elif found["n"] > 1:
         shown += f" ({value_text(found['minimum'], unit)} to {value_text(found['maximum'], unit)}), {found['n']}"
     else:
         shown += ", 1"

@@ -65,6 +65,7 @@ class Row:
         sides: every measurement of each side, by name, with its unit in the name.
         facts: other figures that belong to it.
         notes: sentences that a reader needs to understand the figure.
+        failed: why there are no values; None: there are.
     """
 
     work: str
@@ -75,21 +76,23 @@ class Row:
     sides: dict[str, list[float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    failed: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as JSON values, with its spread and whether the goal holds."""
-        found = spread(self.values)
+        """Return the row as JSON values, with its spread and whether the goal holds; what was not measured keeps no goal."""
+        found = spread(self.values) if self.failed is None else None
         return {
             "work": self.work,
             "against": self.against,
             "unit": self.unit,
             "values": list(self.values),
-            "spread": vars(found),
+            "spread": vars(found) if found else None,
             "goal": vars(self.goal) if self.goal else None,
-            "holds": self.goal.holds(found.median) if self.goal else None,
+            "holds": self.goal.holds(found.median) if self.goal and found else False if self.goal else None,
             "sides": self.sides,
             "facts": self.facts,
             "notes": list(self.notes),
+            **({"failed": self.failed} if self.failed is not None else {}),
         }
 
 
@@ -104,6 +107,8 @@ class Context:
         real_data: whether that is the mirror.
         threads: of each side.
         say: shows a line of progress.
+        device: what sides work on.
+        until: when sides are given up, by `time.monotonic`; None: once one is silent for `SECONDS_AT_MOST`.
     """
 
     quick: bool
@@ -112,6 +117,8 @@ class Context:
     real_data: bool
     threads: int
     say: Callable[[str], None]
+    device: str = "cpu"
+    until: float | None = None
 
     def folder(self, name: str) -> Path:
         """Make a folder for one benchmark's files."""

@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ class Side:
     def __init__(
         self, context: Context, target: str, environment: Mapping[str, str] | None = None, **settings: Any
     ) -> None:
-        self.name = target
+        self.name, self.until = target, context.until
         self.log = context.folder("logs") / f"{target.replace(':', '.')}.txt"
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
@@ -65,7 +66,7 @@ class Side:
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._pipe.close()
-        self._process.join(5)
+        self._process.join(5 if self.until is None else 2)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -79,14 +80,20 @@ class Side:
         self._pipe.send(None)
         return self._receive("done")
 
+    def first(self) -> dict[str, Any]:
+        """Wait for the result of a side that takes its first turn unasked."""
+        return self._receive("done")
+
     def result(self) -> dict[str, Any]:
         """Wait for the end of a side that takes no turns; return what its function returned."""
         return self._receive("end")
 
     def _receive(self, wanted: str) -> dict[str, Any]:
         try:
-            if not self._pipe.poll(SECONDS_AT_MOST):
-                raise RowFailed(f"{self.name}: no answer in {SECONDS_AT_MOST:g} s")
+            left = SECONDS_AT_MOST if self.until is None else max(0.0, self.until - time.monotonic())
+            if not self._pipe.poll(left):
+                when = f"in {SECONDS_AT_MOST:g} s" if self.until is None else "before the row's time was over"
+                raise RowFailed(f"{self.name}: no answer {when}")
             kind, content = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join(5)
@@ -105,13 +112,14 @@ def call(context: Context, target: str, **settings: Any) -> dict[str, Any]:
 
 
 def variables(context: Context) -> dict[str, str]:
-    """Return the environment of every side: no network, and caches in the work folder only."""
+    """Return the environment of every side: no network, caches in the work folder only, and no GPU or only the first one."""
+    first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return {
+        "CUDA_VISIBLE_DEVICES": "" if context.device == "cpu" else first_gpu,
         "OMP_NUM_THREADS": str(context.threads),
         "MKL_NUM_THREADS": str(context.threads),
         # As in this project's workers: threads that wait must not spin on while it is another side's turn.
         "GOMP_SPINCOUNT": "10000",
-        "CUDA_VISIBLE_DEVICES": "",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",

@@ -237,12 +237,14 @@ def described() -> list[Metric]:
     """Return the figures that come with this package; those of lm-eval's tasks are described when they are asked."""
     from bench.evaluators import win_rate
     from bench.toy import runs
-    from bench.train import run_log
+    from bench.train import cost, run_log
 
     judged = replace(
         win_rate.metric(JudgeSettings(kind="rule")), name="win_rate/JUDGE", meaning="against the chosen answers"
     )
-    return [*run_log.metrics(), *runs.METRICS, judged, *DERIVED.values()]
+    of_training = run_log.metrics()
+    of_cost = [one for one in cost.metrics() if one not in of_training]
+    return [*of_training, *of_cost, *runs.METRICS, judged, *DERIVED.values()]
 
 
 def metrics_table(described: Iterable[Metric]) -> str:

@@ -39,6 +39,25 @@ def _beside(variable: str, name: str, holds: str) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests with the marker `gpu` where torch sees no CUDA device; it is asked before any test hides the GPUs."""
+    wanted = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanted:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanted:
+            item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _without_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the machine's GPUs from every other test, and from the processes that it starts."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     """Seed torch and keep it to one thread; where no test has imported it yet, OMP_NUM_THREADS holds."""

@@ -1,6 +1,6 @@
 """The collectors: what does training cost the machine?
 
-`collect` watches one training job: peak memory, GPU utilization and memory, CPU utilization, energy. Only training time
+`collect` watches one training job: peak memory, GPU utilization, activity and memory, CPU utilization, energy. Only training time
 counts: the loop calls `resume` before a step's clock starts and `pause` after it stops, so evaluation, logging and
 checkpoints are left out. Inside the timed region works nothing but a thread that takes a sample every half second. What
 was collected leaves as rows for usage.jsonl; `summarize` turns such rows into measurements.
@@ -26,6 +26,7 @@ from bench.records.metrics import Metric
 from bench.registry import Registry
 
 INTERVAL = 0.5  # seconds of training between two samples
+NO_SAMPLE = "no sample was taken: training was too short, or too often broken off for evaluations"
 
 Combine = Callable[[Sequence[float]], float]
 
@@ -53,10 +54,13 @@ class Collector(Protocol):
     Attributes:
         metric: what the figure is; its name is the collector's in the table.
         combine: how its values become the run's: `statistics.median`, `max` or `math.fsum`.
+        looks_back: seconds before a sample that it tells of; none is taken in so much training after an evaluation, a checkpoint
+            or another block of work, which it would tell of too.
     """
 
     metric: ClassVar[Metric]
     combine: ClassVar[Combine]
+    looks_back: ClassVar[float] = 0.0
 
     def __init__(self, watched: Watched) -> None:
         """Get ready.
@@ -86,6 +90,9 @@ COLLECTORS: Registry[type[Collector]] = Registry(
     {
         "gpu_utilization_percent": "bench.collectors.gpu:GpuUtilization",
         "gpu_memory_used_bytes": "bench.collectors.gpu:GpuMemory",
+        "gpu_sm_activity_percent": "bench.collectors.gpu_activity:SmActivity",
+        "gpu_tensor_activity_percent": "bench.collectors.gpu_activity:TensorActivity",
+        "gpu_memory_bandwidth_percent": "bench.collectors.gpu_activity:MemoryBandwidth",
         "cpu_utilization_percent": "bench.collectors.cpu:Cpu",
         "peak_memory_bytes": "bench.collectors.memory:Memory",
         "energy_joules": "bench.collectors.energy:Energy",
@@ -151,6 +158,7 @@ class Collectors:
         self._training, self._closing = threading.Event(), threading.Event()
         self._before, self._resumed = 0.0, 0.0
         self._sampled = 0.0  # seconds of training at the last sample
+        self._drained = 0.0  # and when it was last broken off for something else
         self._thread = threading.Thread(target=self._watch, name="bench-collectors", daemon=True)
 
     def __enter__(self) -> Self:
@@ -187,6 +195,7 @@ class Collectors:
         with self._lock:
             self._call(lambda one: one.drain())
             rows, self._rows = self._rows, []
+            self._drained = self._seconds()
         return rows
 
     def _seconds(self) -> float:
@@ -216,7 +225,8 @@ class Collectors:
 
     def _sample(self) -> None:
         self._sampled = self._seconds()
-        self._call(lambda one: one.sample(self._sampled))
+        unbroken = self._sampled - self._drained
+        self._call(lambda one: one.sample(self._sampled) if unbroken >= getattr(one, "looks_back", 0.0) else None)
 
     def sample_if_due(self) -> float:
         """Take a sample if another interval of training has gone by.
@@ -253,7 +263,7 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     for collector in COLLECTORS.values():
         name, unit = collector.metric.name, collector.metric.unit
         if name in reasons or name not in values:
-            measurements[name] = record.not_measured(unit, reasons.get(name, "no sample was taken"))
+            measurements[name] = record.not_measured(unit, reasons.get(name, NO_SAMPLE))
         else:
             measurements[name] = record.measured(collector.combine(values[name]), unit)
     return measurements

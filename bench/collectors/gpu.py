@@ -38,7 +38,7 @@ class GpuUtilization(_Sampled):
     """Measure utilization, the mean over the watched GPUs.
 
     NVML's utilization is a duty cycle: the share of its last sampling period (1/6 s to 1 s) in which any kernel ran,
-    however small.
+    however small. So in the first second after an evaluation it would tell of that too, and no sample is taken.
     """
 
     metric: ClassVar[Metric] = Metric(
@@ -52,6 +52,7 @@ class GpuUtilization(_Sampled):
         high=100.0,
     )
     combine: ClassVar[Combine] = statistics.median
+    looks_back: ClassVar[float] = 1.0
 
     def _read(self, gpus: list[Any]) -> float:
         import pynvml

@@ -1,9 +1,10 @@
-"""Sample answers from a policy: batched, prompts of similar length together, left-padded, seeded."""
+"""Sample answers from a policy: prompts of similar length together, left-padded, seeded; on a GPU by `engines`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from bench.data.tokens import Tokenizing
 from bench.errors import OutOfMemory
+from bench.evaluators import engines
+from bench.evaluators.draws import Draws
 from bench.evaluators.options import Generation
 from bench.models.policy import Policy
 
@@ -40,24 +43,95 @@ def answer(
         One row per prompt, in order: id, answer (stripped), tokens generated, and whether the answer ended by itself.
 
     Raises:
-        OutOfMemory: `batch_size` is too large.
+        OutOfMemory: `batch_size` is too large, or one prompt is too much.
+    """
+    return answers_and_facts(policy, prompts, settings, stop, max_prompt_tokens, tell)[0]
+
+
+def answers_and_facts(
+    policy: Policy,
+    prompts: Sequence[str],
+    settings: Generation,
+    stop: tuple[str, ...],
+    max_prompt_tokens: int,
+    tell: Callable[[str], None],
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Answer every prompt as `answer` does, and say for the record how.
+
+    Returns:
+        The rows; engine, adapter, prompts_at_once, what random numbers belong to.
     """
     tokenizing = Tokenizing(policy.tokenizer, max_prompt_tokens, settings.max_new_tokens)
     ids = [tokenizing.prompt(prompt) for prompt in prompts]
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
     policy.model.eval()
-    rows: dict[int, dict[str, Any]] = {}
-    devices = [policy.device] if policy.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(settings.seed)
-        for start in range(0, len(order), settings.batch_size):
-            batch = order[start : start + settings.batch_size]
-            tell(f"answering prompts {start + 1} to {start + len(batch)} of {len(prompts)}")
-            for index, generated in zip(
-                batch, _generate(policy, [ids[row] for row in batch], settings, stop), strict=True
-            ):
-                rows[index] = {"id": index, **_row(policy, generated, stop)}
-    return [rows[index] for index in range(len(prompts))]
+    # The model's own generation settings would fill in what is left out here, such as a repetition penalty
+    with _without_own_settings(policy.model), _seeded(policy, settings.seed):
+        generate = _on_gpu if policy.device.type == "cuda" else _plainly
+        try:
+            generated, facts = generate(policy, ids, order, settings, stop, tell)
+        except torch.OutOfMemoryError as error:
+            lower = f"lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
+            advice = "one prompt has no room" if settings.finds_batch_size(policy.device.type) else lower
+            raise OutOfMemory(f"out of memory generating answers; {advice}") from error
+    rows = {index: {"id": index, **_row(policy, said, stop)} for index, said in zip(order, generated, strict=True)}
+    return [rows[index] for index in range(len(prompts))], facts
+
+
+@contextmanager
+def _seeded(policy: Policy, seed: int) -> Iterator[None]:
+    """Draw from a stream of this seed for a while."""
+    with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+Generated = tuple[list[list[int]], dict[str, Any]]
+
+
+def _on_gpu(
+    policy: Policy,
+    ids: Sequence[tuple[int, ...]],
+    order: Sequence[int],
+    settings: Generation,
+    stop: tuple[str, ...],
+    tell: Callable[[str], None],
+) -> Generated:
+    """Generate with what a GPU is fastest at; an answer's tokens are drawn by its prompt's own random numbers."""
+    asked = engines.Asked(
+        prompts=[ids[index] for index in order],
+        places=order,
+        new_tokens=settings.max_new_tokens,
+        ends=policy.end_of_turn_ids(),
+        padding=_padding_id(policy),
+        stops=partial(_stops, policy.tokenizer, stop) if stop else None,
+        draws=Draws(settings, len(ids)) if settings.temperature > 0 else None,
+        at_once=None if settings.finds_batch_size(policy.device.type) else settings.batch_size,
+    )
+    done = engines.generate(policy, asked, tell)
+    return done.rows, done.facts | {"random_numbers": "of each prompt" if asked.draws else "none"}
+
+
+def _plainly(
+    policy: Policy,
+    ids: Sequence[tuple[int, ...]],
+    order: Sequence[int],
+    settings: Generation,
+    stop: tuple[str, ...],
+    tell: Callable[[str], None],
+) -> Generated:
+    """Generate batch by batch, from one stream of random numbers for all."""
+    rows: list[list[int]] = []
+    for start in range(0, len(order), settings.batch_size):
+        batch = order[start : start + settings.batch_size]
+        tell(f"answering prompts {start + 1} to {start + len(batch)} of {len(order)}")
+        rows += _generate(policy, [ids[row] for row in batch], settings, stop)
+    return rows, {
+        "engine": "dynamic cache",
+        "adapter": "beside the weights",
+        "prompts_at_once": settings.batch_size,
+        "random_numbers": "of all prompts" if settings.temperature > 0 else "none",
+    }
 
 
 @torch.no_grad()
@@ -82,19 +156,12 @@ def _generate(
         **sampling,
     )
     criteria = StoppingCriteriaList([_stops(policy.tokenizer, stop, length)] if stop else [])
-    try:
-        # The model's own generation settings would fill in what is left out here, such as a repetition penalty
-        with _without_own_settings(policy.model):
-            output = policy.model.generate(
-                input_ids=input_ids.to(policy.device),
-                attention_mask=attention_mask.to(policy.device),
-                generation_config=config,
-                stopping_criteria=criteria,
-            )
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"out of memory generating answers; lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
-        ) from error
+    output = policy.model.generate(
+        input_ids=input_ids.to(policy.device),
+        attention_mask=attention_mask.to(policy.device),
+        generation_config=config,
+        stopping_criteria=criteria,
+    )
     new: list[list[int]] = output[:, length:].tolist()
     return new
 

@@ -56,4 +56,5 @@ class Harness(Evaluator):
 
     def smoke(self) -> LmEval:
         """Ask the built-in world's questions."""
-        return LmEval(tasks=("world_questions",), shots=0, limit=4, batch_size=self.options.batch_size)
+        update = {"tasks": ("world_questions",), "shots": 0, "limit": 4, "chat_template": False}
+        return self.options.model_copy(update=update)

@@ -59,7 +59,9 @@ class Judging(Evaluator):
         datasets = context.datasets(self.options.prompts)
         prompts = [row.prompt for row in datasets.judged]
         settings, limit = self.options.generation, context.max_prompt_tokens
-        return Outcome(generation.answer(context.policy(), prompts, settings, datasets.stop, limit, context.tell))
+        policy, stop, tell = context.policy(), datasets.stop, context.tell
+        rows, facts = generation.answers_and_facts(policy, prompts, settings, stop, limit, tell)
+        return Outcome(rows, facts={"generation": facts})
 
     def _judge(self, context: StageContext) -> Outcome:
         from bench.evaluators import win_rate

@@ -60,7 +60,8 @@ def facts(policy: Policy, settings: LmEval, mirror: Path | None, rows: Rows) -> 
 
     Returns:
         lm-eval's version, the chat template's hash (null: none), and by task: version, shots, where its data is from,
-        how many questions, hashes of all questions and of all prompts in their order.
+        how many questions, hashes of all questions and of all prompts in their order. Beside them how the questions were
+        forwarded, which changes no figure beyond rounding.
     """
     template = policy.tokenizer.chat_template if settings.chat_template else None
     tasks = {}
@@ -81,6 +82,10 @@ def facts(policy: Policy, settings: LmEval, mirror: Path | None, rows: Rows) -> 
         "lm_eval": lm_eval_index.lm_eval_version(),
         "chat_template_hash": None if template is None else hashed(str(template)),
         "tasks": tasks,
+        "forward": {
+            "contexts": getattr(policy.model_alone(), "bench_contexts", "stock"),
+            "rows_at_once": getattr(policy.model_alone(), "bench_rows_at_once", None),
+        },
     }
 
 
@@ -99,19 +104,24 @@ def _evaluate(
     import torch
     from lm_eval.evaluator import evaluate
 
-    from bench.evaluators.lm_eval_model import SharedContextLM
+    from bench.evaluators.lm_eval_model import MOST_ROWS, SharedContextLM
 
     tasks = list(loaded["tasks"].values())
     for task in tasks:
         task.set_fewshot_seed(_SHOTS_SEED)
     tokenizer, padding = policy.tokenizer, policy.tokenizer.pad_token
     template = (tokenizer.name_or_path, tokenizer.chat_template) if settings.chat_template else None
+    halving = settings.finds_batch_size(policy.device.type)
     try:
         with quiet("lm_eval"), lm_eval_tasks.keep_requests(tasks, (limit, template)):
             model = SharedContextLM(
-                pretrained=policy.model, tokenizer=tokenizer, batch_size=settings.batch_size, tell=tell
+                pretrained=policy.model,
+                tokenizer=tokenizer,
+                batch_size=MOST_ROWS if halving else settings.batch_size,
+                halving=halving,
+                tell=tell,
             )
-            return evaluate(
+            found = evaluate(
                 model,
                 loaded,
                 limit=limit,
@@ -119,10 +129,12 @@ def _evaluate(
                 apply_chat_template=settings.chat_template,
                 fewshot_as_multiturn=settings.chat_template,
             )
+            policy.model_alone().bench_rows_at_once = model.batch_size
+            return found
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"out of memory asking questions; lower evaluation.lm_eval.batch_size ({settings.batch_size})"
-        ) from error
+        lower = f"lower evaluation.lm_eval.batch_size ({settings.batch_size})"
+        advice = "one question has no room" if halving else lower
+        raise OutOfMemory(f"out of memory asking questions; {advice}") from error
     finally:
         # lm-eval gives a tokenizer without a padding token one; the policy's tokenizer stays as it was
         tokenizer.pad_token = padding

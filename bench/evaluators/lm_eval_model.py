@@ -13,7 +13,8 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -28,13 +29,21 @@ from bench.evaluators.shared_rows import (
     Request,
     Row,
     batches,
+    in_one_row,
     make_rows,
     one_row_batches,
     share_beginnings,
 )
-from bench.models import bf16_matmul, lm_head, packed_attention, probe
+from bench.models import bf16_matmul, lm_head, memory, packed_attention, probe
 
 Answer = tuple[float, bool]
+Made = TypeVar("Made")
+# Rows to begin with where as many are taken as fit: more would make a GPU's passes no cheaper.
+MOST_ROWS = 512
+# Of one pass over questions of several beginnings.
+MOST_TOKENS = 1 << 15
+# Of answers in words, which hold a key-value cache each until the last one has ended.
+MOST_ANSWERS = 64
 _SECONDS_BETWEEN_NEWS = 10.0
 # One evaluation after another asks the same questions: tokens by tokenizer, then by (context, continuation).
 _encoded: WeakKeyDictionary[Any, dict[tuple[str, str], tuple[list[int], list[int]]]] = WeakKeyDictionary()
@@ -45,11 +54,26 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
     The model is tried on a few tokens first, once: `packed` rows, else rows of their own for continuations of several
     tokens, else the stock way. What was chosen stays on the model as `bench_contexts`.
+
+    With `halving`, passes that memory has no room for are made again with half as many rows at once, and so are later ones.
     """
 
-    def __init__(self, *, tell: Callable[[str], None], **stock: Any) -> None:
+    def __init__(self, *, tell: Callable[[str], None], halving: bool = False, **stock: Any) -> None:
         super().__init__(**stock)
-        self._tell = tell
+        self._tell, self._halving = tell, halving
+        # On a GPU a pass over few tokens takes as long as one over many.
+        self._gathers = self.device.type == "cuda"
+
+    def _fitting(self, attempt: Callable[[], Made]) -> Made:
+        while True:
+            try:
+                return attempt()
+            except torch.OutOfMemoryError:
+                if not self._halving or self.batch_size == 1:
+                    raise
+            self.batch_size_per_gpu //= 2
+            self._tell(f"out of memory: going on with {self.batch_size} rows at once")
+            memory.release(self.device)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         known = _encoded.setdefault(self.tokenizer, {})
@@ -68,7 +92,10 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
                 request.arguments = context, {**settings, "max_gen_toks": room}
         if asked:
             self._tell(f"answers end at {room} tokens, not {asked}: the model's window is {self.max_length}")
-        answers: list[str] = super().generate_until(requests, disable_tqdm)
+        if self._halving:
+            self.batch_size_per_gpu = min(self.batch_size, MOST_ANSWERS)
+        stock = super().generate_until
+        answers: list[str] = self._fitting(lambda: stock(requests, disable_tqdm))
         return answers
 
     def _loglikelihood_tokens(
@@ -77,8 +104,9 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         is_rolling = any(text is None for text, _, _ in requests)
         way = "stock" if is_rolling or not isinstance(self.batch_size, int) else self._way()
         if way == "stock":
-            stock: list[Answer] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-            return stock
+            stock = super()._loglikelihood_tokens
+            answers: list[Answer] = self._fitting(lambda: stock(requests, disable_tqdm, override_bs))
+            return answers
         pass_tokens = PASS_TOKENS_CPU if self.device.type == "cpu" else PASS_TOKENS_GPU
         return self._answers(requests, way == "packed" and self._within_window(requests), pass_tokens)
 
@@ -124,33 +152,50 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     def _answers(self, requests: Sequence[Request], packed: bool, pass_tokens: int) -> list[Answer]:
         answers: dict[int, Answer] = {}
         told = time.monotonic()
-        for group in share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens):
-            for found in self._scores(group, packed, pass_tokens):
-                answers |= found
+
+        def score(groups: Sequence[Group]) -> int:
+            """Score the first of some groups; return how many."""
+            nonlocal told
+            one_row = packed and packed_attention.installed(self.model)
+            together = in_one_row(groups, self.batch_size, MOST_TOKENS) if one_row and self._gathers else groups[:1]
+            for found in self._scores(together, one_row, pass_tokens):
+                answers.update(found)
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()
                     self._tell(f"{len(answers):,} of {len(requests):,} answers scored")
+            return len(together)
+
+        groups = share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens)
+        while groups:
+            groups = groups[self._fitting(partial(score, groups)) :]
         return [answers[place] for place in range(len(requests))]
 
-    def _scores(self, group: Group, packed: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
-        """Score a group batch by batch: in one row where attention can keep questions apart, else behind a cache."""
-        if packed and packed_attention.installed(self.model) and not group.has_tails:
+    def _scores(self, groups: Sequence[Group], one_row: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
+        """Score a group batch by batch, or several in one row: where attention can keep questions apart, else behind a cache."""
+        group = groups[0]
+        if len(groups) > 1:
+            yield self._score_one_row([(one.shared, one.rows) for one in groups])
+            return
+        if one_row and not group.has_tails:
             for batch in one_row_batches(group, self.batch_size):
-                yield self._score_one_row(batch, group.shared)
+                yield self._score_one_row([(group.shared, batch)])
             return
         cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
         for batch in batches(group, self.batch_size, pass_tokens):
             yield self._score(batch, group.shared, cache)
 
-    def _score_one_row(self, rows: Sequence[Row], shared: int) -> dict[int, Answer]:
-        """Forward a beginning once with all its rows behind it, each of which sees the beginning and itself."""
-        ids = list(rows[0].context[:shared])
+    def _score_one_row(self, pieces: Sequence[tuple[int, Sequence[Row]]]) -> dict[int, Answer]:
+        """Forward each beginning once with all its rows behind it, each of which sees the beginning and itself."""
+        ids: list[int] = []
+        parts: list[tuple[int, list[int]]] = []
         replies: list[tuple[Reply, list[int]]] = []
-        for row in rows:
-            ids += row.context[shared:]
-            replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
-        own = [len(row.context) - shared for row in rows]
-        parts = [(shared, own)] if shared else [(0, [length]) for length in own]
+        for shared, rows in pieces:
+            ids += rows[0].context[:shared]
+            for row in rows:
+                ids += row.context[shared:]
+                replies += [(reply, [*range(len(ids) - reply.inside, len(ids))]) for reply in row.replies]
+            own = [len(row.context) - shared for row in rows]
+            parts += [(shared, own)] if shared else [(0, [length]) for length in own]
         arguments = {
             "input_ids": torch.tensor([ids], device=self.device),
             "use_cache": False,

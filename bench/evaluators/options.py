@@ -23,7 +23,11 @@ class LmEval(Frozen):
     chat_template: bool = False
     """`true` asks in the model's chat template, the shots as turns of a conversation."""
     batch_size: Positive = 8
-    """Rows at once."""
+    """Rows at once. Left out, a GPU takes as many as its memory has room for, and a CPU 8."""
+
+    def finds_batch_size(self, device: str) -> bool:
+        """Say whether as many rows are taken at once as memory has room for."""
+        return device == "cuda" and "batch_size" not in self.model_fields_set
 
 
 class Generation(Frozen):
@@ -38,7 +42,11 @@ class Generation(Frozen):
     seed: int = 0
     """Of the draws."""
     batch_size: Positive = 16
-    """Prompts at once."""
+    """Prompts at once. Left out, a GPU takes as many as its memory has room for, and a CPU 16."""
+
+    def finds_batch_size(self, device: str) -> bool:
+        """Say whether as many prompts are taken at once as memory has room for."""
+        return device == "cuda" and "batch_size" not in self.model_fields_set
 
 
 class WinRate(Frozen):

@@ -172,3 +172,18 @@ def one_row_batches(group: Group, batch_size: int) -> list[list[Row]]:
         made[-1].append(row)
         used += length
     return made
+
+
+def in_one_row(groups: Sequence[Group], batch_size: int, most_tokens: int) -> Sequence[Group]:
+    """Return the first of some groups that can be forwarded in one row, at least one.
+
+    Together they hold no more tokens than `most_tokens`, nor than `batch_size` of their longest row. A group whose continuations
+    have to be laid behind its contexts, or that is cut into batches of its own, stands alone.
+    """
+    taken, longest = 0, 0
+    for number, group in enumerate(groups):
+        longest = max(longest, *(row.length for row in group.rows))
+        taken += group.shared + sum(row.length - group.shared for row in group.rows)
+        if group.has_tails or taken > min(most_tokens, batch_size * longest):
+            return groups[: max(1, number)]
+    return groups

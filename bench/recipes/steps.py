@@ -14,6 +14,7 @@ from bench.methods import Objective
 from bench.models import held_out
 from bench.train.loop import OTHER_SPLIT, TrainingRun, refuse_out_of_memory
 from bench.train.micro_batches import MicroBatches
+from bench.train.model_flops import matrix_rate
 from bench.train.run_log import RunLog
 
 
@@ -97,7 +98,8 @@ class Steps:
 
     def measurements(self) -> dict[str, dict[str, Any]]:
         """Return what the steps cost, once the last evaluation is made."""
-        return self._log.measurements(self.step, {f"rows_drawn/{name}": count for name, count in self._rows.items()})
+        rows = {f"rows_drawn/{name}": count for name, count in self._rows.items()}
+        return self._log.measurements(self.step, rows) | matrix_rate(self.run.policy)
 
     def _now(self) -> float:
         if self.run.policy.device.type == "cuda":

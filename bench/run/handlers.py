@@ -217,7 +217,8 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         else:
             scores = steps.scores("held_out") | steps.scores("train")
             measurements = run_log.not_measured(kind.untrained)
-            measurements["recipe_seconds"] = record.measured(seconds, "s")
+            shared = {"shared_machine": True} if context.environment["workers"] > 1 else {}
+            measurements["recipe_seconds"] = record.measured(seconds, "s", **shared)
         difference = run_log.save_adapter(policy, run.datasets, folder)
     finally:
         policy.detach()

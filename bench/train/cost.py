@@ -19,11 +19,13 @@ import psutil
 from bench.collectors import COLLECTORS, Combine, collect, summarize
 from bench.errors import Interrupted
 from bench.methods import Choice, Objective, Phase, Probe
+from bench.models import memory
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.records.spec import RunLabels
 from bench.records.work import Work
 from bench.train.loop import Trainer, TrainingRun, refuse_out_of_memory
+from bench.train.model_flops import MATRIX_RATE, matrix_rate
 from bench.train.run_log import TOKEN_COUNTS
 
 _BOTH = {Objective.DPO: 0.5, Objective.SFT: 0.5}
@@ -62,9 +64,14 @@ OTHERS = Metric(
 BUSY_CORES = 0.25
 
 
+FLOPS = Metric(
+    "step_model_flops", "Model FLOPs of a step", "FLOP", None, "count", "mean of what its mathematics needs", low=0.0
+)
+
+
 def metrics() -> list[Metric]:
     """Describe every figure; the collectors' are of one step where they add up."""
-    return [SECONDS, TOKENS, OTHERS, *(kind.metric for kind in COLLECTORS.values())]
+    return [SECONDS, TOKENS, FLOPS, OTHERS, MATRIX_RATE, *(kind.metric for kind in COLLECTORS.values())]
 
 
 @dataclass
@@ -73,6 +80,7 @@ class _Seen:
 
     seconds: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
+    model_flops: list[int | None] = field(default_factory=list)
     usage: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -116,7 +124,8 @@ def measure(run: TrainingRun) -> None:
         refuse_out_of_memory(error, run, trainer.step, trainer.micro_batches, trainer.joint_backward)
         raise
     others = _others(before, core_seconds())
-    record.write_json(run.folder / "measurements.json", _measurements(seen, others) | {OTHERS.name: others})
+    figures = _measurements(seen, others) | {OTHERS.name: others} | matrix_rate(run.policy)
+    record.write_json(run.folder / "measurements.json", figures)
     record.write_metrics(run.folder, metrics())
     record.write_json(run.folder / "data.json", run.datasets.facts())
 
@@ -149,6 +158,7 @@ class _Bench:
         """Repeat one kind of work for a round's share of the steps and of the seconds that are wanted of it."""
         block, repeats = _Seen(), self.repeats
         self.trainer.forget_what_fits()  # what fits of one kind says nothing of another; warm-up finds it anew
+        memory.release(self.run.policy.device)  # nor does what torch keeps of its memory
         for _ in range(repeats["warm_up_steps"]):
             self._once(work)
         self.trainer.collecting.drain()
@@ -159,6 +169,7 @@ class _Bench:
             took, tokens = self._once(work)
             block.seconds.append(took)
             block.tokens.append(tokens)
+            block.model_flops.append(self.trainer.row["model_flops"])
         block.usage = self.trainer.collecting.drain()
         return block
 
@@ -173,6 +184,7 @@ class _Bench:
         record.append_jsonl(self.run.folder / "usage.jsonl", usage)
         seen.seconds += block.seconds
         seen.tokens += block.tokens
+        seen.model_flops += block.model_flops
         seen.usage += block.usage
 
     def _once(self, work: Work) -> tuple[float, int]:
@@ -194,6 +206,7 @@ class _Bench:
         trainer.collecting.pause()
         tokens = trainer.row["probe_tokens"] + sum(one.tokens for one in trainer.taken.values())
         trainer.taken = {}
+        trainer.row["model_flops"] = trainer.model_flops.of_step(trainer.row, trainer.batches.last)
         trainer.batches.end_step()
         return trainer.row["probe_seconds"] or trainer.row["gradients"]["seconds"], tokens
 
@@ -234,6 +247,7 @@ def _measurements(seen: Mapping[Work, _Seen], others: Mapping[str, Any]) -> dict
         spread = {"quartiles": [quartiles[0], quartiles[2]], "steps": len(one.seconds), "together": "sum", **shared}
         made[f"{SECONDS.name}/{work}"] = record.measured(quartiles[1], SECONDS.unit, **spread)
         made[f"{TOKENS.name}/{work}"] = record.measured(statistics.fmean(one.tokens), TOKENS.unit, together="sum")
+        made[f"{FLOPS.name}/{work}"] = _model_flops(one.model_flops)
         for name, figure in summarize(one.usage).items():
             together = _together(COLLECTORS[name].combine)
             if together == "sum" and figure["value"] is not None:
@@ -241,6 +255,14 @@ def _measurements(seen: Mapping[Work, _Seen], others: Mapping[str, Any]) -> dict
             marks = {} if COLLECTORS[name].metric.of_process else shared
             made[f"{name}/{work}"] = figure | {"together": together} | marks
     return made
+
+
+def _model_flops(counted: Sequence[int | None]) -> dict[str, Any]:
+    known = [one for one in counted if one is not None]
+    if len(known) < len(counted):
+        reason = "the model has matrices of a kind that is not counted"
+        return record.not_measured(FLOPS.unit, reason) | {"together": "sum"}
+    return record.measured(statistics.fmean(known), FLOPS.unit, together="sum")
 
 
 def _together(combine: Combine) -> str:

@@ -33,6 +33,7 @@ from bench.train.batches import Batches
 from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.micro_batches import MicroBatches
+from bench.train.model_flops import ModelFlops, matrix_rate
 from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
 from bench.train.setup import setup_of
 from bench.train.stopping import Rule
@@ -161,6 +162,7 @@ class Trainer:
         self._read = self._lost = 0.0
         self.policy.attach(run.suite.lora, seed, model_dropout=self.settings.model_dropout)
         self.parameters = list(self.policy.trainable().values())
+        self.model_flops = ModelFlops(self.policy, run.datasets)
 
     # ---- one step ---------------------------------------------------------------------------------------------------
 
@@ -194,6 +196,7 @@ class Trainer:
         self.row |= self.processes.sum_counts({name: self.row[name] for name in TOKEN_COUNTS})
         if choice.gaps is not None:
             self.row["gaps"] = {str(objective): gap for objective, gap in choice.gaps.items()}
+        self.row["model_flops"] = self.model_flops.of_step(self.row, self.batches.last)
         self.batches.end_step()
 
     def start_phase(self, phase: int) -> None:
@@ -499,7 +502,7 @@ class Trainer:
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
-        record.write_json(folder / "measurements.json", measurements)
+        record.write_json(folder / "measurements.json", measurements | matrix_rate(self.policy))
         record.write_json(folder / "scores.json", scores)
         record.write_metrics(folder, run_log.metrics())
         if self.run.rule is not None:

@@ -13,6 +13,8 @@ from bench.models import held_out
 from bench.records import record
 from bench.records.metrics import Metric
 from bench.records.optimum import HALVES
+from bench.train.model_flops import MATRIX_RATE
+from bench.train.model_flops import MODEL as MODEL_FLOPS
 
 if TYPE_CHECKING:
     from bench.data.tokens import Datasets
@@ -69,6 +71,8 @@ TRAINING = (
         low=0.0,
         high=1.0,
     ),
+    MODEL_FLOPS,
+    MATRIX_RATE,
 )
 
 
@@ -118,7 +122,7 @@ def not_measured(reason: str) -> dict[str, dict[str, Any]]:
 
 
 TOKEN_COUNTS = ("tokens", "probe_tokens", "padding_tokens")
-ADDED_UP = ("seconds", "probe_seconds", *TOKEN_COUNTS)
+ADDED_UP = ("seconds", "probe_seconds", *TOKEN_COUNTS, MODEL_FLOPS.name)
 
 
 class RunLog:
@@ -154,7 +158,8 @@ class RunLog:
 
     def _count(self, row: Mapping[str, Any]) -> None:
         for name in ADDED_UP:
-            known = self.totals[name] is not None and name in row  # padding is not, in rows of older versions
+            # padding is not, in rows of older versions; model FLOPs are not, of some models
+            known = self.totals[name] is not None and row.get(name) is not None
             self.totals[name] = self.totals[name] + row[name] if known else None
         if row["step"] == 1:
             self.first_step_seconds = row["seconds"]
@@ -191,6 +196,7 @@ class RunLog:
             "tokens": record.measured(self.totals["tokens"], "tokens"),
             "probe_tokens": record.measured(self.totals["probe_tokens"], "tokens"),
             "padding_share": self._padding_share(),
+            MODEL_FLOPS.name: self._model_flops(),
             **self._gradients(),
             **summarize(list(record.read_jsonl(self.folder / "usage.jsonl"))),
             **{name: record.measured(count, "rows") for name, count in rows.items()},
@@ -202,6 +208,13 @@ class RunLog:
         if self.gradient_seconds is None:
             return {}
         return {GRADIENTS.name: record.measured(self.gradient_seconds, GRADIENTS.unit)}
+
+    def _model_flops(self) -> dict[str, Any]:
+        total = self.totals[MODEL_FLOPS.name]
+        if total is None:
+            reason = "not counted in all steps: of an older version or another library, or of a model of other matrices"
+            return record.not_measured(MODEL_FLOPS.unit, reason)
+        return record.measured(total, MODEL_FLOPS.unit)
 
     def _padding_share(self) -> dict[str, Any]:
         padding = self.totals["padding_tokens"]

@@ -60,6 +60,8 @@ def figures(results: Results, run: Run, made: dict[str, Measured], tokens: Measu
         relative_gap_dpo, relative_gap_sft, relative_ideal_distance: gaps in shares of f(θ_1) − f*.
         ideal_distance_at_equal_tokens: in nats, after as many gradient tokens as every run of the suite reached.
         seconds_per_step, seconds_per_token, joules_per_token: training seconds and joules by steps and gradient tokens.
+        matrix_rate_share: model FLOPs a second of training, as a share of what the device's matrix products reach; where they
+            were counted.
     """
     found, at = {}, []
     for name in OBJECTIVES:
@@ -85,6 +87,9 @@ def figures(results: Results, run: Run, made: dict[str, Measured], tokens: Measu
         found[name] = combine(
             _ratio, run.measurement(total), made.get(count, run.measurement(count)), undefined=f"it took no {count}"
         )
+    if "model_flops" in run.job.measurements:
+        parts = (run.measurement(name) for name in ("model_flops", "training_seconds", "matrix_flops_per_second"))
+        found["matrix_rate_share"] = combine(_share_of_rate, *parts, undefined="it took no time")
     return found | choices(run, made["steps"])
 
 
@@ -109,3 +114,7 @@ def choices(run: Run, steps: Measured) -> dict[str, Measured]:
 
 def _ratio(total: float, count: float) -> float:
     return total / count if count else math.nan
+
+
+def _share_of_rate(flops: float, seconds: float, rate: float) -> float:
+    return flops / seconds / rate if seconds and rate else math.nan

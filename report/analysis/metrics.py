@@ -89,6 +89,15 @@ _METRICS = (
     Metric("seconds_per_token", "Training per token", "s", meaning="training seconds by gradient tokens", **_COST),
     Metric("joules_per_token", "Energy per token", "J", meaning="joules by gradient tokens", **_COST),
     Metric(
+        "matrix_rate_share",
+        "Of the matrix rate",
+        "share",
+        None,
+        "cost",
+        "model FLOPs a second of training, as a share of the device's own matrix products",
+        low=0.0,
+    ),
+    Metric(
         "runtime_increase_percent",
         "Runtime",
         better="lower",

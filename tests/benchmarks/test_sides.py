@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.rows import Context, RowFailed
-from benchmarks.sides import Side, call
+from benchmarks.sides import Side, call, variables
 
 
 @pytest.fixture
@@ -69,3 +70,14 @@ def test_a_side_that_is_not_asked_ends(context: Context) -> None:
         side.ready()
     process: Any = side._process
     assert process.exitcode is not None
+
+
+def test_a_side_sees_no_gpu_or_the_first_one(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TRL would spread a model over all that it sees."""
+    on_card = replace(context, device="cuda:0")
+    for visible, first in ((None, "0"), ("3,1", "3"), ("GPU-aa,GPU-bb", "GPU-aa")):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert variables(context)["CUDA_VISIBLE_DEVICES"] == ""
+        assert variables(on_card)["CUDA_VISIBLE_DEVICES"] == first

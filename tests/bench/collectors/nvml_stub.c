@@ -3,11 +3,15 @@
  * GPU 0: utilization 30 %, 2 GiB in use; GPU 1: a sawtooth 70, 80, 90, 70 ... %, 5 GiB in use, and 2.5 J more at each
  * reading of its energy. STUB=mig cuts both GPUs, STUB=old knows no utilization and no energy, STUB=flaky refuses
  * every second reading of utilization after the first, STUB=lost refuses energy after the second reading.
+ *
+ * GPM: each look at a GPU is numbered from 0, and a figure between look a and look b is a + b / 100: which looks it is made of
+ * can be read off it; 30 more for tensor cores, 60 for memory. GPU 0 has no GPM; STUB=locked keeps the figures from users, and
+ * STUB=shaky refuses the fifth look.
  */
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, UNKNOWN = 999 };
+enum { OK = 0, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6, UNKNOWN = 999 };
 
 typedef struct { int index; } gpu_t;
 static gpu_t gpus[2] = {{0}, {1}};
@@ -18,7 +22,7 @@ static int stub(const char *kind) { const char *set = getenv("STUB"); return set
 
 int nvmlInitWithFlags(unsigned flags) { (void)flags; return OK; }
 int nvmlShutdown(void) { return OK; }
-const char *nvmlErrorString(int code) { return code == NOT_SUPPORTED ? "Not Supported" : code == NOT_FOUND ? "Not Found" : "Unknown Error"; }
+const char *nvmlErrorString(int code) { return code == NOT_SUPPORTED ? "Not Supported" : code == NO_PERMISSION ? "Insufficient Permissions" : code == NOT_FOUND ? "Not Found" : "Unknown Error"; }
 int nvmlDeviceGetCount_v2(unsigned *count) { *count = 2; return OK; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, gpu_t **gpu) { *gpu = &gpus[index]; return OK; }
 int nvmlDeviceGetUUID(gpu_t *gpu, char *text, unsigned size) { strncpy(text, uuids[gpu->index], size); return OK; }
@@ -59,5 +63,28 @@ int nvmlDeviceGetTotalEnergyConsumption(gpu_t *gpu, unsigned long long *millijou
   if (stub("old")) return NOT_SUPPORTED;
   if (stub("lost") && readings[gpu->index] == 2) return UNKNOWN;
   *millijoules = 1000000 + 2500 * readings[gpu->index]++;
+  return OK;
+}
+
+typedef struct { int number; } look_t;
+typedef struct { unsigned id; int result; double value; char *names[3]; } gpm_metric_t;
+typedef struct { unsigned version, count; look_t *from, *to; gpm_metric_t metrics[1]; } gpm_asked_t;
+
+int nvmlGpmQueryDeviceSupport(gpu_t *gpu, unsigned *support) { support[1] = gpu->index == 1; return OK; }
+int nvmlGpmSampleAlloc(look_t **look) { *look = calloc(1, sizeof(look_t)); return OK; }
+int nvmlGpmSampleFree(look_t *look) { free(look); return OK; }
+
+int nvmlGpmSampleGet(gpu_t *gpu, look_t *look) {
+  static int looks[2];
+  look->number = looks[gpu->index]++;
+  return stub("shaky") && look->number == 4 ? UNKNOWN : OK;
+}
+
+int nvmlGpmMetricsGet(gpm_asked_t *asked) {
+  gpm_metric_t *metric = &asked->metrics[0];
+  if (asked->version != 1 || asked->count != 1) return UNKNOWN;
+  metric->result = stub("locked") ? NO_PERMISSION : OK;
+  metric->value = asked->from->number + asked->to->number / 100.0;
+  metric->value += metric->id == 5 ? 30 : metric->id == 10 ? 60 : metric->id == 2 ? 0 : 1000;
   return OK;
 }

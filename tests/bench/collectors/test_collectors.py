@@ -109,6 +109,24 @@ def test_no_sample_outside_training() -> None:
     assert collecting.drain() == []
 
 
+def test_what_looks_back_is_not_sampled_right_after_an_evaluation() -> None:
+    """A sample a second that tells of the last 2 s: of 4 s before an evaluation and 4 after it, those at 2, 3, 4 and 6, 7, 8."""
+
+    class LookingBack(Diary):
+        looks_back: ClassVar[float] = 2.0
+
+    clock = Clock()
+    collecting = Collectors([Diary, LookingBack], ON_CPU, 1.0, clock)
+    seen: list[float] = []
+    for _ in range(2):
+        collecting.resume()
+        list(pass_seconds(clock, collecting, 4))
+        collecting.pause()
+        clock.seconds += 100
+        seen += [row["value"] for row in collecting.drain()]
+    assert seen == [1, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8, 8]
+
+
 def test_steps_shorter_than_the_interval_are_sampled_by_training_time() -> None:
     """40 steps of 5 s, 10 s apart, a sample every 50 s of training: 4 of them in 200 s; by the wall clock (600 s) 12."""
     clock = Clock()
@@ -334,7 +352,7 @@ def test_utilization_is_a_median_memory_a_maximum_and_energy_a_sum() -> None:
     assert measurements["cpu_utilization_percent"] == {"value": 25, "unit": "%"}
     assert measurements["peak_memory_bytes"] == {"value": 500, "unit": "B"}
     assert measurements["energy_joules"] == {"value": 3.5, "unit": "J"}
-    unmeasured = {"value": None, "unit": "%", "reason": "no sample was taken"}
+    unmeasured = {"value": None, "unit": "%", "reason": bench.collectors.NO_SAMPLE}
     assert measurements["gpu_utilization_percent"] == unmeasured
 
 

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from bench.collectors import NO_SAMPLE, collect, summarize
 
 FIRST, SECOND = "GPU-aaaaaaaa-0000-0000-0000-000000000000", "GPU-bbbbbbbb-1111-1111-1111-111111111111"
 GIB = 2**30
@@ -21,6 +24,7 @@ import json
 from bench.collectors import Collectors, Watched, collect, summarize
 from bench.collectors.energy import Energy
 from bench.collectors.gpu import GpuMemory, GpuUtilization
+from bench.collectors.gpu_activity import MemoryBandwidth, SmActivity, TensorActivity
 """
 
 
@@ -144,7 +148,7 @@ def test_a_lost_counter_is_a_reason_and_training_goes_on(library: Path) -> None:
 
 
 def test_collect_passes_the_uuids_on(library: Path) -> None:
-    """All collectors at once, as a training job starts them; here torch is a CPU build, and its peak memory has a reason."""
+    """All collectors at once, as a training job starts them; torch sees no GPU here, and its peak memory has a reason."""
     code = f"""
         with collect("cuda:0", ["{SECOND}"]) as collecting:
             collecting.resume()
@@ -153,9 +157,64 @@ def test_collect_passes_the_uuids_on(library: Path) -> None:
     """
     measurements = run(library, code)
     assert measurements["gpu_memory_used_bytes"] == {"value": 5.0 * GIB, "unit": "B"}
-    assert measurements["gpu_utilization_percent"] == {"value": 70.0, "unit": "%"}
-    if not torch.cuda.is_available():
-        assert measurements["peak_memory_bytes"] == {"value": None, "unit": "B", "reason": "torch sees no CUDA device"}
+    no_sample = {"value": None, "unit": "%", "reason": NO_SAMPLE}
+    assert measurements["gpu_utilization_percent"] == no_sample  # NVML's window reaches back over a second
+    assert measurements["gpu_tensor_activity_percent"] == no_sample  # shorter than NVML's counters need
+    assert measurements["peak_memory_bytes"] == {"value": None, "unit": "B", "reason": "torch sees no CUDA device"}
+
+
+# ---- the hardware's own counters -------------------------------------------------------------------------------------
+
+
+def activity(library: Path, kind: str, uuid: str = SECOND, stub: str = "", step: float = 1.0) -> list[dict[str, Any]]:
+    """Train 3 s, a sample every second, two steps a second; evaluate; train another 2 s. Return the rows."""
+    code = f"""
+        now = [0.0]
+
+        class Clocked({kind}):
+            def __init__(self, watched):
+                super().__init__(watched, lambda: now[0] * {step}, lambda seconds: None)
+
+        collecting = Collectors([Clocked], Watched("cuda:0", ("{uuid}",)), 1.0, lambda: now[0])
+        rows = []
+        for seconds in (3, 2):
+            for _ in range(2 * seconds):
+                collecting.resume()
+                now[0] += 0.5
+                collecting.sample_if_due()
+                collecting.pause()
+            now[0] += 100
+            rows += collecting.drain()
+        print(json.dumps(rows))
+    """
+    rows: list[dict[str, Any]] = run(library, code, stub)
+    return rows
+
+
+def test_activity_is_that_between_two_looks_in_training(library: Path) -> None:
+    """Looks 0 and 1 try the counters. Then 2 → 3 → 4 → 5, a look a second; after the evaluation 6 → 7 → 8, and never 5 → 6."""
+    for kind, more in (("SmActivity", 0), ("TensorActivity", 30), ("MemoryBandwidth", 60)):
+        found = [row["value"] - more for row in activity(library, kind)]
+        assert found == pytest.approx([2.03, 3.04, 4.05, 6.07, 7.08])
+
+
+def test_two_looks_lie_a_tenth_of_a_second_apart(library: Path) -> None:
+    """On a clock on which a second is 0.06 s, every other sample is a look: at 0.12 s, none at 0.18; then at 0.12 again."""
+    found = [row["value"] for row in activity(library, "SmActivity", step=0.06)]
+    assert found == pytest.approx([2.03, 4.05])
+
+
+def test_a_refused_look_is_a_sample_less(library: Path) -> None:
+    """Look 4 is refused; the next step begins anew with 5, then 5 → 6; after the evaluation 7 → 8 → 9."""
+    found = [row["value"] for row in activity(library, "SmActivity", stub="shaky")]
+    assert found == pytest.approx([2.03, 5.06, 7.08, 8.09])
+
+
+def test_a_card_without_counters_and_a_machine_that_hides_them_say_so(library: Path) -> None:
+    (without,) = activity(library, "SmActivity", FIRST)
+    assert without["value"] is None and without["reason"] == "NVML: this GPU has no such counters (GPM)"
+    (hidden,) = activity(library, "TensorActivity", stub="locked")
+    assert hidden["value"] is None and hidden["reason"] == "NVML's counters (GPM): Insufficient Permissions"
 
 
 def test_the_machines_gpus_are_named(library: Path) -> None:
@@ -179,3 +238,29 @@ def test_a_run_gets_one_worker_a_gpu_and_only_the_visible_ones(library: Path) ->
         print(json.dumps([nvml.uuids(), nvml.names(), counts]))
     """
     assert run(library, code) == [[FIRST, SECOND], ["Stub A", "Stub B"], [2, 1, 1]]
+
+
+# ---- a real card -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
+def test_a_cards_own_figures() -> None:
+    """3 s of matrix products: busy by every counter that the card shows, its energy and memory with them; else a reason."""
+    with collect("cuda:0", interval=0.25) as collecting:
+        left = torch.randn(4096, 4096, device="cuda:0", dtype=torch.bfloat16)
+        collecting.resume()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            for _ in range(20):
+                left @ left
+            torch.cuda.synchronize()
+        collecting.pause()
+        rows = collecting.drain()
+    figures = summarize(rows)
+    assert figures["peak_memory_bytes"]["value"] >= 2 * 2 * 4096**2  # the matrix and a product
+    for name in ("gpu_utilization_percent", "gpu_sm_activity_percent", "gpu_tensor_activity_percent"):
+        assert figures[name].get("reason") or figures[name]["value"] > 20, name
+    assert figures["energy_joules"].get("reason") or figures["energy_joules"]["value"] > 50
+    bandwidth = figures["gpu_memory_bandwidth_percent"]
+    assert bandwidth.get("reason") or 0 <= bandwidth["value"] <= 100

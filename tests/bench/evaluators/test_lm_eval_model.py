@@ -266,3 +266,100 @@ def test_a_real_model_on_real_questions_equals_stock(adapted: bool, mirror: Path
     assert policy.model.bench_contexts == "packed"
     assert len(asked) == 2 * 4 * 4
     assert furthest(theirs, ours) < 1e-4
+
+
+def test_several_beginnings_in_one_row_equal_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: 6 subjects of 3 questions, 4 letters; one pass of 6 · (12 + 3 · 6) = 180 tokens."""
+    made = model("llama", **GROUPED)
+    assert packed_attention.install(made)
+    asked: list[Asked] = [
+        (
+            ("", ""),
+            [*range(10 * subject, 10 * subject + 12), *range(90 + 7 * n + subject, 96 + 7 * n + subject)],
+            [letter],
+        )
+        for subject in range(6)
+        for n in range(3)
+        for letter in range(4)
+    ]
+    with quiet("lm_eval"):
+        stock = {"pretrained": made, "tokenizer": TOKENIZER, "batch_size": 64}
+        theirs = HFLM(**stock)._loglikelihood_tokens(list(asked), disable_tqdm=True)
+        lm = SharedContextLM(tell=print, **stock)
+        assert lm._way() == "packed"
+        lm._gathers = True
+        monkeypatch.setattr("bench.evaluators.lm_eval_model.PASS_TOKENS_CPU", 1)
+        passed = starved(made, 10**6, monkeypatch)
+        ours = lm._loglikelihood_tokens(list(asked), disable_tqdm=True)
+    assert furthest(theirs, ours) < 1e-4
+    assert passed == [180]
+
+
+# ---- as many rows at once as fit -------------------------------------------------------------------------------------
+
+
+def starved(made: Any, room: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a model's passes run out of memory above so many tokens; return the list of those that fitted."""
+    passed: list[int] = []
+    real = made.forward
+
+    def forward(input_ids: torch.Tensor, **others: Any) -> Any:
+        if input_ids.numel() > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        passed.append(input_ids.numel())
+        return real(input_ids=input_ids, **others)
+
+    monkeypatch.setattr(made, "forward", forward)
+    return passed
+
+
+@pytest.mark.parametrize("gathers", [False, True], ids=["", "gathered"])
+@pytest.mark.parametrize("stretches", [False, True], ids=["cache", "one row"])
+def test_rows_are_halved_until_they_fit(stretches: bool, gathers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 rows of 75 tokens at most are 4,800; the 60 questions are far fewer tokens, but more than the 150 there is room for."""
+    made = model("llama", **GROUPED)
+    assert not stretches or packed_attention.install(made)
+    told: list[str] = []
+    with quiet("lm_eval"):
+        stock = {"pretrained": made, "tokenizer": TOKENIZER, "max_length": 40}
+        theirs = HFLM(**stock, batch_size=4)._loglikelihood_tokens(requests(), disable_tqdm=True)
+        lm = SharedContextLM(**stock, batch_size=64, halving=True, tell=told.append)
+        assert lm._way() == "packed"
+        lm._gathers = gathers
+        passed = starved(made, 150, monkeypatch)
+        ours = lm._loglikelihood_tokens(requests(), disable_tqdm=True)
+    assert furthest(theirs, ours) < 1e-4
+    assert max(passed) <= 150 and lm.batch_size < 64
+    halved = [
+        f"out of memory: going on with {rows} rows at once" for rows in (32, 16, 8, 4, 2, 1) if rows >= lm.batch_size
+    ]
+    assert told == halved
+
+
+def test_one_row_too_many_is_an_error_and_so_is_a_size_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = model("llama", **GROUPED)
+    with quiet("lm_eval"):
+        lms = [
+            SharedContextLM(tell=print, pretrained=made, tokenizer=TOKENIZER, batch_size=8, halving=halving)
+            for halving in (True, False)
+        ]
+        assert {lm._way() for lm in lms} == {"packed"}
+        starved(made, 1, monkeypatch)
+        for lm, left in zip(lms, (1, 8), strict=True):
+            with pytest.raises(torch.OutOfMemoryError):
+                lm._loglikelihood_tokens(requests(), disable_tqdm=True)
+            assert lm.batch_size == left
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # of libraries, which differ from card to card
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["gpt_neox", "llama"])
+def test_answers_on_a_gpu_equal_stock_lm_eval(name: str, dtype: torch.dtype) -> None:
+    kind, settings = ARCHITECTURES[name]
+    made = model(kind, dtype, **settings).to("cuda:0")
+    packed_attention.install(made)
+    theirs, ours, told = both(made, requests(), batch_size=64)
+    assert made.bench_contexts == "packed" and told == []
+    furthest_off = max(abs(one[0] - other[0]) for one, other in zip(theirs, ours, strict=True))
+    assert furthest_off < (1e-3 if dtype is torch.float32 else 0.5)

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from bench.evaluators.shared_rows import Group, Row, batches, make_rows, one_row_batches, share_beginnings
+from bench.evaluators.shared_rows import (
+    Group,
+    Row,
+    batches,
+    in_one_row,
+    make_rows,
+    one_row_batches,
+    share_beginnings,
+)
 
 
 def requests(*pairs: tuple[str, str]) -> list[tuple[str, list[int], list[int]]]:
@@ -102,3 +110,18 @@ def test_one_row_batches_are_even_and_hold_no_more_than_plain_ones() -> None:
     assert lengths == [[3, 3, 3], [5]]
     assert len(one_row_batches(group, 4)) == 1
     assert [len(batch) for batch in one_row_batches(group, 1)] == [1, 1, 1, 1]
+
+
+def test_groups_share_a_row_as_long_as_it_has_room() -> None:
+    """Tokens: 2 + 1 + 3 = 6, then 5, then 2 + 4 = 6. The longest rows are 5 tokens, in the third group 6: rooms of 10, 15, 18."""
+    groups = [Group(2, rows("zza", "zzbbb")), Group(0, rows("abcde")), Group(2, rows("yycccc"))]
+    for batch_size, most, wanted in ((2, 99, 1), (3, 99, 3), (3, 16, 2), (3, 4, 1), (1, 99, 1)):
+        assert len(in_one_row(groups, batch_size, most)) == wanted
+
+
+def test_a_group_with_tails_stands_alone() -> None:
+    tails = Group(0, make_rows(requests(("abc", "Ced")), 100, packed=True))
+    plain = Group(0, rows("abcde"))
+    assert tails.has_tails
+    assert in_one_row([tails, plain], 9, 99) == [tails]
+    assert in_one_row([plain, tails], 9, 99) == [plain]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.methods import Objective
 from bench.models import world_model
 from bench.models.policy import load
 from bench.plan import planner
@@ -20,6 +21,7 @@ from bench.records.work import count as count_work
 from bench.run import execute, handlers
 from bench.settings import Model
 from bench.train import cost
+from bench.train.losses import Losses, Part
 from report.build import build
 
 REPEATS = {"rounds": 2, "steps": 4, "seconds": 6.0, "warm_up_steps": 1}
@@ -57,6 +59,8 @@ def test_each_kind_is_measured_as_long_as_wanted(tiny: Any, run_plan: Any, monke
     rows = job.rows("steps")
     assert len(rows) == 6 * len(Work) and {row["round"] for row in rows} == {1, 2}
     assert all(row["tokens"] > 0 for row in rows)
+    flops = {work: job.measurements[f"step_model_flops/{work}"]["value"] for work in Work}
+    assert flops[Work.ON_GRADIENTS] == 0 and all(flops[work] for work in Work if work is not Work.ON_GRADIENTS)
     assert job.metric("step_seconds/dpo").kind == "cost"
 
 
@@ -107,6 +111,33 @@ def test_weights_stay_and_tokens_are_the_batches(tiny: Any, run_plan: Any) -> No
     assert alone[Work.PROBE_DPO] == alone[Work.DPO]
     for work in (Work.JOINT, Work.ACCUMULATE, Work.GRADIENTS):
         assert alone[work] == pytest.approx(alone[Work.DPO] + alone[Work.SFT])
+
+
+def test_each_block_finds_anew_what_fits(tiny: Any, run_plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for 2 of 4 rows, for more once activations are forgotten; 3 rounds of 2 kinds, the first of them warm-up.
+
+    SFT alone goes on with 2 rows at once. Both graphs at once ask for activations to be forgotten, and fit whole. No block begins
+    with what an earlier one was left with, so each is told so once; what is measured after it is on the same micro-batches.
+    """
+    real = Losses.of
+    seen: list[tuple[bool, int]] = []
+
+    def of(self: Losses, part: Part) -> Any:
+        checkpointing, rows = self._policy.checkpointing, len(part.rows)
+        if rows > 2 and not checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if part.objective is Objective.SFT:
+            seen.append((checkpointing, rows))
+        return real(self, part)
+
+    monkeypatch.setattr(Losses, "of", of)
+    repeats = {"rounds": 2, "steps": 2, "seconds": 0.0, "warm_up_steps": 1}
+    runner = run_plan(tiny(model={"source": "random", "gradient_checkpointing": "auto"}))
+    job = measure(runner, Work.SFT, Work.JOINT, repeats=repeats)
+    log = (job.path / "log.txt").read_text()
+    assert log.count("going on with 2 sft rows at once") == log.count("going on with gradient checkpointing") == 3
+    # each block: a step of warm-up and one that counts, of two halves or of the whole
+    assert sorted(seen) == sorted(3 * 2 * [(False, 2), (False, 2), (True, 4)])
 
 
 def test_it_stops_when_asked(tiny: Any, run_plan: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,20 @@ def test_cost_of_a_step_and_a_token(full: Path) -> None:
     assert figures["seconds_per_step"].number == pytest.approx(0.153)
     assert figures["seconds_per_token"].number == pytest.approx(0.0153)
     assert figures["joules_per_token"].reason == "no energy counter"
+
+
+def test_share_of_the_matrix_rate(full: Path, tmp_path: Path) -> None:
+    """Mix, λ 0.5, seed 2: 306 FLOP in 15.3 s are 20 a second, a quarter of the device's 80; others did not count them."""
+    own = Path(shutil.copytree(full, tmp_path / full.name))
+    for job in own.rglob("measurements.json"):
+        figures = json.loads(job.read_text())
+        if "mix" in job.parent.name:
+            figures["model_flops"] = {"value": 306.0, "unit": "FLOP"}
+            figures["matrix_flops_per_second"] = {"value": 80.0, "unit": "FLOP/s"}
+            write_json(job, figures)
+    made = tables(own)
+    assert recipe(made, "mix", 0.5).figures[2]["matrix_rate_share"].number == pytest.approx(0.25)
+    assert "matrix_rate_share" not in recipe(made, "alright", 0.5).figures[2]
 
 
 def test_distance_at_equal_tokens(new_writer: type[Any], tmp_path: Path) -> None:
