@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from bench.data import sources, tokens
 from bench.data.tokens import Example
@@ -395,3 +396,24 @@ def test_sft_equals_trl_on_real_rows(smollm2: policy.Policy, mirror: Path, tmp_p
     with torch.no_grad():
         ours = float(sft_sum(smollm2.model, collate(examples, "plain", CPU))) / sft_divisor(examples, "token_mean")
     assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["plain", "shared_prompt"])
+def test_what_nobody_learns_is_left_out_of_both_objectives(layout: Any) -> None:
+    """Of the answer (5, 6, 7) the middle token is the user's: −log π is the sum over 5 and 7, of the whole row's own logits."""
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+        )
+    ).eval()
+    packed_attention.install(model)
+    example = Example((1, 2), ((5, 6, 7), (8, 9)), (frozenset({1}), frozenset()))
+    with torch.no_grad():
+        found = sequence_logps(model, collate([example], layout, torch.device("cpu")))
+        whole = model(input_ids=torch.tensor([[1, 2, 5, 6, 7]])).logits[0].log_softmax(-1)
+        other = model(input_ids=torch.tensor([[1, 2, 8, 9]])).logits[0].log_softmax(-1)
+    expected = torch.stack([whole[1, 5] + whole[3, 7], other[1, 8] + other[2, 9]])
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert sft_divisor([example], "token_mean") == 2
+    assert sft_divisor([example], "sequence_sum") == 1
