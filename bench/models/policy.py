@@ -63,9 +63,12 @@ class Policy:
     def forward_facts(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Say for the record how rows are forwarded; both ways give the same numbers to rounding."""
         logits = "all tokens" if self.model_alone().bench_full_logits else "answer tokens"
+        layout = self.layout_of(examples)
+        packed = "one call" if getattr(self.model_alone(), "bench_one_call", False) else "by example"
         return {
-            "layout": self.layout_of(examples),
+            "layout": layout,
             "logits": logits,
+            "attention": packed if layout == "shared_prompt" else "by row",
             "gradient_checkpointing": self.checkpointing,
             "notes": self.notes,
         }
@@ -305,7 +308,7 @@ def _check_kernels(policy: Policy) -> None:
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
     from bench.data.tokens import Example
-    from bench.models import bf16_matmul, packed_attention, probe, rms_norm
+    from bench.models import bf16_matmul, one_call, packed_attention, probe, rms_norm
     from bench.models.objectives import collate, sequence_logps
 
     rms_norm.install(policy.model)
@@ -332,10 +335,12 @@ def _check_kernels(policy: Policy) -> None:
     try:
         if not packed_attention.install(policy.model):
             raise TypeError("attention of its own")
-        shared = sequence_logps(policy.model, collate([example], "shared_prompt", policy.device))
-        same = probe.agree(shared, expected, dtype)
+        row = collate([example], "shared_prompt", policy.device)
+        same = probe.agree(sequence_logps(policy.model, row), expected, dtype)
     except (RuntimeError, ValueError, TypeError):
         same = False
     policy.layout = "shared_prompt" if same else "plain"
     if not same:
         policy.note("the model cannot take two answers in one row: a pair's prompt is forwarded twice")
+        return
+    one_call.choose(policy, row, expected)

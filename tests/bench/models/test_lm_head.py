@@ -220,6 +220,7 @@ def test_only_answer_tokens_get_logits_and_the_record_says_how_rows_lie(made: po
     assert made.forward_facts(PAIRS) == {
         "layout": "shared_prompt",
         "logits": "answer tokens",
+        "attention": "by example",
         "gradient_checkpointing": False,
         "notes": [],
     }
