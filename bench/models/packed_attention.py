@@ -156,7 +156,7 @@ def forward(
     if stretches is None:
         causal = attention_mask is None and query.shape[2] > 1
         return _attend(query, key, value, attention_mask, causal, **settings).transpose(1, 2).contiguous(), None
-    return _by_stretch(query, key, value, stretches.stretches, settings), None
+    return _by_stretch(query, key, value, stretches, settings), None
 
 
 def _refuse_unknown(others: dict[str, Any]) -> None:
@@ -172,14 +172,12 @@ def leave_loop_to_python() -> None:
         _by_stretch = torch.compiler.disable(_by_stretch)
 
 
-def _by_stretch(
-    query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch], settings: dict[str, Any]
-) -> Tensor:
-    lengths = [length for one in stretches for length in one.pieces]
+def _by_stretch(query: Tensor, key: Tensor, value: Tensor, row: Loop, settings: dict[str, Any]) -> Tensor:
+    lengths = [length for one in row.stretches for length in one.pieces]
     # Split once: what a slice of the whole row hands back is a gradient of the whole row's size.
     queries, keys, values = (iter(torch.split(whole, lengths, dim=2)) for whole in (query, key, value))
     mixed = []
-    for one in stretches:
+    for one in row.stretches:
         first_key, first_value = next(keys), next(values)
         mixed.append(_attend(next(queries), first_key, first_value, None, True, **settings))
         for mask in one.masks:

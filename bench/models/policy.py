@@ -19,6 +19,7 @@ from bench.settings import Lora, Model
 
 if TYPE_CHECKING:
     from bench.data.tokens import Example
+    from bench.models.compiled import Compiled
     from bench.models.objectives import Layout
 
 ADAPTER = "adapter"
@@ -34,6 +35,8 @@ class Policy:
         notes: what this model cannot take, each said once.
         checkpointing: whether activations are made anew backward instead of kept.
         most_rows: by answers a row, the rows of one pass without a graph once memory ran out with more.
+        compiled: the compiled layers, while an adapter is trained with them.
+        compile_seconds: what compiling them, and trying them, took.
     """
 
     model: Any
@@ -45,6 +48,8 @@ class Policy:
     notes: list[str] = field(default_factory=list)
     checkpointing: bool = False
     most_rows: dict[int, int] = field(default_factory=dict)
+    compiled: Compiled | None = None
+    compile_seconds: float = 0.0
 
     def layout_of(self, examples: Sequence[Example]) -> Layout:
         """Return how rows are to lie: attention by stretch knows no window, so none may be narrower than the rows."""
@@ -69,6 +74,7 @@ class Policy:
             "layout": layout,
             "logits": logits,
             "attention": packed if layout == "shared_prompt" else "by row",
+            "compiled": "nothing" if self.compiled is None or not self.compiled.on else "layers",
             "gradient_checkpointing": self.checkpointing,
             "notes": self.notes,
         }
@@ -140,6 +146,9 @@ class Policy:
 
     def detach(self) -> None:
         """Take the adapter off, leaving the base model as it was loaded."""
+        if self.compiled is not None:
+            self.compiled.remove()
+            self.compiled = None
         if hasattr(self.model, "get_base_model"):
             self.model = self.model.unload()
             # peft leaves its settings on the base model and warns at the next adapter

@@ -22,7 +22,7 @@ from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.methods import METHODS, Choice, Gradients, Objective
-from bench.models import held_out, memory
+from bench.models import compiled, held_out, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
@@ -160,6 +160,7 @@ class Trainer:
         self.joint_backward = False
         self._read = self._lost = 0.0
         self.policy.attach(run.suite.lora, seed)
+        compiled.install(self.policy)
         self.parameters = list(self.policy.trainable().values())
 
     # ---- one step ---------------------------------------------------------------------------------------------------
@@ -493,6 +494,7 @@ class Trainer:
         difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
+        measurements |= run_log.compile_seconds(self.policy.compile_seconds)
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements)
         record.write_json(folder / "scores.json", scores)

@@ -221,6 +221,7 @@ def test_only_answer_tokens_get_logits_and_the_record_says_how_rows_lie(made: po
         "layout": "shared_prompt",
         "logits": "answer tokens",
         "attention": "by example",
+        "compiled": "nothing",
         "gradient_checkpointing": False,
         "notes": [],
     }
