@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,6 @@ from bench.errors import BenchError
 from bench.models import packed_attention, probe
 from bench.models.objectives import Batch, collate, sequence_logps
 from bench.records.cache import cache_folder
-
-if TYPE_CHECKING:
-    from bench.models.policy import Policy
 
 # Graphs of one function: with and without gradients, an input that needs one or not (the first layer's does not), training or
 # not, keys gathered or not, and each kind of layer. Past the limit PyTorch says nothing and computes eagerly.
@@ -38,7 +35,7 @@ _FAILED = "layers are not compiled: "
 class Compiled:
     """Hold what was compiled of one model, so that all of it can be left again."""
 
-    def __init__(self, policy: Policy, backend: str) -> None:
+    def __init__(self, policy: Any, backend: str) -> None:
         self._policy = policy
         self._set_aside: list[tuple[Any, Any]] = []
         self.on = True
@@ -56,8 +53,10 @@ class Compiled:
     def give_up(self, error: BaseException | str) -> None:
         """Go on eagerly, and say why."""
         self.on = False
-        text = str(error).strip().splitlines()
-        self._policy.note(_FAILED + (text[0][:200] if text else type(error).__name__))
+        text = " ".join(
+            str(error).split("\n\n")[0].split()
+        )  # a compiler's first lines say which part failed, and with what
+        self._policy.note(_FAILED + (text[:200] or type(error).__name__))
 
     def remove(self) -> None:
         """Leave the layers as they were."""
@@ -96,7 +95,7 @@ class _Layer:
             return self._plain(*values, **named)
 
 
-def _layers(policy: Policy) -> Iterator[Any]:
+def _layers(policy: Any) -> Iterator[Any]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     for module in policy.model_alone().get_decoder().modules():
@@ -104,7 +103,7 @@ def _layers(policy: Policy) -> Iterator[Any]:
             yield module
 
 
-def install(policy: Policy, backend: str = "inductor") -> None:
+def install(policy: Any, backend: str = "inductor") -> None:
     """Compile the layers of a policy with an adapter, if its settings ask for it and the outcome agrees.
 
     `policy.compile_seconds` then holds what compiling and trying took. A compiled layer is kept on disk, for other workers and
@@ -135,7 +134,7 @@ def install(policy: Policy, backend: str = "inductor") -> None:
     policy.compile_seconds = time.perf_counter() - started
 
 
-def _reason_against(policy: Policy) -> str | None:
+def _reason_against(policy: Any) -> str | None:
     if policy.layout == "plain":
         return "rows are not packed"
     if policy.model_alone().bench_full_logits:
@@ -157,7 +156,7 @@ def _prepare() -> None:
 
 
 @contextmanager
-def _stirred(policy: Policy) -> Iterator[None]:
+def _stirred(policy: Any) -> Iterator[None]:
     """Give the adapter values for a while: a fresh one's output is zero, and so is half of its gradient."""
     kept, training = policy.adapter_state(), policy.model.training
     chance = torch.Generator().manual_seed(0)
@@ -172,7 +171,7 @@ def _stirred(policy: Policy) -> Iterator[None]:
         policy.model.train(training)
 
 
-def _outcomes(policy: Policy) -> list[tuple[Tensor, Tensor | None]]:
+def _outcomes(policy: Any) -> list[tuple[Tensor, Tensor | None]]:
     """Return log-probabilities and gradients on rows of pairs and of single answers; without a graph log-probabilities alone."""
     policy.model.train()
     made: list[tuple[Tensor, Tensor | None]] = []
@@ -188,7 +187,7 @@ def _outcomes(policy: Policy) -> list[tuple[Tensor, Tensor | None]]:
     return made
 
 
-def _batches(policy: Policy) -> list[Batch]:
+def _batches(policy: Any) -> list[Batch]:
     from bench.data.tokens import Example
 
     ids = tuple(probe.tokens(policy.tokenizer, 23, policy.model.config.get_text_config().vocab_size))

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.models import packed_attention, probe, varlen
 from bench.models.objectives import Batch, sequence_logps
-
-if TYPE_CHECKING:
-    from bench.models.policy import Policy
 
 # Stretches on which the kernel is tried: unequal lengths, a further answer longer and one shorter than its prompt.
 _EXAMPLES = ((5, (3, 9)), (7, (2, 4)), (3, (6,)))
@@ -21,7 +18,7 @@ _SHARE = {torch.float32: 1e-3}
 _SHARE_ELSEWHERE = 0.03
 
 
-def choose(policy: Policy, batch: Batch, expected: Tensor) -> None:
+def choose(policy: Any, batch: Batch, expected: Tensor) -> None:
     """Take one call for all stretches where it gives what the loop gives, forward and backward; say why where it does not.
 
     Args:
@@ -40,7 +37,7 @@ def choose(policy: Policy, batch: Batch, expected: Tensor) -> None:
         policy.note(f"attention goes example by example and not in one call: {reason}")
 
 
-def _tried(policy: Policy, batch: Batch, expected: Tensor) -> str | None:
+def _tried(policy: Any, batch: Batch, expected: Tensor) -> str | None:
     """Return None where the kernel agrees on random numbers and on a row of tokens; else why not."""
     model = policy.model_alone()
     try:

@@ -189,8 +189,12 @@ class Policy:
         Raises:
             JobError: it exceeds rounding (1e-4 in float32, 0.05 in bfloat16, relative to the largest logit).
         """
-        trained = self.logits(input_ids)
+        from bench.models import lora_products
+
+        trained, in_bfloat16 = self.logits(input_ids), lora_products.installed(self.model)
         self.attach_saved(folder)
+        if in_bfloat16:
+            lora_products.in_bfloat16(self.model)
         difference = float((self.logits(input_ids) - trained).abs().max())
         allowed = (1e-4 if self.settings.dtype == "float32" else 0.05) * max(1.0, float(trained.abs().max()))
         if not difference <= allowed:

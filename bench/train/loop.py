@@ -22,7 +22,7 @@ from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory
 from bench.methods import METHODS, Choice, Gradients, Objective
-from bench.models import compiled, held_out, memory
+from bench.models import compiled, held_out, lora_products, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
@@ -160,6 +160,7 @@ class Trainer:
         self.joint_backward = False
         self._read = self._lost = 0.0
         self.policy.attach(run.suite.lora, seed)
+        lora_products.install(self.policy)
         compiled.install(self.policy)
         self.parameters = list(self.policy.trainable().values())
 
