@@ -31,6 +31,9 @@ _SHARE = {torch.float32: 1e-3}
 _SHARE_ELSEWHERE = 0.1
 _FAILED = "layers are not compiled: "
 
+# Log-probabilities, and the adapter's gradient where there is a graph.
+_Outcome = tuple[Tensor, Tensor | None]
+
 
 class Compiled:
     """Hold what was compiled of one model, so that all of it can be left again."""
@@ -38,11 +41,12 @@ class Compiled:
     def __init__(self, policy: Any, backend: str) -> None:
         self._policy = policy
         self._set_aside: list[tuple[Any, Any]] = []
-        self.on = True
+        self.failure: str | None = None
         self.layers = list(_layers(policy))
-        for layer in self.layers:
+        made = [_Layer(layer, self, backend) for layer in self.layers]  # may fail, and has then changed nothing
+        for layer, forward in zip(self.layers, made, strict=True):
             self._set_aside_partials(layer)
-            layer.forward = _Layer(layer, self, backend)
+            layer.forward = forward
 
     def _set_aside_partials(self, layer: Any) -> None:
         """Leave what replaces a module's computation on a CPU: a compiler would take each for a function of its own."""
@@ -50,13 +54,10 @@ class Compiled:
             if isinstance(module.__dict__.get("forward"), functools.partial):
                 self._set_aside.append((module, module.__dict__.pop("forward")))
 
-    def give_up(self, error: BaseException | str) -> None:
+    def give_up(self, error: BaseException) -> None:
         """Go on eagerly, and say why."""
-        self.on = False
-        text = " ".join(
-            str(error).split("\n\n")[0].split()
-        )  # a compiler's first lines say which part failed, and with what
-        self._policy.note(_FAILED + (text[:200] or type(error).__name__))
+        self.failure = _in_words(error)
+        self._policy.note(_FAILED + self.failure)
 
     def remove(self) -> None:
         """Leave the layers as they were."""
@@ -81,7 +82,7 @@ class _Layer:
         self._compiled = torch.compile(MethodType(own, layer), dynamic=True, backend=backend)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        if not self._whole.on or named.get("stretches") is None:
+        if self._whole.failure is not None or named.get("stretches") is None:
             return self._plain(*values, **named)
         try:
             if self._forgets and self._layer.training and self._layer.gradient_checkpointing:
@@ -118,20 +119,39 @@ def install(policy: Any, backend: str = "inductor") -> None:
         policy.note(_FAILED + reason)
         return
     started = time.perf_counter()
-    _prepare()
     with _stirred(policy), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler's own, on code that is not ours
         plain = _outcomes(policy)
+        reason = _tried(policy, plain, backend)
+    if reason is not None:
+        remove(policy)
+        policy.note(_FAILED + reason)
+    policy.compile_seconds = time.perf_counter() - started
+
+
+def _tried(policy: Any, plain: list[_Outcome], backend: str) -> str | None:
+    """Compile and compare; return None where all agrees, else why not."""
+    try:
+        _prepare()
         policy.compiled = Compiled(policy, backend)
-        try:
-            if not _agree(_outcomes(policy), plain, policy.model.dtype):
-                policy.compiled.give_up("they do not agree with the layers themselves")
-        except Exception as error:  # in the backward pass, which no layer sees
-            policy.compiled.give_up(error)
-    if not policy.compiled.on:
+        ours = _outcomes(policy)
+    except Exception as error:  # no compiler for this Python or on this machine, or one that fails backward
+        return _in_words(error)
+    if policy.compiled.failure is not None:
+        return str(policy.compiled.failure)
+    return None if _agree(ours, plain, policy.model.dtype) else "they do not agree with the layers themselves"
+
+
+def remove(policy: Any) -> None:
+    """Leave a policy's layers as they were, if they were compiled."""
+    if policy.compiled is not None:
         policy.compiled.remove()
         policy.compiled = None
-    policy.compile_seconds = time.perf_counter() - started
+
+
+def _in_words(error: BaseException) -> str:
+    """Say what a compiler failed with: its first lines tell which part, and why."""
+    return " ".join(str(error).split("\n\n")[0].split())[:200] or type(error).__name__
 
 
 def _reason_against(policy: Any) -> str | None:
@@ -171,14 +191,14 @@ def _stirred(policy: Any) -> Iterator[None]:
         policy.model.train(training)
 
 
-def _outcomes(policy: Any) -> list[tuple[Tensor, Tensor | None]]:
+def _outcomes(policy: Any) -> list[_Outcome]:
     """Return log-probabilities and gradients on rows of pairs and of single answers; without a graph log-probabilities alone."""
     policy.model.train()
-    made: list[tuple[Tensor, Tensor | None]] = []
+    made: list[_Outcome] = []
     for batch in _batches(policy):
         policy.model.zero_grad(set_to_none=True)
         logps = sequence_logps(policy.model, batch)
-        logps.mean().backward()
+        torch.autograd.backward(logps.mean())
         gradients = [one.grad.flatten() for one in policy.trainable().values() if one.grad is not None]
         made.append((logps.detach(), torch.cat(gradients)))
     policy.model.eval()
@@ -196,9 +216,7 @@ def _batches(policy: Any) -> list[Batch]:
     return [collate(rows, "shared_prompt", policy.device) for rows in (pairs, single, pairs[:1])]
 
 
-def _agree(
-    ours: list[tuple[Tensor, Tensor | None]], expected: list[tuple[Tensor, Tensor | None]], dtype: torch.dtype
-) -> bool:
+def _agree(ours: list[_Outcome], expected: list[_Outcome], dtype: torch.dtype) -> bool:
     allowed = _SHARE.get(dtype, _SHARE_ELSEWHERE)
     for (logps, gradient), (plain_logps, plain_gradient) in zip(ours, expected, strict=True):
         if not probe.agree(logps, plain_logps, dtype):

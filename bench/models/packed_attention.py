@@ -169,7 +169,8 @@ def leave_loop_to_python() -> None:
     """Have compilers step over the loop over stretches, whose lengths are others in every batch."""
     global _by_stretch
     if not hasattr(_by_stretch, "_torchdynamo_disable"):
-        _by_stretch = torch.compiler.disable(_by_stretch)
+        disable: Any = torch.compiler.disable
+        _by_stretch = disable(_by_stretch)
 
 
 def _by_stretch(query: Tensor, key: Tensor, value: Tensor, row: Loop, settings: dict[str, Any]) -> Tensor:

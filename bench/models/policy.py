@@ -74,7 +74,7 @@ class Policy:
             "layout": layout,
             "logits": logits,
             "attention": packed if layout == "shared_prompt" else "by row",
-            "compiled": "nothing" if self.compiled is None or not self.compiled.on else "layers",
+            "compiled": "layers" if self.compiled is not None and self.compiled.failure is None else "nothing",
             "gradient_checkpointing": self.checkpointing,
             "notes": self.notes,
         }

@@ -57,9 +57,12 @@ def plan(examples: Sequence[tuple[int, Sequence[int]]], device: torch.device) ->
             seen += [*range(start, start + prompt), *range(after, after + answer)]
             after += answer
         start = after
-    offsets = (torch.tensor([0, *accumulate(one)], dtype=torch.int32, device=device) for one in (queries, keys))
     gathered = torch.tensor(seen, device=device) if len(seen) > start else None
-    return Plan(*offsets, gathered, _bound(max(queries)), _bound(max(keys)))
+    return Plan(_offsets(queries, device), _offsets(keys, device), gathered, _bound(max(queries)), _bound(max(keys)))
+
+
+def _offsets(lengths: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def _bound(length: int) -> int:

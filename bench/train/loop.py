@@ -492,6 +492,7 @@ class Trainer:
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)  # of the adapter that was trained
         difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
@@ -504,7 +505,6 @@ class Trainer:
             reason = self.stopped or "all steps taken; the rule never applied"
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
             record.write_json(folder / "stopping.json", stopping)
-        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
         record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
 
