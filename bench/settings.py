@@ -42,6 +42,11 @@ def _on_off_or_auto(value: Any) -> Any:
     return value
 
 
+def _off_may_be_false(value: Any) -> Any:
+    """YAML reads the word off as false."""
+    return "off" if value is False else value
+
+
 class Frozen(BaseModel):
     """An immutable model that refuses unknown keys."""
 
@@ -65,6 +70,9 @@ class Model(Frozen):
     gradient_checkpointing: Annotated[bool | Literal["auto"], BeforeValidator(_on_off_or_auto)] = False
     """`true` computes activations twice instead of keeping them: less memory, more time. `auto`: once a GPU's memory runs out
     though `micro_batch_size`, where left open, is at its smallest, or where a step holds both graphs at once."""
+    compile: Annotated[Literal["auto", "off", "layers"], BeforeValidator(_off_may_be_false)] = "auto"
+    """`layers` compiles the decoder layers for training, at its start and once for all lengths; numbers are the same to rounding.
+    `auto`: on a GPU. What cannot be compiled, or then gives other numbers, is left as it is; the log says so."""
     pretraining_steps: Positive = 600
     """Optimizer steps of the pre-training; only for `world`."""
 

@@ -21,7 +21,9 @@ def model_settings(settings: Model) -> dict[str, Any]:
     Raises:
         ModelError: a local model or package is not there.
     """
-    made = settings.model_dump(mode="json", exclude={"path"})
+    made = settings.model_dump(
+        mode="json", exclude={"path", "compile"}
+    )  # compiled, it gives the same numbers to rounding
     if settings.source != "world":
         del made["pretraining_steps"]
     if made["gradient_checkpointing"] == "auto":

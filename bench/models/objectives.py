@@ -117,7 +117,8 @@ def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.examples is not None:
         dtype = getattr(causal, "dtype", torch.float32)
-        arguments |= packed_attention.arguments(batch.examples, dtype, batch.input_ids.device)
+        in_one_call = getattr(causal, "bench_one_call", False)
+        arguments |= packed_attention.arguments(batch.examples, dtype, batch.input_ids.device, in_one_call)
     if getattr(causal, "bench_full_logits", False):
         logits = causal(**arguments).logits.flatten(0, 1).index_select(0, batch.predictors)
         return -F.cross_entropy(logits.float(), batch.targets, reduction="none")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.models import bf16_matmul
+from bench.models import bf16_matmul, varlen
 
 NAME = "bench_stretches"
 
@@ -55,14 +55,24 @@ def added(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
 
 
+@dataclass(frozen=True)
+class Loop:
+    """Hold the stretches of a row that are computed one after another."""
+
+    stretches: tuple[Stretch, ...]
+
+
 def arguments(
-    examples: Sequence[tuple[int, Sequence[int]]], dtype: torch.dtype, device: torch.device
+    examples: Sequence[tuple[int, Sequence[int]]], dtype: torch.dtype, device: torch.device, in_one_call: bool = False
 ) -> dict[str, Any]:
     """Return what a model's forward pass takes beside the ids of examples: (prompt's length, answers' lengths).
 
     Positions restart with each example and, after its prompt, with each answer. The mask of one element keeps transformers
     from making one of the whole row. Stretches do not look at it; attention that does not know them comes out as NaN and
     not as something plausible.
+
+    Args:
+        in_one_call: whether all stretches go to one variable-length call a layer (`varlen`) and not one after another.
     """
     positions: list[int] = []
     for prompt, answers in examples:
@@ -71,7 +81,11 @@ def arguments(
             positions += range(prompt, prompt + answer)
     return {
         "position_ids": torch.tensor([positions], device=device),
-        "stretches": [stretch(*one, dtype, device) for one in examples],
+        "stretches": (
+            varlen.plan(examples, device)
+            if in_one_call
+            else Loop(tuple(stretch(*one, dtype, device) for one in examples))
+        ),
         "attention_mask": torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=device),
     }
 
@@ -109,7 +123,7 @@ def forward(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    stretches: Sequence[Stretch] | None = None,
+    stretches: Loop | varlen.Plan | None = None,
     softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
@@ -131,25 +145,40 @@ def forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
         return plain
+    if stretches is not None:
+        _refuse_unknown(others)
+    if isinstance(stretches, varlen.Plan):
+        if softcap is not None or dropout:
+            raise ValueError("one call for all stretches knows neither capped scores nor dropout")
+        return varlen.attend(query, key, value, stretches, scaling), None
     key, value = (_for_all_heads(one, query.shape[1]) for one in (key, value))
     settings: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "softcap": softcap}
     if stretches is None:
         causal = attention_mask is None and query.shape[2] > 1
         return _attend(query, key, value, attention_mask, causal, **settings).transpose(1, 2).contiguous(), None
-    unknown = [name for name in ("position_bias", "s_aux") if others.get(name) is not None]
-    if unknown:
-        raise ValueError(f"attention with {unknown[0]} cannot take stretches")
     return _by_stretch(query, key, value, stretches, settings), None
 
 
-def _by_stretch(
-    query: Tensor, key: Tensor, value: Tensor, stretches: Sequence[Stretch], settings: dict[str, Any]
-) -> Tensor:
-    lengths = [length for one in stretches for length in one.pieces]
+def _refuse_unknown(others: dict[str, Any]) -> None:
+    unknown = [name for name in ("position_bias", "s_aux") if others.get(name) is not None]
+    if unknown:
+        raise ValueError(f"attention with {unknown[0]} cannot take stretches")
+
+
+def leave_loop_to_python() -> None:
+    """Have compilers step over the loop over stretches, whose lengths are others in every batch."""
+    global _by_stretch
+    if not hasattr(_by_stretch, "_torchdynamo_disable"):
+        disable: Any = torch.compiler.disable
+        _by_stretch = disable(_by_stretch)
+
+
+def _by_stretch(query: Tensor, key: Tensor, value: Tensor, row: Loop, settings: dict[str, Any]) -> Tensor:
+    lengths = [length for one in row.stretches for length in one.pieces]
     # Split once: what a slice of the whole row hands back is a gradient of the whole row's size.
     queries, keys, values = (iter(torch.split(whole, lengths, dim=2)) for whole in (query, key, value))
     mixed = []
-    for one in stretches:
+    for one in row.stretches:
         first_key, first_value = next(keys), next(values)
         mixed.append(_attend(next(queries), first_key, first_value, None, True, **settings))
         for mask in one.masks:

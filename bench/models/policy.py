@@ -17,6 +17,7 @@ from bench.settings import Lora, Model
 
 if TYPE_CHECKING:
     from bench.data.tokens import Example
+    from bench.models.compiled import Compiled
     from bench.models.objectives import Layout
 
 ADAPTER = "adapter"
@@ -32,6 +33,8 @@ class Policy:
         notes: what this model cannot take, each said once.
         checkpointing: whether activations are made anew backward instead of kept.
         most_rows: by answers a row, the rows of one pass without a graph once memory ran out with more.
+        compiled: the compiled layers, while an adapter is trained with them.
+        compile_seconds: what compiling them, and trying them, took.
     """
 
     model: Any
@@ -43,6 +46,8 @@ class Policy:
     notes: list[str] = field(default_factory=list)
     checkpointing: bool = False
     most_rows: dict[int, int] = field(default_factory=dict)
+    compiled: Compiled | None = None
+    compile_seconds: float = 0.0
 
     def layout_of(self, examples: Sequence[Example]) -> Layout:
         """Return how rows are to lie: attention by stretch knows no window, so none may be narrower than the rows."""
@@ -61,9 +66,13 @@ class Policy:
     def forward_facts(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Say for the record how rows are forwarded; both ways give the same numbers to rounding."""
         logits = "all tokens" if self.model_alone().bench_full_logits else "answer tokens"
+        layout = self.layout_of(examples)
+        packed = "one call" if getattr(self.model_alone(), "bench_one_call", False) else "by example"
         return {
-            "layout": self.layout_of(examples),
+            "layout": layout,
             "logits": logits,
+            "attention": packed if layout == "shared_prompt" else "by row",
+            "compiled": "layers" if self.compiled is not None and self.compiled.failure is None else "nothing",
             "gradient_checkpointing": self.checkpointing,
             "notes": self.notes,
         }
@@ -152,6 +161,9 @@ class Policy:
 
     def detach(self) -> None:
         """Take the adapter off, leaving the base model as it was loaded."""
+        if self.compiled is not None:
+            self.compiled.remove()
+            self.compiled = None
         if hasattr(self.model, "get_base_model"):
             self.model = self.model.unload()
             # peft leaves its settings on the base model and warns at the next adapter
@@ -192,8 +204,12 @@ class Policy:
         Raises:
             JobError: it exceeds rounding (1e-4 in float32, 0.05 in bfloat16, relative to the largest logit).
         """
-        trained = self.logits(input_ids)
+        from bench.models import lora_products
+
+        trained, in_bfloat16 = self.logits(input_ids), lora_products.installed(self.model)
         self.attach_saved(folder)
+        if in_bfloat16:
+            lora_products.in_bfloat16(self.model)
         difference = float((self.logits(input_ids) - trained).abs().max())
         allowed = (1e-4 if self.settings.dtype == "float32" else 0.05) * max(1.0, float(trained.abs().max()))
         if not difference <= allowed:
@@ -356,7 +372,7 @@ def _check_kernels(policy: Policy) -> None:
     window does: `Policy.layout_of` looks at the rows' lengths.
     """
     from bench.data.tokens import Example
-    from bench.models import bf16_matmul, packed_attention, probe, rms_norm
+    from bench.models import bf16_matmul, one_call, packed_attention, probe, rms_norm
     from bench.models.objectives import collate, sequence_logps
 
     rms_norm.install(policy.model)
@@ -392,10 +408,12 @@ def _check_kernels(policy: Policy) -> None:
     try:
         if _carries_state(policy.model) or not packed_attention.install(policy.model):
             raise TypeError("attention of its own")
-        shared = sequence_logps(policy.model, collate(examples, "shared_prompt", policy.device))
-        same = probe.agree(shared, expected, dtype)
+        row = collate(examples, "shared_prompt", policy.device)
+        same = probe.agree(sequence_logps(policy.model, row), expected, dtype)
     except (RuntimeError, ValueError, TypeError):
         same = False
     policy.layout = "shared_prompt" if same else "plain"
     if not same:
         policy.note("the model cannot take two answers in one row: a pair's prompt is forwarded twice")
+        return
+    one_call.choose(policy, row, expected)

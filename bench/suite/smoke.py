@@ -29,7 +29,8 @@ def shrink(suite: Experiment) -> Experiment:
     if isinstance(suite, ToySuite):
         return _toy(suite)
     assert isinstance(suite, Suite)
-    model = {"source": "random", "path": None, "revision": None, "dtype": "float32", "gradient_checkpointing": False}
+    model: dict[str, Any] = {"source": "random", "path": None, "revision": None, "dtype": "float32"}
+    model |= {"gradient_checkpointing": False, "compile": "off"}
     small = suite.model_copy(
         update={
             "name": suite.name + SUFFIX,

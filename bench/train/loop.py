@@ -22,7 +22,7 @@ from bench.collectors import collect
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory, is_out_of_memory
 from bench.methods import METHODS, Choice, Gradients, Objective, choices
-from bench.models import held_out, memory
+from bench.models import compiled, held_out, lora_products, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
 from bench.records import record
@@ -161,6 +161,8 @@ class Trainer:
         self.joint_backward = False
         self._read = self._lost = 0.0
         self.policy.attach(run.suite.lora, seed, model_dropout=self.settings.model_dropout)
+        lora_products.install(self.policy)
+        compiled.install(self.policy)
         self.parameters = list(self.policy.trainable().values())
         self.model_flops = ModelFlops(self.policy, run.datasets)
 
@@ -498,9 +500,11 @@ class Trainer:
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
         """Save the adapter, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)  # of the adapter that was trained
         difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
+        measurements |= run_log.compile_seconds(self.policy.compile_seconds)
         measurements["reload_difference"] = record.measured(difference, "largest absolute difference of logits")
         record.write_json(folder / "measurements.json", measurements | matrix_rate(self.policy))
         record.write_json(folder / "scores.json", scores)
@@ -510,7 +514,6 @@ class Trainer:
             stopping = {"step": self.step, "reason": reason, "early": self.stopped is not None}
             stopping["dropped"] = self._targets(self.run.rule)[1]
             record.write_json(folder / "stopping.json", stopping)
-        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)
         record.write_json(folder / "data.json", datasets.facts() | {"forward": forward})
         checkpoint.prune(folder, keep=self.run.job.keep_steps)
 

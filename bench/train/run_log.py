@@ -98,6 +98,23 @@ MICRO_BATCH_SIZE = Metric(
     "rows in memory at once at the run's end; fewer than a batch where the suite says so or memory ran out",
 )
 
+COMPILING = Metric(
+    "compile_seconds",
+    "Compiling",
+    "s",
+    "lower",
+    "cost",
+    "seconds in which layers were compiled, or read from disk, and tried; before the first step and no part of training",
+    low=0.0,
+    tolerance=0.05,
+    relative=True,
+)
+
+
+def compile_seconds(seconds: float) -> dict[str, dict[str, Any]]:
+    """Return what compiling took; nothing where nothing was compiled."""
+    return {COMPILING.name: record.measured(seconds, COMPILING.unit)} if seconds else {}
+
 
 def micro_batch_sizes(sizes: Mapping[Objective, int]) -> dict[str, dict[str, Any]]:
     """Return the rows in memory at once, by objective."""
@@ -107,12 +124,19 @@ def micro_batch_sizes(sizes: Mapping[Objective, int]) -> dict[str, dict[str, Any
 
 def metrics() -> list[Metric]:
     """Describe every figure of a training job: what it cost, and the objective values it ended at."""
-    return [*TRAINING, GRADIENTS, MICRO_BATCH_SIZE, *(kind.metric for kind in COLLECTORS.values()), *held_out.METRICS]
+    return [
+        *TRAINING,
+        GRADIENTS,
+        COMPILING,
+        MICRO_BATCH_SIZE,
+        *(kind.metric for kind in COLLECTORS.values()),
+        *held_out.METRICS,
+    ]
 
 
 def own_names() -> set[str]:
     """Name the figures that every training job has, whatever collects beside it; parts of a figure go by its first word."""
-    return {one.name.split("/")[0] for one in (*TRAINING, GRADIENTS, MICRO_BATCH_SIZE, *held_out.METRICS)}
+    return {one.name.split("/")[0] for one in (*TRAINING, GRADIENTS, COMPILING, MICRO_BATCH_SIZE, *held_out.METRICS)}
 
 
 def not_measured(reason: str) -> dict[str, dict[str, Any]]:

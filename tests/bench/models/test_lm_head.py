@@ -220,6 +220,8 @@ def test_only_answer_tokens_get_logits_and_the_record_says_how_rows_lie(made: po
     assert made.forward_facts(PAIRS) == {
         "layout": "shared_prompt",
         "logits": "answer tokens",
+        "attention": "by example",
+        "compiled": "nothing",
         "gradient_checkpointing": False,
         "notes": [],
     }

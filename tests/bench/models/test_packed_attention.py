@@ -52,7 +52,7 @@ def test_stretches_equal_a_masked_row_with_gradients(cap: float | None) -> None:
     results = []
     tensors = [torch.randn(shape, requires_grad=True) for shape in shapes]
     weights = torch.randn(1, ROW, 4, 8)
-    stretches = [packed_attention.stretch(*one, torch.float32, CPU) for one in LENGTHS]
+    stretches = packed_attention.Loop(tuple(packed_attention.stretch(*one, torch.float32, CPU) for one in LENGTHS))
     ours, _ = packed_attention.forward(SimpleNamespace(), *tensors, None, stretches=stretches, softcap=cap)  # type: ignore[arg-type]
     for mixed in (ours, expected(*tensors, cap)):  # type: ignore[arg-type]
         gradients = torch.autograd.grad((mixed * weights).sum(), tensors)
@@ -73,7 +73,7 @@ def test_attention_that_does_not_know_stretches_comes_out_as_nan() -> None:
 
 def test_what_stretches_do_not_know_is_refused() -> None:
     row = torch.randn(1, 1, 3, 4)
-    stretches = [packed_attention.stretch(2, (1,), torch.float32, CPU)]
+    stretches = packed_attention.Loop((packed_attention.stretch(2, (1,), torch.float32, CPU),))
     with pytest.raises(ValueError, match="s_aux cannot take stretches"):
         packed_attention.forward(None, row, row, row, None, stretches=stretches, s_aux=torch.ones(1))
 

@@ -101,7 +101,7 @@ MISTAKES = {
     ),
     "a typo in the model of a local judge": (
         "  win_rate: {prompts: 2, judge: {kind: local, local_model: {source: hub, paht: x}}}\n",
-        "x.yaml:11: unknown key 'paht'; did you mean 'path'? known: architecture, dtype, gradient_checkpointing, path, "
+        "x.yaml:11: unknown key 'paht'; did you mean 'path'? known: architecture, compile, dtype, gradient_checkpointing, path, "
         "pretraining_steps, revision, source",
     ),
     "a local judge without its model": (
