@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 40
 ROW_INCHES = 0.2
-FEWEST_QUESTIONS = 2
+FEWEST_QUESTIONS, MOST_SUBJECTS = 20, 5  # of fewer questions a change says nothing, and more subjects nobody reads
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,9 @@ def by_subject(results: Results, of: str, score: str) -> BySubject:
     return found
 
 
-def differences(results: Results, recipe: RecipeResults, base: BySubject, score: str) -> list[Point]:
+def differences(
+    results: Results, recipe: RecipeResults, base: BySubject, score: str, fewest: int = FEWEST_QUESTIONS
+) -> list[Point]:
     """Estimate the change of a score against the base model by subject, paired by question, in per cent of its unit.
 
     A question's change is its mean over the recipe's seeds; the interval is Student's t over the subject's questions. It
@@ -175,6 +177,7 @@ def differences(results: Results, recipe: RecipeResults, base: BySubject, score:
 
     Args:
         base: what the base model's score is made of, as `by_subject` gives it.
+        fewest: questions that a subject needs.
     """
     runs = [found for job in recipe.jobs.values() if (found := by_subject(results, job, score))]
     reach = 100 * results.metric(score).reach
@@ -185,16 +188,14 @@ def differences(results: Results, recipe: RecipeResults, base: BySubject, score:
             after = [run[subject][question] for run in runs if question in run.get(subject, {})]
             if after:
                 changes.append(100 * (math.fsum(after) / len(after) - before))
-        if not changes:
+        n = len(changes)
+        if n < fewest:
             continue
-        n, mean = len(changes), math.fsum(changes) / len(changes)
-        half = math.nan
-        if n >= FEWEST_QUESTIONS:
-            sd = math.sqrt(math.fsum((change - mean) ** 2 for change in changes) / (n - 1))
-            half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n)
-        source = f"{n} question{'s' if n > 1 else ''}"
-        low, high = (math.nan, math.nan) if math.isnan(half) else (max(mean - half, -reach), min(mean + half, reach))
-        points.append(Point(subject, mean, low, high, source, recipe.anchor, recipe.name))
+        mean = math.fsum(changes) / n
+        sd = math.sqrt(math.fsum((change - mean) ** 2 for change in changes) / (n - 1))
+        half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n)
+        low, high = max(mean - half, -reach), min(mean + half, reach)
+        points.append(Point(subject, mean, low, high, f"{n} questions", recipe.anchor, recipe.name))
     return points
 
 
@@ -207,17 +208,22 @@ def _with_subjects(tables: Tables) -> tuple[str, BySubject] | None:
 
 
 def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> document.Figure | None:
-    """Draw each subject's change against the base model for a few recipes; the PNG goes to `folder`/subjects.png.
+    """Draw the subjects that changed most against the base model for a few recipes; the PNG goes to `folder`/subjects.png.
 
-    None where the questions have no more than one subject, or the base model was not asked.
+    None where no subject has questions enough, there is no more than one, or the base model was not asked.
     """
     with_subjects = _with_subjects(tables)
     if with_subjects is None or not recipes:
         return None
     score, base = with_subjects
     found = [differences(tables.results, recipe, base, score) for recipe in recipes]
-    order = {point.name: point.value for point in found[0]}
-    points = [point for series in found for point in sorted(series, key=lambda one: order.get(one.name, 0.0))]
+    largest = sorted(found[0], key=lambda one: -abs(one.value))[:MOST_SUBJECTS]
+    order = {point.name: point.value for point in largest}
+    points = [
+        point
+        for series in found
+        for point in sorted((one for one in series if one.name in order), key=lambda one: order[one.name])
+    ]
     if not points:
         return None
     colours = dict(zip((recipe.name for recipe in recipes), ("#1f83c4", "#7d7d7d"), strict=False))
@@ -230,7 +236,8 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> 
     clear = sum(point.low > 0 or point.high < 0 for point in found[0])
     alt = (
         f"{title}, against the base model, paired by question, for {' and '.join(colours)}; for "
-        f"{recipes[0].name} the interval excludes 0 in {clear} of {len(found[0])} subjects."
+        f"{recipes[0].name} the interval excludes 0 in {clear} of {len(found[0])} subjects with {FEWEST_QUESTIONS} questions or "
+        "more."
     )
     sketch = Sketch("subjects", title, alt, draw, (6.2, 0.9 + 0.21 * len(order)))
     rows = [_subject_row(point) for point in points]
@@ -241,13 +248,13 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> 
         Column("95 % interval"),
         Column("From"),
     )
-    single = max(len(questions) for questions in base.values()) < FEWEST_QUESTIONS
+    others = len(base) - len(found[0])
+    asked = len(found[0])
     caption = (
-        "Paired by question, mean over seeds; lines are 95 % intervals over the subject's questions. "
-        f"Of {len(order)} intervals about {max(1, round(0.05 * len(order)))} would miss 0 by chance alone."
+        f"The {len(order)} largest of {asked} changes, paired by question, mean over seeds; lines are 95 % intervals over the "
+        f"subject's questions. About {0.05 * asked:.2g} of {asked} would miss 0 by chance, the largest likeliest."
+        + (f" {others} subjects have fewer than {FEWEST_QUESTIONS} questions, and say nothing." if others else "")
     )
-    if single:
-        caption = "One question a subject: each dot is a single question, so there is no interval and no subject can be judged."
     table = document.Table("The numbers behind the figure", columns, tuple(rows))
     return charts.compose(
         f"{tables.metric(score).title} by subject", [sketch], folder / "subjects.png", table, caption, colours

@@ -62,13 +62,13 @@ def test_the_page_stands_alone_and_every_anchor_exists(built: Path) -> None:
 
 
 def test_figures_have_words_and_numbers(built: Path) -> None:
-    """Two panels of the objective space, five of bars, three of scores and by subject, four of cost; then the strips.
+    """Two panels of the objective space, five of bars, two of scores, four of cost; then the strips.
 
     Each has an accessible name; the data folds out below.
     """
     tags = Page(built / "report.html").tags
     drawn = [attrs for tag, attrs in tags if tag == "svg"]
-    assert len(drawn) == 7 + 3 + 4 + 12 + 36
+    assert len(drawn) == 7 + 2 + 4 + 12 + 36
     assert all(attrs["role"] == "img" and len(str(attrs["aria-label"])) > 40 for attrs in drawn)
     assert "lowest maxright at λ = 0.5: 0.0500" in str(drawn[4]["aria-label"])
     page = (built / "report.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from bench.records.metrics import undescribed
 from bench.records.record import find_suites
 from report.analysis.load import Measured, Results
 from report.analysis.tables import RecipeResults, Tables
+from report.page import score_charts
 from report.page.score_charts import by_subject, differences, over_recipes, subjects
 from report.render.shown import Shown, shown
 
@@ -61,15 +63,21 @@ def test_changes_by_subject_are_paired_by_question(full: Path) -> None:
     maxright = next(one for one in Tables(results).recipes if one.key == ("maxright", 0.5))
     base = by_subject(results, "base", "mmlu/acc")
     assert {name: sum(found.values()) for name, found in base.items()} == {"logic": 5, "physics": 5}
-    logic, physics = differences(results, maxright, base, "mmlu/acc")
+    logic, physics = differences(results, maxright, base, "mmlu/acc", fewest=10)
     assert (logic.name, logic.value, logic.source) == ("logic", pytest.approx(10), "10 questions")
     assert (logic.low, logic.high) == (pytest.approx(10 - 22.622, abs=1e-2), pytest.approx(10 + 22.622, abs=1e-2))
     assert (physics.name, physics.value, physics.low, physics.high) == ("physics", 0.0, 0.0, 0.0)
 
 
-def test_the_figure_says_how_many_subjects_are_clear(full: Path, tmp_path: Path) -> None:
+def test_the_figure_says_how_many_subjects_are_clear(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten questions a subject are too few for a change to say anything."""
     tables = Tables(Results(find_suites(full)[0]))
     maxright = next(one for one in tables.recipes if one.key == ("maxright", 0.5))
+    assert subjects(tables, tmp_path / "figures", [maxright]) is None
+    ten = functools.partial(differences, fewest=10)
+    monkeypatch.setattr(score_charts, "differences", ten)
     drawn = subjects(tables, tmp_path / "figures", [maxright])
     assert drawn is not None
     assert "excludes 0 in 0 of 2 subjects" in drawn.alt
