@@ -44,7 +44,7 @@ def identity(source: DataSource, mirror: Path | None) -> str:
         return f"world:{world.VERSION}"
     path = locate(source, mirror)
     if path is None:
-        return f"hub:{source.path}@{_revision(source) or 'main'}"
+        return f"hub:{source.path}@{revision(source) or 'main'}"
     names = [source.train_split, *([source.test_split] if source.test_split else [])]
     found = [path] if path.is_file() else files.parts(path)
     key = ["rows", _ROWS_VERSION, *names, *(stamp(file) for file in found)]
@@ -57,7 +57,7 @@ def files_identity(source: DataSource, mirror: Path | None) -> str:
     return identity(source, mirror) if path is None else f"sha256:{files_hash(path)}"
 
 
-def _revision(source: DataSource) -> str | None:
+def revision(source: DataSource) -> str | None:
     """Return the commit that a hub's data set is read at; the branch or tag where nobody can tell."""
     return hub.commit(str(source.path), source.revision, "dataset") or source.revision
 
@@ -131,7 +131,7 @@ def _read_hub(source: DataSource, split: str) -> list[dict[str, Any]]:
 
     datasets.disable_progress_bars()
     try:
-        return list(datasets.load_dataset(str(source.path), revision=_revision(source), split=split))
+        return list(datasets.load_dataset(str(source.path), revision=revision(source), split=split))
     except (OSError, ConnectionError) as error:
         raise DataError(
             f"{source.path}: the hub cannot be reached and no mirror was given; go online, or pass --mirror DIR "

@@ -395,6 +395,11 @@ def _check_kernels(policy: Policy) -> None:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         where = f"model {policy.settings.source}:{policy.settings.path or ''}"
         raise ModelError(f"{where}: it cannot compute a sentence in {policy.settings.dtype} here: {said}") from error
+    if not torch.isfinite(expected).all():
+        where = f"model {policy.settings.source}:{policy.settings.path or ''}"
+        raise ModelError(
+            f"{where}: it computes NaN for a plain sentence in {policy.settings.dtype}; its weights do not fit its code"
+        )
     policy.model.bench_full_logits = False
     policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
     dtype = policy.model.dtype

@@ -21,7 +21,7 @@ from bench.data import sources
 from bench.errors import InputError
 from bench.evaluators import EVALUATORS, Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
-from bench.models.files import model_settings
+from bench.models.files import model_settings, revision_of
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
@@ -57,7 +57,22 @@ def make(suite: Experiment, mirror: Path | None = None) -> Plan:
     if isinstance(suite, ToySuite):
         return _toy(suite)
     assert isinstance(suite, Suite)
-    return _Planner(suite, mirror).plan
+    return _Planner(_at_commits(suite, mirror), mirror).plan
+
+
+def _at_commits(suite: Suite, mirror: Path | None) -> Suite:
+    """Put the commits that branches of the hub stand for now in their place: what jobs load is then what their ids say."""
+    model = (
+        suite.model.model_copy(update={"revision": revision_of(suite.model)})
+        if suite.model.source == "hub"
+        else suite.model
+    )
+    pairs, rows = (
+        one.model_copy(update={"revision": sources.revision(one)}) if one.source == "hub" and mirror is None else one
+        for one in (suite.data.preference, suite.data.instruction)
+    )
+    data = suite.data.model_copy(update={"preference": pairs, "instruction": rows})
+    return suite.model_copy(update={"model": model, "data": data})
 
 
 def _toy(suite: ToySuite) -> Plan:

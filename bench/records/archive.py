@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import stat
 import struct
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -62,7 +63,9 @@ class Archive:
         self.file = file
         try:
             # Kept open: the archive stays what it was when its list was read, even if another one takes its place.
-            self._zip = zipfile.ZipFile(file)
+            opened = file.open("rb")
+            weakref.finalize(self, opened.close)  # also where what was read of it refers to itself in a circle
+            self._zip = zipfile.ZipFile(opened)
             packed = file.stat().st_size
         except _BROKEN as error:
             raise InputError(f"{file}: cannot be read as a {SUFFIX} archive ({error}); {_AGAIN}") from error

@@ -75,6 +75,16 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path, value: float) -> No
         policy.load(model, CPU)
 
 
+def test_finite_weights_that_compute_nan_are_said_at_loading(tmp_path: Path) -> None:
+    """Numbers of 1e38 are finite, and their sums are not."""
+    model = save(tmp_path)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    loaded.lm_head.weight.data.fill_(3e38)
+    loaded.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"it computes NaN for a plain sentence in float32"):
+        policy.load(model, CPU)
+
+
 def test_what_peft_refuses_is_said_truly_and_leaves_the_model_whole(tmp_path: Path) -> None:
     """Mamba's out_proj takes no adapter: all-linear fails, the message names modules of the model, and those work."""
     made = policy.load(save(tmp_path, "mamba"), CPU)

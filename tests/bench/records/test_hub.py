@@ -13,9 +13,11 @@ from huggingface_hub import constants
 
 from bench.data import sources
 from bench.models.files import model_settings
+from bench.plan import planner
 from bench.records import hub
 from bench.run import stale
 from bench.settings import DataSource, Model
+from bench.suite.suite import Suite
 
 OLD, NEW = "a" * 40, "b" * 40
 
@@ -49,6 +51,29 @@ def test_offline_the_cache_tells(monkeypatch: pytest.MonkeyPatch, cache: Path) -
     assert sources.identity(DataSource(source="hub", path="some/pairs", rows=1), None) == f"hub:some/pairs@{OLD}"
     assert model_settings(Model(source="hub", path="other/model", revision="v1"))["revision"] == "v1"
     assert sources.identity(DataSource(source="hub", path="other/pairs", rows=1), None) == "hub:other/pairs@main"
+
+
+def test_jobs_load_the_commits_that_the_plan_is_of(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """The branch may move between a plan and its workers: the suite that they are handed names commits."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    data = {"source": "hub", "path": "some/pairs", "rows": 4, "evaluation_rows": 1}
+    suite = Suite.model_validate(
+        {
+            "name": "t",
+            "model": {"source": "hub", "path": "some/model"},
+            "lora": {"rank": 1, "alpha": 1},
+            "data": {"preference": data, "instruction": data | {"path": "other/rows"}},
+            "training": {"steps": 1, "batch_size": {"dpo": 1, "sft": 1}, "learning_rate": 0.1},
+            "methods": ["mix"],
+            "lambdas": [0.5],
+        }
+    )
+    made = planner.make(suite)
+    assert isinstance(made.suite, Suite)
+    (tmp,) = {job.settings["model"]["revision"] for job in made.jobs.values() if "model" in job.settings}
+    assert made.suite.model.revision == tmp == OLD
+    assert (made.suite.data.preference.revision, made.suite.data.instruction.revision) == (OLD, None)
+    assert {job.data.get("preference") for job in made.jobs.values()} <= {f"hub:some/pairs@{OLD}", None}
 
 
 def test_the_hub_is_asked_first_and_once(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
