@@ -343,10 +343,8 @@ class Results:
         found = self.found_optimum(objective, seed)
         if found is None or found.learned is not False:
             return ""
-        return (
-            f"nothing was learned on f_{objective.upper()} alone that holds: f* = {found.value:.4f} is not below "
-            f"f(θ_1) = {found.start:.4f} (seed {seed})"
-        )
+        rows = "held-out rows" if self.split == "held_out" else "the training rows it is measured on"
+        return f"nothing was learned of {objective.upper()} alone that holds on {rows} (f* is not below f(θ_1))"
 
     @cached_property
     def _evaluations(self) -> dict[str, list[Job]]:

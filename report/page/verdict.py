@@ -9,7 +9,7 @@ from typing import Any
 
 from report.analysis import recipe_verdicts
 from report.analysis.findings import Findings
-from report.analysis.load import judge_of
+from report.analysis.load import OBJECTIVES, judge_of
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
 from report.analysis.tables import RecipeResults, rounded
 from report.page.present import score_shown
@@ -148,7 +148,8 @@ class Verdict:
             return "Smoke run: it shows that the suite runs and measures nothing."
         best = self.best
         if best is None:
-            return "No recipe can be ranked yet."
+            nothing = [why for recipe in self.tables.recipes for why in self._nothing_learned(recipe)]
+            return f"No recipe is ranked: {nothing[0]}." if nothing else "No recipe can be ranked yet."
         rival = self.runner_up
         if rival is None:
             return f"{best.name} came closest to the ideal point; no other method to compare with."
@@ -156,6 +157,11 @@ class Verdict:
             return self._crown(best)
         seeds = "one seed" if rival.lead.n == 1 else f"{rival.lead.n} paired seeds"
         return f"{best.name} came closest to the ideal point, over {seeds}: the order may be noise."
+
+    def _nothing_learned(self, recipe: RecipeResults) -> list[str]:
+        """Return what keeps a recipe without a distance though all of it was trained."""
+        found = (self.results.nothing_learned(name, seed) for seed in recipe.jobs for name in OBJECTIVES)
+        return [why for why in found if why]
 
     def _crown(self, best: RecipeResults) -> str:
         """Name a winner only where it is ahead of every other recipe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -133,3 +134,18 @@ def test_a_winner_is_ahead_of_every_other_recipe(writer: Callable[..., Any]) -> 
     assert (
         made.headline == "maxright at λ = 0.5 came closest to the ideal point, but not clearly ahead of mix at λ = 0.5."
     )
+
+
+def test_where_nothing_was_learned_nothing_is_ranked(writer: Callable[..., Any]) -> None:
+    """The DPO optimum of either seed never falls below its start: no distance, no rank, and the headline says why."""
+    folder = suite_of_two(writer, {"alright": [0.2, 0.22], "maxright": [0.1, 0.12]})
+    for path in folder.glob("jobs/dpo*/trajectory.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        low = min(row["f_dpo/held_out"] for row in rows)
+        rows[0]["f_dpo/held_out"] = low - 0.1
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = verdict(folder)
+    why = "nothing was learned of DPO alone that holds on held-out rows (f* is not below f(θ_1))"
+    assert made.best is None
+    assert made.headline == f"No recipe is ranked: {why}."
+    assert made.sentences == (f"No recipe is ranked: no ideal distance: {why}.",)
