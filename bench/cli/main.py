@@ -387,8 +387,8 @@ def init(
     data: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FILE.yaml] [DATA]...",
-            help="The suite to write [default: suite.yaml], and your data: files, folders or hub ids of preference pairs and "
+            metavar="FILE.yaml DATA",
+            help="The suite to write (suite.yaml where none is named), and your data: files, folders or hub ids of preference pairs and "
             "of instructions.",
         ),
     ] = None,
