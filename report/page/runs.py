@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -60,7 +61,7 @@ def provenance(results: Results, where: Where) -> Table | None:
     environments = [job.spec["environment"] for job in jobs]
     packages = [environment.get("packages", {}) for environment in environments]
     facts: list[tuple[str, Iterable[str]]] = [
-        ("Base model", (_words(job.spec["settings"].get("model")) for job in jobs)),
+        ("Base model", [f"{_base_name(results)}: {_words(job.spec['settings'].get('model'))}" for job in jobs]),
         *(
             (f"Data: {name} rows", [str((job.spec.get("data") or {}).get(name, "–")) for job in jobs])
             for name in dict.fromkeys(name for job in jobs for name in job.spec.get("data") or {})
@@ -83,6 +84,13 @@ def provenance(results: Results, where: Where) -> Table | None:
         "A job's spec.json holds all of its settings; a hash names the rows' text, so equal hashes are equal data.",
     )
     return Table("What the runs were made with", columns, tuple(rows), notes)
+
+
+def _base_name(results: Results) -> str:
+    """Name the base model as the suite does; of a folder its own name, not where it lies."""
+    model = results.suite.get("model") or {}
+    path = str(model.get("path") or f"built-in ({model.get('source')})")
+    return PurePath(path).name if model.get("source") == "local" else path
 
 
 def _rows(results: Results) -> Iterable[tuple[str, Iterable[str]]]:
