@@ -388,8 +388,8 @@ def init(
         list[str] | None,
         typer.Argument(
             metavar="FILE.yaml DATA",
-            help="The suite to write (suite.yaml where none is named), and your data: files, folders or hub ids of preference pairs and "
-            "of instructions.",
+            help="The suite to write (suite.yaml where none is named), and your data: files, folders or hub ids of preference "
+            "pairs and of instructions.",
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="The base model: a folder, or a hub id.")] = None,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.collectors import COLLECTORS, summarize
+from bench.errors import JobError
 from bench.methods import Objective
 from bench.models import held_out
 from bench.records import record
@@ -195,7 +197,14 @@ class RunLog:
         self.choices.update(f"negative_gaps/{objective}" for objective, gap in gaps.items() if gap < 0)
 
     def evaluation(self, step: int, phase: int, scores: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add a point to the trajectory."""
+        """Add a point to the trajectory.
+
+        Raises:
+            JobError: a value is not finite.
+        """
+        broken = next((name for name, one in scores.items() if not math.isfinite(one["value"] or 0.0)), None)
+        if broken is not None:
+            raise JobError(f"{broken} is not finite after step {step}; lower training.learning_rate")
         values = {name: score["value"] for name, score in scores.items() if score["value"] is not None}
         halves = {name: score[HALVES] for name, score in scores.items() if score.get(HALVES)}
         so_far = {"training_seconds": self.totals["seconds"], "tokens": self.totals["tokens"]}

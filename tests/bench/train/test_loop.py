@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bench.suite.suite import Suite
 from bench.train import checkpoint
 from bench.train.batches import Cursor
 from bench.train.loop import Trainer, TrainingRun, train
+from bench.train.run_log import RunLog
 
 CPU = torch.device("cpu")
 
@@ -391,3 +393,10 @@ def test_the_untrained_policy_is_evaluated_once_for_all_runs(
         apart.context._base_logps.clear()
         assert_same_run(bench.run(name), apart.run(name))
     assert numbers == [10, 6, 4]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_evaluation_that_is_no_number_names_the_step_and_what_to_lower(tmp_path: Path, value: float) -> None:
+    log = RunLog(tmp_path, writes=True)
+    with pytest.raises(JobError, match=r"^f_sft/train is not finite after step 4; lower training\.learning_rate$"):
+        log.evaluation(4, 0, {"f_dpo/train": {"value": None}, "f_sft/train": {"value": value}})
