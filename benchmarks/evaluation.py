@@ -113,15 +113,19 @@ def stock(turns: Turns, source: dict[str, Any], mirror: str, tasks: Sequence[str
         started = time.perf_counter()
         results = ask_stock(model, tokenizer, load_tasks(mirror, tasks), limit)
         seconds = time.perf_counter() - started
-        answers = {
-            f"{task}/{row['doc_id']}": {
-                "logps": [float(reply[0]) for reply in row["filtered_resps"]],
-                "correct": int(row["acc"]),
-            }
-            for task, found in results["samples"].items()
-            for row in found
+        turns.done({"seconds": seconds, "answers": answers_of(results)})
+
+
+def answers_of(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what lm-eval's results say of each question: the choices' log-probabilities, and whether it was right."""
+    return {
+        f"{task}/{row['doc_id']}": {
+            "logps": [float(reply[0]) for reply in row["filtered_resps"]],
+            "correct": int(row["acc"]),
         }
-        turns.done({"seconds": seconds, "answers": answers})
+        for task, found in results["samples"].items()
+        for row in found
+    }
 
 
 def checkpoint(

@@ -401,7 +401,7 @@ def stock_questions(
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from benchmarks.evaluation import load_tasks
+    from benchmarks.evaluation import answers_of, load_tasks
 
     model, tokenizer = shapes.build(shape, getattr(torch, dtype), device)
     loaded = load_tasks(mirror, tasks)
@@ -413,15 +413,7 @@ def stock_questions(
         wait_for(device)
         seconds = time.perf_counter() - started
         leave_memory()
-        answers = {
-            f"{task}/{row['doc_id']}": {
-                "logps": [float(reply[0]) for reply in row["filtered_resps"]],
-                "correct": int(row["acc"]),
-            }
-            for task, found in results["samples"].items()
-            for row in found
-        }
-        turns.done({"seconds": seconds, "answers": answers})
+        turns.done({"seconds": seconds, "answers": answers_of(results)})
 
 
 # ---- start, reference ------------------------------------------------------------------------------------------------

@@ -32,6 +32,12 @@ def judgements() -> Path:
     return _beside("BENCH_JUDGEMENTS", "judge", "reference_outputs.json")
 
 
+@pytest.fixture(scope="session")
+def public_cases() -> Path:
+    """Return public failures rebuilt small."""
+    return _beside("BENCH_CASES", "cases", "_models")
+
+
 def _beside(variable: str, name: str, holds: str) -> Path:
     folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
     if not (folder / holds).exists():

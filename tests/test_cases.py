@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-CASES = Path(__file__).parent.parent.parent / "shared" / "cases"
 MENDED = (
     *("06", "08", "09", "10", "11", "12", "14", "16", "20", "21", "22", "24", "26", "27", "29", "30", "31", "32", "34"),
     *("36", "43", "45", "46"),
@@ -23,11 +22,9 @@ exec {python} -m bench.cli "$@"
 
 
 @pytest.fixture(scope="session")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not CASES.is_dir():
-        pytest.skip(f"no cases in {CASES}")
+def cases(public_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("copied") / "cases"
-    shutil.copytree(CASES, folder)
+    shutil.copytree(public_cases, folder)
     command = folder / "bench.sh"
     command.write_text(COMMAND.format(python=sys.executable))
     command.chmod(0o755)

@@ -202,9 +202,13 @@ def for_data(name: str, data: Sequence[str], model: str | None, mirror: Path | N
     tokenizer = _tokenizer(model)
     chat = tokenizer.chat_template is not None
     found: dict[str, Described] = {}
+    passed_over: list[str] = []
     for path in data:
         for kind, described in _look(path, chat, tokenizer, mirror):
-            found.setdefault(kind, described)
+            if found.setdefault(kind, described) is not described:
+                passed_over.append(
+                    f"{path}: not used as {kind} rows, since {found[kind].settings['path']} has them already"
+                )
     if "preference" not in found:
         raise InputError(
             f"{', '.join(data)}: instruction rows, but no preference pairs (chosen and rejected, a ranking, or two answers "
@@ -213,7 +217,7 @@ def for_data(name: str, data: Sequence[str], model: str | None, mirror: Path | N
     lines = [f"{kind}: {described.in_words}" for kind, described in found.items()]
     if "instruction" not in found:
         lines.append("instruction: no file of instructions, so the pairs' chosen answers are imitated")
-    return _suite(name, found, model), lines
+    return _suite(name, found, model), lines + passed_over
 
 
 def _tokenizer(model: str | None) -> Any:
@@ -230,7 +234,7 @@ def _tokenizer(model: str | None) -> Any:
 
 def _look(path: str, chat: bool, tokenizer: Any, mirror: Path | None) -> list[tuple[str, Described]]:
     """Say what a data set can be read as."""
-    from bench.data import detect
+    from bench.data import detect, gather
 
     place = {"source": "local" if Path(path).expanduser().exists() else "hub", "path": path}
     if place["source"] == "hub" and (path.count("/") != 1 or path.startswith((".", "/", "~"))):
@@ -243,9 +247,7 @@ def _look(path: str, chat: bool, tokenizer: Any, mirror: Path | None) -> list[tu
         if found is not None:
             settings = place | {"format": found.format, "columns": dict(found.columns), "train_split": train}
             made.append((kind, _describe(kind, settings | {"test_split": test}, tokenizer, mirror)))
-    if any(kind == "preference" for kind, _ in made) and not all(
-        name in rows[0] for name in ("message_id", "parent_id")
-    ):
+    if any(kind == "preference" for kind, _ in made) and not all(name in rows[0] for name in gather.TREE):
         made = [one for one in made if one[0] == "preference"]
     if not made:
         raise DataError(
@@ -281,7 +283,10 @@ def _describe(kind: str, settings: Mapping[str, Any], tokenizer: Any, mirror: Pa
     source = made.model_validate({**settings, "rows": 1})
     train = sources.load_all(source, str(source.train_split), tokenizer, mirror)
     held_out = sources.load_all(source, source.test_split, tokenizer, mirror) if source.test_split else None
-    refused = {name: len(rows) for name, rows in train.refused.items()}
+    refused: dict[str, int] = {}
+    for loaded in (train, held_out) if held_out else (train,):
+        for kind_of, rows in loaded.refused.items():
+            refused[kind_of] = refused.get(kind_of, 0) + len(rows)
     if len(train.rows) + (len(held_out.rows) if held_out else 0) < 2:
         sentence = next(iter(train.refused.values()))[0][1] if train.refused else "there is one row"
         raise DataError(f"{settings['path']}: fewer than two rows can be used as {kind} rows: {sentence}")
@@ -416,10 +421,10 @@ _FORMATS = {
 
 
 def _set_lines(described: Described, size: _Size) -> list[str]:
-    settings = described.settings
+    settings, shape = described.settings, " ".join(described.shape.split())
     lines = [
         f"    source: {settings['source']} # a file, or a folder of them; or hub",
-        f"    path: {json.dumps(settings['path'], ensure_ascii=False)} # {described.train} rows: {described.shape}",
+        f"    path: {json.dumps(settings['path'], ensure_ascii=False)} # {described.train} rows: {shape}",
         f"    format: {settings['format']} # {_FORMATS[settings['format']]}",
     ]
     if settings["columns"]:

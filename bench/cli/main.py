@@ -145,7 +145,7 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
         execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
-    for line in [*preflight.check_model(plan.suite, mirror), *preflight.check_data(plan.suite, mirror)]:
+    for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {line}", file=sys.stderr)
     for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
         console.print(line, highlight=False)

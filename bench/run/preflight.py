@@ -137,7 +137,7 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
-def check_model(suite: Experiment, mirror: Path | None) -> list[str]:
+def _check_model(suite: Suite, tokenizer: Any, mirror: Path | None) -> list[str]:
     """Hold the model's settings against its tokenizer and the rows it may be given, without its weights.
 
     Returns:
@@ -149,15 +149,15 @@ def check_model(suite: Experiment, mirror: Path | None) -> list[str]:
     from bench.data import tokens
     from bench.models import tokenizers
 
-    if not isinstance(suite, Suite) or suite.model.source in ("random", "world"):
-        return []
-    data, tokenizer = suite.data, tokenizers.load(suite.model)
+    data = suite.data
     new = max((one.new_tokens() for one in evaluators_of(suite)), default=0)
 
     def longest() -> int:
         read = tokens.load(data, tokenizer, mirror, judged=pairs_wanted(suite))
         rows = [one for splits in (read.train, read.held_out) for split in splits.values() for one in split.examples]
-        return max(len(one.prompt) + max(new, *map(len, one.answers)) for one in rows)
+        lengths = [len(one.prompt) + max(map(len, one.answers)) for one in rows]
+        asking = tokens.Tokenizing(tokenizer, data.max_prompt_tokens, new)
+        return max(lengths + [len(asking.prompt(row.prompt)) + new for row in read.judged])
 
     return tokenizers.check(suite.model, tokenizer, data.max_prompt_tokens + max(data.max_answer_tokens, new), longest)
 
@@ -168,14 +168,13 @@ def pairs_wanted(suite: Suite) -> int:
 
 
 def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
-    """Read what is on this machine of the rows that jobs will read, as the model will see them. Downloads nothing.
+    """Read what is on this machine of the rows that jobs will read, as the model will see them; the built-in world's are made.
 
     Returns:
-        What is doubtful about them: rows both trained on and held out, pairs of equal answers.
-
-    The built-in world's are made.
+        What is doubtful: rows both trained on and held out, pairs of equal answers, rows longer than the model was made for.
 
     Raises:
+        ModelError: the model cannot be read, or cannot compute such rows.
         DataError: a damaged file, too few rows, a row that does not fit the format; says which, and what to do.
     """
     from bench.data import counts, sources
@@ -189,9 +188,10 @@ def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
     on_chosen = rows.source == "chosen"
     world = [source for source in (pairs, rows) if source.source == "world"]
     found = [source for source in (pairs, rows) if source.source in ("hub", "local") and sources.locate(source, mirror)]
-    tokenizer = tokenizers.load(suite.model) if found else None
+    built_in = suite.model.source in ("random", "world")
+    tokenizer = None if built_in and not found else tokenizers.load(suite.model)
     drop = suite.data.bad_rows == "drop"
-    doubts: list[str] = []
+    doubts = [] if built_in else _check_model(suite, tokenizer, mirror)
     for source in (*found, *world):
         wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
         wanted |= {"instruction.rows": rows.rows} if on_chosen else {}

@@ -203,3 +203,17 @@ def test_every_key_of_a_made_suite_has_a_comment(tmp_path: Path) -> None:
     keys = [line for line in text.splitlines() if re.match(r"\s*(- )?\w+:", line)]
     assert len(keys) > 50
     assert [line for line in keys if " # " not in line] == []
+
+
+def test_a_second_file_of_the_same_kind_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    first, second = (write(tmp_path / f"{name}.jsonl", orca(random.Random(0))) for name in "ab")
+    _, found = init.for_data("mine", [first, second], None, None)
+    assert found[-1] == f"{second}: not used as preference rows, since {first} has them already"
+
+
+def test_bad_rows_of_the_held_out_split_are_left_out_too(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{number}", "chosen": "c", "rejected": "r"} for number in range(4)]
+    write(tmp_path / "train.jsonl", rows), write(tmp_path / "test.jsonl", [*rows[:2], rows[0] | {"chosen": None}])
+    text, found = init.for_data("mine", [str(tmp_path)], None, None)
+    assert "4 rows and 2 held-out ones" in found[0] and "1 cannot be used (1 empty)" in found[0]
+    assert "bad_rows: drop" in text
