@@ -109,6 +109,7 @@ class Context:
         say: shows a line of progress.
         device: what sides work on.
         until: when sides are given up, by `time.monotonic`; None: once one is silent for `SECONDS_AT_MOST`.
+        preload: a module that is imported once for all sides; "": each imports what it needs itself.
     """
 
     quick: bool
@@ -119,6 +120,7 @@ class Context:
     say: Callable[[str], None]
     device: str = "cpu"
     until: float | None = None
+    preload: str = ""
 
     def folder(self, name: str) -> Path:
         """Make a folder for one benchmark's files."""

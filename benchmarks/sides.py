@@ -52,10 +52,10 @@ class Side:
     ) -> None:
         self.name, self.until = target, context.until
         self.log = context.folder("logs") / f"{target.replace(':', '.')}.txt"
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
         settled = variables(context) | dict(environment or {})
-        self._process = spawn.Process(
+        started: Any = _fresh_processes(context, settled)
+        self._pipe, theirs = started.Pipe()
+        self._process = started.Process(
             target=_main, args=(theirs, target, str(self.log), context.threads, settled, settings), daemon=True
         )
         self._process.start()
@@ -111,11 +111,26 @@ def call(context: Context, target: str, **settings: Any) -> dict[str, Any]:
         return side.result()
 
 
+def _fresh_processes(context: Context, variables: dict[str, str]) -> Any:
+    """Return what starts processes: each from nothing, or from one that has imported `preload` and done nothing else.
+
+    That one lives as long as this process, and gets its variables from here: what is imported reads them once.
+    """
+    if not context.preload:
+        return multiprocessing.get_context("spawn")
+    os.environ.update(variables)
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([context.preload])
+    return forks
+
+
 def variables(context: Context) -> dict[str, str]:
     """Return the environment of every side: no network, caches in the work folder only, and no GPU or only the first one."""
     first_gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     return {
         "CUDA_VISIBLE_DEVICES": "" if context.device == "cpu" else first_gpu,
+        # Libraries ask whether there is a card when they are imported; this way the answer does not take hold of it.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "OMP_NUM_THREADS": str(context.threads),
         "MKL_NUM_THREADS": str(context.threads),
         # As in this project's workers: threads that wait must not spin on while it is another side's turn.

@@ -218,7 +218,9 @@ def of_shapes(
 @pytest.mark.parametrize("heads", [(8, 8), (9, 3), (8, 1)])
 @pytest.mark.parametrize("examples", LENGTHS.values(), ids=LENGTHS)
 def test_the_kernel_equals_the_loop(examples: list[tuple[int, tuple[int, ...]]], heads: tuple[int, int]) -> None:
-    """Both in bfloat16, each against float32: neither is farther from it than a few of bfloat16's roundings."""
+    """The kernel in bfloat16 against the loop in float32: in all 1 % apart at most, as roundings to 8 bits are; nowhere 3 % of
+    the largest, as a score of the wrong token would be.
+    """
     cuda = torch.device("cuda")
     tensors = of_shapes(examples, torch.bfloat16, heads)
     wide = [one.detach().float().requires_grad_() for one in tensors]
@@ -228,7 +230,9 @@ def test_the_kernel_equals_the_loop(examples: list[tuple[int, tuple[int, ...]]],
         mixed, _ = packed_attention.forward(SimpleNamespace(), *inputs, None, stretches=rows)  # type: ignore[arg-type]
         results.append((mixed.detach(), *torch.autograd.grad(mixed.float().square().sum(), inputs)))
     for exact, fast in zip(*results, strict=True):
-        torch.testing.assert_close(fast.float(), exact, rtol=0.03, atol=0.03)
+        apart = fast.float() - exact
+        assert float(apart.norm() / exact.norm()) < 0.01
+        assert float(apart.abs().max() / exact.abs().max()) < 0.03
 
 
 @pytest.mark.gpu
