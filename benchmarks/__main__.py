@@ -32,21 +32,21 @@ GROUPS = {
     "memory": "Peak memory of a run, each in a fresh process.",
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
-    "gpu": "On one GPU: steps, answers, questions, start and reference of models of given shapes with random weights.",
+    "gpu": "On one GPU: training steps of models of given shapes with random weights.",
+    "gpu_evaluation": "On one GPU: answers, questions, reference pass and start of the same models.",
 }
 # Short rows and few steps would say little about them: always at full size, and only when asked for by name or with all.
-NEVER_QUICK = ("memory", "growth", "gpu")
-
-COMMANDS = {"gpu": "python -m benchmarks --only gpu"}
+ON_GPU = ("gpu", "gpu_evaluation")
+NEVER_QUICK = ("memory", "growth", *ON_GPU)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the groups; return 0, or 1 when one failed."""
     options = _parser().parse_args(arguments)
     chosen = options.only or [name for name in GROUPS if not (options.quick and name in NEVER_QUICK)]
-    if "gpu" in chosen and not has_gpu():
+    if set(chosen) & set(ON_GPU) and not has_gpu():
         print("gpu: skipped, as torch sees no CUDA device here; its last results stay as they are", flush=True)
-        chosen = [name for name in chosen if name != "gpu"]
+        chosen = [name for name in chosen if name not in ON_GPU]
         if not chosen:
             return 0
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as temporary:
@@ -105,6 +105,12 @@ def _context(quick: bool, work: Path) -> Context:
     )
 
 
+def _command(name: str, quick: bool) -> str:
+    if name in ON_GPU:
+        return f"python -m benchmarks --only {name}"
+    return "make bench QUICK=1" if quick else "make bench"
+
+
 def _measure(name: str, context: Context) -> dict[str, Any]:
     """Measure one group; what it yields before it fails is kept, with the reason."""
     from bench.run import environment
@@ -123,7 +129,7 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
     kept = ("posttrain-bench", "torch", "transformers", "peft", "trl", "lm-eval")
     return {
         "title": GROUPS[name],
-        "command": COMMANDS.get(name, "make bench QUICK=1" if quick else "make bench"),
+        "command": _command(name, quick),
         "finished": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "seconds": time.perf_counter() - started,
         "quick": quick,

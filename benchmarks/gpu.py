@@ -1,4 +1,4 @@
-"""One GPU: training steps against TRL, answers against `generate`, questions against lm-eval, start and reference pass.
+"""One GPU: training steps against TRL; and what `gpu_evaluation` has, so that each part ends within ten minutes.
 
 Models have given shapes and random weights and are made on the card, so that neither a network nor a file of weights is needed;
 rows are of the built-in world, as long as real ones. Every task has its own time: one that fails or runs out of it is on record
@@ -37,8 +37,7 @@ class Size:
         dtype: of weights and activations.
         large: the shape that answers, starts and is extrapolated; `small`: the others that take steps.
         batches: pairs and rows a step, by shape.
-        rounds: turns that count, by shape; `warm_up`: those before; `steps_a_turn`: of the large shape, of which the first does
-            not count, as both sides together would not fit without leaving memory to each other.
+        rounds: turns that count, by shape; `warm_up`: those before.
         answers: prompts, tokens of an answer, prompts of a stock batch.
         subjects: every so many-th of MMLU's; `questions` of each.
         reference_pairs: of the reference pass.
@@ -54,9 +53,8 @@ class Size:
     batches: Mapping[str, tuple[int, int]] = field(
         default_factory=lambda: {"Llama-3-8B": (4, 16), "SmolLM2-135M": (8, 24), "Pythia-1B": (8, 24)}
     )
-    rounds: Mapping[str, int] = field(default_factory=lambda: {"Llama-3-8B": 3, "SmolLM2-135M": 15, "Pythia-1B": 10})
-    warm_up: Mapping[str, int] = field(default_factory=lambda: {"Llama-3-8B": 1, "SmolLM2-135M": 5, "Pythia-1B": 4})
-    steps_a_turn: int = 4
+    rounds: Mapping[str, int] = field(default_factory=lambda: {"Llama-3-8B": 10, "SmolLM2-135M": 15, "Pythia-1B": 10})
+    warm_up: Mapping[str, int] = field(default_factory=lambda: {"Llama-3-8B": 4, "SmolLM2-135M": 5, "Pythia-1B": 4})
     answers: tuple[int, int, int] = (640, 256, 16)
     subjects: int = 1
     questions: int = 8
@@ -64,19 +62,19 @@ class Size:
     kind_steps: int = 4
     seconds: Mapping[str, float] = field(
         default_factory=lambda: {
-            "prepare": 75,
-            "dpo SmolLM2-135M": 45,
-            "sft SmolLM2-135M": 35,
-            "dpo Llama-3-8B": 65,
-            "sft Llama-3-8B": 60,
-            "answers": 60,
-            "questions Llama-3-8B": 35,
-            "questions SmolLM2-135M": 25,
-            "training": 35,
-            "start": 55,
-            "reference": 15,
-            "dpo Pythia-1B": 35,
-            "sft Pythia-1B": 30,
+            "prepare": 60,
+            "dpo SmolLM2-135M": 75,
+            "sft SmolLM2-135M": 65,
+            "dpo Llama-3-8B": 100,
+            "sft Llama-3-8B": 90,
+            "training": 45,
+            "dpo Pythia-1B": 70,
+            "sft Pythia-1B": 60,
+            "answers": 70,
+            "questions Llama-3-8B": 75,
+            "questions SmolLM2-135M": 60,
+            "reference": 60,
+            "start": 80,
         }
     )
     shortest: bool = False
@@ -87,7 +85,7 @@ class Task:
     """A piece of the group.
 
     Attributes:
-        name: what its seconds go by.
+        name: what its seconds go by; `part`: the group it belongs to.
         work, against, goal: of its first row, for the record where it fails.
         make: measures it; gets a context whose sides give up in time.
     """
@@ -97,21 +95,27 @@ class Task:
     against: str
     goal: Goal
     make: Callable[[Context, Size], Iterator[Row]]
+    part: str = "evaluation"
 
 
 def rows(context: Context) -> Iterator[Row]:
-    """Measure everything on this machine's first GPU."""
-    yield from measure(replace(context, preload="benchmarks.preload"), Size())
+    """Measure training steps on this machine's first GPU."""
+    return of_part(context, "steps")
 
 
-def measure(context: Context, size: Size, total: float = SECONDS) -> Iterator[Row]:
-    """Do every task in its time."""
+def of_part(context: Context, part: str) -> Iterator[Row]:
+    """Measure one part of the tasks: together they take longer than a machine may be lent for one command."""
+    return measure(replace(context, preload="benchmarks.preload"), Size(), part)
+
+
+def measure(context: Context, size: Size, part: str, total: float = SECONDS) -> Iterator[Row]:
+    """Do every task of a part in its time."""
     context = replace(context, device=size.device)
     end = time.monotonic() + total
     if "prepare" in size.seconds:
-        prepare(replace(context, until=time.monotonic() + size.seconds["prepare"]), size)
+        prepare(replace(context, until=time.monotonic() + size.seconds["prepare"]), size, part)
     spare = 0.0
-    for task in tasks(size):
+    for task in (one for one in tasks(size) if one.part == part):
         started = time.monotonic()
         allowed = min(size.seconds[task.name] + spare, end - started)
         context.say(f"{task.work}: {allowed:.0f} s at most")
@@ -119,15 +123,17 @@ def measure(context: Context, size: Size, total: float = SECONDS) -> Iterator[Ro
         spare = max(0.0, allowed - (time.monotonic() - started))
 
 
-def prepare(context: Context, size: Size) -> None:
-    """Compile the layers of each shape and write the start's weights, all at once: sides then find both on the disk.
+def prepare(context: Context, size: Size, part: str) -> None:
+    """Compile layers of all shapes, or the large one's beside writing its weights for a start: sides find both on the disk.
 
     One that fails, or is not over in time, is told and stops nothing: its row compiles by itself, or says what is missing.
     """
-    context.say("compiling layers, writing weights")
+    context.say("preparing: compiled layers" + (", weights" if part == "evaluation" else ""))
     with ExitStack() as stack:
-        wanted = {f"{shape}'s layers": _compiling(context, size, shape) for shape in (size.large, *size.small)}
-        wanted |= {"weights": Side(context, "benchmarks.on_card:save", **_saved(context, size))}
+        compiled = (size.large, *size.small) if part == "steps" else (size.large,)
+        wanted = {f"{shape}'s layers": _compiling(context, size, shape) for shape in compiled}
+        if part == "evaluation":
+            wanted |= {"weights": Side(context, "benchmarks.on_card:save", **_saved(context, size))}
         for side in wanted.values():
             stack.enter_context(side)
         for name, side in wanted.items():
@@ -141,7 +147,7 @@ def _compiling(context: Context, size: Size, shape: str) -> Side:
     folder = context.folder(f"gpu-prepare-{shape}")
     pairs, instructions = size.batches[shape]
     suite = suite_of(folder, size, shape, pairs, instructions)
-    own: dict[str, Any] = {"suite": suite, "folder": f"{folder}/ours", "job": "sft-optimum", "steps_a_turn": 2}
+    own: dict[str, Any] = {"suite": suite, "folder": f"{folder}/ours", "job": "sft-optimum"}
     return Side(context, "benchmarks.on_card:ours", shape=shape, device=size.device, **own)
 
 
@@ -173,6 +179,7 @@ def tasks(size: Size) -> list[Task]:
             "TRL's best",
             goals[objective][shape != size.large],
             partial(_step, shape=shape, objective=objective, goal=goals[objective][shape != size.large]),
+            "steps",
         )
         for shape in dict.fromkeys((size.small[0], size.large, *size.small))
         for objective in ("dpo", "sft")
@@ -188,7 +195,7 @@ def tasks(size: Size) -> list[Task]:
         )
         for shape in dict.fromkeys((size.large, size.small[0]))
     ]
-    training = Task("training", f"training of {SHIPPED.stem}, extrapolated", "", at_most(6.0), _training)
+    training = Task("training", f"training of {SHIPPED.stem}, extrapolated", "", at_most(6.0), _training, "steps")
     answers = Task(
         "answers",
         f"{count} answers of {tokens} tokens, {size.large} shapes",
@@ -204,7 +211,7 @@ def tasks(size: Size) -> list[Task]:
         at_most(10.0),
         _reference,
     )
-    return [*steps[:4], answers, *asked, training, start, reference, *steps[4:]]
+    return [*steps[:4], training, *steps[4:], answers, *asked, reference, start]
 
 
 def suite_of(folder: Path, size: Size, shape: str, pairs: int, rows: int, **changes: Any) -> dict[str, Any]:
@@ -230,12 +237,12 @@ def suite_of(folder: Path, size: Size, shape: str, pairs: int, rows: int, **chan
 def _step(context: Context, size: Size, shape: str, objective: str, goal: Goal) -> Iterator[Row]:
     """Measure a step against TRL's, and what it comes to in tokens and model FLOPs a second."""
     rounds, batch = size.rounds[shape], size.batches[shape][objective == "sft"]
-    warm_up, steps_a_turn = size.warm_up[shape], size.steps_a_turn if shape == size.large else 1
-    steps = (warm_up + rounds) * steps_a_turn + 1
+    warm_up = size.warm_up[shape]
+    steps = warm_up + rounds + 1
     folder = context.folder(f"gpu-{objective}-{shape}")
     pairs, instructions = (steps * one for one in size.batches[shape])
     suite = suite_of(folder, size, shape, pairs, instructions)
-    own: dict[str, Any] = {"shape": shape, "device": size.device, "steps_a_turn": steps_a_turn}
+    own: dict[str, Any] = {"shape": shape, "device": size.device}
     with ExitStack() as stack:
         ours = stack.enter_context(
             Side(
@@ -264,8 +271,7 @@ def _step(context: Context, size: Size, shape: str, objective: str, goal: Goal) 
         )
         best = trl.ready()
         context.say(f"{rounds} rounds of ours, TRL ({best['settings']})")
-        by_turn = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds, warm_up)
-    taken = {name: [step for turn in found for step in turn["steps"]] for name, found in by_turn.items()}
+        taken = alternate({"ours": ours.turn, "TRL": trl.turn}, rounds, warm_up)
     yield from step_rows(size, shape, objective, goal, told, best, taken)
 
 

@@ -47,40 +47,8 @@ def rate_of(device: str, dtype: torch.dtype) -> float:
 # ---- training steps --------------------------------------------------------------------------------------------------
 
 
-class Steps:
-    """Hand steps back a turn at a time; a side of several steps a turn then leaves the card's memory to the other one.
-
-    What it gets again costs the turn's first step, which is why that one does not count.
-    """
-
-    def __init__(self, turns: Turns, a_turn: int) -> None:
-        self._turns, self._a_turn = turns, a_turn
-        self._taken: list[dict[str, Any]] = []
-
-    def ready(self, facts: dict[str, Any]) -> None:
-        """Say that the first step can be taken."""
-        self._leave_memory()
-        self._turns.ready(facts)
-        self._turns.wait()
-
-    def done(self, step: dict[str, Any]) -> None:
-        """Keep a step; at the end of a turn, hand its steps back and wait for the next one."""
-        self._taken.append(step)
-        if len(self._taken) == self._a_turn:
-            taken, self._taken = self._taken, []
-            self._leave_memory()
-            self._turns.done({"steps": taken[1:] or taken})
-            self._turns.wait()
-
-    def _leave_memory(self) -> None:
-        if self._a_turn > 1:
-            leave_memory()
-
-
-def ours(
-    turns: Turns, shape: str, device: str, suite: dict[str, Any], folder: str, job: str, steps_a_turn: int
-) -> None:
-    """Take steps of a training job a turn: step, records and all that stands around it.
+def ours(turns: Turns, shape: str, device: str, suite: dict[str, Any], folder: str, job: str) -> None:
+    """Take one step of a training job a turn: step, records and all that stands around it.
 
     Ready with the rows and the batches to come, and the device's matrix rate. A step is done with its seconds, losses, tokens
     and model FLOPs, and how the policy is forwarded.
@@ -91,14 +59,13 @@ def ours(
 
     made = Bench(suite, folder, device=device)
     clock: dict[str, Any] = {"started": 0.0}
-    steps = Steps(turns, steps_a_turn)
 
     def tell(message: dict[str, Any]) -> None:
         if "step" not in message or "losses" not in message:
             return
         seconds, trainer = time.perf_counter() - clock["started"], clock["trainer"]
         forward = trainer.policy.forward_facts(trainer.run.datasets.train[Objective.DPO].examples)
-        steps.done(
+        turns.done(
             {
                 "seconds": seconds,
                 "losses": message["losses"],
@@ -108,12 +75,14 @@ def ours(
                 "peak_bytes": torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0,
             }
         )
+        turns.wait()
         clock["started"] = time.perf_counter()
 
     def begin(trainer: Trainer) -> None:
         clock["trainer"] = trainer
         rate = rate_of(device, trainer.policy.model.dtype)
-        steps.ready({"batches": coming_batches(trainer), "examples": examples(trainer), "matrix_rate": rate})
+        turns.ready({"batches": coming_batches(trainer), "examples": examples(trainer), "matrix_rate": rate})
+        turns.wait()
         clock["started"] = time.perf_counter()
 
     with shapes.in_place_of_random(shape, device):
@@ -134,7 +103,6 @@ def trl(
     batch_size: int,
     folder: str,
     screened_steps: int,
-    steps_a_turn: int,
 ) -> None:
     """Find the fastest of TRL's settings on the first rows, then take steps of a trainer with them, from the first row.
 
@@ -161,7 +129,7 @@ def trl(
         raise RuntimeError(f"none of TRL's settings could be used: {tried}")
     best = min(found, key=lambda label: found[label][0])
     facts = {"settings": best, "tried": tried}
-    clock = step_clock(device, Steps(turns, steps_a_turn), facts)
+    clock = step_clock(device, turns, facts)
     train(shape, device, dtype, objective, rows, batch_size, folder, found[best][1], clock)
 
 
@@ -252,15 +220,16 @@ def _clock_class() -> Any:
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Clock each step from after its batch was made to after the optimizer; hand it back where somebody waits for it."""
 
-        def __init__(self, device: str, steps: Steps | None = None, facts: dict[str, Any] | None = None) -> None:
-            self.device, self.steps, self.facts = device, steps, facts
+        def __init__(self, device: str, turns: Turns | None = None, facts: dict[str, Any] | None = None) -> None:
+            self.device, self.turns, self.facts = device, turns, facts
             self.seconds: list[float] = []
             self._started = 0.0
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             """Start the clock."""
-            if self.steps is not None and not self.seconds:
-                self.steps.ready(self.facts or {})
+            if self.turns is not None and not self.seconds:
+                self.turns.ready(self.facts or {})
+                self.turns.wait()
             wait_for(self.device)
             self._started = time.perf_counter()
 
@@ -271,15 +240,16 @@ def _clock_class() -> Any:
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             """Hand the step back with its loss, which TRL tells after the step."""
-            if self.steps is not None and "loss" in logs:
-                self.steps.done({"seconds": self.seconds[-1], "losses": {"": float(logs["loss"])}})
+            if self.turns is not None and "loss" in logs:
+                self.turns.done({"seconds": self.seconds[-1], "losses": {"": float(logs["loss"])}})
+                self.turns.wait()
 
     return Clock
 
 
-def step_clock(device: str, steps: Steps | None = None, facts: dict[str, Any] | None = None) -> Any:
+def step_clock(device: str, turns: Turns | None = None, facts: dict[str, Any] | None = None) -> Any:
     """Make the clock of TRL's steps; transformers is imported only then."""
-    return _clock_class()(device, steps, facts)
+    return _clock_class()(device, turns, facts)
 
 
 def kinds(

@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,7 +32,7 @@ _FORMATS = ("json", "csv", "parquet", "text", "arrow")
 Tasks = Mapping[str, Any]
 
 
-@lru_cache(maxsize=32)
+@cache  # without a bound: a suite may name each of MMLU's 57 subjects, and every policy is asked all of them
 def load(name: str, shots: int, limit: int | None, mirror: Path | None) -> Tasks:
     """Build a task, or a group or tag of tasks: lm-eval's {"tasks", "groups", "group_map"}.
 
@@ -96,15 +96,19 @@ def _nltk_has(resource: str) -> bool:
 
 
 def _manager(name: str, folder: Path, limit: int | None) -> Any:
-    from lm_eval.tasks import TaskManager
-
     if lm_eval_index.needs_index(name):
         return lm_eval_index.manager()
-    if name == WORLD:
-        _write_world(folder, limit)
-    return TaskManager(
-        include_defaults=False, include_path=str(folder if name == WORLD else lm_eval_index.mmlu_folder())
-    )
+    if name != WORLD:
+        return _manager_of(lm_eval_index.mmlu_folder())
+    _write_world(folder, limit)
+    return _manager_of.__wrapped__(folder)
+
+
+@cache
+def _manager_of(folder: Path) -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_defaults=False, include_path=str(folder))
 
 
 @contextmanager

@@ -25,7 +25,6 @@ SMALL = Size(
     batches={"tiny": (2, 4), "tiny-neox": (2, 4)},
     rounds={"tiny": 1, "tiny-neox": 2},
     warm_up={"tiny": 1, "tiny-neox": 1},
-    steps_a_turn=2,
     answers=(6, 5, 2),
     subjects=28,
     questions=3,
@@ -65,7 +64,10 @@ def test_the_shipped_suites_steps_by_kind() -> None:
 
 def test_every_row_of_the_goals_has_a_task_and_all_of_them_fit_into_the_time() -> None:
     listed = gpu.tasks(Size())
-    assert sum(Size().seconds.values()) <= gpu.SECONDS < 600
+    seconds = Size().seconds
+    for part in ("steps", "evaluation"):
+        of_part = sum(seconds[task.name] for task in listed if task.part == part)
+        assert 200 < seconds["prepare"] + of_part <= gpu.SECONDS < 600
     assert {"prepare", *(task.name for task in listed)} == set(Size().seconds)
     goals = {task.name: (task.goal.at, task.goal.bound) for task in listed}  # type: ignore[union-attr]
     assert goals["dpo Llama-3-8B"] == ("least", 3) and goals["sft Llama-3-8B"] == ("least", 2)
@@ -116,7 +118,7 @@ def test_a_task_that_fails_or_has_no_time_is_on_record_and_ends_nothing(
     listed = [task("breaks", 0, RowFailed("its process died")), task("slow", 100), task("late", 1)]
     monkeypatch.setattr(gpu, "tasks", lambda size: listed)
     size = replace(SMALL, seconds={"breaks": 30, "slow": 20, "late": 10})
-    made = [row.as_dict() for row in gpu.measure(context, size, total=100)]
+    made = [row.as_dict() for row in gpu.measure(context, size, "evaluation", total=100)]
     assert allowed == {"breaks": 30, "slow": 50}
     assert [row.get("failed") for row in made] == ["its process died", None, "no time was left for it"]
     assert [row["holds"] for row in made] == [False, None, False]
@@ -161,33 +163,6 @@ def test_without_a_gpu_the_group_is_skipped_in_one_line(
 
 
 # ---- what sides hand back --------------------------------------------------------------------------------------------
-
-
-class Turns:
-    """Stand where the parent is: every turn comes at once."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-
-    def ready(self, facts: dict[str, Any]) -> None:
-        self.calls.append("ready")
-
-    def wait(self) -> None:
-        self.calls.append("wait")
-
-    def done(self, result: dict[str, Any]) -> None:
-        self.calls.append(result)
-
-
-def test_steps_of_a_turn_are_handed_back_without_the_first() -> None:
-    for a_turn, wanted in ((1, [{"steps": [0]}, {"steps": [1]}, {"steps": [2]}]), (3, [{"steps": [1, 2]}])):
-        turns: Any = Turns()
-        steps = on_card.Steps(turns, a_turn)
-        steps.ready({})
-        for number in range(3):
-            steps.done(number)  # type: ignore[arg-type]
-        assert [one for one in turns.calls if isinstance(one, dict)] == wanted
-        assert turns.calls[:2] == ["ready", "wait"] and turns.calls.count("wait") == 1 + len(wanted)
 
 
 @dataclass
@@ -250,7 +225,7 @@ def test_a_steps_rows() -> None:
 def test_all_of_it_on_a_tiny_model(context: Context, device: str, dtype: str) -> None:
     """Every side of every task, in processes of their own as on a card; losses and accuracies are held against each other."""
     size, context = replace(SMALL, device=device, dtype=dtype), replace(context, preload="benchmarks.preload")
-    made = [row.as_dict() for row in gpu.measure(context, size, total=3000)]
+    made = [row.as_dict() for part in ("steps", "evaluation") for row in gpu.measure(context, size, part, total=3000)]
     assert [row["failed"] for row in made if "failed" in row] == []
     works = [row["work"] for row in made]
     assert works == list(dict.fromkeys(works))
