@@ -43,6 +43,7 @@ class Stage:
         title: what `bench plan` calls its jobs; the kind by default.
         data: which of the suite's data sets it reads: preference, instruction.
         policy: whether it asks the policy; a later stage may do with what an earlier one left.
+        of_base: whether it asks the base model, once for all policies.
         labels: who it is besides whose policy it asks, for the record.
         origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
     """
@@ -54,6 +55,7 @@ class Stage:
     title: str = ""
     data: tuple[str, ...] = ()
     policy: bool = True
+    of_base: bool = False
     labels: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
 
@@ -227,6 +229,7 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
     {
         "lm_eval": "bench.evaluators.harness:Harness",
         "win_rate": "bench.evaluators.judging:Judging",
+        "base_kl": "bench.evaluators.base_kl:Divergence",
     },
     Contract(Evaluator, parts=("stages", "run"), returns={"stages": wrong_stages, "pairs_wanted": _no_count}),
 )

@@ -20,6 +20,9 @@ from bench.models.policy import Policy
 # A token of text is at least one byte, so this many last tokens hold any stop string together with what precedes it
 _TAIL_MARGIN = 4
 
+# Token ids of each answer, and how they were made.
+Generated = tuple[list[list[int]], dict[str, Any]]
+
 
 def answer(
     policy: Policy,
@@ -63,19 +66,35 @@ def answers_and_facts(
     """
     tokenizing = Tokenizing(policy.tokenizer, max_prompt_tokens, settings.max_new_tokens)
     ids = [tokenizing.prompt(prompt) for prompt in prompts]
-    order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
+    said, facts = sample_ids(policy, ids, settings, stop, tell)
+    return [{"id": index, **_row(policy, one, stop)} for index, one in enumerate(said)], facts
+
+
+def sample_ids(
+    policy: Policy,
+    prompts: Sequence[tuple[int, ...]],
+    settings: Generation,
+    stop: tuple[str, ...],
+    tell: Callable[[str], None],
+) -> Generated:
+    """Answer prompts of token ids; return the token ids of each answer, in order, and how they were made.
+
+    Raises:
+        OutOfMemory: as `answer`.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     policy.model.eval()
     # The model's own generation settings would fill in what is left out here, such as a repetition penalty
     with _without_own_settings(policy.model), _seeded(policy, settings.seed):
         generate = _on_gpu if policy.device.type == "cuda" else _plainly
         try:
-            generated, facts = generate(policy, ids, order, settings, stop, tell)
+            generated, facts = generate(policy, prompts, order, settings, stop, tell)
         except torch.OutOfMemoryError as error:
             lower = f"lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
             advice = "one prompt has no room" if settings.finds_batch_size(policy.device.type) else lower
             raise OutOfMemory(f"out of memory generating answers; {advice}") from error
-    rows = {index: {"id": index, **_row(policy, said, stop)} for index, said in zip(order, generated, strict=True)}
-    return [rows[index] for index in range(len(prompts))], facts
+    said = dict(zip(order, generated, strict=True))
+    return [said[index] for index in range(len(prompts))], facts
 
 
 @contextmanager
@@ -84,9 +103,6 @@ def _seeded(policy: Policy, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-Generated = tuple[list[list[int]], dict[str, Any]]
 
 
 def _on_gpu(

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from bench.judges import JudgeSettings
 from bench.settings import Frozen, Positive
+
+# What people measure forgetting by: knowledge, common sense, truthfulness, arithmetic, instructions, and text itself.
+FORGETTING = (
+    "mmlu",
+    "hellaswag",
+    "arc_challenge",
+    "winogrande",
+    "truthfulqa_mc2",
+    "gsm8k",
+    "ifeval",
+    "wikitext",
+)
 
 
 class LmEval(Frozen):
@@ -15,7 +27,8 @@ class LmEval(Frozen):
 
     tasks: tuple[str, ...] = ("mmlu",)
     """lm-eval's tasks, groups or tags (`lm-eval ls tasks` lists them), or `world_questions`; an unknown one is refused
-    before anything is loaded."""
+    before anything is loaded. `forgetting` stands for mmlu, hellaswag, arc_challenge, winogrande, truthfulqa_mc2, gsm8k,
+    ifeval (which needs `posttrain-bench[forgetting]`) and wikitext."""
     shots: Annotated[int, Field(ge=0)] = 1
     """Solved examples before the question; questions that share them share most of their work."""
     limit: Positive | None = None
@@ -25,9 +38,51 @@ class LmEval(Frozen):
     batch_size: Positive = 8
     """Rows at once. Left out, a GPU takes as many as its memory has room for, and a CPU 8."""
 
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _sets(cls, given: Any) -> Any:
+        """Put the tasks of a set in its place, each task once; one name may stand without a list."""
+        names = [given] if isinstance(given, str) else given
+        if not isinstance(names, list | tuple):
+            return given
+        every = [task for name in names for task in (FORGETTING if name == "forgetting" else (name,))]
+        return every if any(not isinstance(one, str) for one in every) else tuple(dict.fromkeys(every))
+
     def finds_batch_size(self, device: str) -> bool:
         """Say whether as many rows are taken at once as memory has room for."""
         return device == "cuda" and "batch_size" not in self.model_fields_set
+
+
+class TextSource(Frozen):
+    """Name plain text that nothing is trained on."""
+
+    source: Literal["hub", "local"] = "local"
+    """`hub`: a data set of the hub, or its copy in a mirror; `local`: a file or folder, as of `data`."""
+    path: str
+    """Hub id, file or folder."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub; `null` is its `main`."""
+    split: str = "test"
+    """Split to read; a file has the one split `train`, which is read then."""
+    column: str = "text"
+    """Where the text stands."""
+    rows: Positive = 64
+    """Texts, from the head of the split; each is cut to the limits of `data`."""
+
+
+class BaseKl(Frozen):
+    """Measure how far each policy has moved from its base model: KL(base ‖ policy) a token, exact over the vocabulary."""
+
+    prompts: Positive = 64
+    """Training prompts of each objective, from the head of its rows, that the base model answers once."""
+    max_new_tokens: Positive = 64
+    """Tokens of such an answer, at most; it is sampled at temperature 1."""
+    seed: int = 0
+    """Of the draws."""
+    text: TextSource | None = None
+    """General text beside them; `null`: the answers of the held-out instruction rows."""
+    batch_size: Positive = 8
+    """Rows at once."""
 
 
 class Generation(Frozen):

@@ -105,6 +105,7 @@ class _Planner:
         self.identities = {"preference": preference, "instruction": instruction}
         self.model = model_settings(suite.model)
         self.origins: dict[tuple[str, str], Origin | None] = {}
+        self._of_base: dict[str, str] = {}
         self.pretrained: str | None = None
         self.pretrained = self._pretrain()
         self.reference_logps = self._reference()
@@ -442,11 +443,14 @@ class _Planner:
                 self._evaluate(policy, stages, self._origin(EVALUATORS, name))
 
     def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None) -> None:
-        """Add an evaluator's jobs for one policy; None is the base model."""
+        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others."""
         of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
         earlier: dict[str, str] = {}
         for stage in stages:
+            if stage.of_base and policy:
+                earlier[stage.name or stage.kind] = self._of_base[stage.kind]
+                continue
             settings = dict(stage.settings)
             inputs = Inputs(stages=dict(earlier))
             if stage.policy:
@@ -462,6 +466,8 @@ class _Planner:
                 origins=[origin, *stage.origins],
             )
             earlier[stage.name or stage.kind] = job.id
+            if policy is None:
+                self._of_base[stage.kind] = job.id
 
 
 def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:

@@ -72,6 +72,11 @@ class WorkerContext:
         self._policies[key].detach()
         return self._policies[key]
 
+    def tokenizer(self, pretrained: str | None) -> Any:
+        """Return the base model's tokenizer, and leave the adapter on a policy that somebody may be asking."""
+        loaded = self._policies.get((self.suite.model, pretrained))
+        return (loaded or self.base(self.suite.model, pretrained)).tokenizer
+
     def base_to_train(self, pretrained: str | None) -> Policy:
         """Return the suite's base model, on a GPU whose memory in use is not that of an earlier job's passes."""
         from bench.models import memory

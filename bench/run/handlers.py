@@ -275,7 +275,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
     earlier = {name: _samples(context.job_folder(one)) for name, one in job.inputs.stages.items()}
 
     def datasets(prompts: int) -> Datasets:
-        return context.datasets(context.base(context.suite.model, pretrained).tokenizer, {}, prompts)
+        return context.datasets(context.tokenizer(pretrained), {}, prompts)
 
     outcome = evaluator.run(
         job.kind,

@@ -1,0 +1,91 @@
+"""KL(base ‖ π): how far a policy has moved from its base model, exact over the vocabulary at every token of given answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.data.tokens import Example
+from bench.models import lm_head, memory, objectives, packed_attention
+from bench.models.policy import Policy
+
+# Positions whose logits over the whole vocabulary are held at once: 128,000 entries of float32 take 0.5 MiB each.
+_POSITIONS = 128
+
+
+@torch.no_grad()
+def from_base(policy: Policy, examples: Sequence[Example], batch_size: int) -> list[tuple[float, int]]:
+    """Return, for the first answer of each example, Σ_t KL(p_base(· | t) ‖ p_π(· | t)) in nats, and its tokens t.
+
+    The base model is the policy's own with the adapter off. Logits are made in float32: rounded to bfloat16 they alone would
+    differ by more than a short training does. Where memory runs out, fewer rows are taken at once.
+    """
+    if not hasattr(policy.model, "disable_adapter"):
+        return [(0.0, len(one.learned())) for one in examples]
+    policy.model.eval()
+    order = sorted(range(len(examples)), key=lambda row: examples[row].length)
+    layout = policy.layout_of(examples)
+    found: dict[int, tuple[float, int]] = {}
+    at_once, start = batch_size, 0
+    while start < len(order):
+        rows = order[start : start + at_once]
+        try:
+            sums, tokens = _of_batch(policy, objectives.collate([examples[row] for row in rows], layout, policy.device))
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+        else:
+            found |= {row: (one, count) for row, one, count in zip(rows, sums, tokens, strict=True)}
+            start += len(rows)
+            continue
+        at_once = memory.fewer(at_once)
+        memory.release(policy.device)
+    return [found[row] for row in range(len(examples))]
+
+
+def _of_batch(policy: Policy, batch: objectives.Batch) -> tuple[list[float], list[int]]:
+    with policy.model.disable_adapter():
+        base = _states(policy, batch)
+    own = _states(policy, batch)
+    of_tokens = torch.cat(
+        [
+            _kl(_logits(policy, one), _logits(policy, other))
+            for one, other in zip(base.split(_POSITIONS), own.split(_POSITIONS), strict=True)
+        ]
+    )
+    sums = of_tokens.new_zeros(batch.answers).index_add(0, batch.sequences, of_tokens)
+    return sums.tolist(), torch.bincount(batch.sequences, minlength=batch.answers).tolist()
+
+
+def _kl(base: Tensor, own: Tensor) -> Tensor:
+    """Return Σ_v p(v) (log p(v) − log q(v)) of each row of logits, in float64 sums. Shapes: [tokens, vocabulary] → [tokens]."""
+    base, own = base.log_softmax(-1), own.log_softmax(-1)
+    return (base.exp() * (base - own)).sum(-1, dtype=torch.float64).clamp_min(0)
+
+
+def _states(policy: Policy, batch: objectives.Batch) -> Tensor:
+    """Return what predicts each answer token: hidden states, or logits of a model that does more than project them."""
+    causal = policy.model_alone()
+    arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+    if batch.examples is not None:
+        in_one_call = getattr(causal, "bench_one_call", False)
+        arguments |= packed_attention.arguments(batch.examples, causal.dtype, batch.input_ids.device, in_one_call)
+    if getattr(causal, "bench_full_logits", False):
+        logits: Tensor = causal(**arguments).logits
+        return logits.flatten(0, 1).index_select(0, batch.predictors)
+    hidden: Tensor = causal.get_decoder()(**arguments).last_hidden_state
+    return hidden.flatten(0, 1).index_select(0, batch.predictors)
+
+
+def _logits(policy: Policy, states: Tensor) -> Tensor:
+    causal = policy.model_alone()
+    if getattr(causal, "bench_full_logits", False):
+        return states.float()
+    head = causal.get_output_embeddings()
+    plain = type(head) is torch.nn.Linear
+    logits: Tensor = lm_head.float32_logits(head, states) if plain else head(states).float()
+    cap = getattr(causal, "bench_logit_cap", None)
+    return logits if cap is None else torch.tanh(logits / cap) * cap
