@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from bench.errors import DataError
 from bench.evaluators import Evaluator, Outcome, Rows, Stage, StageContext
 from bench.evaluators.options import BaseKl, Generation, TextSource
-from bench.methods import Objective
 from bench.records.metrics import Metric
 
 if TYPE_CHECKING:
@@ -51,11 +50,20 @@ class Divergence(Evaluator):
         text = settings.pop("text")
         if text and text["source"] == "local":
             text["path"] = _content(Path(text["path"]).expanduser())
-        asked = ("preference", "instruction")
+        data = ("preference", "instruction")
+        answers = Stage(
+            "base_answers",
+            settings,
+            name="answers",
+            slug="base-answers",
+            title="the base's answers",
+            data=data,
+            of_base=True,
+        )
         return (
-            Stage("base_answers", settings, name="answers", slug="base-answers", title="the base's answers", data=asked, of_base=True),
-            Stage("base_kl", settings | {"text": text}, slug="kl", title="KL from the base", data=asked),
-        )  # fmt: skip
+            answers,
+            Stage("base_kl", settings | {"text": text}, slug="kl", title="KL from the base", data=data),
+        )
 
     def new_tokens(self) -> int:
         return int(self.options.max_new_tokens)
@@ -103,7 +111,7 @@ class Divergence(Evaluator):
 
     def _text(self, policy: Policy, datasets: Datasets, context: StageContext) -> dict[str, Example]:
         if self.options.text is None:
-            examples = datasets.held_out[Objective.SFT].examples
+            examples = next(split.examples for name, split in datasets.held_out.items() if name == "sft")
             return {f"held_out/{row}": one for row, one in enumerate(examples)}
         return _texts(self.options.text, policy.tokenizer, context)
 

@@ -53,7 +53,7 @@ def _of_batch(policy: Policy, batch: objectives.Batch) -> tuple[list[float], lis
     of_tokens = torch.cat(
         [
             _kl(_logits(policy, one), _logits(policy, other))
-            for one, other in zip(base.split(_POSITIONS), own.split(_POSITIONS), strict=True)
+            for one, other in zip(torch.split(base, _POSITIONS), torch.split(own, _POSITIONS), strict=True)
         ]
     )
     sums = of_tokens.new_zeros(batch.answers).index_add(0, batch.sequences, of_tokens)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from report.analysis import checkpoints, recipe_verdicts
 from report.analysis import fronts as front_figures
+from report.analysis.ranking import Ranking
 from report.analysis.tables import Tables
 
 
@@ -23,6 +24,11 @@ class Findings(Tables):
     def against_sequential(self) -> pd.DataFrame:
         """One row per recipe and figure: its difference to Sequential at the same λ, and the corrected verdict."""
         return recipe_verdicts.frame(self)
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """Who is ahead of whom."""
+        return Ranking(self, lambda: self.against_sequential)
 
     @cached_property
     def fronts(self) -> tuple[front_figures.Front, ...]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from bench.records.metrics import Metric
+from report.analysis import pairwise
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.contrast import Contrast, contrast, enough, line_up
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, holm
@@ -26,6 +29,20 @@ def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric:
             [{seed: answers(tables.results, job, metric) for seed, job in one.jobs.items()}] for one in (other, recipe)
         ]
     return contrast(sides[0], sides[1], line_up(found, sides), alike=False, metric=tables.metric(metric))
+
+
+def distance(tables: Tables, recipe: RecipeResults, other: RecipeResults) -> pairwise.Difference:
+    """Estimate a recipe's ideal distance minus another's, with what all ranked recipes say of the spread over seeds."""
+    together = list(tables.competing)
+    keys = [one.key for one in together]
+    if recipe.key in keys and other.key in keys:
+        seeds = sorted(set.intersection(*(set(one.figures) for one in together)))
+        values = np.array([[one.values("ideal_distance")[seed] for seed in seeds] for one in together])
+        if len(seeds) >= SEEDS_FOR_AN_INTERVAL and not np.isnan(values).any():
+            places = keys.index(recipe.key), keys.index(other.key)
+            return pairwise.difference(values, pairwise.spreads(values), *places)
+    alone = tables.difference(recipe, other, "ideal_distance")
+    return pairwise.Difference(alone, alone.p_above, alone.p_below)
 
 
 def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
@@ -47,6 +64,8 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
             continue
         for name in names:
             one = compare(tables, recipe, other, name)
+            if name == "ideal_distance":
+                one = _by_distance(tables, recipe, other, one)
             made.append(one)
             row: dict[str, object] = {"method": recipe.method, "lambda_dpo": recipe.lambda_dpo, "metric": name}
             row |= {"difference": one.difference.mean, "low": one.difference.low, "high": one.difference.high}
@@ -60,6 +79,15 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
         row |= {"p_holm": p, "verdict": _verdict(one, p, tables.metric(str(row["metric"])))}
         row["could_be"] = one.difference.reach if row["verdict"] == SAME else math.nan
     return pd.DataFrame(rows)
+
+
+def _by_distance(tables: Tables, recipe: RecipeResults, other: RecipeResults, one: Contrast) -> Contrast:
+    """Put the test of the ideal distance in a contrast's place: the one that the ranking goes by."""
+    made = distance(tables, recipe, other)
+    size = made.size
+    if not size.has_interval:
+        return one
+    return replace(one, difference=size, p_above=made.p_above, p_below=made.p_below, seeds=(size.n, size.n, size.n))
 
 
 def two_sided(one: Contrast) -> float:

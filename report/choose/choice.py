@@ -53,6 +53,7 @@ class Choice:
         resampled: what was drawn anew, in words.
         nobody: share of the draws in which no recipe meets the conditions; NaN without draws.
         notes: what to keep in mind.
+        level: the allowed recipes that the first is not told apart from.
     """
 
     suite: str
@@ -63,6 +64,7 @@ class Choice:
     resampled: tuple[str, ...]
     nobody: float
     notes: tuple[str, ...]
+    level: tuple[str, ...] = ()
 
     @cached_property
     def allowed(self) -> tuple[Candidate, ...]:
@@ -96,8 +98,16 @@ class Choice:
         second = "level with it" if level else "runner-up"
         return (
             f"{first}{self._share(self.best)}; {second}: {self.runner_up.name}, "
-            f"{shown(self.runner_up.goal)}{self._share(self.runner_up)}."
+            f"{shown(self.runner_up.goal)}{self._share(self.runner_up)}.{self._not_ahead()}"
         )
+
+    def _not_ahead(self) -> str:
+        """Say that the first is not clearly the best, as the leaderboard does."""
+        if not self.level:
+            return ""
+        more = len(self.level) - 1
+        others = self.level[0] + (f" and {more} more {'recipe' if more == 1 else 'recipes'}" if more else "")
+        return f" It is not clearly ahead of {others}."
 
     def _share(self, one: Candidate) -> str:
         return "" if math.isnan(one.wins) else f" (chosen in {100 * one.wins:.0f} % of {self.draws:,} redraws)"
@@ -111,6 +121,7 @@ class Choice:
             "headline": self.headline,
             "chosen": self.best.name if self.best else None,
             "runner_up": self.runner_up.name if self.runner_up else None,
+            "level_with": list(self.level),
             "units": self.units,
             "draws": self.draws,
             "resampled": list(self.resampled),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import numpy as np
 
 from bench.errors import InputError, unknown_name
 from bench.records.record import SuiteRecord, find_suites
+from report.analysis import recipe_verdicts
+from report.analysis.findings import Findings
 from report.analysis.load import Results
+from report.analysis.ranking import LEVEL
 from report.analysis.redraws import DRAWS, Redrawn, Redraws
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
 from report.analysis.tables import RecipeResults, Tables
@@ -38,7 +41,7 @@ from report.choose.parser import parse, wrong
 ENOUGH_SEEDS = 10
 
 
-def choose(tables: Tables, text: str, draws: int = DRAWS) -> Choice:
+def choose(tables: Findings, text: str, draws: int = DRAWS) -> Choice:
     """Choose among a suite's recipes.
 
     Raises:
@@ -52,7 +55,7 @@ def choose(tables: Tables, text: str, draws: int = DRAWS) -> Choice:
 class _Choosing:
     """Evaluate one expression on every recipe of one suite."""
 
-    def __init__(self, tables: Tables, expression: Expression, known: Mapping[str, Named], draws: int) -> None:
+    def __init__(self, tables: Findings, expression: Expression, known: Mapping[str, Named], draws: int) -> None:
         self.tables, self.expression = tables, expression
         for figure in expression.figures:
             if figure.name not in known:
@@ -108,7 +111,33 @@ class _Choosing:
             resampled=self._resampled() if varies else (),
             nobody=nobody,
             notes=tuple(self._notes(checked, varies)),
+            level=self._level(allowed),
         )
+
+    def _level(self, allowed: Sequence[Candidate]) -> tuple[str, ...]:
+        """Name the allowed recipes that the first is not told apart from.
+
+        A goal that is one figure is tested as the tables test it; any other by the draws, in one of twenty of which a recipe
+        may still come first.
+        """
+        if len(allowed) < 2:
+            return ()
+        best, others = allowed[0], allowed[1:]
+        if len(self.seeds) < SEEDS_FOR_AN_INTERVAL:
+            return tuple(one.name for one in others)
+        goal = self.expression.goal
+        if not isinstance(goal, Figure) or goal.of != "recipe" or self.named[goal.name].figure == LAMBDA:
+            return tuple(one.name for one in others if not one.wins < LEVEL)
+        recipes = {one.name: one for one in self.tables.ranked}
+        figure = self.named[goal.name].figure
+        return tuple(one.name for one in others if not self._ahead(recipes[best.name], recipes[one.name], figure))
+
+    def _ahead(self, best: RecipeResults, other: RecipeResults, figure: str) -> bool:
+        ranking = self.tables.ranking
+        natural = self.tables.metric(figure).better == ("higher" if self.expression.maximize else "lower")
+        if figure == ranking.basis and natural and ranking.holds(best) and ranking.holds(other):
+            return ranking.gap(best, other).clear
+        return recipe_verdicts.two_sided(recipe_verdicts.compare(self.tables, best, other, figure)) <= LEVEL
 
     def _check(self, recipe: RecipeResults) -> _Checked | Candidate:
         """Evaluate the expression on one recipe, or say what is missing for that."""
@@ -275,7 +304,7 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
             found.append(Chosen(record, None, "a toy suite; its report compares the methods"))
             continue
         try:
-            found.append(Chosen(record, choose(Tables(Results(record)), text)))
+            found.append(Chosen(record, choose(Findings(Results(record)), text)))
         except InputError as error:
             problem = error
             found.append(Chosen(record, None, str(error)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from report.analysis.findings import Findings
 from report.analysis.load import Results, judge_of
 from report.analysis.tables import RecipeResults, Tables
 from report.page.present import score_shown
@@ -24,7 +25,7 @@ class Built:
     results: Results
     folder: Path
     headline: str
-    tables: Tables | None = None
+    tables: Findings | None = None
     verdict: Verdict | None = None
 
     def href(self, root: Path) -> str:
@@ -61,8 +62,8 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
             if recipe.estimate("ideal_distance").n:
                 firsts.setdefault(recipe.method, recipe)
         digits = series_digits([recipe.estimate("ideal_distance").mean for recipe in firsts.values()])
-        for rank, recipe in enumerate(firsts.values(), 1):
-            rows.append(_row(one, recipe, rank, digits, one.href(root)))
+        for recipe in firsts.values():
+            rows.append(_row(one, recipe, one.tables.ranking.rank(recipe), digits, one.href(root)))
     if not rows:
         return None
     columns = (
@@ -79,7 +80,8 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
         Column("Seeds"),
     )
     notes = (
-        "Each method at its best λ, ranked by mean ideal distance inside its suite. Distances compare only "
+        "Each method at its best λ, in the order of mean ideal distance inside its suite; the rank is the one of its suite's "
+        "leaderboard, where recipes that are not told apart share one (–: not enough to rank). Distances compare only "
         "inside one suite, win rates only under one judge, costs only on one machine. Smoke runs are left out.",
     )
     return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes, sortable=True)
@@ -95,14 +97,14 @@ def _scores(recipe: RecipeResults, tables: Tables) -> str:
     return "; ".join(parts) or "not evaluated"
 
 
-def _row(one: Built, recipe: RecipeResults, rank: int, digits: int, href: str) -> Row:
+def _row(one: Built, recipe: RecipeResults, rank: int | None, digits: int, href: str) -> Row:
     assert one.tables is not None
     distance, runtime = recipe.estimate("ideal_distance"), recipe.estimate("runtime_increase_percent")
     seconds, link = recipe.estimate("training_seconds"), f"{href}#{recipe.anchor}"
     lambda_dpo = "–" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"
     cells = (
         Cell(one.label, link=href),
-        Cell(str(rank)),
+        Cell(str(rank or "–")),
         Cell(recipe.method, link=link),
         Cell(lambda_dpo, link=link),
         Cell(plus_minus(distance.mean, distance.sd, digits), link=link),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from report.analysis.findings import Findings
 from report.analysis.load import OBJECTIVES, Results, judge_of
 from report.analysis.metrics import SIGNED
+from report.analysis.ranking import DISTANCE
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.render.document import Cell, Column, Row, Table
@@ -97,10 +99,12 @@ class Sheet:
         return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks), sortable=len(rows) > 2)
 
 
-def leaderboard(tables: Tables) -> Table:
-    """Return every recipe by ideal distance, then what it is held against."""
-    recipes = [*tables.ranked, *tables.context]
-    ranks = ["–" if tables.why_unranked(recipe) else str(place) for place, recipe in enumerate(tables.ranked, 1)]
+def leaderboard(tables: Findings) -> Table:
+    """Return every recipe by the figure that ranks, then what it is held against; those not told apart share a rank."""
+    ranking = tables.ranking
+    order = [*ranking.order, *(recipe for recipe in tables.ranked if not ranking.holds(recipe))]
+    recipes = [*order, *tables.context]
+    ranks = [str(ranking.rank(recipe) or "–") for recipe in order]
     sheet = Sheet(tables, recipes)
     sheet.text("Recipe", (recipe.name for recipe in recipes))
     sheet.text("Rank", (*ranks, *("" for _ in tables.context)), numeric=True)
@@ -111,13 +115,40 @@ def leaderboard(tables: Tables) -> Table:
     for name in ("training_seconds", "runtime_increase_percent", "utilization_increase_percent"):
         sheet.figure(name)
     sheet.text("Seeds", (str(len(recipe.jobs)) if recipe.base_method else "" for recipe in recipes), numeric=True)
-    best = next(iter(tables.competing), None)
-    unranked: dict[str, list[str]] = {}
-    for recipe in tables.ranked:
-        if why := tables.why_unranked(recipe):
-            unranked.setdefault(why, []).append(recipe.name)
-    notes = [f"Without a rank: {', '.join(names)} ({why})." for why, names in unranked.items()]
-    return sheet.table("Leaderboard: recipes by ideal distance", [*notes, *judge_notes(tables.results)], best)
+    return sheet.table(
+        _leaderboard_title(tables), [*_rank_notes(tables, order), *judge_notes(tables.results)], _winner(tables)
+    )
+
+
+def _leaderboard_title(tables: Findings) -> str:
+    basis = tables.ranking.basis
+    by = "ideal distance" if basis in (None, DISTANCE) else tables.metric(str(basis)).title
+    return f"Leaderboard: recipes by {by}"
+
+
+def _winner(tables: Findings) -> RecipeResults | None:
+    """Return the recipe that is ahead of every other, if one is."""
+    first = next(iter(tables.ranking.order), None)
+    alone = first is not None and tables.ranking.basis and len(tables.ranking.order) > 1
+    return first if alone and first is not None and not tables.ranking.level_with(first) else None
+
+
+def _rank_notes(tables: Findings, order: Sequence[RecipeResults]) -> list[str]:
+    """Say what a rank means, and why recipes have none."""
+    ranking, unranked = tables.ranking, dict[str, list[str]]()
+    notes = []
+    if ranking.basis is not None:
+        notes.append(
+            "Rank: 1 + how many recipes are clearly better (p ≤ 0.05); recipes that are not told apart share one."
+        )
+    elif ranking.order:
+        notes.append(
+            "No ranks: fewer than three seeds of each recipe; the order is that of the means, and may be noise."
+        )
+    for recipe in order:
+        if not ranking.holds(recipe):
+            unranked.setdefault(tables.why_unranked(recipe) or "not every seed has the figure", []).append(recipe.name)
+    return [*notes, *(f"Without a rank: {', '.join(names)} ({why})." for why, names in unranked.items())]
 
 
 def judge_notes(results: Results) -> list[str]:

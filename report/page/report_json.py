@@ -34,7 +34,7 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
         "produced": results.record.info.get("produced", {}),
         "verdict": verdict.as_json(),
         "metrics": _metrics(tables),
-        "recipes": [_recipe(recipe) for recipe in tables.ranked],
+        "recipes": [{"rank": tables.ranking.rank(recipe)} | _recipe(recipe) for recipe in tables.ranked],
         "context": [_recipe(recipe) for recipe in tables.context],
         "forgetting": tables.forgetting.to_dict("records"),
         "forgetting_scores": tables.forgetting_scores.to_dict("records"),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from report.analysis import recipe_verdicts
 from report.analysis.findings import Findings
 from report.analysis.load import OBJECTIVES, judge_of
+from report.analysis.ranking import DISTANCE, MOST_SEEDS
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
 from report.analysis.tables import RecipeResults, rounded
 from report.page.present import score_shown
@@ -21,12 +21,22 @@ CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Say how the figure that ranks is written in sentences: what it is called, its unit, and what a lead makes it."""
+
+    title: str = "ideal distance"
+    unit: str = "nats"
+    better: str = "smaller"
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class Lead:
-    """Compare the best recipe's ideal distance with another's, paired over seeds.
+    """Compare the best recipe with another by the figure that ranks, paired over seeds.
 
     Attributes:
-        lead: other − best in nats; positive: the best is closer to the ideal point.
-        share: the lead as a share of the other's ideal distance.
+        lead: how much better the best is, in the figure's unit.
+        share: the lead as a share of the other's mean over the same seeds.
         p: two-sided, of the test that stands in the tables too; NaN without one.
         comparisons: how many it is corrected for.
     """
@@ -37,6 +47,7 @@ class Lead:
     share: float
     p: float
     comparisons: int = 1
+    figure: Figure = Figure()
 
     @property
     def verdict(self) -> str:
@@ -48,60 +59,61 @@ class Lead:
     @property
     def digits(self) -> int:
         """The decimals that suit the lead."""
-        return series_digits([self.lead.mean])
+        return series_digits([self.figure.factor * self.lead.mean])
+
+    def _number(self, value: float) -> str:
+        return number(self.figure.factor * value, self.digits)
 
     @property
     def words(self) -> str:
         """One sentence: by how much, and how sure."""
-        size = number(self.lead.mean, self.digits)
-        percent = f"{number(100 * self.share, 0)} %"
+        best, other, figure = self.best.name, self.other.name, self.figure
+        size = f"{self._number(self.lead.mean)} {figure.unit}".rstrip()
+        size += f" ({number(100 * self.share, 0)} %)" if figure.unit == "nats" else ""
         if self.lead.n == 0:
-            return f"{self.best.name} and {self.other.name} share no seed, so no paired difference can be given."
+            return f"{best} and {other} share no seed, so no paired difference can be given."
         if self.verdict == CLEAR:
-            low, high = number(self.lead.low, self.digits), number(self.lead.high, self.digits)
+            between = f"95 % interval {self._number(self.lead.low)} to {self._number(self.lead.high)}"
             return (
-                f"{self.best.name} is better than {self.other.name}: its ideal distance is {size} nats "
-                f"({percent}) smaller, "
-                f"95 % interval {low} to {high}, paired over {self.lead.n} seeds."
+                f"{best} is better than {other}: its {figure.title} is {size} {figure.better}, {between}, paired over "
+                f"{self.lead.n} seeds."
             )
         if self.verdict == UNCLEAR and rounded(self.lead.low) > 0:
             corrected = f", corrected for {self.comparisons} comparisons" if self.comparisons > 1 else ""
             return (
-                f"No difference seen between {self.best.name} and {self.other.name}: the means differ by {size} nats "
-                f"({percent}) over {self.lead.n} paired seeds, but p = {number(self.p, 3)}{corrected}; the interval of this one "
-                "difference alone would leave 0 out."
+                f"No difference seen between {best} and {other}: the means differ by {size} over {self.lead.n} paired seeds, but "
+                f"p = {number(self.p, 3)}{corrected}; the interval of this one difference alone would leave 0 out."
             )
         if self.verdict == UNCLEAR:
             return (
-                f"No difference seen between {self.best.name} and {self.other.name}: the means differ by {size} nats "
-                f"({percent}), but over {self.lead.n} paired seeds the 95 % interval covers 0 (the difference "
-                f"could be up to "
-                f"±{number(self.lead.reach, self.digits)})."
+                f"No difference seen between {best} and {other}: the means differ by {size}, but over {self.lead.n} paired seeds "
+                f"the 95 % interval covers 0 (the difference could be up to ±{self._number(self.lead.reach)})."
             )
         seeds = "One seed" if self.lead.n == 1 else f"{self.lead.n} seeds"
-        return (
-            f"{self.best.name} ended {size} nats ({percent}) closer to the ideal point than {self.other.name}. "
-            f"{seeds}: no "
-            "interval; the difference may be noise."
-        )
+        return f"{best} ended {size} closer to the ideal point than {other}. {seeds}: no interval; the difference may be noise."
 
 
 class Verdict:
-    """Judge a suite by the ideal distance, mean over seeds."""
+    """Judge a suite by the figure that can rank it: the ideal distance, else a score, else not at all."""
 
     def __init__(self, tables: Findings) -> None:
-        self.tables, self.results = tables, tables.results
+        self.tables, self.results, self.ranking = tables, tables.results, tables.ranking
 
     @cached_property
     def best(self) -> RecipeResults | None:
-        """The recipe with the smallest mean ideal distance; None when none has one."""
-        return next(iter(self.tables.competing), None)
+        """The recipe with the best mean; None when none has one."""
+        return next(iter(self.ranking.order), None)
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether recipes stand in the order of their ideal distance."""
+        return self.ranking.basis in (None, DISTANCE)
 
     @cached_property
     def runner_up(self) -> Lead | None:
         """The best recipe of any other method."""
         best = self.best
-        others = [one for one in self.tables.competing if best is not None and one.method != best.method]
+        others = [one for one in self.ranking.order if best is not None and one.method != best.method]
         return self._against(others[0]) if others else None
 
     @cached_property
@@ -111,65 +123,94 @@ class Verdict:
         if best is None or best.base_method == "sequential":
             return None
         other = self.tables.sequential(best.lambda_dpo)
-        return self._against(other) if other is not None else None
+        return self._against(other) if other is not None and self.ranking.holds(other) else None
 
     def _against(self, other: RecipeResults) -> Lead | None:
-        best = self.best
-        theirs = other.estimate("ideal_distance")
-        if best is None or theirs.n == 0:
+        best, name = self.best, self.ranking.basis or DISTANCE
+        if best is None:
             return None
-        lead = self.tables.difference(other, best, "ideal_distance")
-        share = lead.mean / theirs.mean if theirs.mean else 0.0
-        p, comparisons = self._test(best, other)
-        return Lead(best, other, lead, share, p, comparisons)
+        gap, theirs = self.ranking.gap(best, other), other.estimate(name)
+        share = gap.size.mean / theirs.mean if theirs.mean else 0.0
+        if gap.size.n:  # over the seeds that both have, as the lead is
+            shared = [value for seed, value in other.values(name).items() if seed in best.figures]
+            share = gap.size.mean / (sum(shared) / len(shared)) if sum(shared) else 0.0
+        return Lead(best, other, gap.size, share, gap.p, gap.comparisons, self._figure)
 
-    def _test(self, best: RecipeResults, other: RecipeResults) -> tuple[float, int]:
-        """Return the p-value of a lead; against Sequential at the same λ that of the table, corrected as there."""
-        if other.base_method == "sequential" and other.lambda_dpo == best.lambda_dpo:
-            frame = self.tables.against_sequential
-            rows = frame[frame["metric"] == "ideal_distance"] if not frame.empty else frame
-            for _, row in rows.iterrows():
-                if (row["method"], row["lambda_dpo"]) == best.key:
-                    return float(row["p_holm"]), len(rows)
-        return recipe_verdicts.two_sided(recipe_verdicts.compare(self.tables, best, other, "ideal_distance")), 1
+    @cached_property
+    def _figure(self) -> Figure:
+        name = self.ranking.basis or DISTANCE
+        if name == DISTANCE:
+            return Figure("ideal distance", "nats", "smaller", 1.0)
+        writes = score_shown(name, self.tables)
+        metric = self.tables.metric(name)
+        word = "lower" if metric.better == "lower" else "higher"
+        unit = "points" if writes.unit == "%" else writes.unit
+        return Figure(_lower(metric.title), unit, word, 100.0 if metric.unit == "share" else 1.0)
 
     @cached_property
     def level(self) -> tuple[RecipeResults, ...]:
         """The recipes that the best is not told apart from: a winner leaves none."""
-        best = self.best
-        others = [one for one in self.tables.competing if one is not best]
-        leads = [(one, self._against(one)) for one in others]
-        return tuple(one for one, lead in leads if lead is None or lead.verdict != CLEAR)
+        return self.ranking.level_with(self.best) if self.best is not None else ()
 
     @property
     def headline(self) -> str:
         """The verdict in one sentence."""
         if self.results.smoke:
             return "Smoke run: it shows that the suite runs and measures nothing."
-        best = self.best
+        best, nothing = self.best, self._nothing_learned()
         if best is None:
-            nothing = [why for recipe in self.tables.recipes for why in self._nothing_learned(recipe)]
-            return f"No recipe is ranked: {nothing[0]}." if nothing else "No recipe can be ranked yet."
-        rival = self.runner_up
-        if rival is None:
-            return f"{best.name} came closest to the ideal point; no other method to compare with."
-        if rival.lead.n >= SEEDS_FOR_AN_INTERVAL:
-            return self._crown(best)
-        seeds = "one seed" if rival.lead.n == 1 else f"{rival.lead.n} paired seeds"
-        return f"{best.name} came closest to the ideal point, over {seeds}: the order may be noise."
+            return f"Not enough to rank: {nothing[0]}." if nothing else "No recipe can be ranked yet."
+        if len(self.ranking.order) < 2:
+            return f"{best.name} came closest to the ideal point; no other recipe to compare with."
+        if self.ranking.basis is None:
+            seeds = min(one.estimate(DISTANCE).n for one in self.ranking.order)
+            have = "one seed" if seeds == 1 else f"{seeds} seeds"
+            return f"Not enough to rank: over {have} {best.name} came closest to the ideal point, which may be noise."
+        return self._crown(best)
 
-    def _nothing_learned(self, recipe: RecipeResults) -> list[str]:
-        """Return what keeps a recipe without a distance though all of it was trained."""
-        found = (self.results.nothing_learned(name, seed) for seed in recipe.jobs for name in OBJECTIVES)
-        return [why for why in found if why]
+    def _nothing_learned(self) -> list[str]:
+        """Return what keeps recipes without a distance though all of it was trained."""
+        found = (
+            self.results.nothing_learned(name, seed)
+            for recipe in self.tables.recipes
+            for seed in recipe.jobs
+            for name in OBJECTIVES
+        )
+        return list(dict.fromkeys(why for why in found if why))
 
     def _crown(self, best: RecipeResults) -> str:
         """Name a winner only where it is ahead of every other recipe."""
+        by = "" if self.by_distance else f" by {self._figure.title}"
         if not self.level:
-            return f"{best.name} did best."
+            return f"{best.name} did best{by}."
         more = len(self.level) - 1
         others = self.level[0].name + (f" and {more} more {'recipe' if more == 1 else 'recipes'}" if more else "")
-        return f"{best.name} came closest to the ideal point, but not clearly ahead of {others}."
+        came = "came closest to the ideal point" if self.by_distance else f"has the best mean{by}"
+        return f"{best.name} {came}, but not clearly ahead of {others}."
+
+    def _enough(self) -> str:
+        """Say what would be enough to rank, from the spread that was seen."""
+        best = self.best
+        if best is None or len(self.ranking.order) < 2 or self.results.smoke:
+            return ""
+        if self.ranking.basis is None:
+            others = [one for one in self.ranking.order if one is not best]
+            wanted = self.ranking.seeds_wanted(best, others[0])
+            likely = (
+                f"; about {_count(wanted)} would tell it from {others[0].name}, if both stay as they are"
+                if wanted
+                else ""
+            )
+            return f"Three seeds or more of every recipe are needed for a rank{likely}."
+        if not self.level:
+            return ""
+        wanted = self.ranking.seeds_wanted(best, self.level[0])
+        if not wanted:
+            return ""
+        return (
+            f"To tell {best.name} from {self.level[0].name} {_count(wanted)} seeds would be needed, if their difference is what "
+            "it seems."
+        )
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -177,12 +218,13 @@ class Verdict:
         best = self.best
         if best is None:
             return (self._why_unranked(),)
-        found = [self._distance(best)]
+        found = [self._distance(best) if self.by_distance else self._by_score()]
         rivals = [one for one in (self.runner_up, self.sequential) if one is not None]
         if len(rivals) == 2 and rivals[0].other is rivals[1].other:
             rivals = rivals[:1]
         found += [rival.words for rival in rivals]
         found += [
+            self._enough(),
             self._by_lambda(),
             self._scores(best),
             self._score_leaders(best),
@@ -213,6 +255,11 @@ class Verdict:
             f"{number(one.sd, digits)}; "
             "0 is as good as training on each objective alone)."
         )
+
+    def _by_score(self) -> str:
+        """Say why it is a score that ranks."""
+        why = (self._nothing_learned() or ["the optima do not hold on every seed"])[0]
+        return f"Recipes are ranked by {self._figure.title}, as distances cannot: {why}."
 
     def _by_lambda(self) -> str:
         """Say which method comes first at each λ, where all are given the same λ."""
@@ -351,6 +398,10 @@ class Verdict:
             "runner_up": rival(self.runner_up),
             "matching_sequential": rival(self.sequential),
         }
+
+
+def _count(seeds: int) -> str:
+    return f"more than {MOST_SEEDS}" if seeds > MOST_SEEDS else str(seeds)
 
 
 def _lower(title: str) -> str:

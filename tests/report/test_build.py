@@ -132,7 +132,7 @@ def test_index_of_several_suites(writer: Callable[..., Any], fill_suite: Callabl
     fill_suite(writer("first"), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
     fill_suite(writer("second--smoke", smoke=True), methods=("mix",), seeds=(0,), lambdas=(0.5,))
     page = shown(build(tmp_path / "results"))
-    assert "mix at λ = 0.5 came closest to the ideal point, over one seed" in page
+    assert "Not enough to rank: over one seed mix at λ = 0.5 came closest to the ideal point" in page
     assert "Smoke run: it shows that the suite runs and measures nothing." in page
     assert 'href="first/report.html#runs-mix-0_5"' in page
     assert "second--smoke/report.html#" not in page
@@ -145,8 +145,10 @@ def test_several_folders_make_one_leaderboard(
 
     Distances are ranked inside each suite alone: two firsts, two seconds.
     """
-    first = fill_suite(writer(), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
-    second = fill_suite(new_writer(tmp_path / "b", "made"), methods=("sequential", "mix"), seeds=(0,), lambdas=(0.5,))
+    first = fill_suite(writer(), methods=("sequential", "mix"), seeds=(0, 1, 2), lambdas=(0.5,))
+    second = fill_suite(
+        new_writer(tmp_path / "b", "made"), methods=("sequential", "mix"), seeds=(0, 1, 2), lambdas=(0.5,)
+    )
     index = build([first.parent, second.parent, first.parent])
     assert index == first.parent / "index.html"
     page = index.read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.records.record import append_jsonl, find_suites
 from report.analysis.completions import LONGEST, answers, prompts
+from report.analysis.findings import Findings
 from report.analysis.load import Results
-from report.analysis.tables import Tables
 from report.page.examples import side_by_side
 from report.page.verdict import Verdict
 from report.page.where import Where
@@ -53,5 +53,5 @@ def test_without_two_policies_there_is_nothing_to_compare(writer: Callable[..., 
     made.train("mix-s0", ["run"], labels, {"dpo": 0.4, "sft": 1.5}, 1.0)
     made.finish()
     record = find_suites(made.folder)[0]
-    tables = Tables(Results(record))
+    tables = Findings(Results(record))
     assert side_by_side(tables, Verdict(tables), Where(record, made.folder)) == ()

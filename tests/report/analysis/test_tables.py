@@ -12,6 +12,7 @@ import pytest
 
 from bench.records.record import append_jsonl, find_suites, read_json, write_json
 from report.analysis import recipe_verdicts
+from report.analysis.findings import Findings
 from report.analysis.fronts import fronts
 from report.analysis.load import Results
 from report.analysis.tables import RecipeResults, Tables
@@ -21,8 +22,8 @@ from report.render.document import Table
 METHODS = ("sequential", "mix", "alright", "maxright")
 
 
-def tables(folder: Path) -> Tables:
-    return Tables(Results(find_suites(folder)[0]))
+def tables(folder: Path) -> Findings:
+    return Findings(Results(find_suites(folder)[0]))
 
 
 def recipe(made: Tables, method: str, lambda_dpo: float) -> RecipeResults:

@@ -20,14 +20,14 @@ from scipy.stats import binom
 
 from bench.errors import InputError
 from bench.records.record import append_jsonl, find_suites, read_json, write_json
+from report.analysis.findings import Findings
 from report.analysis.load import Results
-from report.analysis.tables import Tables
 from report.choose.choose import choose, choose_all
 
 
-def tables(folder: Path) -> Tables:
+def tables(folder: Path) -> Findings:
     (record,) = find_suites(folder)
-    return Tables(Results(record))
+    return Findings(Results(record))
 
 
 def test_the_best_recipe_that_meets_the_conditions_is_chosen(full: Path) -> None:

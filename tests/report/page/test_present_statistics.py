@@ -28,7 +28,7 @@ def test_verdicts_stand_beside_their_recipe(tables: Findings) -> None:
     assert len(table.rows) == 9
     row = next(row for row in table.rows if row.cells[0].text == "maxright at λ = 0.5")
     assert row.cells[0].link == "runs-maxright-0_5"
-    assert row.cells[1].note == "−0.450, −0.562 to −0.338"
+    assert row.cells[1].note == "−0.450, −0.499 to −0.401"
     assert dict(row.tags) == {"method": "maxright", "λ": "0.5"}
     assert [column.title for column in table.columns][1:] == [
         "Ideal distance (nats)",

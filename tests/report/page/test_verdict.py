@@ -147,5 +147,5 @@ def test_where_nothing_was_learned_nothing_is_ranked(writer: Callable[..., Any])
     made = verdict(folder)
     why = "nothing was learned of DPO alone that holds on held-out rows (f* is not below f(θ_1))"
     assert made.best is None
-    assert made.headline == f"No recipe is ranked: {why}."
+    assert made.headline == f"Not enough to rank: {why}."
     assert made.sentences == (f"No recipe is ranked: no ideal distance: {why}.",)

@@ -1,0 +1,156 @@
+"""Who is ahead of whom, by the figure that can carry it: one place for headline, leaderboard, tables and `--choose`.
+
+The figure is the ideal distance where both optima hold on every seed, else the first score with a better direction; either
+needs three seeds of each recipe. A recipe is ahead of another where the test of the two says so; recipes that are not told
+apart share a rank. See docs/decisions/ranking.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from report.analysis import recipe_verdicts
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, t_quantile
+from report.analysis.tables import RecipeKey, RecipeResults, Tables, rounded
+
+LEVEL = 0.05
+DISTANCE = "ideal_distance"
+# More seeds than anybody trains: said as "more than" this.
+MOST_SEEDS = 100
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How much better one recipe is than another by the figure that ranks.
+
+    Attributes:
+        size: positive where the first is better; in the figure's unit.
+        p: two-sided; corrected where the pair stands in the table against Sequential; NaN without a test.
+        comparisons: how many it is corrected for.
+    """
+
+    size: Estimate
+    p: float
+    comparisons: int = 1
+
+    @property
+    def clear(self) -> bool:
+        """Whether the first is ahead."""
+        return self.size.n >= SEEDS_FOR_AN_INTERVAL and self.p <= LEVEL and rounded(self.size.mean) > 0
+
+
+class Ranking:
+    """Rank a suite's recipes.
+
+    Args:
+        tables: their figures.
+        against: returns the table of recipes against Sequential, whose corrected p-values count here, too.
+    """
+
+    def __init__(self, tables: Tables, against: Callable[[], pd.DataFrame]) -> None:
+        self.tables, self._against = tables, against
+        self._gaps: dict[tuple[RecipeKey, RecipeKey], Gap] = {}
+
+    @cached_property
+    def basis(self) -> str | None:
+        """The figure that ranks; None: none can."""
+        return next((name for name in (DISTANCE, *self._scores) if self._carries(name)), None)
+
+    @property
+    def _scores(self) -> tuple[str, ...]:
+        """The scores that say which of two policies is better; how far one moved from its base does not."""
+        return tuple(
+            name
+            for name in self.tables.main_scores
+            if self.tables.metric(name).better and not name.startswith("base_kl/")
+        )
+
+    def _carries(self, name: str) -> bool:
+        recipes = self._complete(name)
+        return len(recipes) > 1 and min(one.estimate(name).n for one in recipes) >= SEEDS_FOR_AN_INTERVAL
+
+    def _complete(self, name: str) -> list[RecipeResults]:
+        """Return the recipes that have a figure of every seed of the suite."""
+        planned = len(self.tables.results.suite.get("seeds") or ())
+        return [one for one in self.tables.recipes if one.estimate(name).n >= max(1, planned or len(one.jobs))]
+
+    @cached_property
+    def order(self) -> tuple[RecipeResults, ...]:
+        """The ranked recipes, best mean first; without a figure that ranks by ideal distance, for the eye alone."""
+        name = self.basis or DISTANCE
+        sign = -1 if self.tables.metric(name).better == "higher" else 1
+        found = self._complete(name) if self.basis else self.tables.competing
+        return tuple(sorted(found, key=lambda one: sign * rounded(one.estimate(name).mean)))
+
+    def rank(self, recipe: RecipeResults) -> int | None:
+        """Return 1 + how many are ahead of a recipe; None where nothing ranks it."""
+        if self.basis is None or not self.holds(recipe):
+            return None
+        return 1 + sum(self.gap(other, recipe).clear for other in self.order if other.key != recipe.key)
+
+    def holds(self, recipe: RecipeResults) -> bool:
+        """Whether a recipe is among those in order."""
+        return any(one.key == recipe.key for one in self.order)
+
+    def level_with(self, recipe: RecipeResults) -> tuple[RecipeResults, ...]:
+        """Return the recipes that a recipe is not ahead of."""
+        others = (one for one in self.order if one.key != recipe.key)
+        return tuple(one for one in others if not self.gap(recipe, one).clear)
+
+    def gap(self, one: RecipeResults, other: RecipeResults) -> Gap:
+        """Return how much better `one` is than `other`."""
+        key = one.key, other.key
+        if key not in self._gaps:
+            self._gaps[key] = self._gap(one, other)
+        return self._gaps[key]
+
+    def _gap(self, one: RecipeResults, other: RecipeResults) -> Gap:
+        name = self.basis or DISTANCE
+        if name == DISTANCE:
+            made = recipe_verdicts.distance(self.tables, other, one)
+            size, p = made.size, made.p_value
+        else:
+            compared = recipe_verdicts.compare(self.tables, one, other, name)
+            size, p = compared.difference, recipe_verdicts.two_sided(compared)
+            size = size if self.tables.metric(name).better == "higher" else _negative(size)
+        return Gap(size, *(self._in_the_table(one, other, name) or (p, 1)))
+
+    def _in_the_table(self, one: RecipeResults, other: RecipeResults, name: str) -> tuple[float, int] | None:
+        """Return the p-value of a pair that stands in the table against Sequential, corrected as there."""
+        sequential = next((recipe for recipe in (one, other) if recipe.base_method == "sequential"), None)
+        if sequential is None or one.lambda_dpo != other.lambda_dpo:
+            return None
+        recipe = other if sequential is one else one
+        frame = self._against()
+        rows = frame[frame["metric"] == name] if not frame.empty else frame
+        for _, row in rows.iterrows():
+            if (row["method"], row["lambda_dpo"]) == recipe.key:
+                return float(row["p_holm"]), len(rows)
+        return None
+
+    def seeds_wanted(self, one: RecipeResults, other: RecipeResults) -> int | None:
+        """Return how many seeds would tell two recipes apart, were their difference and its spread what they seem.
+
+        None: with less than two seeds, or without a difference, nothing can be said; more than `MOST_SEEDS` is that plus one.
+        """
+        size = self.gap(one, other).size
+        spread = size.error * math.sqrt(size.n) if size.n > 1 else math.nan
+        if not (spread > 0 and abs(size.mean) > 0):
+            return None
+        return seeds_for(abs(size.mean), spread)
+
+
+def seeds_for(difference: float, spread: float) -> int:
+    """Return the least number of seeds whose 95 % interval of a difference leaves 0 out: t(0.975, n − 1) · spread / √n."""
+    counts = range(SEEDS_FOR_AN_INTERVAL, MOST_SEEDS + 1)
+    fits = (n for n in counts if t_quantile(0.975, n - 1) * spread / math.sqrt(n) <= difference)
+    return next(fits, MOST_SEEDS + 1)
+
+
+def _negative(one: Estimate) -> Estimate:
+    return Estimate(-one.mean, one.sd, -one.high, -one.low, one.n, one.error, one.degrees)
