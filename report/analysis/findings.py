@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from report.analysis import checkpoints, recipe_verdicts
+from report.analysis import checkpoints, kept, recipe_verdicts
 from report.analysis import fronts as front_figures
 from report.analysis.ranking import Ranking
 from report.analysis.tables import Tables
@@ -19,6 +19,11 @@ class Findings(Tables):
     def forgetting_scores(self) -> pd.DataFrame:
         """One row per two-phase Sequential run and accuracy: at the phase change and at the end, or why not."""
         return checkpoints.forgetting(self)
+
+    @cached_property
+    def kept(self) -> tuple[kept.Summary, ...]:
+        """What every recipe learned against what it kept."""
+        return kept.summaries(self)
 
     @cached_property
     def against_sequential(self) -> pd.DataFrame:

@@ -269,10 +269,11 @@ class Tables:
         return tuple(found)
 
     def _scores_only(self, name: str, of: str, seed: int) -> RecipeResults:
-        figures = {seed: {score: self._score(of, score) for score in self.scores}}
+        figures = {seed: {score: self.score_of(of, score) for score in self.scores}}
         return RecipeResults(name, "", None, {seed: of}, figures, self.metric)
 
-    def _score(self, of: str, name: str) -> Measured:
+    def score_of(self, of: str, name: str) -> Measured:
+        """Return a policy's score, or why it does not compare with the suite's others."""
         score = self.results.score(of, name)
         return self.comparable.check_score(of, name, score) if self._refuse else score
 
@@ -313,11 +314,6 @@ class Tables:
                 figures = {name: one.number for name, one in recipe.figures[seed].items()}
                 rows.append(dict(zip(IDENTITY, identity, strict=True)) | figures)
         return pd.DataFrame(rows, columns=None if rows else list(IDENTITY))
-
-    def change_against_base(self, recipe: RecipeResults, score: str) -> Estimate:
-        """Estimate what training changed in a score against the base model, over seeds."""
-        base, (low, high) = self._score("base", score).compared, self.metric(score).range
-        return estimate([value - base for value in recipe.values(score).values()]).inside(low - base, high - base)
 
     @cached_property
     def forgetting(self) -> pd.DataFrame:

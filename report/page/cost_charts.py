@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from report.analysis.findings import Findings
 from report.analysis.load import judge_of
+from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.page import charts
 from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
@@ -87,6 +89,45 @@ def _points(tables: Tables, names: list[str]) -> document.Table:
             row.append(Cell(writes.mean(one.mean, one.sd)))
     rows = tuple(Row(tuple(row)) for row in cells)
     return document.Table("The numbers behind the figure (mean ± sd over seeds)", tuple(columns), rows)
+
+
+def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | None:
+    """Draw what each recipe learned over what it kept; the PNG goes to `folder`/kept.png. None without both."""
+    known = [one for one in tables.kept if one.recipe.lambda_dpo is not None and one.learned.n and one.kept.n]
+    if not known:
+        return None
+    drawer = Drawer(tables)
+    best = max(known, key=lambda one: one.kept.mean)
+    title = "Kept over learned"
+    alt = f"{title}, a point a recipe; right is more learned, up is more kept. Most kept: {best.recipe.name}."
+
+    def draw(axes: Axes) -> None:
+        marks = [
+            Mark(one.recipe, *(100 * value for value in (one.learned.mean, one.kept.mean, one.learned.sd, one.kept.sd)))
+            for one in known
+        ]
+        drawer.marks(axes, marks, 6.5)
+        axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
+        for method, colour in drawer.colours.items():
+            axes.plot([], [], "-", color=colour, linewidth=3, label=method)
+        axes.margins(0.1)
+        axes.set(title=title, xlabel="learned of both objectives (%)", ylabel="other tasks against the base (points)")
+
+    def cell(value: Estimate) -> Cell:
+        return Cell(plus_minus(100 * value.mean, 100 * value.sd, 1, sign=True))
+
+    rows = tuple(
+        Row((Cell(one.recipe.name, link=one.recipe.anchor), cell(one.learned), cell(one.kept))) for one in known
+    )
+    columns = (Column("Recipe", numeric=False), Column("Learned (%)"), Column("Kept (points)"))
+    table = document.Table("The numbers behind the figure (mean ± sd over seeds)", columns, rows)
+    caption = (
+        "Right: the share of what training on each objective alone learns, mean over both. Up: the mean change of all tasks that "
+        "nobody trained for, against the base model (dashed). Better is upper right; lines are the sd over seeds."
+    )
+    shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
+    sketch = Sketch("kept", title, alt, draw, (4.7, 3.7))
+    return charts.compose("Learned against kept", [sketch], folder / "kept.png", table, caption, drawer.colours, shapes)
 
 
 # ---- Figure 4 --------------------------------------------------------------------------------------------------------

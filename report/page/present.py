@@ -320,35 +320,54 @@ def forgetting(tables: Tables) -> Table | None:
     return Table("What Sequential's second phase undid of its first", columns, tuple(rows), tuple(notes))
 
 
-def change_against_base(tables: Tables) -> Table | None:
-    """Return each recipe's change in every score of a task against the base model; None without scores of the base."""
-    names = [
-        name for name in tables.scores if not judge_of(name) and tables.results.score("base", name).value is not None
-    ]
-    if not names:
+def learned_against_kept(tables: Findings) -> Table | None:
+    """Return what each recipe learned and what became of what it was not trained for; None without scores of the base."""
+    if not tables.kept:
         return None
-    recipes = [*tables.recipes, *(one for one in tables.context if one.base_method)]
+    names = list(tables.kept[0].changes)
     writes = {name: score_shown(name, tables) for name in names}
     rows = []
-    for recipe in recipes:
+    for one in tables.kept:
+        recipe = one.recipe
         cells = [Cell(recipe.name, link=recipe.anchor if recipe.lambda_dpo is not None else "")]
+        cells += [_with_interval(one.learned, 100.0, False), _with_interval(one.kept, 100.0)]
         for name in names:
-            one, change = tables.change_against_base(recipe, name), writes[name].difference
-            text = plus_minus(change(one.mean), abs(change(one.sd)), 1, sign=True)
-            interval = (
-                f"{number(change(one.low), 1, True)} to {number(change(one.high), 1, True)}"
-                if one.has_interval
-                else "–"
-            )
-            cells += [Cell(text if one.n else "not measured", missing=not one.n), Cell(interval)]
+            cells += [_change(changes[name], writes[name]) for changes in (one.changes, one.after_first)]
+        if any(other.moved.n for other in tables.kept):
+            cells.append(Cell(plus_minus(one.moved.mean, one.moved.sd, 4) if one.moved.n else "not measured"))
         rows.append(Row(tuple(cells), "" if recipe.lambda_dpo is not None else "context"))
-    columns = [Column("Recipe", numeric=False)]
+    first = str(tables.results.suite.get("order") or "sft_dpo").split("_")[0].upper()
+    columns = [
+        Column("Recipe", numeric=False),
+        Column(
+            "Learned (%)", meaning="of what training on each objective alone learns, mean over both: 0 is the start"
+        ),
+        Column("Kept (points)", meaning="mean change against the base model over all tasks whose scores are shares"),
+    ]
     for name in names:
         written, base = writes[name], tables.results.score("base", name)
         group = f"{written.metric.title}, base {written.text(base.compared)} {written.unit}".rstrip()
-        columns += [
-            Column(f"Change ({written.difference_unit})" if written.difference_unit else "Change", group=group),
-            Column("95 % interval over seeds", group=group),
-        ]
-    title = "Change of each score against the base model: what was gained and what was forgotten"
-    return Table(title, tuple(columns), tuple(rows))
+        unit = f" ({written.difference_unit})" if written.difference_unit else ""
+        columns += [Column(f"Against base{unit}", group=group), Column(f"Against {first} alone{unit}", group=group)]
+    if any(one.moved.n for one in tables.kept):
+        columns.append(Column("KL from the base (nats)", meaning="a token, on the base model's own answers"))
+    notes = (
+        "Changes are paired over seeds, and over questions where single answers are on record; in small print 95 % intervals, "
+        f"from three seeds on. {first} alone is the first phase run to its end, with the same seed.",
+    )
+    title = "Learned against kept: what was gained, and what became of what nobody trained for"
+    return Table(title, tuple(columns), tuple(rows), notes, sortable=len(rows) > 2)
+
+
+def _with_interval(one: Estimate, factor: float, sign: bool = True) -> Cell:
+    if not one.n or math.isnan(one.mean):
+        return Cell("not measured", missing=True)
+    note = f"{number(factor * one.low, 1, sign)} to {number(factor * one.high, 1, sign)}" if one.has_interval else ""
+    return Cell(number(factor * one.mean, 1, sign), note=note)
+
+
+def _change(one: Estimate, writes: Shown) -> Cell:
+    if not one.n or math.isnan(one.mean):
+        return Cell("–")
+    low, high = (number(writes.difference(value), 1, True) for value in (one.low, one.high))
+    return Cell(number(writes.difference(one.mean), 1, True), note=f"{low} to {high}" if one.has_interval else "")

@@ -12,7 +12,9 @@ from bench.records.metrics import Metric, describe
 from report.analysis import fronts
 from report.analysis.choices import Choices
 from report.analysis.findings import Findings
+from report.analysis.kept import Summary
 from report.analysis.load import Results, Run
+from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.page import published
 from report.page.verdict import Verdict
@@ -36,6 +38,7 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
         "metrics": _metrics(tables),
         "recipes": [{"rank": tables.ranking.rank(recipe)} | _recipe(recipe) for recipe in tables.ranked],
         "context": [_recipe(recipe) for recipe in tables.context],
+        "learned_against_kept": [_summary(one) for one in tables.kept],
         "forgetting": tables.forgetting.to_dict("records"),
         "forgetting_scores": tables.forgetting_scores.to_dict("records"),
         "against_sequential": tables.against_sequential.to_dict("records"),
@@ -70,6 +73,23 @@ def _recipe(recipe: RecipeResults) -> dict[str, Any]:
         figures[name] = entry | {"by_seed": {str(seed): value for seed, value in recipe.values(name).items()}}
     identity = {"method": recipe.method, "base_method": recipe.base_method, "lambda_dpo": recipe.lambda_dpo}
     return identity | {"jobs": {str(seed): job for seed, job in recipe.jobs.items()}, "figures": figures}
+
+
+def _summary(one: Summary) -> dict[str, Any]:
+    """Say what a recipe learned (shares) and kept (changes of scores, in the score's own unit)."""
+
+    def written(value: Estimate) -> dict[str, Any]:
+        return {"mean": value.mean, "sd": value.sd, "low": value.low, "high": value.high, "n": value.n}
+
+    return {
+        "method": one.recipe.method,
+        "lambda_dpo": one.recipe.lambda_dpo,
+        "learned": written(one.learned),
+        "kept": written(one.kept),
+        "base_kl": written(one.moved),
+        "against_base": {name: written(value) for name, value in one.changes.items()},
+        "against_first_alone": {name: written(value) for name, value in one.after_first.items()},
+    }
 
 
 def clean(value: Any) -> Any:

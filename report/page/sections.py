@@ -103,7 +103,8 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> lis
     forgotten = (
         present.forgetting(tables),
         present_statistics.forgetting_scores(tables),
-        present.change_against_base(tables),
+        cost_charts.learned_against_kept(tables, pictures),
+        present.learned_against_kept(tables),
     )
     return [
         Section("leaderboard", "Leaderboard", _blocks(*_leaderboard(tables))),

@@ -68,7 +68,7 @@ def test_figures_have_words_and_numbers(built: Path) -> None:
     """
     tags = Page(built / "report.html").tags
     drawn = [attrs for tag, attrs in tags if tag == "svg"]
-    assert len(drawn) == 7 + 2 + 4 + 12 + 36
+    assert len(drawn) == 7 + 2 + 4 + 1 + 12 + 36
     assert all(attrs["role"] == "img" and len(str(attrs["aria-label"])) > 40 for attrs in drawn)
     assert "lowest maxright at λ = 0.5: 0.0500" in str(drawn[4]["aria-label"])
     page = (built / "report.html").read_text(encoding="utf-8")

@@ -69,7 +69,7 @@ def _scores(job: Path) -> str:
 
 
 def test_no_interval_leaves_its_figures_range(new_writer: Any, fill_suite: Any, tmp_path: Path) -> None:
-    """Accuracy 50 ± 119 % ends at 0 and 100 %; seconds 37 ± 136 at 0. The base has 50 %: a change lies in ±50 points.
+    """Accuracy 50 ± 119 % ends at 0 and 100 %; seconds 37 ± 136 at 0.
 
     Sequential's accuracies are 50, 50.1 and 50.2 %, so differences are within ±100 points, as those of any two shares.
     """
@@ -78,8 +78,6 @@ def test_no_interval_leaves_its_figures_range(new_writer: Any, fill_suite: Any, 
     accuracy, seconds = mix.estimate("mmlu/acc"), mix.estimate("training_seconds")
     assert (accuracy.low, accuracy.high) == (0.0, 1.0)
     assert (seconds.low, seconds.high > 100) == (0.0, True)
-    change = made.change_against_base(mix, "mmlu/acc")
-    assert (change.low, change.high) == (-0.5, 0.5)
     difference = made.difference(mix, recipe(made, "sequential", 0.5), "mmlu/acc")
     assert (difference.low, difference.high) == (-1.0, 1.0)
     (row,) = recipe_verdicts.frame(made, ["mmlu/acc"]).to_dict("records")
@@ -143,14 +141,6 @@ def test_forgetting_is_measured_from_the_phase_change(full: Path) -> None:
     assert row["end"] == pytest.approx(1.82)
     assert row["undone"] == pytest.approx(0.3)
     assert row["share"] == pytest.approx(0.3 / (3.0 - 1.52))
-
-
-def test_accuracy_change_against_the_base(full: Path) -> None:
-    """MAXRIGHT: 0.56, 0.561, 0.562 against 0.5."""
-    made = tables(full)
-    change = made.change_against_base(recipe(made, "maxright", 0.5), "mmlu/acc")
-    assert change.mean == pytest.approx(0.061)
-    assert change.excludes_zero
 
 
 def test_a_negative_gap_is_shown_as_it_is(writer: Callable[..., Any]) -> None:
