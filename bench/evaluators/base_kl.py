@@ -115,6 +115,16 @@ class Divergence(Evaluator):
             return {f"held_out/{row}": one for row, one in enumerate(examples)}
         return _texts(self.options.text, policy.tokenizer, context)
 
+    def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
+        """Read the text that policies are to be measured on.
+
+        Raises:
+            DataError: it cannot be read, or holds no text.
+        """
+        if "base_kl" in kinds and self.options.text is not None:
+            _read(self.options.text, mirror)
+        return None
+
     def smoke(self) -> BaseKl:
         return BaseKl(prompts=2, max_new_tokens=4)
 
@@ -148,32 +158,41 @@ def _prompts(datasets: Datasets, count: int) -> list[tuple[str, int, tuple[int, 
 
 
 def _texts(source: TextSource, tokenizer: Any, context: StageContext) -> dict[str, Example]:
-    """Read texts; the first token of each stands for its prompt, as nothing predicts it.
+    """Cut texts into rows; the first token of each stands for its prompt, as nothing predicts it."""
+    from bench.data.tokens import Example
+
+    found: dict[str, Example] = {}
+    for number, text in enumerate(_read(source, context.mirror)):
+        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"][: context.max_prompt_tokens])
+        if len(ids) > 1:
+            found[f"text/{number}"] = Example(ids[:1], (ids[1:],))
+    if not found:
+        raise DataError(f"evaluation.base_kl.text: {source.path} holds no text of two tokens or more")
+    return found
+
+
+def _read(source: TextSource, mirror: Path | None) -> list[str]:
+    """Read the head of a set of texts; empty ones do not count.
 
     Raises:
-        DataError: they cannot be read, or hold no text.
+        DataError: it cannot be read, or a row has no text where it should stand.
     """
     from bench.data import sources
-    from bench.data.tokens import Example
     from bench.settings import DataSource
 
     read = DataSource(source=source.source, path=source.path, revision=source.revision, rows=source.rows)
     split = source.split if source.source == "hub" else "train"
-    found: dict[str, Example] = {}
-    for number, row in enumerate(sources.read_split(read, split, context.mirror)):
+    found: list[str] = []
+    for number, row in enumerate(sources.read_split(read, split, mirror), 1):
         text = row.get(source.column)
         if not isinstance(text, str):
+            has = ", ".join(map(repr, row))
             where = f"evaluation.base_kl.text: row {number} of {source.path}"
-            raise DataError(
-                f"{where} has no text in {source.column!r}; it has {', '.join(map(repr, row))}: set `column`"
-            )
-        ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"][: context.max_prompt_tokens])
-        if len(ids) > 1:
-            found[f"text/{number}"] = Example(ids[:1], (ids[1:],))
+            raise DataError(f"{where} has no text in {source.column!r}; it has {has}: name one as `column`")
+        if text.strip():
+            found.append(text)
         if len(found) == source.rows:
             break
-    if not found:
-        raise DataError(f"evaluation.base_kl.text: {source.path} holds no text of two tokens or more")
     return found
 
 
