@@ -319,12 +319,12 @@ class Results:
         """The run that made π_ref; None when π_ref is the base model, or is not trained yet."""
         return next(iter(self.with_role("reference")), None)
 
-    def optimum(self, objective: str, seed: int) -> Measured:
+    def optimum(self, objective: str, seed: int, split: str | None = None) -> Measured:
         """Return f* of an objective: the best that the run on it alone, with the same seed, reached on the evaluation split."""
-        run, found = self.optima.get((objective, seed)), self.found_optimum(objective, seed)
+        run, found = self.optima.get((objective, seed)), self.found_optimum(objective, seed, split)
         if run is None:
             return missing(f"f*_{objective.upper()} of seed {seed} is not there yet")
-        return run.objective(f"f_{objective}/{self.split}") if found is None else Measured(found.value)
+        return run.objective(f"f_{objective}/{split or self.split}") if found is None else Measured(found.value)
 
     @cached_property
     def _optimum_of(self) -> dict[tuple[str, int, str], Optimum | None]:
@@ -338,12 +338,12 @@ class Results:
         """Return f* with where it was found, the last value and f(θ_1); None where no trajectory tells."""
         return self._optimum_of.get((objective, seed, split or self.split))
 
-    def nothing_learned(self, objective: str, seed: int) -> str:
+    def nothing_learned(self, objective: str, seed: int, split: str | None = None) -> str:
         """Say that training on an objective alone gained nothing that holds on the evaluation split; "" where it did."""
-        found = self.found_optimum(objective, seed)
+        found = self.found_optimum(objective, seed, split)
         if found is None or found.learned is not False:
             return ""
-        rows = "held-out rows" if self.split == "held_out" else "the training rows it is measured on"
+        rows = "held-out rows" if (split or self.split) == "held_out" else "the training rows it is measured on"
         return f"nothing was learned of {objective.upper()} alone that holds on {rows} (f* is not below f(θ_1))"
 
     @cached_property

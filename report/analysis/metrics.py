@@ -29,6 +29,13 @@ _METRICS = (
         **_GAP,
     ),
     Metric(
+        "held_out_ideal_distance",
+        "Ideal distance, held-out",
+        meaning="on held-out rows, of a suite that leads with training rows; recipes are ranked by it",
+        low=0.0,
+        **_GAP,
+    ),
+    Metric(
         HYPERVOLUME,
         "Hypervolume",
         "share",

@@ -19,7 +19,6 @@ from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, t_quanti
 from report.analysis.tables import RecipeKey, RecipeResults, Tables, rounded
 
 LEVEL = 0.05
-DISTANCE = "ideal_distance"
 # More seeds than anybody trains: said as "more than" this.
 MOST_SEEDS = 100
 
@@ -59,7 +58,12 @@ class Ranking:
     @cached_property
     def basis(self) -> str | None:
         """The figure that ranks; None: none can."""
-        return next((name for name in (DISTANCE, *self._scores) if self._carries(name)), None)
+        return next((name for name in (self.tables.distance, *self._scores) if self._carries(name)), None)
+
+    @property
+    def by_distance(self) -> bool:
+        """Whether the ideal distance ranks, or at least gives the order."""
+        return self.basis in (None, self.tables.distance)
 
     @property
     def _scores(self) -> tuple[str, ...]:
@@ -82,7 +86,7 @@ class Ranking:
     @cached_property
     def order(self) -> tuple[RecipeResults, ...]:
         """The ranked recipes, best mean first; without a figure that ranks by ideal distance, for the eye alone."""
-        name = self.basis or DISTANCE
+        name = self.basis or self.tables.distance
         sign = -1 if self.tables.metric(name).better == "higher" else 1
         found = self._complete(name) if self.basis else self.tables.competing
         return tuple(sorted(found, key=lambda one: sign * rounded(one.estimate(name).mean)))
@@ -110,8 +114,8 @@ class Ranking:
         return self._gaps[key]
 
     def _gap(self, one: RecipeResults, other: RecipeResults) -> Gap:
-        name = self.basis or DISTANCE
-        if name == DISTANCE:
+        name = self.basis or self.tables.distance
+        if name == self.tables.distance:
             made = recipe_verdicts.distance(self.tables, other, one)
             size, p = made.size, made.p_value
         else:

@@ -37,11 +37,11 @@ def distance(tables: Tables, recipe: RecipeResults, other: RecipeResults) -> pai
     keys = [one.key for one in together]
     if recipe.key in keys and other.key in keys:
         seeds = sorted(set.intersection(*(set(one.figures) for one in together)))
-        values = np.array([[one.values("ideal_distance")[seed] for seed in seeds] for one in together])
+        values = np.array([[one.values(tables.distance)[seed] for seed in seeds] for one in together])
         if len(seeds) >= SEEDS_FOR_AN_INTERVAL and not np.isnan(values).any():
             places = keys.index(recipe.key), keys.index(other.key)
             return pairwise.difference(values, pairwise.spreads(values), *places)
-    alone = tables.difference(recipe, other, "ideal_distance")
+    alone = tables.difference(recipe, other, tables.distance)
     return pairwise.Difference(alone, alone.p_above, alone.p_below)
 
 
@@ -49,13 +49,13 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
     """One row a recipe and metric: its difference to the Sequential recipe of the same λ, and the verdict.
 
     Args:
-        metrics: which figures; the ideal distance and all scores when left out.
+        metrics: which figures; the ideal distance on held-out rows and all scores when left out.
 
     Returns:
         Columns method, lambda_dpo, metric, difference, low, high, seeds, p_holm (two-sided, corrected over the rows of the same
         metric), verdict and could_be (the largest difference inside the interval, for "no difference seen").
     """
-    names = tuple(metrics) or ("ideal_distance", *tables.scores)
+    names = tuple(metrics) or (tables.distance, *tables.scores)
     rows: list[dict[str, object]] = []
     made: list[Contrast] = []
     for recipe in tables.recipes:
@@ -64,7 +64,7 @@ def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:
             continue
         for name in names:
             one = compare(tables, recipe, other, name)
-            if name == "ideal_distance":
+            if name == tables.distance:
                 one = _by_distance(tables, recipe, other, one)
             made.append(one)
             row: dict[str, object] = {"method": recipe.method, "lambda_dpo": recipe.lambda_dpo, "metric": name}

@@ -57,7 +57,15 @@ def named_figures(tables: Tables) -> dict[str, Named]:
     """
     split = tables.results.split
     found = {f"f_{name}": _named(tables, f"f_{name}/{split}") for name in OBJECTIVES}
-    figures = ("gap_dpo", "gap_sft", "ideal_distance", *tables.scores, *tables.costs, "runtime_increase_percent")
+    figures = (
+        "gap_dpo",
+        "gap_sft",
+        "ideal_distance",
+        tables.distance,
+        *tables.scores,
+        *tables.costs,
+        "runtime_increase_percent",
+    )
     found |= {one: _named(tables, name) for name in figures for one in (name, tables.metric(name).choose_name)}
     found |= {short: _named(tables, names[0]) for short, names in short_names(tables).items() if len(names) == 1}
     found["utilization"] = _named(tables, tables.utilization)

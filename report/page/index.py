@@ -59,9 +59,9 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
             continue
         firsts: dict[str, RecipeResults] = {}
         for recipe in one.tables.ranked:
-            if recipe.estimate("ideal_distance").n:
+            if recipe.estimate(one.tables.distance).n:
                 firsts.setdefault(recipe.method, recipe)
-        digits = series_digits([recipe.estimate("ideal_distance").mean for recipe in firsts.values()])
+        digits = series_digits([recipe.estimate(one.tables.distance).mean for recipe in firsts.values()])
         for recipe in firsts.values():
             rows.append(_row(one, recipe, one.tables.ranking.rank(recipe), digits, one.href(root)))
     if not rows:
@@ -99,7 +99,7 @@ def _scores(recipe: RecipeResults, tables: Tables) -> str:
 
 def _row(one: Built, recipe: RecipeResults, rank: int | None, digits: int, href: str) -> Row:
     assert one.tables is not None
-    distance, runtime = recipe.estimate("ideal_distance"), recipe.estimate("runtime_increase_percent")
+    distance, runtime = recipe.estimate(one.tables.distance), recipe.estimate("runtime_increase_percent")
     seconds, link = recipe.estimate("training_seconds"), f"{href}#{recipe.anchor}"
     lambda_dpo = "–" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"
     cells = (

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from report.analysis.findings import Findings
 from report.analysis.load import OBJECTIVES, Results, judge_of
 from report.analysis.metrics import SIGNED
-from report.analysis.ranking import DISTANCE
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.render.document import Cell, Column, Row, Table
@@ -108,7 +107,7 @@ def leaderboard(tables: Findings) -> Table:
     sheet = Sheet(tables, recipes)
     sheet.text("Recipe", (recipe.name for recipe in recipes))
     sheet.text("Rank", (*ranks, *("" for _ in tables.context)), numeric=True)
-    for name in ("ideal_distance", "gap_dpo", "gap_sft"):
+    for name in dict.fromkeys((tables.distance, "ideal_distance", "gap_dpo", "gap_sft")):
         sheet.figure(name)
     for name in tables.scores:
         sheet.figure(name)
@@ -121,8 +120,8 @@ def leaderboard(tables: Findings) -> Table:
 
 
 def _leaderboard_title(tables: Findings) -> str:
-    basis = tables.ranking.basis
-    by = "ideal distance" if basis in (None, DISTANCE) else tables.metric(str(basis)).title
+    ranking = tables.ranking
+    by = "ideal distance" if ranking.by_distance else tables.metric(str(ranking.basis)).title
     return f"Leaderboard: recipes by {by}"
 
 

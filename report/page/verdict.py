@@ -9,7 +9,7 @@ from typing import Any
 
 from report.analysis.findings import Findings
 from report.analysis.load import OBJECTIVES, judge_of
-from report.analysis.ranking import DISTANCE, MOST_SEEDS
+from report.analysis.ranking import MOST_SEEDS
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
 from report.analysis.tables import RecipeResults, rounded
 from report.page.present import score_shown
@@ -107,7 +107,7 @@ class Verdict:
     @property
     def by_distance(self) -> bool:
         """Whether recipes stand in the order of their ideal distance."""
-        return self.ranking.basis in (None, DISTANCE)
+        return self.ranking.by_distance
 
     @cached_property
     def runner_up(self) -> Lead | None:
@@ -126,7 +126,7 @@ class Verdict:
         return self._against(other) if other is not None and self.ranking.holds(other) else None
 
     def _against(self, other: RecipeResults) -> Lead | None:
-        best, name = self.best, self.ranking.basis or DISTANCE
+        best, name = self.best, self.ranking.basis or self.tables.distance
         if best is None:
             return None
         gap, theirs = self.ranking.gap(best, other), other.estimate(name)
@@ -138,8 +138,8 @@ class Verdict:
 
     @cached_property
     def _figure(self) -> Figure:
-        name = self.ranking.basis or DISTANCE
-        if name == DISTANCE:
+        name = self.ranking.basis or self.tables.distance
+        if name == self.tables.distance:
             return Figure("ideal distance", "nats", "smaller", 1.0)
         writes = score_shown(name, self.tables)
         metric = self.tables.metric(name)
@@ -163,7 +163,7 @@ class Verdict:
         if len(self.ranking.order) < 2:
             return f"{best.name} came closest to the ideal point; no other recipe to compare with."
         if self.ranking.basis is None:
-            seeds = min(one.estimate(DISTANCE).n for one in self.ranking.order)
+            seeds = min(one.estimate(self.tables.distance).n for one in self.ranking.order)
             have = "one seed" if seeds == 1 else f"{seeds} seeds"
             return f"Not enough to rank: over {have} {best.name} came closest to the ideal point, which may be noise."
         return self._crown(best)
@@ -171,7 +171,7 @@ class Verdict:
     def _nothing_learned(self) -> list[str]:
         """Return what keeps recipes without a distance though all of it was trained."""
         found = (
-            self.results.nothing_learned(name, seed)
+            self.results.nothing_learned(name, seed, "held_out")
             for recipe in self.tables.recipes
             for seed in recipe.jobs
             for name in OBJECTIVES
@@ -229,6 +229,7 @@ class Verdict:
             self._scores(best),
             self._score_leaders(best),
             self._cost(best),
+            self._equal_tokens(best),
             self._caution(best),
         ]
         return tuple(sentence for sentence in found if sentence)
@@ -243,7 +244,7 @@ class Verdict:
         return f"No recipe is ranked: {'; '.join(list(whys)[:3])}."
 
     def _distance(self, best: RecipeResults) -> str:
-        one = best.estimate("ideal_distance")
+        one = best.estimate(self.tables.distance)
         digits = series_digits([one.mean])
         if one.n == 1:
             return (
@@ -265,7 +266,7 @@ class Verdict:
         """Say which method comes first at each λ, where all are given the same λ."""
         firsts: dict[float | None, str] = {}
         for recipe in self.tables.ranked:
-            if recipe.estimate("ideal_distance").n:
+            if recipe.estimate(self.tables.distance).n:
                 firsts.setdefault(recipe.lambda_dpo, recipe.method)
         if len(firsts) < 2 or len(self.results.methods) < 2:
             return ""
@@ -305,6 +306,24 @@ class Verdict:
     def _in_unit(self, name: str, value: float) -> str:
         writes = score_shown(name, self.tables)
         return f"{writes.text(value)} {writes.unit}".rstrip()
+
+    def _equal_tokens(self, best: RecipeResults) -> str:
+        """Say who comes first after as many tokens of every run, where that is another recipe: Mix takes two batches a step."""
+        name = "ideal_distance_at_equal_tokens"
+        known = [one for one in self.ranking.order if one.estimate(name).n]
+        tokens = best.estimate("tokens").mean
+        if not known or not self.by_distance:
+            return ""
+        first = min(known, key=lambda one: rounded(one.estimate(name).mean))
+        least = min(known, key=lambda one: one.estimate("tokens").mean)
+        factor = tokens / least.estimate("tokens").mean
+        if first.key == best.key:
+            more = f", of {number(factor, 1)} times the tokens of {least.name}," if factor >= 1.1 else ""
+            return f"At equal tokens {best.name}{more} is the closest, too."
+        return (
+            f"At equal tokens it is {first.name} that is closest: {best.name} took {number(factor, 1)} times as many as "
+            f"{least.name} in as many steps."
+        )
 
     def _cost(self, best: RecipeResults) -> str:
         seconds, increase = best.estimate("training_seconds"), best.estimate("runtime_increase_percent")
@@ -350,7 +369,7 @@ class Verdict:
         best = self.best
         if best is None:
             return ()
-        one = best.estimate("ideal_distance")
+        one = best.estimate(self.tables.distance)
         digits = series_digits([one.mean])
         found = [KeyFigure(number(one.mean, digits), "ideal distance (nats)", best.name)]
         for rival, name in (
@@ -372,8 +391,20 @@ class Verdict:
                 found.append(KeyFigure(self._score(best, name), _lower(self.tables.metric(name).title), note))
         increase = best.estimate("runtime_increase_percent")
         if increase.n and best.base_method != "sequential":
-            found.append(KeyFigure(f"{number(increase.mean, 1, True)} %", "runtime", "against matching Sequential"))
+            found.append(KeyFigure(*self._runtime(best, increase)))
         return tuple(found)
+
+    def _runtime(self, best: RecipeResults, increase: Estimate) -> tuple[str, str, str]:
+        """Return what training takes more than Sequential, with its spread, and no figure that others on the machine made."""
+        if best.shared("runtime_increase_percent"):
+            spread = f"; sd {number(increase.sd, 1)}" if increase.n > 1 else ""
+            note = (
+                f"{number(increase.mean, 1, True)} % against matching Sequential{spread}, beside other work: no figure"
+            )
+            return "–", "runtime", note
+        spread = f" ± {number(increase.sd, 1)}" if increase.n > 1 else ""
+        note = "against matching Sequential" + (f", sd over {increase.n} seeds" if increase.n > 1 else ", one seed")
+        return f"{number(increase.mean, 1, True)}{spread} %", "runtime", note
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for machines."""

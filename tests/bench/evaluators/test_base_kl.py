@@ -95,7 +95,7 @@ def test_an_answer_ends_with_its_end_and_not_with_what_fills_the_row() -> None:
 
 
 def test_a_score_is_a_ratio_of_sums_with_its_error() -> None:
-    """3 nats over 6 tokens: 0.5 a token. Departures 1 − 0.5 · 4 = −1 and 2 − 0.5 · 2 = 1: sd √2, error √2 / √2, 3 tokens a row."""
+    """3 nats over 6 tokens: 0.5 a token. Departures 1 − 0.5 · 4 = −1 and 2 − 0.5 · 2 = 1: sd √2, error √2 / √2; 3 a row."""
     made = _score([(1.0, 4), (2.0, 2)])
     assert (made["value"], made["n"]) == (0.5, 2)
     assert made["standard_error"] == pytest.approx(math.sqrt(2 / 2) / 3)
