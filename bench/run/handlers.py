@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,7 +37,7 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
     folder = context.job_folder(job.id)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "status.json").unlink(missing_ok=True)
-    record.write_json(folder / "spec.json", spec(job, context))
+    record.write_json(folder / "spec.json", spec(job, context, _earlier_environments(folder)))
     started = time.monotonic()
     status: dict[str, Any] = {"schema": record.SCHEMA, "outcome": record.COMPLETE}
     with _log_to(folder / "log.txt") as log:
@@ -62,8 +62,18 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
     return status
 
 
-def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
-    """Return a job's spec.json."""
+def _earlier_environments(folder: Path) -> list[dict[str, Any]]:
+    """Return where a job ran before, if it goes on from a checkpoint: its seconds are of those machines, too."""
+    if not any((folder / "checkpoints").glob("*")) or not (folder / "spec.json").exists():
+        return []
+    earlier = record.read_json(folder / "spec.json")
+    found: list[dict[str, Any]] = earlier.get("environments") or [earlier["environment"]]
+    return found
+
+
+def spec(job: JobSpec, context: WorkerContext, earlier: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """Return a job's spec.json; `earlier` is where it ran before it went on."""
+    environment = context.environment | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     return {
         "schema": record.SCHEMA,
         "id": job.id,
@@ -78,7 +88,8 @@ def spec(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
         "data": job.data,
         "semantics": SEMANTICS,
         **_code(job),
-        "environment": context.environment | {"started": datetime.now(UTC).isoformat(timespec="seconds")},
+        "environment": environment,
+        "environments": [*earlier, environment],
     }
 
 

@@ -26,7 +26,7 @@ class Comparable:
     @cached_property
     def machine(self) -> str:
         """Hardware, device, workers and threads of most runs."""
-        return _most(_machine(run) for run in self.results.runs)
+        return _most(_machine(run) for run in self.results.runs if not run.on_several_machines)
 
     def collector(self, name: str) -> str:
         """Whose code measured a cost of most runs."""
@@ -53,6 +53,8 @@ class Comparable:
         if figure.value is None:
             return figure
         kind = self.results.metric(name).kind
+        if kind == "cost" and run.on_several_machines:
+            return missing(f"not comparable: {run.id} was made on several machines, so its costs are of none of them")
         if kind == "cost" and _machine(run) != self.machine:
             return missing(f"not comparable: {run.id} was made on other hardware or with other workers")
         if kind == "cost" and run.collector(name) != self.collector(name):
@@ -75,7 +77,13 @@ class Comparable:
     def warnings(self) -> tuple[str, ...]:
         """Say what is refused, one sentence a kind; nothing where all runs compare."""
         runs, found = self.results.runs, []
-        others = [run.id for run in runs if _machine(run) != self.machine]
+        several = [run.id for run in runs if run.on_several_machines]
+        if several:
+            found.append(
+                f"Runs went on, or share a first phase made, on another machine or with other workers: the costs of "
+                f"{_listed(several)} are left out of means and comparisons."
+            )
+        others = [run.id for run in runs if _machine(run) != self.machine and not run.on_several_machines]
         if others:
             found.append(
                 f"Runs were made on different hardware or with different workers: the costs of {_listed(others)} are "

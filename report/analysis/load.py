@@ -93,6 +93,12 @@ def code(origin: Mapping[str, str] | None) -> str:
     return "{distribution} {version} ({source})".format(**origin) if origin else ""
 
 
+def _conditions(environment: Mapping[str, Any]) -> tuple[str, ...]:
+    hardware = environment.get("hardware", {})
+    parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"))
+    return tuple(str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads"))))
+
+
 @dataclass(frozen=True)
 class Run:
     """Read one job that made an adapter, by training or of other jobs' weights.
@@ -101,11 +107,13 @@ class Run:
 
     Attributes:
         alone: what its costs are made of instead of its own seconds; None: its own.
+        prefix: the job whose first steps, and seconds, it shares.
     """
 
     job: Job
     trajectory: list[dict[str, Any]] = field(repr=False)
     alone: Alone | None = None
+    prefix: Job | None = None
 
     @property
     def id(self) -> str:
@@ -152,11 +160,20 @@ class Run:
     @property
     def conditions(self) -> tuple[str, ...]:
         """What must be equal for two costs to be comparable: machine, device, workers, threads, how it was measured."""
-        environment = (self.alone.job if self.alone else self.job).spec["environment"]
-        hardware = environment.get("hardware", {})
-        parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"))
-        shares = (environment.get(name) for name in ("device", "workers", "threads"))
-        return tuple(str(part) for part in (*parts, *shares, ALONE if self.alone else IN_THE_RUN))
+        every = list(dict.fromkeys(map(_conditions, self.environments)))
+        parts = (" and ".join(dict.fromkeys(part)) for part in zip(*every, strict=True))
+        return (*parts, ALONE if self.alone else IN_THE_RUN)
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Where its costs were measured, one for each time it went on; of a shared first phase where that was, too."""
+        jobs = [self.alone.job] if self.alone else [*([self.prefix] if self.prefix else []), self.job]
+        return [one for job in jobs for one in job.spec.get("environments") or [job.spec["environment"]]]
+
+    @property
+    def on_several_machines(self) -> bool:
+        """Whether its seconds were taken under more than one set of conditions."""
+        return len(set(map(_conditions, self.environments))) > 1
 
     def collector(self, name: str) -> str:
         """Say whose code measured a cost: another package's version and source, or "" for what comes with bench."""
@@ -244,7 +261,12 @@ class Results:
     def trained(self) -> list[Run]:
         """Every complete job that made an adapter."""
         return [
-            Run(job, sorted(self.record.trajectory(job), key=lambda point: point["step"]), self._alone_for(job))
+            Run(
+                job,
+                sorted(self.record.trajectory(job), key=lambda point: point["step"]),
+                self._alone_for(job),
+                self.record.jobs.get(str((job.spec.get("prefix") or {}).get("job"))),
+            )
             for job in self._adapters
         ]
 

@@ -10,6 +10,8 @@ import torch
 
 from bench.collectors import COLLECTORS
 from bench.models import memory
+from bench.records import record
+from bench.run import handlers
 from bench.suite.suite import Suite
 from bench.train import run_log
 
@@ -53,3 +55,21 @@ def test_on_a_gpu_the_cache_is_emptied_and_the_peak_forgotten(monkeypatch: pytes
     assert done == []
     memory.release(torch.device("cuda", 1))
     assert done == ["cache", "peak of cuda:1"]
+
+
+def test_a_job_that_goes_on_keeps_where_it_ran_before(tiny: Callable[..., Suite], run_plan: Any) -> None:
+    """A checkpoint is what it goes on from; without one it begins anew, and only the last machine counts."""
+    runner = run_plan(tiny())
+    job = runner.job("mix")
+    folder = runner.context.job_folder(job.id)
+    runner.needs("mix")
+    (folder / "checkpoints").mkdir(parents=True)
+    first = {"hardware": {"cpu": "first"}, "workers": 1}
+    record.write_json(folder / "spec.json", {"environment": first})
+    assert handlers._earlier_environments(folder) == []
+    (folder / "checkpoints" / "step-2.pt").touch()
+    assert handlers._earlier_environments(folder) == [first]
+    record.write_json(folder / "spec.json", {"environment": first, "environments": [first, first]})
+    assert handlers._earlier_environments(folder) == [first, first]
+    (folder / "checkpoints" / "step-2.pt").unlink()
+    assert [one["workers"] for one in runner.run("mix").spec["environments"]] == [1]

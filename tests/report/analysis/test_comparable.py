@@ -116,3 +116,29 @@ def test_scores_that_other_code_gave_are_left_out(folder: Path) -> None:
     origin = {"distribution": "acme", "version": "1", "source": "aa"}
     tables = change(folder, "judged-mix-l0.5-s1", lambda spec: spec.update(plugins=[origin]))
     assert mix(tables).estimate("win_rate/rule").n == 2
+
+
+def test_a_run_that_went_on_elsewhere_has_no_costs(folder: Path) -> None:
+    """Its objective values are as good as ever; its seconds are of two machines."""
+
+    def elsewhere(spec: dict[str, Any]) -> None:
+        first = spec["environment"] | {"hardware": {"cpu": "another", "cores": 1, "gpus": []}}
+        spec["environments"] = [first, spec["environment"]]
+
+    tables = change(folder, "mix-l0.5-s1", elsewhere)
+    seconds = mix(tables).figures[1]["training_seconds"]
+    assert "mix-l0.5-s1 was made on several machines" in seconds.reason
+    assert mix(tables).estimate("training_seconds").n == 2
+    assert mix(tables).estimate("gap_dpo").n == 3
+    assert any("went on" in words for words in tables.comparable.warnings)
+
+
+def test_a_first_phase_made_elsewhere_is_not_charged(folder: Path) -> None:
+    """The job whose first steps are shared ran with another number of workers."""
+
+    def shares(spec: dict[str, Any]) -> None:
+        spec["prefix"] = {"job": "sft-optimum-s1", "step": 50}
+
+    change(folder, "sft-optimum-s1", lambda spec: spec["environment"].update(workers=8))
+    tables = change(folder, "mix-l0.5-s1", shares)
+    assert "several machines" in mix(tables).figures[1]["training_seconds"].reason
