@@ -73,6 +73,9 @@ class Side(Protocol):
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         """Return seed -> answers behind a score."""
 
+    def shared(self, key: Key, metric: str) -> bool:
+        """Whether a recipe's figure was measured while other workers used the machine."""
+
     def conditions(self, key: Key, metric: str) -> dict[str, Any]:
         """Return what must be equal on both sides for the metric to compare, flat: name -> value."""
 
@@ -135,6 +138,10 @@ class SuiteSide:
 
     def _runs(self, key: Key) -> list[Run]:
         return [self._by_id[job] for job in self.entries[key].jobs]
+
+    def shared(self, key: Key, metric: str) -> bool:
+        """Whether a recipe's figure was measured while other workers used the machine."""
+        return any(one.shared(metric) for one in self.tables.recipes if (*one.key, None) == key)
 
     def conditions(self, key: Key, metric: str) -> dict[str, Any]:
         runs = self._runs(key)
@@ -257,6 +264,9 @@ class ToySide:
 
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         return {}
+
+    def shared(self, key: Key, metric: str) -> bool:
+        return False
 
     def conditions(self, key: Key, metric: str) -> dict[str, Any]:
         return flat({"problem": self._runs[key].settings["problem"]})

@@ -265,10 +265,16 @@ class _Draft:
         for key in unit.keys:
             if (key, metric) not in self._differing:
                 conditions = (side.conditions(key, metric) for side in (self.base, self.candidate))
-                self._differing[key, metric] = differing(*conditions)
+                self._differing[key, metric] = [*differing(*conditions), *self._beside_others(key, metric)]
             told += self._differing[key, metric]
         told = list(dict.fromkeys(told))
         return "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "")
+
+    def _beside_others(self, key: Key, metric: str) -> list[str]:
+        """Say where a cost was measured while other workers used the machine: what they did is in it."""
+        sides = (("base", self.base), ("candidate", self.candidate))
+        shared = [name for name, side in sides if side.shared(key, metric)]
+        return [f"measured beside other work on the same machine ({' and '.join(shared)})"] if shared else []
 
     # ---- what came of it ---------------------------------------------------------------------------------------------
 

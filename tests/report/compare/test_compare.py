@@ -211,6 +211,19 @@ def test_a_reference_of_another_seed_makes_no_figure_of_worth_comparable(full: P
     assert row(made, "mix", "training_seconds").verdict == compare.IDENTICAL
 
 
+def test_seconds_beside_other_work_have_no_verdict(full: Path, candidate: Path) -> None:
+    """Half as fast again in every seed, but five other workers used the machine: that is in the seconds, too."""
+
+    def beside_others(content: dict[str, Any]) -> None:
+        entry = content["training_seconds"]
+        content["training_seconds"] = entry | {"value": 1.5 * entry["value"], "shared_machine": True}
+
+    change(candidate, "mix-*", "measurements.json", beside_others)
+    made = row(run(full, candidate), "mix", "training_seconds")
+    assert made.reason == "measured beside other work on the same machine (candidate)"
+    assert made.verdict == compare.REFUSED
+
+
 def test_cost_compares_on_the_same_hardware_only_and_does_not_gate(full: Path, candidate: Path) -> None:
     change(candidate, "mix-*", "spec.json", lambda spec: spec["environment"].update(workers=2))
     made = run(full, candidate)
