@@ -328,6 +328,7 @@ def write_suite(plan: Plan, folder: Path) -> None:
     """Write suite.json: the resolved suite and the jobs of its plan."""
     from bench import __version__
     from bench.run import environment
+    from bench.suite import shipped
 
     produced = {
         "version": __version__,
@@ -339,6 +340,7 @@ def write_suite(plan: Plan, folder: Path) -> None:
         "name": plan.suite.name,
         "smoke": plan.suite.smoke,
         "suite": plan.suite.model_dump(mode="json"),
+        "changes_of_shipped": shipped.changes(plan.suite),
         "jobs": list(plan.jobs),
         "produced": produced,
     }

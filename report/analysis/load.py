@@ -257,6 +257,11 @@ class Results:
         """The split on which gaps are measured: held_out or train."""
         return "train" if self.suite["data"].get("evaluation_split") == "train_head" else "held_out"
 
+    @property
+    def changes_of_shipped(self) -> dict[str, list[Any]]:
+        """Dotted key -> [as shipped, here] of a suite that goes by a shipped one's name; empty where nothing is on record."""
+        return dict(self.record.info.get("changes_of_shipped") or {})
+
     @cached_property
     def trained(self) -> list[Run]:
         """Every complete job that made an adapter."""

@@ -155,7 +155,16 @@ def judge_notes(results: Results) -> list[str]:
     judges = [judge for name in results.score_names if (judge := judge_of(name))]
     if len(judges) > 1:
         return [f"Different judges: {', '.join(judges)}. Their win rates do not compare with each other."]
-    return [f"Win rate: share of answers preferred to the data's chosen answers; judge: {judges[0]}."] if judges else []
+    where = _endpoint(results)
+    judge = f"{judges[0]}{where}" if judges else ""
+    return [f"Win rate: share of answers preferred to the data's chosen answers; judge: {judge}."] if judges else []
+
+
+def _endpoint(results: Results) -> str:
+    """Say where a judge was asked, if not at its maker's own endpoint: a name alone says little of who answers there."""
+    judged = (job for job in results.record.jobs.values() if job.kind == "judge")
+    asked = {str(job.spec["settings"].get("base_url") or "") for job in judged} - {""}
+    return f" at {', '.join(sorted(asked))}" if asked else ""
 
 
 def table_one(tables: Tables) -> Table | None:

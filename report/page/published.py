@@ -51,7 +51,12 @@ def _data() -> dict[str, Any]:
 
 
 def published(tables: Tables) -> dict[str, Any]:
-    """Return what was published of the suite, which its name tells; empty for a suite of no one's. A smoke counts."""
+    """Return what was published of the suite, which its name tells; empty for a suite of no one's, or a changed one.
+
+    A smoke counts, which shows the tables under its banner.
+    """
+    if tables.results.changes_of_shipped and not tables.results.smoke:
+        return {}
     return dict(_data().get(tables.results.name.removesuffix(SMOKE_SUFFIX), {}))
 
 
@@ -60,10 +65,7 @@ def blocks(tables: Tables) -> tuple[Block, ...]:
     known = published(tables)
     if not known:
         return ()
-    how = (
-        "The paper's figures where it or its authors' code prints them, beside this suite's, which speak for it only if "
-        "its settings were left as shipped."
-    )
+    how = "The paper's figures where it or its authors' code prints them, beside this suite's, its settings as shipped."
     differences = {title: known[part]["differences"] for part, (title, _) in PARTS.items() if part in known}
     return (Text(how), *(_grid(title, found, differences[title]) for title, found in groups(tables).items()))
 

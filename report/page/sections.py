@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from bench.records import row_counts
 from report.analysis.findings import Findings
@@ -42,7 +44,7 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> Report:
     commit = str(produced.get("commit") or "")
     return Report(
         name=results.name,
-        description=str(results.suite.get("description") or ""),
+        description=_description(results),
         smoke=results.smoke,
         banners=tuple(banners(tables)),
         headline=verdict.headline,
@@ -59,6 +61,12 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> Report:
             *Where(results.record, folder).archive,
         ),
     )
+
+
+def _description(results: Results) -> str:
+    """Return what the suite says it is; of a changed one that it was that as shipped."""
+    said = str(results.suite.get("description") or "")
+    return f"Changed from: {said}" if said and results.changes_of_shipped and not results.smoke else said
 
 
 def banners(tables: Tables) -> list[Text]:
@@ -83,7 +91,25 @@ def banners(tables: Tables) -> list[Text]:
         splits = row_counts.splits(results.data_facts, name)
         if len(splits) == 2:
             found += [Text(f"{name.capitalize()} data: {words}.", "warning") for words in row_counts.warnings(*splits)]
-    return found + [Text(str(note), "note") for note in results.suite.get("notes") or ()]
+    changes = _changes(results)
+    said = "As shipped, which this is not: " if changes else ""
+    notes = [Text(f"{said}{note}", "note") for note in results.suite.get("notes") or ()]
+    return [*found, *([Text(changes, "warning")] if changes else []), *notes]
+
+
+def _changes(results: Results, most: int = 8) -> str:
+    """Say what a suite changes of the shipped one of its name; "" where nothing, or nothing is on record."""
+    changes = results.changes_of_shipped
+    if not changes or results.smoke:
+        return ""
+    listed = [f"{key} {_written(was)} → {_written(here)}" for key, (was, here) in list(changes.items())[:most]]
+    more = f" and {len(changes) - most} more keys" if len(changes) > most else ""
+    return f"This is not {results.name} as shipped: {', '.join(listed)}{more}. Title, notes and published figures are of that."
+
+
+def _written(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> list[Section]:

@@ -11,9 +11,11 @@ import pytest
 
 from bench.records.record import find_suites, write_json
 from bench.suite import yaml_file
+from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.tables import Tables
 from report.build import build
+from report.page import published, sections
 from report.page.published import DATA, as_json
 
 KNOWN = json.loads(DATA.read_text(encoding="utf-8"))["suites"]
@@ -171,3 +173,19 @@ def test_a_run_without_measured_steps_tells_them_by_its_last_evaluation(full: Pa
     """Records made before steps were a measurement: the trajectories end at step 100."""
     (found,) = find_suites(full)
     assert {run.steps.value for run in Results(found).trained} == {100.0}
+
+
+def test_a_changed_suite_says_what_it_changes_and_hides_them(writer: Callable[..., Any]) -> None:
+    made = writer("llama3_8b", description="Llama-3-8B on two sets.", notes=["One seed."])
+    made.behind((0,))
+    folder = made.finish()
+    path = folder / "suite.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["changes_of_shipped"] = {"model.source": ["hub", "random"], "seeds": [[0], [0, 1, 2]]}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    tables = Findings(Results(find_suites(folder)[0]))
+    assert published.blocks(tables) == ()
+    told = [one.text for one in sections.banners(tables)]
+    assert 'This is not llama3_8b as shipped: model.source "hub" → "random", seeds [0] → [0, 1, 2].' in " ".join(told)
+    assert "As shipped, which this is not: One seed." in told
+    assert sections._description(tables.results) == "Changed from: Llama-3-8B on two sets."
