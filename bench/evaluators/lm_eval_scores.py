@@ -84,25 +84,53 @@ def scores_of(name: str, loaded: Any, results: Any) -> tuple[Scores, list[Metric
         for key, one in _described(name, figures[name], next(iter(tasks.values()))).items():
             by_size = aggregated.get(key.split(",")[0], False)
             made = _aggregated(one, key, figures[name], by_size, results["samples"], tasks)
-            of_tasks = [_ties(task, results["samples"].get(task_name, ())) for task_name, task in tasks.items()]
-            counted = [one["ties"] for one in of_tasks if one]
-            scores[one.name] = made | ({"ties": sum(counted)} if counted else {})
+            of_tasks = [_chosen(task, results["samples"].get(task_name, ())) for task_name, task in tasks.items()]
+            scores[one.name] = made | _together(of_tasks)
     for task_name, task in tasks.items():
         owner, part = (task_name, "") if aggregated is None else (name, f"/{subject_of(task_name, task)}")
         samples = results["samples"].get(task_name, ())
-        ties = _ties(task, samples)
+        chosen = _chosen(task, samples)
         for key, one in _described(owner, figures[task_name], task).items():
             metrics[one.name] = one
             found = _outcomes_of(task, key, samples)
-            scores[f"{one.name}{part}"] = _entry(one, key, figures[task_name], found) | ties
+            scores[f"{one.name}{part}"] = _entry(one, key, figures[task_name], found) | chosen
     return scores, list(metrics.values())
 
 
-def _ties(task: Any, samples: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Count the questions whose best choices are equally likely, the first of which counts as chosen; nothing without choices."""
+def _chosen(task: Any, samples: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Say how a multiple-choice task was answered: what chance or a habit may have decided; nothing of other tasks.
+
+    Returns:
+        ties: questions whose best choices are equally likely, the first of which counts as chosen; chosen, right: how often each
+        place of a choice was chosen, and is right.
+    """
     if task.OUTPUT_TYPE != "multiple_choice":
         return {}
-    return {"ties": len({one["doc_id"] for one in samples if _is_tied(_logps_of(task, one))})}
+    first = {one["doc_id"]: one for one in samples}.values()
+    logps = [_logps_of(task, one) for one in first]
+    right = [_right_choice(task, one, task.doc_to_choice(one["doc"])) for one in first]
+    places = range(max(map(len, logps), default=0))
+    chosen = [max(range(len(one)), key=one.__getitem__) for one in logps]
+    return {
+        "ties": sum(map(_is_tied, logps)),
+        "chosen": [chosen.count(place) for place in places],
+        "right": [right.count(place) for place in places],
+    }
+
+
+def _together(of_tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up how the tasks of a group were answered; places only where all have as many choices."""
+    known = [one for one in of_tasks if one]
+    if not known:
+        return {}
+    made: dict[str, Any] = {"ties": sum(one["ties"] for one in known)}
+    if len({len(one["chosen"]) for one in known if one["chosen"]}) == 1:
+        full = [one for one in known if one["chosen"]]
+        made |= {
+            name: [sum(places) for places in zip(*(one[name] for one in full), strict=True)]
+            for name in ("chosen", "right")
+        }
+    return made
 
 
 def _logps_of(task: Any, sample: Mapping[str, Any]) -> list[float]:
@@ -181,12 +209,14 @@ def _by_task(key: str, samples: Mapping[str, Rows], tasks: Any) -> dict[str, lis
 def clustered_standard_error(values: Mapping[str, Sequence[float]]) -> float:
     """Return the standard error of the mean over all values when those of one cluster may be correlated.
 
-    arXiv 2411.00640, Eq. 4: sqrt(Σ_c (Σ_i (s_ic − s̄))²) / n.
+    arXiv 2411.00640, Eq. 4: sqrt(Σ_c (Σ_i (s_ic − s̄))²) / n; times √(G / (G − 1)) of G clusters, as the departures are from
+    their own mean. So it is the error that the report finds over subjects.
     """
     every = [value for cluster in values.values() for value in cluster]
     mean = math.fsum(every) / len(every)
     sums = (math.fsum(value - mean for value in cluster) for cluster in values.values())
-    return math.sqrt(math.fsum(total * total for total in sums)) / len(every)
+    count = len(values)
+    return math.sqrt(math.fsum(total * total for total in sums) * count / (count - 1)) / len(every)
 
 
 def interval(metric: Metric, value: float, error: float | None, independent: int, n: int) -> dict[str, float | None]:

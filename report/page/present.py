@@ -201,7 +201,41 @@ def table_one(tables: Tables) -> Table | None:
     ]
     if any(len(recipe.jobs) > 1 for recipe in tables.recipes):
         notes.append("Mean ± sd over seeds.")
+    notes += choice_notes(tables)
     return Table("Methods × λ (the layout of the paper's Table 1)", tuple(columns), tuple(rows), tuple(notes))
+
+
+def choice_notes(tables: Tables, most: int = 3) -> list[str]:
+    """Say where equal log-probabilities, or a habit of one place, may have moved a score by more than its standard error.
+
+    Ties are questions whose best choices are equally likely, as bfloat16 makes them: the first counts. A place that is chosen far
+    more often than it is right answers whatever the question asks.
+    """
+    tied: list[str] = []
+    habits: list[str] = []
+    for of in ["base", *(run.id for run in tables.results.trained)]:
+        for job in tables.results.evaluation_jobs(of):
+            for name, entry in job.scores.items():
+                n, error = entry.get("n"), entry.get("standard_error")
+                if name not in tables.scores or not n or not error or tables.metric(name).unit != "share":
+                    continue
+                ties = entry.get("ties", 0) / n
+                if ties > error:
+                    tied.append(f"{of} ({number(100 * ties, 1)} % of the questions)")
+                places = zip(entry.get("chosen", ()), entry.get("right", ()), strict=True)
+                excess, place = max(((chosen - right) / n, at) for at, (chosen, right) in enumerate((*places, (0, 0))))
+                if excess > 2 * error:
+                    chosen, right = (100 * entry[what][place] / n for what in ("chosen", "right"))
+                    habits.append(f"{of} (place {place + 1} in {number(chosen, 0)} %, right in {number(right, 0)} %)")
+    said = (
+        (tied, "Ties of the best choices could move a score by more than its standard error"),
+        (habits, "One place is chosen far more often than it is right"),
+    )
+    return [
+        f"{words}: {', '.join(found[:most])}{f' and {len(found) - most} more' if len(found) > most else ''}."
+        for found, words in said
+        if found
+    ]
 
 
 def score_shown(name: str, tables: Tables) -> Shown:

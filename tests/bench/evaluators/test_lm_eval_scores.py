@@ -62,14 +62,14 @@ def test_one_question_says_nothing() -> None:
 
 
 def test_clustered_standard_error_by_hand() -> None:
-    """Clusters (1, 0) and (1, 1): mean 0.75, deviations sum to −0.5 and 0.5; sqrt(0.25 + 0.25) / 4 = 0.17678.
+    """Clusters (1, 0) and (1, 1): mean 0.75, deviations sum to −0.5 and 0.5; sqrt((0.25 + 0.25) · 2 / 1) / 4 = 0.25.
 
-    One value per cluster is the plain case: (1, 0, 0, 1) gives sqrt(4 · 0.25) / 4 = 0.25.
+    One value per cluster is the plain case: (1, 0, 0, 1) has the sd 1 / √3, and 1 / √3 / √4 = 0.28868.
     """
     of = lm_eval_scores.clustered_standard_error
-    assert of({"a": [1, 0], "b": [1, 1]}) == pytest.approx(math.sqrt(0.5) / 4)
+    assert of({"a": [1, 0], "b": [1, 1]}) == pytest.approx(0.25)
     single = {name: [value] for name, value in zip("abcd", (1.0, 0.0, 0.0, 1.0), strict=True)}
-    assert of(single) == pytest.approx(0.25)
+    assert of(single) == pytest.approx(1 / math.sqrt(12))
 
 
 def test_the_error_of_a_ratio_by_hand() -> None:
@@ -158,3 +158,11 @@ def test_every_metric_and_filter_of_a_task_is_a_described_score(policy: Policy, 
 
 def _ends(metric: Metric) -> tuple[float, None]:
     return (0.0 if metric.name.endswith("bits_per_byte") else 1.0), None
+
+
+def test_how_a_group_was_answered_is_the_sum_of_its_tasks() -> None:
+    of = lm_eval_scores._together
+    first, second = {"ties": 1, "chosen": [3, 1], "right": [2, 2]}, {"ties": 2, "chosen": [0, 4], "right": [1, 3]}
+    assert of([first, {}, second]) == {"ties": 3, "chosen": [3, 5], "right": [3, 5]}
+    assert of([first, {"ties": 0, "chosen": [1, 1, 1], "right": [1, 1, 1]}]) == {"ties": 1}
+    assert of([{}, {}]) == {}

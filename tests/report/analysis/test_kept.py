@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from bench.records.record import find_suites
 from report.analysis import kept
 from report.analysis.findings import Findings
 from report.analysis.load import Results
+from report.page import present
 
 
 def summaries(folder: Path) -> dict[tuple[str, float | None], kept.Summary]:
@@ -36,3 +38,16 @@ def test_what_was_learned_is_a_share_of_what_training_alone_learns(full: Path) -
         reach = start[f"f_{name}/held_out"] - tables.results.optimum(name, 0).number
         shares.append(1 - recipe.values(f"gap_{name}")[0] / reach)
     assert kept.learned(tables, recipe)[0] == pytest.approx(sum(shares) / 2)
+
+
+def test_ties_and_habits_that_could_move_a_score_are_said(full: Path) -> None:
+    """8 of 100 questions tied against an error of 5 points; place 1 chosen in 60 %, right in 25 %: 35 points, over 2 · 5."""
+    path = full / "jobs" / "questions-base" / "scores.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    assert present.choice_notes(Findings(Results(find_suites(full)[0]))) == []
+    scores["mmlu/acc"] |= {"n": 100, "standard_error": 0.05, "ties": 8, "chosen": [60, 40], "right": [25, 75]}
+    path.write_text(json.dumps(scores), encoding="utf-8")
+    assert present.choice_notes(Findings(Results(find_suites(full)[0]))) == [
+        "Ties of the best choices could move a score by more than its standard error: base (8.0 % of the questions).",
+        "One place is chosen far more often than it is right: base (place 1 in 60 %, right in 25 %).",
+    ]
