@@ -175,6 +175,9 @@ class Simulated:
     def answers(self, key: Key, metric: str) -> dict[int, Answers]:
         return self.asked.get(key, {}) if metric == "mmlu/acc" else {}
 
+    def shared(self, key: Key, metric: str) -> bool:
+        return False
+
     def conditions(self, key: Key, metric: str) -> dict[str, Any]:
         return {}
 
