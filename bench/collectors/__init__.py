@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -265,5 +266,14 @@ def summarize(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         if name in reasons or name not in values:
             measurements[name] = record.not_measured(unit, reasons.get(name, NO_SAMPLE))
         else:
-            measurements[name] = record.measured(collector.combine(values[name]), unit)
+            spread = _quartiles(values[name]) if collector.combine is statistics.median else {}
+            measurements[name] = record.measured(collector.combine(values[name]), unit, **spread)
     return measurements
+
+
+def _quartiles(values: Sequence[float]) -> dict[str, list[float]]:
+    """Say where the middle half of the samples lies, of which a median alone tells nothing; of fewer than four, nothing."""
+    if len(values) < 4:
+        return {}
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return {"quartiles": [lower, upper]}

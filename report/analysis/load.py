@@ -32,6 +32,7 @@ class Measured:
         shared: measured while other workers used the same machine.
         log: ratios compare, so that estimates are made of its logarithm.
         interval: a score's own 95 % interval over its questions or pairs, in the record's unit; None where there is none.
+        quartiles: where the middle half of a median's samples lies; None where it is not on record.
     """
 
     value: float | None
@@ -41,6 +42,7 @@ class Measured:
     shared: bool = False
     log: bool = False
     interval: tuple[float, float] | None = None
+    quartiles: tuple[float, float] | None = None
 
     @property
     def compared(self) -> float:
@@ -78,9 +80,14 @@ def from_record(entry: dict[str, Any] | None, absent: str, metric: Metric | None
         n=entry.get("n"),
         standard_error=entry.get("standard_error"),
         shared=bool(entry.get("shared_machine")),
+        quartiles=_pair(entry.get("quartiles")),
         log=metric is not None and metric.scale == "log",
         interval=_interval(entry),
     )
+
+
+def _pair(found: Any) -> tuple[float, float] | None:
+    return (float(found[0]), float(found[1])) if found else None
 
 
 def _interval(entry: dict[str, Any]) -> tuple[float, float] | None:

@@ -31,6 +31,14 @@ def rounded(nats: float) -> float:
     return round(nats, 5)
 
 
+def inside(one: Measured, other: Measured) -> bool:
+    """Whether two medians cannot be told apart: each lies in the middle half of the other's samples."""
+    if one.quartiles is None or other.quartiles is None:
+        return False
+    (low, high), (other_low, other_high) = one.quartiles, other.quartiles
+    return other_low <= one.number <= other_high and low <= other.number <= high
+
+
 def recipe_name(method: str, lambda_dpo: float | None) -> str:
     """Name a recipe in text."""
     return method if lambda_dpo is None else f"{method} at λ = {lambda_dpo:g}"
@@ -86,6 +94,13 @@ class RecipeResults:
     def shared(self, name: str) -> bool:
         """Whether any seed's figure was measured while other workers used the machine."""
         return any(figures[name].shared for figures in self.figures.values() if name in figures)
+
+    def quartiles(self, name: str) -> tuple[float, float] | None:
+        """Return where the middle half of a median's samples lies, mean over seeds; None where it is not on record."""
+        known = [one.quartiles for figures in self.figures.values() if (one := figures.get(name)) and one.quartiles]
+        if not known:
+            return None
+        return math.fsum(low for low, _ in known) / len(known), math.fsum(high for _, high in known) / len(known)
 
     def own_interval(self, name: str) -> tuple[float, float] | None:
         """Return a score's interval over its questions or pairs if there is just one seed, on the scale of estimates."""
@@ -226,7 +241,12 @@ class Tables:
             return missing(f"no complete Sequential run at λ = {run.lambda_dpo:g}, seed {run.seed}")
         if baseline.conditions != run.conditions:
             return missing("its Sequential run was made on other hardware or with other workers")
-        return combine(tradeoff.increase_percent, run.measurement(name), baseline.measurement(name))
+        ours, theirs = run.measurement(name), baseline.measurement(name)
+        if run.id != baseline.id and inside(ours, theirs):
+            return missing(
+                f"no increase to be seen: medians of {run.id} and {baseline.id} lie in the middle half of each other's samples"
+            )
+        return combine(tradeoff.increase_percent, ours, theirs)
 
     @cached_property
     def _by_id(self) -> dict[str, Run]:

@@ -66,6 +66,9 @@ class Sheet:
         error = recipe.standard_error(name)
         if not math.isnan(error):
             notes.append(f"s.e. {number(writes.spread(one.mean, error), writes.digits)}")
+        if (spread := recipe.quartiles(name)) is not None:
+            low, high = (number(writes.value(end), writes.digits) for end in spread)
+            notes.append(f"half of the samples {low} to {high}")
         if one.n < len(recipe.jobs):
             notes.append(f"{one.n} of {len(recipe.jobs)} seeds")
         return Cell(text, link=self._link(recipe), note=", ".join(notes))

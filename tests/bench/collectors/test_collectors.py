@@ -349,7 +349,7 @@ def test_utilization_is_a_median_memory_a_maximum_and_energy_a_sum() -> None:
     phase_1 = [*rows("cpu_utilization_percent", 10, 90), *rows("peak_memory_bytes", 500), *rows("energy_joules", 1.5)]
     phase_2 = [*rows("cpu_utilization_percent", 20, 30), *rows("peak_memory_bytes", 400), *rows("energy_joules", 2.0)]
     measurements = summarize([*phase_1, *phase_2])
-    assert measurements["cpu_utilization_percent"] == {"value": 25, "unit": "%"}
+    assert measurements["cpu_utilization_percent"] == {"value": 25, "unit": "%", "quartiles": [17.5, 45.0]}
     assert measurements["peak_memory_bytes"] == {"value": 500, "unit": "B"}
     assert measurements["energy_joules"] == {"value": 3.5, "unit": "J"}
     unmeasured = {"value": None, "unit": "%", "reason": bench.collectors.NO_SAMPLE}
@@ -392,3 +392,12 @@ def test_another_packages_collector_is_summed_up(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(EntryPoint, "load", lambda self: Diary)
     monkeypatch.setattr(bench.collectors, "COLLECTORS", table)
     assert summarize(rows("tokens", 3, 7))["tokens"] == {"value": 7, "unit": "tokens"}
+
+
+def test_a_median_comes_with_the_middle_half_of_its_samples() -> None:
+    """10, 20, 30, 40, 50: median 30, quartiles 20 and 40. Of three samples there are none, and none of a sum or a maximum."""
+    rows = [{"name": "cpu_utilization_percent", "value": float(value)} for value in (50, 10, 40, 20, 30)]
+    made = summarize([*rows, {"name": "peak_memory_bytes", "value": 5.0}])
+    assert made["cpu_utilization_percent"] == {"value": 30.0, "unit": "%", "quartiles": [20.0, 40.0]}
+    assert "quartiles" not in made["peak_memory_bytes"]
+    assert "quartiles" not in summarize(rows[:3])["cpu_utilization_percent"]

@@ -266,3 +266,26 @@ def test_training_rows_are_the_split_where_the_suite_says_so(writer: Callable[..
     derived = tables(made.finish())
     assert derived.results.split == "train"
     assert recipe(derived, "mix", 0.5).figures[0]["gap_dpo"].number == pytest.approx(0.081)
+
+
+def test_a_utilization_inside_the_others_samples_is_no_increase(writer: Callable[..., Any]) -> None:
+    """Medians of 27 and 24 whose middle halves are 17 to 35 and 18 to 33: nothing to be seen. 27 against 10 to 20 is."""
+    made = writer()
+    made.behind((0,))
+    jobs = {name: made.folder / "jobs" / made.run(name, 0.5, 0) for name in ("sequential", "mix")}
+    folder = made.finish()
+
+    def with_samples(job: Path, value: float, quartiles: list[float]) -> None:
+        content = json.loads((job / "measurements.json").read_text(encoding="utf-8"))
+        content["cpu_utilization_percent"] = {"value": value, "unit": "%", "quartiles": quartiles}
+        (job / "measurements.json").write_text(json.dumps(content), encoding="utf-8")
+
+    with_samples(jobs["mix"], 27.0, [17.0, 35.0])
+    with_samples(jobs["sequential"], 24.0, [18.0, 33.0])
+    mix = recipe(tables(folder), "mix", 0.5)
+    assert "no increase to be seen" in mix.reason("utilization_increase_percent")
+    assert mix.quartiles("cpu_utilization_percent") == (17.0, 35.0)
+    assert recipe(tables(folder), "sequential", 0.5).estimate("utilization_increase_percent").mean == 0.0
+    with_samples(jobs["sequential"], 15.0, [10.0, 20.0])
+    increase = recipe(tables(folder), "mix", 0.5).estimate("utilization_increase_percent")
+    assert increase.mean == pytest.approx(80.0)
