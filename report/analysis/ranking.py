@@ -58,7 +58,7 @@ class Ranking:
     @cached_property
     def basis(self) -> str | None:
         """The figure that ranks; None: none can."""
-        return next((name for name in (self.tables.distance, *self._scores) if self._carries(name)), None)
+        return next((name for name in (self.tables.distance, *self.scores) if self._carries(name)), None)
 
     @property
     def by_distance(self) -> bool:
@@ -66,7 +66,7 @@ class Ranking:
         return self.basis in (None, self.tables.distance)
 
     @property
-    def _scores(self) -> tuple[str, ...]:
+    def scores(self) -> tuple[str, ...]:
         """The scores that say which of two policies is better; how far one moved from its base does not."""
         return tuple(
             name

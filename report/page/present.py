@@ -289,11 +289,50 @@ def best_seen(tables: Tables) -> Table | None:
     ):
         sheet.figure(name)
     note = (
-        "A negative gap means that f* is not a minimum: a run ended below the run that trained on that "
-        "objective alone. "
-        "The ideal distance counts such a gap like a positive one of the same size."
+        "A negative gap means that a run ended below the run that trained on that objective alone: it is better than the "
+        "optimum, and adds nothing to the ideal distance."
     )
     return sheet.table("Gaps against the best value seen", [note])
+
+
+def optima(tables: Tables) -> Table | None:
+    """Return what training on each objective alone came to: f*, which distances start from, beside first and last value."""
+    results = tables.results
+    found = [
+        (objective, seed, split, one)
+        for (objective, seed), run in sorted(results.optima.items(), key=lambda item: (item[0][1], item[0][0]))
+        for split in ("held_out", "train")
+        if (one := results.found_optimum(objective, seed, split)) is not None
+    ]
+    if not found:
+        return None
+    digits = series_digits([one.value for *_, one in found])
+    rows = []
+    for objective, seed, split, one in found:
+        learned = {True: "yes", False: "nothing that holds", None: "not on record"}[one.learned]
+        steps = " and ".join(map(str, dict.fromkeys(one.steps))) or "–"
+        start = "–" if one.start is None else number(one.start, digits)
+        texts = (f"{objective.upper()} alone", str(seed), SPLIT_WORDS[split], start, number(one.value, digits), steps)
+        rows.append(Row(tuple(map(Cell, (*texts, number(one.last, digits), learned)))))
+    columns = (
+        Column("Run", numeric=False),
+        Column("Seed"),
+        Column("Rows", numeric=False),
+        Column("Start (nats)", meaning="f(θ_1), before any step"),
+        Column(
+            "f* (nats)",
+            meaning="the best value along the run: each half of the rows chooses a step, the other says its value",
+        ),
+        Column("At step"),
+        Column("Last (nats)"),
+        Column("Learned", numeric=False),
+    )
+    return Table(
+        "The optima: what training on one objective alone reached", columns, tuple(rows), sortable=len(rows) > 2
+    )
+
+
+SPLIT_WORDS = {"held_out": "held-out", "train": "training"}
 
 
 def cost(tables: Tables) -> Table:

@@ -137,7 +137,9 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> lis
         Section(
             "tradeoff",
             "Trade-off",
-            _blocks(_reading(tables) if drawn else None, drawn, present_statistics.fronts(tables)),
+            _blocks(
+                _reading(tables) if drawn else None, drawn, present_statistics.fronts(tables), present.optima(tables)
+            ),
         ),
         Section("scores", "Scores", _blocks(*scores)),
         Section("cost", "Cost", _blocks(*costs)),

@@ -290,7 +290,7 @@ class Verdict:
     def _score_leaders(self, best: RecipeResults) -> str:
         """Name the recipes that lead in the scores instead, if others do."""
         parts = []
-        for name in self.tables.main_scores:
+        for name in self.ranking.scores:
             known = [recipe for recipe in self.tables.recipes if recipe.estimate(name).n]
             metric, sign = self.tables.metric(name), -1 if self.tables.metric(name).better == "lower" else 1
             top = max(known, key=lambda recipe: sign * recipe.estimate(name).mean, default=None)
@@ -384,7 +384,7 @@ class Verdict:
                     else "no interval"
                 )
                 found.append(KeyFigure(number(rival.lead.mean, d, True), name, sure))
-        for name in self.tables.main_scores:
+        for name in self.ranking.scores:
             base = self.results.score("base", name)
             if best.estimate(name).n:
                 note = "" if base.value is None else f"base model {self._in_unit(name, base.compared)}"
