@@ -150,12 +150,12 @@ def test_five_points_less_on_the_committed_quickstart(tmp_path: Path) -> None:
     zipfile.ZipFile(base).extractall(other)
     for path in other.glob("jobs/questions-maxright-*/samples.jsonl"):
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        right = [place for place, one in enumerate(lines) if one["correct"]][::19][:6]
+        right = [place for place, one in enumerate(lines) if one["outcomes"]["acc"]][::19][:6]
         for place in right:
-            lines[place]["correct"] = 0
+            lines[place]["outcomes"]["acc"] = 0.0
         path.write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
         scores = read_json(path.with_name("scores.json"))
-        scores["world_questions/acc"]["value"] = sum(one["correct"] for one in lines) / len(lines)
+        scores["world_questions/acc"]["value"] = sum(one["outcomes"]["acc"] for one in lines) / len(lines)
         write_json(path.with_name("scores.json"), scores)
     made = run(base, other)
     assert made.exit_code == 1

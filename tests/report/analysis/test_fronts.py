@@ -150,10 +150,10 @@ def test_a_checkpoint_of_quickstart_against_its_base() -> None:
 
 
 def test_win_rates_of_matching_runs_are_paired_over_pairs() -> None:
-    """Golden: differences of the win rates on record, one row a run and score."""
+    """Golden: differences of the win rates on record, one row a run and score: accuracy, win rate, and both divergences."""
     made = tables(COMMITTED / "quickstart.bench")
     found = checkpoints.against_sequential(made)
-    assert len(found) == 9 * 3 * 2
+    assert len(found) == 9 * 3 * 4
     row = found[
         (found["method"] == "maxright") & (found["lambda_dpo"] == 0.75) & (found["score"] == "win_rate/rule")
     ].iloc[0]

@@ -154,7 +154,7 @@ def test_a_negative_gap_is_shown_as_it_is(writer: Callable[..., Any]) -> None:
     assert figures["best_seen_gap_sft"].number == pytest.approx(0.0)
     shown = present.best_seen(tables(made.folder))
     assert shown is not None
-    assert "f* is not a minimum" in shown.notes[0]
+    assert "adds nothing to the ideal distance" in shown.notes[0]
     assert cell(shown, "mix at λ = 0.5", "SFT gap (nats)") == "−0.100"
 
 
