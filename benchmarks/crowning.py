@@ -105,7 +105,7 @@ def rows(context: Context) -> Iterator[Row]:
             yield Row(
                 f"a winner among equal recipes: {words}",
                 f"{suites} suites",
-                [100 * named / suites],
+                [named / suites],
                 unit="%",
                 goal=goal,
                 notes=[f"{words}: {note}."],
@@ -126,7 +126,7 @@ def _power(rng: np.random.Generator, recipes: int, seeds: int, suites: int) -> I
         yield Row(
             f"one better by {better:g} sd is named: {recipes} recipes, {seeds} seeds",
             f"a paired t-test that is told which two to compare: {100 * told / suites:.1f} %",
-            [100 * found / suites],
+            [found / suites],
             unit="%",
             goal=goal,
         )
