@@ -72,6 +72,11 @@ def watch(
     return measurements, rows
 
 
+def median(value: float, unit: str, *quartiles: float) -> dict[str, Any]:
+    """Return a median's entry, and where the middle half of its samples lies: at the median itself where all are alike."""
+    return {"value": value, "unit": unit, "quartiles": list(quartiles or (value, value))}
+
+
 def values(rows: list[dict[str, Any]], name: str) -> list[float]:
     return [row["value"] for row in rows if row["name"] == name]
 
@@ -81,22 +86,22 @@ def test_the_gpu_is_found_by_its_uuid_and_not_by_its_number(library: Path) -> No
     measurements, rows = watch(library, SECOND)
     samples = values(rows, "gpu_utilization_percent")
     assert samples == 3 * [70.0, 80.0, 90.0]
-    assert measurements["gpu_utilization_percent"] == {"value": 80.0, "unit": "%"}
-    assert measurements["gpu_memory_used_bytes"] == {"value": 5.0 * GIB, "unit": "B"}
+    assert measurements["gpu_utilization_percent"] == median(80.0, "%", 70.0, 90.0)
+    assert measurements["gpu_memory_used_bytes"] == median(5.0 * GIB, "B")
 
 
 def test_the_other_gpu_by_its_uuid(library: Path) -> None:
     measurements, rows = watch(library, FIRST)
     assert set(values(rows, "gpu_utilization_percent")) == {30.0}
-    assert measurements["gpu_utilization_percent"] == {"value": 30.0, "unit": "%"}
-    assert measurements["gpu_memory_used_bytes"] == {"value": 2.0 * GIB, "unit": "B"}
+    assert measurements["gpu_utilization_percent"] == median(30.0, "%")
+    assert measurements["gpu_memory_used_bytes"] == median(2.0 * GIB, "B")
 
 
 def test_two_gpus_give_their_mean_utilization_and_the_sum_of_their_memory(library: Path) -> None:
     """(30 + 70) / 2 = 50 at first; 2 + 5 GiB."""
     measurements, rows = watch(library, FIRST, SECOND)
     assert values(rows, "gpu_utilization_percent")[:3] == [50.0, 55.0, 60.0]
-    assert measurements["gpu_memory_used_bytes"] == {"value": 7.0 * GIB, "unit": "B"}
+    assert measurements["gpu_memory_used_bytes"] == median(7.0 * GIB, "B")
 
 
 def test_energy_adds_up_over_training_only(library: Path) -> None:
@@ -134,7 +139,7 @@ def test_an_unknown_uuid_is_a_reason(library: Path) -> None:
 def test_a_refused_reading_is_a_sample_less(library: Path) -> None:
     """Of 9 readings, 1, 3, 5, 7 and 9 are refused."""
     measurements, rows = watch(library, FIRST, stub="flaky")
-    assert measurements["gpu_utilization_percent"] == {"value": 30.0, "unit": "%"}
+    assert measurements["gpu_utilization_percent"] == median(30.0, "%")
     assert values(rows, "gpu_utilization_percent") == 4 * [30.0]
     assert values(rows, "gpu_memory_used_bytes") == 9 * [2.0 * GIB]
 
@@ -156,7 +161,7 @@ def test_collect_passes_the_uuids_on(library: Path) -> None:
         print(json.dumps(summarize(collecting.drain())))
     """
     measurements = run(library, code)
-    assert measurements["gpu_memory_used_bytes"] == {"value": 5.0 * GIB, "unit": "B"}
+    assert measurements["gpu_memory_used_bytes"] == {"value": 5.0 * GIB, "unit": "B"}  # too few samples to have halves
     no_sample = {"value": None, "unit": "%", "reason": NO_SAMPLE}
     assert measurements["gpu_utilization_percent"] == no_sample  # NVML's window reaches back over a second
     assert measurements["gpu_tensor_activity_percent"] == no_sample  # shorter than NVML's counters need
