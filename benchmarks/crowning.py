@@ -38,7 +38,7 @@ class Simulated:
 
     distance = DISTANCE
     scores: tuple[str, ...] = ()
-    main_scores: tuple[str, ...] = ()
+    ranking_scores: tuple[str, ...] = ()
 
     @property
     def results(self) -> Any:

@@ -52,6 +52,14 @@ def not_measured(unit: str, reason: str) -> dict[str, Any]:
     return {"value": None, "unit": unit, "reason": reason}
 
 
+def flat(nested: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        found |= flat(value, f"{at}{name}.") if isinstance(value, Mapping) else {f"{at}{name}": value}
+    return found
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of `path` when it is whole: a reader sees the old file or the new one."""

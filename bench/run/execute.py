@@ -327,8 +327,7 @@ class Execution:
 def write_suite(plan: Plan, folder: Path) -> None:
     """Write suite.json: the resolved suite and the jobs of its plan."""
     from bench import __version__
-    from bench.run import environment
-    from bench.suite import shipped
+    from bench.run import environment, shipped
 
     produced = {
         "version": __version__,

@@ -75,7 +75,7 @@ class _Keys:
         chosen = suite.evaluation.chosen if isinstance(suite, Suite) else {}
         self._of_kind = {stage.kind: (name, stage) for name, one in chosen.items() for stage in one.stages()}
         dumped = {name: one.options.model_dump(mode="json") for name, one in chosen.items()}
-        self._options = {name: [key for key, _ in _flat(options)] for name, options in dumped.items()}
+        self._options = {name: list(record.flat(options)) for name, options in dumped.items()}
 
     def of(self, kind: str, setting: str) -> str:
         """Name a setting as the suite does: those of an evaluator's stage stand somewhere below its own key."""
@@ -121,19 +121,11 @@ def _plugins(old: Any, new: Any) -> Iterator[str]:
 
 
 def _settings(old: Mapping[str, Any], new: Mapping[str, Any], key: Callable[[str], str]) -> list[str]:
-    before, after = (dict(_flat(one)) for one in (old, new))
+    before, after = (record.flat(one) for one in (old, new))
     nothing = object()
     names = [name for name in dict.fromkeys([*before, *after]) if before.get(name, nothing) != after.get(name, nothing)]
     shown = [f"{key(name)} {_value(before, name)} → {_value(after, name)}" for name in names[:_SHOWN]]
     return shown + ([f"{len(names) - _SHOWN} more settings"] if len(names) > _SHOWN else [])
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _value(settings: Mapping[str, Any], name: str) -> str:

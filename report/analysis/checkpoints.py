@@ -53,10 +53,17 @@ def _shared(questions: tuple[Question, ...]) -> tuple[Question, ...]:
 
 
 def answers(results: Results, policy: str, score: str) -> Answers:
-    """Read a policy's answers behind a score; `policy` is a training job's id or "base".
+    """Read a policy's answers behind a score, once; `policy` is a training job's id or "base".
 
     They are taken only if their mean is the score on record, so that a difference of answers is one of scores.
     """
+    known: dict[tuple[str, str], Answers] = results.answers
+    if (policy, score) not in known:
+        known[policy, score] = _read(results, policy, score)
+    return known[policy, score]
+
+
+def _read(results: Results, policy: str, score: str) -> Answers:
     for job in results.evaluation_jobs(policy):
         entry = job.scores.get(score) if job.complete else None
         if entry is None or entry.get("value") is None:

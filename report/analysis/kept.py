@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.contrast import contrast, line_up
-from report.analysis.load import OBJECTIVES, Run, judge_of
+from report.analysis.load import OBJECTIVES, judge_of
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import RecipeResults, Tables
 
@@ -40,12 +40,8 @@ class Summary:
 
 
 def tasks(tables: Tables) -> tuple[str, ...]:
-    """Return the scores that stand for what is not trained for: each task's first, no win rate and no divergence."""
-    return tuple(
-        name
-        for name in tables.main_scores
-        if not judge_of(name) and not name.startswith("base_kl/") and tables.metric(name).better
-    )
+    """Return the scores that stand for what is not trained for: each task's first, and no win rate."""
+    return tuple(name for name in tables.ranking_scores if not judge_of(name))
 
 
 def summaries(tables: Tables) -> tuple[Summary, ...]:
@@ -61,7 +57,7 @@ def _summary(tables: Tables, recipe: RecipeResults, names: list[str]) -> Summary
     after = {name: _against(tables, recipe, name, first) for name in names}
     return Summary(
         recipe,
-        estimate(list(learned(tables, recipe).values())),
+        estimate(list(learned(recipe).values())),
         changes,
         after,
         _kept(tables, recipe, names),
@@ -69,31 +65,10 @@ def _summary(tables: Tables, recipe: RecipeResults, names: list[str]) -> Summary
     )
 
 
-def learned(tables: Tables, recipe: RecipeResults) -> dict[int, float]:
+def learned(recipe: RecipeResults) -> dict[int, float]:
     """Return, by seed, the mean over objectives of (f(θ_1) − f) / (f(θ_1) − f*); NaN where one of them is not known."""
-    by_id = {run.id: run for run in tables.results.trained}
-    return {seed: _learned(tables, by_id[job], seed) for seed, job in recipe.jobs.items() if job in by_id}
-
-
-def _learned(tables: Tables, run: Run, seed: int) -> float:
-    shares = []
-    for objective in OBJECTIVES:
-        name = f"f_{objective}/{tables.results.split}"
-        start, best = _start(tables, run, objective), tables.results.optimum(objective, seed).number
-        reach = start - best
-        shares.append((start - run.objective(name).number) / reach if reach > 0 else math.nan)
-    return math.fsum(shares) / len(shares)
-
-
-def _start(tables: Tables, run: Run, objective: str) -> float:
-    """Return f(θ_1); of a policy that was made without steps, that of the seed's run on this objective alone."""
-    name = f"f_{objective}/{tables.results.split}"
-    alone = tables.results.with_role(f"optimum_{objective}")
-    for one in (run, *(other for other in alone if other.seed == run.seed)):
-        point = one.at(0)
-        if point is not None and point.get(name) is not None:
-            return float(point[name])
-    return math.nan
+    gaps = [recipe.values(f"relative_gap_{objective}") for objective in OBJECTIVES]
+    return {seed: 1 - math.fsum(one[seed] for one in gaps) / len(gaps) for seed in recipe.jobs}
 
 
 def _first_alone(tables: Tables, recipe: RecipeResults) -> dict[int, str]:

@@ -244,6 +244,11 @@ class Results:
 
     record: SuiteRecord
 
+    @cached_property
+    def answers(self) -> dict[tuple[str, str], Any]:
+        """What each policy answered behind a score, by both; `checkpoints.answers` fills it, as reading takes long."""
+        return {}
+
     @property
     def name(self) -> str:
         """The suite's name."""

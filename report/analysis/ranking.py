@@ -58,21 +58,12 @@ class Ranking:
     @cached_property
     def basis(self) -> str | None:
         """The figure that ranks; None: none can."""
-        return next((name for name in (self.tables.distance, *self.scores) if self._carries(name)), None)
+        return next((name for name in (self.tables.distance, *self.tables.ranking_scores) if self._carries(name)), None)
 
     @property
     def by_distance(self) -> bool:
         """Whether the ideal distance ranks, or at least gives the order."""
         return self.basis in (None, self.tables.distance)
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """The scores that say which of two policies is better; how far one moved from its base does not."""
-        return tuple(
-            name
-            for name in self.tables.main_scores
-            if self.tables.metric(name).better and not name.startswith("base_kl/")
-        )
 
     def _carries(self, name: str) -> bool:
         recipes = self._complete(name)

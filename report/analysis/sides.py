@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from bench.records.metrics import Metric
-from bench.records.record import SuiteRecord
+from bench.records.record import SuiteRecord, flat
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.fronts import Box, box
 from report.analysis.load import Results, Run, code, judge_of
@@ -288,17 +288,6 @@ def _model(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _joined(values: Iterable[Any]) -> str:
     return ", ".join(sorted({str(value) for value in values}))
-
-
-def flat(nested: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{at}{name}.")
-        else:
-            found[f"{at}{name}"] = value
-    return found
 
 
 def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -151,6 +151,11 @@ class Tables:
             found.setdefault(name if judge_of(name) else name.split("/")[0], name)
         return tuple(name for name in self.scores if name in found.values())
 
+    @property
+    def ranking_scores(self) -> tuple[str, ...]:
+        """Those that say which of two policies is better; how far one moved from its base does not."""
+        return tuple(name for name in self.main_scores if self.metric(name).better and not name.startswith("base_kl/"))
+
     @cached_property
     def costs(self) -> tuple[str, ...]:
         """The costs and counts of a run, as on record and as derived from them."""

@@ -10,6 +10,7 @@ from report.analysis.load import OBJECTIVES, Results, judge_of
 from report.analysis.metrics import SIGNED
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import RecipeResults, Tables
+from report.page.panels import SPLIT_NAMES
 from report.render.document import Cell, Column, Row, Table
 from report.render.numbers import number, plus_minus, series_digits
 from report.render.shown import Shown, shown
@@ -312,7 +313,7 @@ def optima(tables: Tables) -> Table | None:
         learned = {True: "yes", False: "nothing that holds", None: "not on record"}[one.learned]
         steps = " and ".join(map(str, dict.fromkeys(one.steps))) or "–"
         start = "–" if one.start is None else number(one.start, digits)
-        texts = (f"{objective.upper()} alone", str(seed), SPLIT_WORDS[split], start, number(one.value, digits), steps)
+        texts = (f"{objective.upper()} alone", str(seed), SPLIT_NAMES[split], start, number(one.value, digits), steps)
         rows.append(Row(tuple(map(Cell, (*texts, number(one.last, digits), learned)))))
     columns = (
         Column("Run", numeric=False),
@@ -330,9 +331,6 @@ def optima(tables: Tables) -> Table | None:
     return Table(
         "The optima: what training on one objective alone reached", columns, tuple(rows), sortable=len(rows) > 2
     )
-
-
-SPLIT_WORDS = {"held_out": "held-out", "train": "training"}
 
 
 def cost(tables: Tables) -> Table:

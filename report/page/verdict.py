@@ -9,14 +9,13 @@ from typing import Any
 
 from report.analysis.findings import Findings
 from report.analysis.load import OBJECTIVES, judge_of
-from report.analysis.ranking import MOST_SEEDS
+from report.analysis.ranking import MOST_SEEDS, Gap
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
 from report.analysis.tables import RecipeResults, rounded
 from report.page.present import score_shown
 from report.render.document import KeyFigure
 from report.render.numbers import duration, number, series_digits
 
-LEVEL = 0.05
 CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 
 
@@ -35,26 +34,27 @@ class Lead:
     """Compare the best recipe with another by the figure that ranks, paired over seeds.
 
     Attributes:
-        lead: how much better the best is, in the figure's unit.
+        gap: how much better the best is, in the figure's unit, and the test that says how sure.
         share: the lead as a share of the other's mean over the same seeds.
-        p: two-sided, of the test that stands in the tables too; NaN without one.
-        comparisons: how many it is corrected for.
     """
 
     best: RecipeResults
     other: RecipeResults
-    lead: Estimate
+    gap: Gap
     share: float
-    p: float
-    comparisons: int = 1
     figure: Figure = Figure()
+
+    @property
+    def lead(self) -> Estimate:
+        """How much better the best is."""
+        return self.gap.size
 
     @property
     def verdict(self) -> str:
         """One of CLEAR, UNCLEAR, TOO_FEW."""
         if self.lead.n < SEEDS_FOR_AN_INTERVAL:
             return TOO_FEW
-        return CLEAR if self.p <= LEVEL and rounded(self.lead.mean) > 0 else UNCLEAR
+        return CLEAR if self.gap.clear else UNCLEAR
 
     @property
     def digits(self) -> int:
@@ -79,10 +79,10 @@ class Lead:
                 f"{self.lead.n} seeds."
             )
         if self.verdict == UNCLEAR and rounded(self.lead.low) > 0:
-            corrected = f", corrected for {self.comparisons} comparisons" if self.comparisons > 1 else ""
+            corrected = f", corrected for {self.gap.comparisons} comparisons" if self.gap.comparisons > 1 else ""
             return (
                 f"No difference seen between {best} and {other}: the means differ by {size} over {self.lead.n} paired seeds, but "
-                f"p = {number(self.p, 3)}{corrected}; the interval of this one difference alone would leave 0 out."
+                f"p = {number(self.gap.p, 3)}{corrected}; the interval of this one difference alone would leave 0 out."
             )
         if self.verdict == UNCLEAR:
             return (
@@ -129,12 +129,11 @@ class Verdict:
         best, name = self.best, self.ranking.basis or self.tables.distance
         if best is None:
             return None
-        gap, theirs = self.ranking.gap(best, other), other.estimate(name)
-        share = gap.size.mean / theirs.mean if theirs.mean else 0.0
-        if gap.size.n:  # over the seeds that both have, as the lead is
-            shared = [value for seed, value in other.values(name).items() if seed in best.figures]
-            share = gap.size.mean / (sum(shared) / len(shared)) if sum(shared) else 0.0
-        return Lead(best, other, gap.size, share, gap.p, gap.comparisons, self._figure)
+        gap = self.ranking.gap(best, other)
+        # Over the seeds that both have, as the lead is
+        shared = [value for seed, value in other.values(name).items() if seed in best.figures]
+        share = gap.size.mean * len(shared) / sum(shared) if sum(shared) else 0.0
+        return Lead(best, other, gap, share, self._figure)
 
     @cached_property
     def _figure(self) -> Figure:
@@ -290,7 +289,7 @@ class Verdict:
     def _score_leaders(self, best: RecipeResults) -> str:
         """Name the recipes that lead in the scores instead, if others do."""
         parts = []
-        for name in self.ranking.scores:
+        for name in self.tables.ranking_scores:
             known = [recipe for recipe in self.tables.recipes if recipe.estimate(name).n]
             metric, sign = self.tables.metric(name), -1 if self.tables.metric(name).better == "lower" else 1
             top = max(known, key=lambda recipe: sign * recipe.estimate(name).mean, default=None)
@@ -384,7 +383,7 @@ class Verdict:
                     else "no interval"
                 )
                 found.append(KeyFigure(number(rival.lead.mean, d, True), name, sure))
-        for name in self.ranking.scores:
+        for name in self.tables.ranking_scores:
             base = self.results.score("base", name)
             if best.estimate(name).n:
                 note = "" if base.value is None else f"base model {self._in_unit(name, base.compared)}"

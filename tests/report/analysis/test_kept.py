@@ -37,7 +37,7 @@ def test_what_was_learned_is_a_share_of_what_training_alone_learns(full: Path) -
     for name in ("dpo", "sft"):
         reach = start[f"f_{name}/held_out"] - tables.results.optimum(name, 0).number
         shares.append(1 - recipe.values(f"gap_{name}")[0] / reach)
-    assert kept.learned(tables, recipe)[0] == pytest.approx(sum(shares) / 2)
+    assert kept.learned(recipe)[0] == pytest.approx(sum(shares) / 2)
 
 
 def test_ties_and_habits_that_could_move_a_score_are_said(full: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from bench.errors import BenchError
+from bench.records.record import flat
 from bench.suite import yaml_file
 from bench.suite.suite import Experiment, suite_folder
 
@@ -15,7 +15,6 @@ _NO_FIGURE_LAST = {
     "checkpoint_every", "compile", "concurrency", "gradient_checkpointing", "max_retries",
     "micro_batch_size", "revision", "timeout_seconds",
 }  # fmt: skip
-_EVALUATED_AT_ONCE = ("evaluation.", "batch_size")
 
 
 def changes(suite: Experiment) -> dict[str, list[Any]] | None:
@@ -38,13 +37,5 @@ def changes(suite: Experiment) -> dict[str, list[Any]] | None:
 def _matters(key: str) -> bool:
     first, _, _ = key.partition(".")
     last = key.rpartition(".")[2]
-    at_once = key.startswith(_EVALUATED_AT_ONCE[0]) and last == _EVALUATED_AT_ONCE[1]
+    at_once = first == "evaluation" and last == "batch_size"
     return first not in _NO_FIGURE and last not in _NO_FIGURE_LAST and not at_once
-
-
-def flat(nested: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in nested.items():
-        found |= flat(value, f"{at}{name}.") if isinstance(value, Mapping) else {f"{at}{name}": value}
-    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bench.run.shipped import changes
 from bench.suite import yaml_file
-from bench.suite.shipped import changes
 
 
 def test_as_shipped_nothing_is_changed() -> None:
