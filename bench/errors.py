@@ -7,9 +7,11 @@
     │   ├── SuiteError            a suite file: file, line, key, value, what is allowed
     │   ├── DataError             a data set: missing, unreadable, wrong columns
     │   ├── ModelError            a model: missing, unknown, does not fit the settings
-    │   └── PluginError           another package's code: does not fit its protocol, or raises
+    │   ├── PluginError           another package's code: does not fit its protocol, or raises
+    │   └── NoRoom                a disk is full: says where, and how much is needed
     ├── JobError                  exit code 1: one job failed, the others go on
     │   ├── OutOfMemory           names the key to lower
+    │   ├── DamagedInput          what another job left behind is not as it was written; that job is made anew
     │   └── JudgeError            a judge that cannot answer; what was judged is kept
     │       └── JudgeStopped      one that must not be asked further: refused key, exhausted quota, ceiling of cost
     └── Interrupted               exit code 130: stopped by the user, checkpoint kept
@@ -20,6 +22,7 @@ A message is one line that says what is wrong, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -51,6 +54,10 @@ class PluginError(InputError):
     """Report that another package's method, recipe, collector, evaluator or judge is at fault, and whose it is."""
 
 
+class NoRoom(InputError):
+    """Report that a disk is full; what is on it is kept."""
+
+
 class JobError(BenchError):
     """Report one failed job; the jobs that do not need it go on."""
 
@@ -59,6 +66,19 @@ class JobError(BenchError):
 
 class OutOfMemory(JobError):
     """Report that memory ran out, naming the key to lower."""
+
+
+class DamagedInput(JobError):
+    """Report that what another job left behind is not as it was written.
+
+    Attributes:
+        job: whose it is.
+        what: what is wrong with it.
+    """
+
+    def __init__(self, job: str, what: str) -> None:
+        super().__init__(f"{job} was found damaged: {what}")
+        self.job, self.what = job, what
 
 
 class JudgeError(JobError):
@@ -79,6 +99,50 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Say whether memory ran out, on the machine or on a GPU; torch is not imported for that."""
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or "can't allocate memory" in str(error)
+
+
+# Of other libraries, whose classes are not imported for it: a network or a device that may be well again in a moment.
+_TRANSIENT = ("ConnectionError", "Timeout", "TimeoutException", "TimeoutError", "TransportError", "IncompleteRead")
+_DEVICE = ("AcceleratorError", "CUDA error", "cuBLAS", "CUBLAS_STATUS", "CUDNN_STATUS", "NCCL error", "NVML: Driver")
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Say whether an error may be gone at the next attempt: of a network, a remote server or a device.
+
+    A judge's are not counted: it has attempts of its own, and each may cost.
+    """
+    while error is not None and not isinstance(error, JudgeError):
+        names = {kind.__name__ for kind in type(error).__mro__}
+        if names.intersection(_TRANSIENT) or _has_busy_status(error):
+            return True
+        if isinstance(error, RuntimeError) and any(word in f"{type(error).__name__} {error}" for word in _DEVICE):
+            return not is_out_of_memory(error)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _has_busy_status(error: BaseException) -> bool:
+    return getattr(getattr(error, "response", None), "status_code", None) in _BUSY
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Say whether a write failed, or made another fail, because there is no room."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        # torch and safetensors report what their writers met as errors of their own
+        if "No space left on device" in str(error) or "os error 28" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def plain(text: str) -> str:
+    """Return a text that others wrote without what would act on a terminal: each control character is shown as a sign."""
+    return "".join(
+        one if one.isprintable() else " " if one in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for one in text
+    )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

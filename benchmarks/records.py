@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import SuiteRecord, find_suites
+from bench.records.suite_record import SuiteRecord, find_suites
 
 METHODS = ("sequential", "mix", "alright", "maxright")
 # 4 methods × λ × seeds.

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import InputError
-from bench.records.record import SuiteRecord, find_suites, write_json
+from bench.records.record import write_json
+from bench.records.safe_files import drop_link, sweep, write_text
+from bench.records.suite_record import SuiteRecord, find_suites
 from report.analysis import choices
 from report.analysis.findings import Findings
 from report.analysis.load import Results
@@ -48,7 +50,7 @@ def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
     ]
     root = out or (folders[0] if folders[0].is_dir() else records[0].folder)
     path = root / "index.html"
-    _write(path, index.page(built, root))
+    write_text(path, index.page(built, root))
     return path
 
 
@@ -75,6 +77,8 @@ def labels(records: list[SuiteRecord]) -> list[str]:
 def _suite(record: SuiteRecord, folder: Path, label: str) -> Built:
     results = Results(record)
     folder.mkdir(parents=True, exist_ok=True)
+    drop_link(folder / "figures")
+    sweep((folder, folder.parent, folder / "figures"))
     if is_toy(record):
         toy = ToyResults(record)
         told, content = page.tell(toy, folder), report_json.clean(page.as_json(toy))
@@ -86,14 +90,7 @@ def _suite(record: SuiteRecord, folder: Path, label: str) -> Built:
         told, content = sections.tell(tables, verdict, folder, log), report_json.as_json(tables, verdict)
         report_json.write_runs(folder / "runs.parquet", tables, log)
         built = Built(label, results, folder, verdict.headline, tables, verdict)
-    _write(folder / "report.html", html.render(told))
-    _write(folder / "report.md", markdown.render(told))
+    write_text(folder / "report.html", html.render(told))
+    write_text(folder / "report.md", markdown.render(told))
     write_json(folder / "report.json", content)
     return built
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records import record
+from bench.records import record, suite_record
 
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "examples" / "plugin"
@@ -61,7 +61,7 @@ def results(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def jobs(results: Path) -> dict[str, record.Job]:
-    (suite,) = record.find_suites(results)
+    (suite,) = suite_record.find_suites(results)
     return suite.jobs
 
 

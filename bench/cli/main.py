@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from bench import __version__
+from bench.cli import output
 from bench.cli.judge import app as judge_app
-from bench.errors import BenchError, InputError, PluginError
+from bench.errors import BenchError, InputError, PluginError, is_full, plain
+from bench.run.signals import STOPPING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,6 +99,14 @@ def run(
     overrides: Overrides = None,
     only: Only = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. [default: one a GPU, or one]")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads of each job, which stay those of a folder's first run. [default: $OMP_NUM_THREADS, or "
+            "processors ÷ workers]",
+        ),
+    ] = None,
     smoke: Smoke = False,
     as_json: AsJson = False,
 ) -> None:
@@ -107,24 +117,30 @@ def run(
     from rich.console import Console
 
     from bench.cli.progress import Progress
-    from bench.run import execute, preflight
+    from bench.run import execute, preflight, space, standing, thread_counts
 
+    output.never_ends_a_run()
     plan = _plan(suite, overrides, mirror, smoke)
     folder = results / plan.suite.name
-    selected = execute.select(plan, only)
+    selected = standing.select(plan, only)
     console = Console(stderr=as_json)
-    pending = execute.to_do(plan, folder, selected)
+    found = standing.look(plan, folder)
+    pending = standing.to_do(plan, folder, selected, found.states)
+    count = workers or execute.default_workers()
+    thread_counts.of_folder(folder, count, threads)
+    space.check(plan, folder, pending, count)
     with _located(suite, overrides, smoke):
         preflight.check(plan.suite)
         _preflight(plan, folder, pending, mirror, console)
-    count = workers or execute.default_workers()
+    for job_id, what in found.damaged.items():
+        console.print(f"{job_id}: found damaged: {what}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
         f"{len(pending)} to do on {count} {'worker' if count == 1 else 'workers'}",
         highlight=False,
     )
     with Progress(plan, pending, count, console) as progress:
-        summary = execute.Execution(plan, folder, progress, mirror, workers).run(selected)
+        summary = execute.Execution(plan, folder, progress, mirror, workers, threads).run(selected)
     if as_json:
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
@@ -164,7 +180,14 @@ def _last_line(summary: Summary, folder: Path, results: Path) -> str:
         parts.append(f"{len(summary.failed)} FAILED ({', '.join(list(summary.failed)[:3])})")
     if summary.blocked:
         parts.append(f"{len(summary.blocked)} not run because a job they need failed")
-    return f"{folder}: {', '.join(parts)}. Next: bench report {results}"
+    if summary.retried:
+        parts.append(f"{len(summary.retried)} tried again")
+    lines = [f"{folder}: {', '.join(parts)}. Next: bench report {results}"]
+    if summary.damaged:
+        named = "; ".join(f"{job} ({what[0]})" for job, what in list(summary.damaged.items())[:3])
+        more = f"; and {len(summary.damaged) - 3} more" if len(summary.damaged) > 3 else ""
+        lines.insert(0, f"Found damaged, and made up for: {named}{more}.")
+    return "\n".join(lines)
 
 
 def _run_json(summary: Summary, folder: Path) -> dict[str, Any]:
@@ -183,16 +206,18 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import execute, stale
+    from bench.run import execute, space, stale, standing
 
     made = _plan(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
-    states, found = execute.state_of(made, folder), stale.find(made, folder)
-    selected = execute.select(made, only)
+    states, found = standing.look(made, folder).states, stale.find(made, folder)
+    selected = standing.select(made, only)
+    pending = standing.to_do(made, folder, selected, states)
+    disk = space.needed(made, folder, pending, execute.default_workers())
     if as_json:
-        print(json.dumps(as_dict(made, states, selected, found), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
     else:
-        print(as_text(made, states, selected, found))
+        print(as_text(made, states, selected, found, disk))
 
 
 @app.command()
@@ -243,27 +268,25 @@ def data(
 
 @app.command()
 def status(
-    results: Annotated[Path, typer.Argument(help="A results folder, or a .bench archive.")], as_json: AsJson = False
+    results: Annotated[Path, typer.Argument(help="A results folder, or a .bench archive.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also read every file, weights too, and compare it with its sha256.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what is complete, stopped, failed or still to do in a results folder or an archive."""
-    from bench.records import record
+    """Say what is complete, stopped, failed, broken or still to do in a results folder or an archive.
 
-    found = []
-    for suite in record.find_suites(results):
-        outcomes: dict[str, list[str]] = {}
-        for job_id in suite.info["jobs"]:
-            job = suite.jobs.get(job_id)
-            outcomes.setdefault((job.status["outcome"] if job else None) or "not complete", []).append(job_id)
-        found.append({"suite": suite.name, "folder": str(suite.path), "jobs": outcomes})
-        if not as_json:
-            counts = ", ".join(f"{len(ids)} {name}" for name, ids in outcomes.items())
-            print(f"{suite.path}: {len(suite.info['jobs'])} jobs: {counts}")
-            if suite.note:
-                print(f"  {suite.note}")
-            for job_id in outcomes.get(record.FAILED, []):
-                print(f"  failed: {job_id}: {suite.jobs[job_id].status['message']}")
+    Exit code with --verify: 0: every record is as it was written; 1: one is not.
+    """
+    from bench.cli import status_view
+
+    found = status_view.look(results, verify=verify)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(status_view.as_dict(found), indent=1))
+    else:
+        print(status_view.as_text(found))
+    if verify and any(one.broken for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -302,11 +325,13 @@ def report(
 
 
 def _report(folders: list[Path], out: Path | None) -> None:
-    from bench.records import record
+    from bench.records import suite_record
     from report import build
 
     index = build.build(folders, out)
-    for note in dict.fromkeys(suite.note for folder in folders for suite in record.find_suites(folder) if suite.note):
+    for note in dict.fromkeys(
+        suite.note for folder in folders for suite in suite_record.find_suites(folder) if suite.note
+    ):
         print(note)
     print(f"report: {index}")
 
@@ -451,40 +476,55 @@ def _located(suite: str, overrides: list[str] | None, smoke: bool = False) -> Ab
 
 def main() -> None:
     """Run the command line; an error is one line on stderr and an exit code (0 good, 1 failed, 2 bad input, 70, 130)."""
-    # What a scheduler or `kill` sends ends a run like Ctrl-C: checkpoint kept, exit code 130.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    output.in_any_encoding()
+    # What a scheduler, `kill` or a closed terminal sends ends any command like Ctrl-C; a run takes it by itself.
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     try:
         app(standalone_mode=True)
     except PluginError as error:
         if os.environ.get("BENCH_TRACEBACK"):
             raise
         shows = " (BENCH_TRACEBACK=1 shows where)" if error.__cause__ else ""
-        print(f"bench: {error}{shows}", file=sys.stderr)
+        print(f"bench: {plain(str(error))}{shows}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        print(f"bench: {plain(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        if error.errno not in _UNUSABLE or os.environ.get("BENCH_TRACEBACK"):
-            _internal(error)
-        print(f"bench: {error.filename}: {error.strerror}; give another folder, or make room", file=sys.stderr)
+    except (OSError, MemoryError, RecursionError) as error:
+        if os.environ.get("BENCH_TRACEBACK"):
+            raise
+        print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
         sys.exit(InputError.exit_code)
     except Exception as error:
         _internal(error)
 
 
-# What a folder that the user named can be: a file, not ours to write, read-only, full.
-_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+def _of_the_machine(error: BaseException) -> str:
+    """Say in a line what the machine refused: a file of the user's, room on a disk, memory."""
+    if isinstance(error, RecursionError):
+        return "the input is nested too deeply; give one with fewer levels"
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return "the machine has no memory left for this process; free some, or raise its limit (ulimit -v)"
+    file = plain(str(getattr(error, "filename", None) or ""))
+    said = plain(str(getattr(error, "strerror", None) or error))
+    where = f"{file[:200]}: " if file else ""
+    advice = "make room" if is_full(error) else "give another file or folder"
+    return f"{where}{said}; {advice}"
 
 
 def _internal(error: Exception) -> NoReturn:
     """Say that this is a bug of ours, with the traceback on demand."""
     if os.environ.get("BENCH_TRACEBACK"):
         raise error
-    print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+    print(
+        f"bench: internal error: {type(error).__name__}: {plain(str(error))} (BENCH_TRACEBACK=1 shows where)",
+        file=sys.stderr,
+    )
     sys.exit(70)
 
 

@@ -10,12 +10,23 @@ from typing import Any
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
 from bench.records.spec import KINDS, JobSpec
+from bench.run.space import in_words
 from bench.run.stale import Stale
 from bench.suite.suite import Suite
 
 
-def as_dict(plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = ()) -> dict[str, Any]:
-    """Return a plan as JSON values; `stale` is what of the folder an upgrade has made stale."""
+def as_dict(
+    plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = (), disk: tuple[int, str] = (0, "")
+) -> dict[str, Any]:
+    """Return a plan as JSON values.
+
+    Args:
+        plan: which.
+        states: of its jobs.
+        selected: those that are meant.
+        stale: what of the folder an upgrade has made stale.
+        disk: bytes that are still to be written, and what is not in them.
+    """
     jobs = [
         {
             "id": job.id,
@@ -34,7 +45,8 @@ def as_dict(plan: Plan, states: dict[str, str], selected: set[str], stale: Seque
     sums = totals(plan, states, selected)
     judge = next(iter(prices(plan, states, selected)), None)
     by_reason = [asdict(one) for one in stale]
-    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, "judge": judge, "stale": by_reason}
+    room = {"disk_bytes_to_do": disk[0], "disk_bytes_left_out": disk[1] or None}
+    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, **room, "judge": judge, "stale": by_reason}
 
 
 def prices(plan: Plan, states: dict[str, str], selected: set[str]) -> list[dict[str, Any]]:
@@ -71,7 +83,9 @@ def _tokens(job: JobSpec) -> int:
     return round(job.tokens * job.steps_to_run / job.steps) if job.steps else 0
 
 
-def as_text(plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = ()) -> str:
+def as_text(
+    plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = (), disk: tuple[int, str] = (0, "")
+) -> str:
     """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
     lines = [f"{suite.name}: {suite.size}", ""]
@@ -99,6 +113,8 @@ def as_text(plan: Plan, states: dict[str, str], selected: set[str], stale: Seque
             f"  training tokens: at most {sums['tokens_at_most']:,} ({sums['tokens_at_most_to_do']:,} to do), "
             "every row at full length"
         )
+    if disk[0]:
+        lines.append(f"  disk: about {in_words(disk[0])} to be written{f', {disk[1]}' if disk[1] else ''}")
     lines += [f"  {estimate_in_words(one)}" for one in prices(plan, states, selected)]
     lines += [f"  {one}" for one in stale]
     return "\n".join(lines)

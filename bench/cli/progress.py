@@ -80,6 +80,12 @@ class Progress:
                 f"  {job.id}: {_activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False
             )
 
+    def retried(self, job: JobSpec, status: dict[str, Any]) -> None:
+        self._running.pop(job.id, None)
+        self._console.print(
+            f"  {job.id}: {status['message']}: it is tried again", markup=False, highlight=False, soft_wrap=True
+        )
+
     def ended(self, job: JobSpec, status: dict[str, Any]) -> None:
         self._running.pop(job.id, None)
         self._done += 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import InputError, ModelError
 from bench.models.files import model_settings
-from bench.records import record
+from bench.records import record, suite_record
 from bench.records.spec import WITH_ADAPTER
 from bench.settings import Model
 from bench.suite.suite import suite_folder
@@ -24,7 +24,7 @@ class Source:
         pretrained: the folder of the pre-training job that made the base model; None for every other base.
     """
 
-    suite: record.SuiteRecord
+    suite: suite_record.SuiteRecord
     job: record.Job
     model: Model
     pretrained: Path | None
@@ -57,7 +57,7 @@ def find(results: Path, wanted: str) -> Source:
     Raises:
         InputError: none or several match, it is not complete, it has no weights, or its weights are not here.
     """
-    exporting = [(suite, job) for suite in record.find_suites(results) for job in suite.jobs.values()]
+    exporting = [(suite, job) for suite in suite_record.find_suites(results) for job in suite.jobs.values()]
     ids = list(dict.fromkeys(job.id for _, job in exporting))
     job_id = _match(wanted, ids, {job.id for _, job in exporting if job.kind in WITH_ADAPTER}, results)
     found = [(suite, job) for suite, job in exporting if job.id == job_id]
@@ -104,14 +104,14 @@ def _match(wanted: str, ids: Sequence[str], exportable: set[str], results: Path)
     raise InputError(f"{results}: no job {wanted!r}; {hint}")
 
 
-def _run_again(suite: record.SuiteRecord, job: record.Job, results: Path | str) -> str:
+def _run_again(suite: suite_record.SuiteRecord, job: record.Job, results: Path | str) -> str:
     shipped = (suite_folder() / f"{suite.name}.yaml").exists()
     name = suite.name if shipped else f"<the file of suite {suite.name}>"
     smoke = " --smoke" if suite.info.get("smoke") else ""
     return f"'bench run {name}{smoke} --only {job.id} --results {results}'"
 
 
-def _no_weights(suite: record.SuiteRecord, job: record.Job) -> InputError:
+def _no_weights(suite: suite_record.SuiteRecord, job: record.Job) -> InputError:
     return InputError(
         f"{job.path}: the weights of this job are not here, only its records; "
         f"{_run_again(suite, job, 'A_NEW_FOLDER')} makes them again"

@@ -24,11 +24,13 @@ def file_hash(file: Path) -> str:
     if file.stat().st_size <= _SMALL:
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
-    def read() -> str:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+    return remembered(["file", *stamp(file)], lambda: read_hash(file))
 
-    return remembered(["file", *stamp(file)], read)
+
+def read_hash(file: Path) -> str:
+    """Hash a file's content as it is now on the disk."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def stamp(file: Path) -> list[str | int]:

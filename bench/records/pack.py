@@ -7,7 +7,8 @@ from pathlib import Path
 
 from bench.errors import InputError
 from bench.records import archive
-from bench.records.record import SuiteRecord, find_suites, replacing
+from bench.records.safe_files import replacing
+from bench.records.suite_record import SuiteRecord, find_suites
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A job's folder: its files, their schema, how they are written and read. Standard library only.
+"""A job's folder: its files, their schema, how they are written and read.
 
 ::
 
@@ -16,25 +16,23 @@
         scores.json        name -> {value, n, standard_error} or {value: null, reason}; of questions also {low, high}
         metrics.json       name -> what the figure is (`metrics.Metric`): title, unit, direction, kind, range, …
         data.json          what was read: rows and sha256; of questions the task's version, hashes of questions and prompts
-        status.json        schema, outcome; written last, atomically
+        status.json        schema, outcome, the sha256 of the files above; written last, atomically
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bench.errors import InputError
-from bench.records import optimum
-from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
+from bench.records import hashes, optimum, safe_files, schema
+from bench.records.archive import ArchivePath, RecordPath
 from bench.records.metrics import Metric, describe, find, from_dict, undescribed
 
 SCHEMA = 1
@@ -60,43 +58,51 @@ def flat(nested: Mapping[str, Any], at: str = "") -> dict[str, Any]:
     return found
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of `path` when it is whole: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+# These say by themselves whether they are as they were written; of a job's other files status.json does.
+SEALED = ("suite.json", "spec.json", "status.json")
+SEAL = "seal"
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as file:
-        file.write(f"{text}\n".encode())
+    if path.name in SEALED:
+        value = {**value, SEAL: _seal(value)}
+    safe_files.write_text(path, f"{json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)}\n")
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    """Return the sha256 of everything else in a file, whatever the order of its keys."""
+    rest = {key: one for key, one in value.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: RecordPath) -> Any:
-    """Read JSON; a broken file is an error that names it."""
+    """Read JSON through its schema; a broken file is an error that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error}); {_again(path)}") from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}); {again(path)}") from error
+    if isinstance(value, dict) and path.name in SEALED:
+        _refuse_newer(path, value)
+        if SEAL in value and value[SEAL] != _seal(value):
+            raise InputError(f"{path}: is not as it was written; {again(path)}")
+    wrong = schema.wrong(path.name, value)
+    if wrong:
+        raise InputError(f"{path}: is not a record ({wrong}); {again(path)}")
+    return value
 
 
-def _again(path: RecordPath) -> str:
-    """Say how a broken file comes back; the whole suite's folder is never the one to delete."""
+def _refuse_newer(path: RecordPath, value: Mapping[str, Any]) -> None:
+    version = value.get("schema", 0)
+    if type(version) is int and version > SCHEMA:
+        raise InputError(f"{path}: schema {version} is newer than {SCHEMA}, the last this version reads; upgrade bench")
+
+
+def again(path: RecordPath) -> str:
+    """Say how a broken file comes back."""
     if isinstance(path, ArchivePath):
         return "pack the suite's folder again"
-    return "'bench run' writes it again" if path.name == "suite.json" else "delete its folder to make it again"
+    return f"'bench run' {'writes it' if path.name == 'suite.json' else 'makes its job'} again"
 
 
 def write_metrics(folder: Path, metrics: Iterable[Metric]) -> None:
@@ -106,7 +112,7 @@ def write_metrics(folder: Path, metrics: Iterable[Metric]) -> None:
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append rows, one line each."""
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=safe_files.opener) as file:
         file.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
@@ -121,24 +127,25 @@ def read_jsonl(path: RecordPath) -> Iterator[dict[str, Any]]:
                     return
                 yield _row(path, number, line)
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: is not UTF-8 ({error}); {_again(path)}") from error
+            raise InputError(f"{path}: is not UTF-8 ({error}); {again(path)}") from error
 
 
 def _row(path: RecordPath, number: int, line: str) -> Any:
     try:
-        return json.loads(line)
+        row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}:{number}: cannot be read as JSON ({error}); {_again(path)}") from error
+        raise InputError(f"{path}:{number}: cannot be read as JSON ({error}); {again(path)}") from error
+    wrong = schema.wrong(path.name, row)
+    if wrong:
+        raise InputError(f"{path}:{number}: is not a record ({wrong}); {again(path)}")
+    return row
 
 
 def cut_jsonl(path: Path, *, last_step: int) -> None:
     """Drop the rows after `last_step`, as a resumed run will write them again."""
-    kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
     if path.exists():
-        temporary = path.with_suffix(".cut")
-        temporary.write_text("", encoding="utf-8")
-        append_jsonl(temporary, kept)
-        os.replace(temporary, path)
+        kept = [row for row in read_jsonl(path) if row["step"] <= last_step]
+        safe_files.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
 ROWS = ("steps", "trajectory", "evaluation_logps", "usage")
@@ -148,6 +155,54 @@ def cut_rows(folder: Path, *, last_step: int) -> None:
     """Cut a training job's append-only files back to a checkpoint's step."""
     for name in ROWS:
         cut_jsonl(folder / f"{name}.jsonl", last_step=last_step)
+
+
+def flush_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """Have a training job's rows on the disk; return how far each file reaches: name -> {bytes, sha256}."""
+    found = {}
+    for name in ROWS:
+        path = folder / f"{name}.jsonl"
+        if path.exists():
+            safe_files.flush(path)
+            found[name] = {"bytes": path.stat().st_size, "sha256": hashes.read_hash(path)}
+    return found
+
+
+def wrong_rows(folder: Path, rows: Mapping[str, Mapping[str, Any]] | None, step: int) -> str:
+    """Say which file no longer has what it had at a checkpoint; "" if all do.
+
+    Args:
+        rows: how far each reached, by `flush_rows`; None: not known, so that the steps are counted.
+        step: the checkpoint's.
+    """
+    if rows is None:
+        steps = [row["step"] for row in read_jsonl(folder / "steps.jsonl") if row["step"] <= step]
+        wrong = schema.wrong_steps(steps, step)
+        return f"steps.jsonl {wrong}" if wrong else ""
+    for name, kept in rows.items():
+        path = folder / f"{name}.jsonl"
+        if not path.is_file():
+            return f"{path.name} is missing"
+        with path.open("rb") as file:
+            begin = file.read(kept["bytes"])
+        if len(begin) < kept["bytes"]:
+            return f"{path.name} was cut short"
+        if hashlib.sha256(begin).hexdigest() != kept["sha256"]:
+            return f"{path.name} is not as it was written"
+    return ""
+
+
+def restore_rows(folder: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Cut a training job's append-only files back to where they reached at a checkpoint."""
+    for name in ROWS:
+        path = folder / f"{name}.jsonl"
+        if name not in rows:
+            path.unlink(missing_ok=True)
+        elif path.stat().st_size > rows[name]["bytes"]:
+            with path.open("rb") as file:
+                begin = file.read(rows[name]["bytes"])
+            with safe_files.replacing(path) as file:
+                file.write(begin)
 
 
 def clear_rows(folder: Path) -> None:
@@ -178,7 +233,7 @@ class Job:
     @cached_property
     def status(self) -> dict[str, Any]:
         path = self.path / "status.json"
-        return _with_keys(path, "outcome") if path.exists() else {"outcome": None}
+        return dict(read_json(path)) if path.exists() else {"outcome": None}
 
     @property
     def complete(self) -> bool:
@@ -226,70 +281,16 @@ def read_job(path: RecordPath) -> Job:
     """Read a job's folder.
 
     Raises:
-        InputError: no readable spec, or a schema newer than this version knows.
+        InputError: no readable spec, one of another job, or a schema newer than this version knows.
     """
-    return Job(path, _with_keys(path / "spec.json", "id", "kind", "labels"))
-
-
-def _with_keys(path: RecordPath, *keys: str) -> dict[str, Any]:
-    value = read_json(path)
-    if isinstance(value, dict) and value.get("schema", 0) > SCHEMA:
-        raise InputError(
-            f"{path}: schema {value['schema']} is newer than {SCHEMA}, the last this version reads; upgrade bench"
-        )
-    if not isinstance(value, dict) or any(key not in value for key in keys):
-        raise InputError(f"{path}: is not a record, which holds {', '.join(keys)}; {_again(path)}")
-    return value
-
-
-@dataclass(frozen=True)
-class SuiteRecord:
-    """Read one suite's records, from its folder or from its archive.
-
-    Attributes:
-        path: the folder, or the top of the archive.
-        passed_over: archives of the same suite beside the folder, which are not read.
-    """
-
-    path: RecordPath
-    info: dict[str, Any] = field(repr=False)
-    passed_over: tuple[Path, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return str(self.info["name"])
-
-    @property
-    def archive(self) -> Path | None:
-        """The archive's file; None for records in a folder."""
-        return self.path.archive.file if isinstance(self.path, ArchivePath) else None
-
-    @property
-    def folder(self) -> Path:
-        """Where reports go: the records' own folder, or the one that is named like the archive."""
-        return self.path if isinstance(self.path, Path) else self.path.archive.file.with_suffix("")
-
-    @property
-    def note(self) -> str:
-        """What a reader must know of where the records are from; "" where there is nothing to say."""
-        if not self.passed_over:
-            return ""
-        names = ", ".join(one.name for one in self.passed_over)
-        return f"These are the records of the folder {self.folder.name}. Archives of the same suite, not read: {names}."
-
-    @cached_property
-    def jobs(self) -> dict[str, Job]:
-        """Every job of the suite's current plan that has a folder, by id, in the plan's order."""
-        folders = (self.path / "jobs" / job_id for job_id in self.info["jobs"])
-        return {folder.name: read_job(folder) for folder in folders if (folder / "spec.json").exists()}
-
-    def trajectory(self, job: Job) -> list[dict[str, Any]]:
-        """Return a training job's objective values, with f_DPO filled in where the reference came later than the job."""
-        found = [one for one in self.jobs.values() if one.kind == "reference_logps" and one.complete]
-        reference = read_json(found[0].path / "reference_logps.json") if found else {}
-        return complete_trajectory(
-            job.rows("trajectory"), job.rows("evaluation_logps"), reference, self.info["suite"]["objectives"]["beta"]
-        )
+    file = path / "spec.json"
+    job = Job(path, read_json(file))
+    if job.id != path.name:
+        raise InputError(f"{file}: is of another job ({job.id[:100]!r}); {again(file)}")
+    wrong = schema.wrong_labels(job.kind, job.labels)
+    if wrong:
+        raise InputError(f"{file}: is not a record ({wrong}); {again(file)}")
+    return job
 
 
 def dpo_losses(policy: Mapping[str, list[float]], reference: Mapping[str, list[float]], beta: float) -> list[float]:
@@ -332,61 +333,3 @@ def complete_trajectory(
 def _with(row: dict[str, Any], values: Mapping[str, float], halves: Mapping[str, list[float]]) -> dict[str, Any]:
     made = {**row, **values}
     return made | {optimum.HALVES: {**row.get(optimum.HALVES, {}), **halves}} if halves else made
-
-
-def find_suites(results: Path) -> list[SuiteRecord]:
-    """Find the suites in a results folder, which may be a root or one suite, or in an archive.
-
-    Where a root holds both a suite's folder and its archive, the folder counts, and its record says so.
-
-    Raises:
-        InputError: the folder is missing or holds no suite, or an archive cannot be read.
-    """
-    if results.is_file():
-        if results.suffix != SUFFIX:
-            raise InputError(f"{results}: is a file; give a folder of results, or a {SUFFIX} archive")
-        return [_read_suite(ArchivePath(Archive(results)))]
-    if not results.is_dir():
-        raise InputError(f"{results}: no such folder; 'bench run SUITE --results {results}' makes one")
-    paths = [results / "suite.json", *results.glob("*/suite.json")]
-    folders = [_read_suite(path.parent) for path in paths if path.exists()]
-    archives = []
-    passed_over: dict[Path, list[Path]] = {one.folder: [] for one in folders}
-    for file in sorted(path for path in results.iterdir() if path.suffix == SUFFIX and path.is_file()):
-        if file.with_suffix("") in passed_over:  # not even opened: broken, it does no harm here
-            passed_over[file.with_suffix("")].append(file)
-            continue
-        archived = _read_suite(ArchivePath(Archive(file)))
-        same = [one.folder for one in folders if one.name == archived.name]
-        for folder in same:
-            passed_over[folder].append(file)
-        archives += [] if same else [archived]
-    found = [replace(one, passed_over=tuple(passed_over[one.folder])) for one in folders]
-    if not found and not archives:
-        raise _no_suite(results)
-    return sorted((*found, *archives), key=lambda one: one.folder)
-
-
-def _read_suite(path: RecordPath) -> SuiteRecord:
-    file = path / "suite.json"
-    info = _with_keys(file, "name", "suite", "jobs")
-    if not isinstance(info["jobs"], list):
-        raise InputError(f"{file}: jobs is no list; {_again(file)}")
-    for name in (info["name"], *info["jobs"]):
-        if not _is_part_of_a_path(name):
-            raise InputError(f"{file}: {str(name)[:100]!r} is no name of a suite or a job; {_again(file)}")
-    return SuiteRecord(path, info)
-
-
-def _is_part_of_a_path(name: Any) -> bool:
-    """Say whether a name is one folder's, and leads nowhere else: reports are written to folders named like suites."""
-    return isinstance(name, str) and name.isprintable() and name.strip(".") != "" and not {"/", "\\"} & {*name}
-
-
-def _no_suite(results: Path) -> InputError:
-    archive = results.with_name(f"{results.name}{SUFFIX}") if results.name else None
-    if archive is not None and archive.is_file():
-        return InputError(f"{results}: holds no suite; its records are in {archive}: give that")
-    return InputError(
-        f"{results}: holds no suite (no suite.json in it or one level below, no *{SUFFIX}); 'bench run' makes one"
-    )

@@ -30,6 +30,7 @@ class WorkerContext:
         tell: called with news of the job at hand.
         stopping: asked whether the user wants to stop.
         clock: tells the time in seconds; what training costs is measured by it.
+        healed: what the job at hand found damaged and made up for.
     """
 
     experiment: Experiment
@@ -40,6 +41,7 @@ class WorkerContext:
     tell: Callable[[dict[str, Any]], None]
     stopping: Callable[[], bool]
     clock: Callable[[], float] = time.perf_counter
+    healed: list[str] = field(default_factory=list)
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
     _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
@@ -120,6 +122,11 @@ class WorkerContext:
     def base_logps(self, own: dict[str, Any]) -> held_out.OfSplits:
         """Return where the untrained policy's log-probabilities on this worker's evaluation rows are kept."""
         return self._base_logps.setdefault(repr(sorted(own.items())), {})
+
+    def note_damage(self, what: str) -> None:
+        """Keep what was found damaged, for the job's status and the run's last lines."""
+        self.healed.append(what)
+        self.say(what)
 
     def say(self, text: str) -> None:
         """Log a line and show it as the job's present activity."""

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
 import importlib.util
 import json
 import multiprocessing
 import os
 import re
+import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import InputError, Interrupted
+from bench.errors import InputError, Interrupted, NoRoom, is_full
 from bench.plan.plan import Plan
-from bench.records import record
+from bench.records import record, safe_files
 from bench.records.spec import JobSpec
-from bench.run import worker
+from bench.run import space, standing, thread_counts, worker
+from bench.run.signals import Signals
+
+LAST_RUN = "last_run.json"
+WORKER_DIED = "WorkerDied"
+RETRY_SECONDS = 5.0  # before a second attempt where a network or a server had trouble; four times that before a third
 
 
 class Listener(Protocol):
@@ -26,65 +32,26 @@ class Listener(Protocol):
 
     def started(self, job: JobSpec) -> None: ...
     def progress(self, job: JobSpec, message: dict[str, Any]) -> None: ...
+    def retried(self, job: JobSpec, status: dict[str, Any]) -> None: ...
     def ended(self, job: JobSpec, status: dict[str, Any]) -> None: ...
 
 
 @dataclass
 class Summary:
-    """Say what became of every job of a run."""
+    """Say what became of every job of a run.
+
+    Attributes:
+        damaged: what was found damaged, by job, and is made up for.
+        retried: how often a job was tried again.
+    """
 
     skipped: list[str] = field(default_factory=list)
     made: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     blocked: list[str] = field(default_factory=list)
+    damaged: dict[str, list[str]] = field(default_factory=dict)
+    retried: dict[str, int] = field(default_factory=dict)
     not_selected: list[str] = field(default_factory=list)
-
-
-def state_of(plan: Plan, folder: Path) -> dict[str, str]:
-    """Return each job's state: complete, failed, stopped, resumable (has a checkpoint) or pending."""
-    states = {}
-    for job_id in plan.jobs:
-        path = folder / "jobs" / job_id
-        outcome = record.read_json(path / "status.json")["outcome"] if (path / "status.json").exists() else None
-        if outcome is None:
-            outcome = "resumable" if any((path / "checkpoints").glob("step-*.pt")) else "pending"
-        states[job_id] = outcome
-    return states
-
-
-def select(plan: Plan, only: str | None) -> set[str]:
-    """Return the jobs that match a glob, and all they need.
-
-    Raises:
-        InputError: nothing matches.
-    """
-    if only is None:
-        return set(plan.jobs)
-    chosen = {job_id for job_id in plan.jobs if fnmatch.fnmatch(job_id, only) or fnmatch.fnmatch(job_id, f"{only}-*")}
-    if not chosen:
-        raise InputError(f"--only {only}: matches no job; 'bench plan' lists them")
-    return _with_needs(plan, chosen)
-
-
-def _with_needs(plan: Plan, chosen: set[str]) -> set[str]:
-    for job_id in reversed(plan.jobs):
-        if job_id in chosen:
-            chosen |= set(plan.jobs[job_id].needs)
-    return chosen
-
-
-def to_do(plan: Plan, folder: Path, selected: set[str]) -> set[str]:
-    """Return the selected jobs that must run: not complete, or complete without the weights that a pending job loads."""
-    states = state_of(plan, folder)
-    pending = {job_id for job_id in selected if states[job_id] != record.COMPLETE}
-    for job_id in reversed(plan.jobs):  # a job stands after those it needs
-        if job_id in pending:
-            pending |= {one for one in plan.jobs[job_id].needs_weights_of if not _has_weights(folder / "jobs" / one)}
-    return pending
-
-
-def _has_weights(path: Path) -> bool:
-    return (path / "adapter").is_dir() or (path / "model").is_dir()
 
 
 def default_workers() -> int:
@@ -140,38 +107,63 @@ class _Worker:
 
 
 class Execution:
-    """Run the pending jobs of a plan on local worker processes."""
+    """Run the pending jobs of a plan on local worker processes.
+
+    Args:
+        plan: what is to be done.
+        folder: the suite's results.
+        listener: hears what happens.
+        mirror: an offline mirror of the hub, if there is one.
+        workers: processes; one a GPU, or one, when left out.
+        threads: of each job; those of the folder's first run when left out.
+    """
 
     def __init__(
-        self, plan: Plan, folder: Path, listener: Listener, mirror: Path | None = None, workers: int | None = None
+        self,
+        plan: Plan,
+        folder: Path,
+        listener: Listener,
+        mirror: Path | None = None,
+        workers: int | None = None,
+        threads: int | None = None,
     ) -> None:
         self.plan, self.folder, self.listener = plan, folder, listener
         gpus = _gpus()
         count = workers or default_workers()
-        cores = os.cpu_count() or 1
-        threads = max(1, cores // count)
+        self.threads, alone = thread_counts.of_folder(folder, count, threads)
         self.configs = [
-            worker.WorkerConfig(plan.suite, folder, mirror, gpus[index % len(gpus)] if gpus else None, threads, count)
+            worker.WorkerConfig(
+                plan.suite, folder, mirror, gpus[index % len(gpus)] if gpus else None, self.threads, count
+            )
             for index in range(count)
         ]
         # Of a job that runs alone: the whole machine is its own, whatever the number of workers otherwise.
-        self.config_alone = replace(self.configs[0], threads=cores, workers=1)
+        self.config_alone = replace(self.configs[0], threads=alone, workers=1)
         self.context = multiprocessing.get_context("spawn")
         self.stop = self.context.Event()
         self.workers: list[_Worker] = []
+        self.signals = Signals()
+        self.summary = Summary()
+        self.pending: set[str] = set()
+        self._attempts: dict[str, list[dict[str, Any]]] = {}
+        self._waiting: dict[str, float] = {}  # job -> when it may be tried again
+        self._no_room: str | None = None
+        self._selected: set[str] = set()
 
     def run(self, selected: set[str]) -> Summary:
         """Run everything that is to do.
 
         Raises:
             InputError: another run holds this folder.
-            Interrupted: the user stopped it; running jobs keep a checkpoint.
+            NoRoom: its disk is full.
+            Interrupted: the user, or a scheduler, stopped it; running jobs keep a checkpoint.
         """
         from filelock import FileLock, Timeout
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        safe_files.own_folder(self.folder, may_be_link=True)
+        safe_files.own_folder(self.folder / "jobs")
         try:
-            with FileLock(self.folder / ".lock", timeout=0):
+            with FileLock(self.folder / ".lock", timeout=0), self.signals:
                 return self._run(selected)
         except Timeout:
             raise InputError(
@@ -179,22 +171,69 @@ class Execution:
             ) from None
 
     def _run(self, selected: set[str]) -> Summary:
-        write_suite(self.plan, self.folder)
-        self.pending = to_do(self.plan, self.folder, selected)
+        began = _now()
+        safe_files.sweep(standing.folders(self.folder), older=True)
+        write_suite(self.plan, self.folder, self.threads)
+        found = standing.look(self.plan, self.folder)
+        self._selected = selected
+        self.pending = standing.to_do(self.plan, self.folder, selected, found.states)
+        damaged = {one: [what] for one, what in found.damaged.items() if one in self.pending}
         self.summary = Summary(
             skipped=[one for one in self.plan.jobs if one in selected and one not in self.pending],
             not_selected=[one for one in self.plan.jobs if one not in selected],
+            damaged=damaged,
         )
+        code = Interrupted.exit_code
         try:
-            while self.pending or any(one.job for one in self.workers):
+            while not self._is_over():
                 self._hand_out()
                 self._listen()
+            if self._asked_to_stop():
+                self._wind_down()
+            self._raise_if_stopped()
+            code = exit_code(self.summary)
         except KeyboardInterrupt:
             self._wind_down()
-            raise Interrupted(f"interrupted; checkpoints are kept in {self.folder}, the same command goes on") from None
+            raise Interrupted(self._interrupted()) from None
+        except NoRoom:
+            code = NoRoom.exit_code
+            raise
         finally:
             self._end_workers()
+            self._keep_record(began, code)
         return self.summary
+
+    def _is_over(self) -> bool:
+        return self._asked_to_stop() or not (self.pending or any(one.job for one in self.workers))
+
+    def _asked_to_stop(self) -> bool:
+        return self.signals.first is not None or self._no_room is not None
+
+    def _raise_if_stopped(self) -> None:
+        if self._no_room is not None:
+            left = [one for one in self._selected if one not in self.summary.made and one not in self.summary.skipped]
+            raise space.full(self.folder, space.needed(self.plan, self.folder, left, len(self.configs))[0])
+        if self.signals.first is not None:
+            raise Interrupted(self._interrupted())
+
+    def _interrupted(self) -> str:
+        how = "" if self.signals.first in (None, "SIGINT") else f" by {self.signals.first}"
+        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on"
+
+    def _keep_record(self, began: str, code: int) -> None:
+        """Put on record how the run ended: a scheduler's log may be gone, and its exit code with it."""
+        value = {
+            "schema": record.SCHEMA,
+            "began": began,
+            "ended": _now(),
+            "exit_code": code,
+            "signal": self.signals.first,
+            "workers": len(self.configs),
+            "threads": self.threads,
+            **vars(self.summary),
+        }
+        with contextlib.suppress(OSError):
+            record.write_json(self.folder / LAST_RUN, value)
 
     def _hand_out(self) -> None:
         """Give every idle worker a job whose needs are met; drop the jobs whose needs failed."""
@@ -202,13 +241,14 @@ class Execution:
         if any(self.plan.jobs[one].alone for one in running):
             return
         lost = {*self.summary.failed, *self.summary.blocked}
+        now = time.monotonic()
         for job_id in [one for one in self.plan.jobs if one in self.pending]:
             job = self.plan.jobs[job_id]
             if lost & set(job.needs):
                 self.pending.discard(job_id)
                 self.summary.blocked.append(job_id)
                 lost.add(job_id)
-            elif (self.pending | running) & set(job.needs):
+            elif (self.pending | running) & set(job.needs) or self._waiting.get(job_id, now) > now:
                 continue
             elif job.alone:
                 if not running:  # else it waits, while others may go before it
@@ -226,8 +266,11 @@ class Execution:
     def _give(self, one: _Worker, job: JobSpec) -> None:
         self.pending.discard(job.id)
         one.job = job
-        one.pipe.send(job)
         self.listener.started(job)
+        try:
+            one.pipe.send((job, self._attempts.get(job.id, [])))
+        except OSError:  # it ended just now
+            self._record_death(one)
 
     def _end_workers(self) -> None:
         for one in self.workers:
@@ -253,47 +296,102 @@ class Execution:
         return _Worker(process, ours)
 
     def _listen(self) -> None:
-        """Wait for the next message of a busy worker, or its death."""
+        """Wait for the next message of a busy worker, its death, a signal, or the time to try a job again."""
         busy = {one.pipe: one for one in self.workers if one.job}
-        for ready in connection.wait(list(busy)) if busy else ():
-            one = busy[ready]
-            try:
-                kind, message = one.pipe.recv()
-            except (EOFError, ConnectionError):
-                self._record_death(one)
-                continue
-            assert one.job is not None
-            if kind == "progress":
-                self.listener.progress(one.job, message)
-            else:
-                self._note(one, message)
+        times = [when for one, when in self._waiting.items() if one in self.pending]
+        wait = max(0.0, min(times) - time.monotonic()) if times else None
+        if not busy and wait is None:
+            return
+        for ready in connection.wait([*busy, self.signals.fileno()], wait):
+            if ready in busy:
+                self._hear(busy[ready])
+
+    def _hear(self, one: _Worker) -> None:
+        try:
+            kind, message = one.pipe.recv()
+        except (EOFError, OSError):
+            self._record_death(one)
+            return
+        if one.job is None:
+            return
+        if kind == "progress":
+            self.listener.progress(one.job, message)
+        else:
+            self._note(one, message)
 
     def _note(self, one: _Worker, status: dict[str, Any]) -> None:
-        job, one.job = one.job, None
+        """Count what became of a job, or have it tried again."""
+        job = one.job
         assert job is not None
+        if status.get("error") == NoRoom.__name__:
+            self._no_room = str(status["message"])
+        one.job = None
+        for what in status.get("healed", ()):
+            self.summary.damaged.setdefault(job.id, []).append(what)
+        if self._again(job, status):
+            if status.get("transient"):
+                self._replace(one)
+            self.listener.retried(job, status)
+            return
         if status["outcome"] == record.COMPLETE:
             self.summary.made.append(job.id)
-        else:
+        elif status["outcome"] != record.STOPPED and self._no_room is None:
             self.summary.failed[job.id] = status["message"]
         if job.alone:  # the next job gets a worker of its usual size
             self._end_workers()
         self.listener.ended(job, status)
 
+    def _again(self, job: JobSpec, status: dict[str, Any]) -> bool:
+        """Put a job back that did not fail by its own fault; say whether it was."""
+        if self.stop.is_set() or self._asked_to_stop() or status["outcome"] == record.COMPLETE:
+            return False
+        attempts = self._attempts.setdefault(job.id, [])
+        damaged = status.get("damaged_input")
+        stopped = status["outcome"] == record.STOPPED  # somebody told this worker alone
+        if not (damaged or stopped or status.get("transient")) or len(attempts) >= self.plan.suite.retries:
+            return False
+        attempts.append({name: status.get(name) for name in ("error", "message", "finished")})
+        self.summary.retried[job.id] = len(attempts)
+        self.pending.add(job.id)
+        if damaged in self.plan.jobs:
+            self.pending.add(damaged)
+            self.summary.damaged.setdefault(damaged, []).append(str(status["message"]))
+            for kept in (self.summary.made, self.summary.skipped):
+                if damaged in kept:
+                    kept.remove(damaged)
+        elif status.get("error") not in (WORKER_DIED, Interrupted.__name__):
+            self._waiting[job.id] = time.monotonic() + RETRY_SECONDS * 4 ** (len(attempts) - 1)
+        return True
+
+    def _replace(self, one: _Worker) -> None:
+        """Have a fresh process in a worker's place: what broke it may have left it broken."""
+        one.end()
+        self.workers = [other for other in self.workers if other is not one]
+
     def _record_death(self, one: _Worker) -> None:
-        """Put a dead worker's job on record as failed; a new worker takes its place when there is a job for it."""
+        """Say of a job that its worker died; where it is not tried again, that is put on record."""
         one.process.join()
         assert one.job is not None
         code = one.process.exitcode
         how = f"signal {-code}" + (" (often: out of memory)" if code == -9 else "") if code < 0 else f"exit code {code}"
-        status = {
+        job = one.job
+        status: dict[str, Any] = {
             "schema": record.SCHEMA,
             "outcome": record.FAILED,
-            "error": "WorkerDied",
+            "error": WORKER_DIED,
             "message": f"the worker process ended with {how}; its checkpoint, if any, is kept",
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "transient": True,
+            "finished": _now(),
         }
-        record.write_json(self.folder / "jobs" / one.job.id / "status.json", status)
         self._note(one, status)
+        if job.id in self.summary.failed:
+            status["attempts"] = self._attempts.get(job.id, [])
+            try:
+                record.write_json(self.folder / "jobs" / job.id / "status.json", status)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                self._no_room = str(error)
 
     def _wind_down(self) -> None:
         """Ask the workers to keep a checkpoint and stop; a second Ctrl-C does not wait.
@@ -305,27 +403,23 @@ class Execution:
             if one.job and one.job.kind != "train":
                 one.process.kill()
         try:
-            while any(one.job for one in self.workers):
-                self._listen_until_ended()
+            while any(one.job for one in self.workers) and not self.signals.hurried:
+                busy = {one.pipe: one for one in self.workers if one.job}
+                for ready in connection.wait(list(busy), 0.2):
+                    self._hear(busy[ready])
         except KeyboardInterrupt:
-            for one in self.workers:
+            pass
+        for one in self.workers:
+            if one.job:
                 one.process.kill()
 
-    def _listen_until_ended(self) -> None:
-        for one in self.workers:
-            if one.job is None:
-                continue
-            try:
-                if one.pipe.poll(0.2):
-                    kind, message = one.pipe.recv()
-                    if kind == "done":
-                        self._note(one, message)
-            except (EOFError, ConnectionError):
-                one.job = None
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_suite(plan: Plan, folder: Path) -> None:
-    """Write suite.json: the resolved suite and the jobs of its plan."""
+def write_suite(plan: Plan, folder: Path, threads: int | None = None) -> None:
+    """Write suite.json: the resolved suite, the jobs of its plan, and the threads that each is computed with."""
     from bench import __version__
     from bench.run import environment, shipped
 
@@ -342,6 +436,7 @@ def write_suite(plan: Plan, folder: Path) -> None:
         "changes_of_shipped": shipped.changes(plan.suite),
         "jobs": list(plan.jobs),
         "produced": produced,
+        **({"threads": threads} if threads else {}),
     }
     record.write_json(folder / "suite.json", value)
     _relabel(plan, folder)
@@ -352,7 +447,10 @@ def _relabel(plan: Plan, folder: Path) -> None:
     for job in plan.jobs.values():
         path = folder / "jobs" / job.id / "spec.json"
         if job.labels is not None and path.exists():
-            spec = record.read_json(path)
+            try:
+                spec = record.read_json(path)
+            except InputError:  # found damaged in a moment, and made again
+                continue
             labels = json.loads(json.dumps(job.labels.as_dict()))
             if spec.get("labels") != labels:
                 record.write_json(path, spec | {"labels": labels})

@@ -13,14 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.collectors import COLLECTORS
-from bench.errors import BenchError, Interrupted, JobError, PluginError
+from bench.errors import (
+    BenchError,
+    DamagedInput,
+    InputError,
+    Interrupted,
+    JobError,
+    NoRoom,
+    PluginError,
+    is_full,
+    is_transient,
+    plain,
+)
 from bench.evaluators import EVALUATORS, Evaluator, Outcome, StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
 from bench.plugins import ADVICE
-from bench.records import record
+from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
-from bench.run import inputs
+from bench.run import inputs, space
 from bench.run.context import WorkerContext
 from bench.settings import PerObjective
 
@@ -28,45 +39,78 @@ if TYPE_CHECKING:
     from bench.data.tokens import Datasets
 
 
-def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
+def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Run one job and leave its status behind, whatever happens.
+
+    Args:
+        job: which.
+        context: what the worker keeps between jobs.
+        attempts: how earlier attempts at it ended.
 
     Returns:
         The content of status.json.
     """
     folder = context.job_folder(job.id)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "status.json").unlink(missing_ok=True)
-    record.write_json(folder / "spec.json", spec(job, context, _earlier_environments(folder)))
     started = time.monotonic()
+    context.healed.clear()
     status: dict[str, Any] = {"schema": record.SCHEMA, "outcome": record.COMPLETE}
-    with _log_to(folder / "log.txt") as log:
-        try:
-            KINDS.get(job.kind, _evaluate)(job, context, folder)
-        except Interrupted as stop:
-            status |= {"outcome": record.STOPPED, "error": "Interrupted", "message": str(stop)}
-        except BenchError as error:
-            log.error("%s", traceback.format_exc())
-            shows = f" (traceback in {job.id}/log.txt)" if isinstance(error, PluginError) else ""
-            status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": f"{error}{shows}"}
-        except Exception as error:
-            log.error("%s", traceback.format_exc())
-            first = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
-            message = f"internal error: {type(error).__name__}: {first} (traceback in {job.id}/log.txt)"
-            status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": message}
+    try:
+        safe_files.own_folder(folder)
+        earlier = _earlier_environments(folder)
+        seal.clear(folder)
+        record.write_json(folder / "spec.json", spec(job, context, earlier))
+        with _log_to(folder / "log.txt") as log:
+            try:
+                inputs.check(job, context)
+                KINDS.get(job.kind, _evaluate)(job, context, folder)
+                status["files"] = seal.of_files(folder)
+            except Interrupted:
+                raise
+            except Exception:
+                log.error("%s", traceback.format_exc())
+                raise
+    except Exception as error:
+        status |= _of_error(error, job, context.folder)
     status |= {
         "seconds": round(time.monotonic() - started, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"attempts": list(attempts)} if attempts else {}),
+        **({"healed": list(context.healed)} if context.healed else {}),
     }
-    record.write_json(folder / "status.json", status)
+    try:
+        record.write_json(folder / "status.json", status)
+    except OSError as error:
+        status |= _of_error(error, job, context.folder)
     return status
+
+
+def _of_error(error: Exception, job: JobSpec, results: Path) -> dict[str, Any]:
+    """Say how a job ended that did not become complete."""
+    if isinstance(error, Interrupted):
+        return {"outcome": record.STOPPED, "error": Interrupted.__name__, "message": str(error)}
+    if is_full(error):
+        return {"outcome": record.FAILED, "error": NoRoom.__name__, "message": str(space.full(results))}
+    found: dict[str, Any] = {"outcome": record.FAILED, "error": type(error).__name__}
+    if isinstance(error, DamagedInput):
+        found["damaged_input"] = error.job
+    if is_transient(error):
+        found["transient"] = True
+    if isinstance(error, BenchError):
+        shows = f" (traceback in {job.id}/log.txt)" if isinstance(error, PluginError) else ""
+        return found | {"message": f"{plain(str(error))}{shows}"}
+    first = plain(str(error).strip().splitlines()[0][:300]) if str(error).strip() else "no message"
+    what = first if found.get("transient") else f"internal error: {type(error).__name__}: {first}"
+    return found | {"message": f"{what} (traceback in {job.id}/log.txt)"}
 
 
 def _earlier_environments(folder: Path) -> list[dict[str, Any]]:
     """Return where a job ran before, if it goes on from a checkpoint: its seconds are of those machines, too."""
     if not any((folder / "checkpoints").glob("*")) or not (folder / "spec.json").exists():
         return []
-    earlier = record.read_json(folder / "spec.json")
+    try:
+        earlier = record.read_json(folder / "spec.json")
+    except InputError:  # damaged: written anew below
+        return []
     found: list[dict[str, Any]] = earlier.get("environments") or [earlier["environment"]]
     return found
 
@@ -106,6 +150,8 @@ def _log_to(path: Path) -> Iterator[logging.Logger]:
     log = logging.getLogger("bench")
     log.setLevel(logging.INFO)
     propagate, log.propagate = log.propagate, False
+    if path.is_symlink():
+        path.unlink()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -150,6 +196,7 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             prefix=context.job_folder(job.prefix.job) if job.prefix else None,
             base_logps=context.base_logps(own),
             tell=context.tell,
+            note_damage=context.note_damage,
             stopping=context.stopping,
             clock=context.clock,
             rule=inputs.rule(job, context),

@@ -5,14 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ModelError
+from bench.errors import DamagedInput, ModelError
 from bench.methods import METHODS, Objective, Target
-from bench.records import record
+from bench.records import record, seal
 from bench.records.optimum import cross_fitted
 from bench.records.spec import JobSpec
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
 from bench.train.stopping import Rule, targets
+
+
+def check(job: JobSpec, context: WorkerContext) -> None:
+    """See that what a job reads from others is what they wrote.
+
+    Raises:
+        DamagedInput: it is not; the job that wrote it has to be run anew.
+    """
+    for needed in dict.fromkeys(job.needs):
+        found = seal.examine(context.job_folder(needed), weights=True, thorough=False)
+        if isinstance(found, seal.Damage):
+            raise DamagedInput(needed, found.what)
 
 
 def reference_logps(job: JobSpec, context: WorkerContext) -> Any:

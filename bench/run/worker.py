@@ -1,13 +1,14 @@
 """A worker: one process per device that keeps the base model loaded and runs one job after another.
 
 It talks to the parent over a pipe: jobs come in, progress and outcomes go out. It ignores Ctrl-C (the parent asks it to
-stop through an event, so that it can keep a checkpoint) and ends when its parent is gone.
+stop through an event, so that it can keep a checkpoint), takes what a scheduler sends to it as the same, and ends when its
+parent is gone.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
 import threading
 import warnings
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from bench.run.signals import Told
 from bench.suite.suite import Experiment, Suite
 
 
@@ -33,11 +35,12 @@ class WorkerConfig:
 
 def main(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
     """Run jobs until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signals = Told()
+    logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, ends nothing
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     # Before torch is imported: it reads these once.
     os.environ["CUDA_VISIBLE_DEVICES"] = config.visible_gpu or ""
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.threads))
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)
     # Threads that wait for each other spin for a moment only: docs/decisions/threads.md.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -68,14 +71,14 @@ def main(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
         device=device,
         environment=environment.facts(device, config.workers),
         tell=tell,
-        stopping=stop.is_set,
+        stopping=lambda: signals.told or stop.is_set(),
     )
-    while True:
+    while not signals.told:
         try:
-            job = pipe.recv()
+            job, attempts = pipe.recv()
         except EOFError:
             return
-        pipe.send(("done", handlers.run(job, context)))
+        pipe.send(("done", handlers.run(job, context, attempts)))
 
 
 def _end_with_parent(parent: int) -> None:

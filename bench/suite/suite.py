@@ -130,6 +130,9 @@ class Experiment(Frozen, ABC):
     """One line at the head of the report."""
     notes: tuple[str, ...] = ()
     """Sentences at the head of the report, such as what a judge is worth."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a job is tried again, from its checkpoint and on a fresh worker, whose worker died or which met a fault of the
+    network or of a device. One that failed by its own fault is not."""
     smoke: bool = Field(default=False, exclude=True)
     """Set by `--smoke`: a tiny model and a handful of steps, whose figures measure nothing."""
 

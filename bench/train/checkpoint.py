@@ -2,61 +2,118 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.records import record
+from bench.records import hashes, record, safe_files
 from bench.records.optimum import HALVES
 
 FOLDER = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was found sound.
+
+    Attributes:
+        state: what `save` was given.
+        rows: how far the job's append-only files reached then: name -> {bytes, sha256}; None: of a version that kept no such
+            thing, so that rows are counted.
+    """
+
+    path: Path
+    step: int
+    state: dict[str, Any]
+    rows: Mapping[str, Mapping[str, Any]] | None
 
 
 def _path(folder: Path, step: int) -> Path:
     return folder / FOLDER / f"step-{step:06d}.pt"
 
 
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
 def save(folder: Path, step: int, state: Mapping[str, Any], keep: Iterable[int] = ()) -> None:
-    """Write a checkpoint whole or not at all; of the older ones only `keep` stay."""
+    """Write a checkpoint whole or not at all; it and the one before it stay, and `keep`.
+
+    The rows that go with it are on the disk first: a checkpoint without them would leave a hole in the record.
+    """
+    before = [_step(path) for path in _every(folder)]
+    rows = record.flush_rows(folder)
     path = _path(folder, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
+    with safe_files.replacing(path) as file:
         torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    prune(folder, keep=(*keep, step))
+    said = {"job": folder.name, "step": step, "sha256": hashes.read_hash(path), "rows": rows}
+    record.write_json(path.with_suffix(".json"), said)
+    prune(folder, keep=(*keep, step, *before[-1:]))
 
 
 def prune(folder: Path, keep: Iterable[int]) -> None:
     """Delete all checkpoints but those at the steps given."""
-    kept = {_path(folder, step) for step in keep}
+    kept = {_path(folder, step).stem for step in keep}
     for path in (folder / FOLDER).glob("*"):
-        if path not in kept:
+        if path.stem not in kept:
             path.unlink()
     if not kept and (folder / FOLDER).exists():
         (folder / FOLDER).rmdir()
 
 
-def latest(folder: Path) -> Path | None:
-    """Find a job's last checkpoint."""
-    return max((folder / FOLDER).glob("step-*.pt"), default=None)
+def _every(folder: Path) -> list[Path]:
+    return sorted((folder / FOLDER).glob("step-*.pt"))
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Load a checkpoint; tensors and plain values only, nothing that could run code."""
-    state: dict[str, Any] = torch.load(path, weights_only=True)
-    return state
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Find a job's last checkpoint that is sound, with every row that goes with it; and say what is wrong with later ones."""
+    damaged: list[str] = []
+    for path in reversed(_every(folder)):
+        found, wrong = _read(path)
+        if found is not None:
+            return found, damaged
+        damaged.append(wrong)
+    return None, damaged
 
 
-def find(folder: Path, step: int) -> Path | None:
-    """Find a job's checkpoint at a step; None where it was deleted."""
+def find(folder: Path, step: int) -> tuple[Checkpoint | None, str]:
+    """Find a job's checkpoint at a step; None where it was deleted, or, with what is wrong, where it is not sound."""
     path = _path(folder, step)
-    return path if path.exists() else None
+    return _read(path) if path.exists() else (None, "")
+
+
+def _read(path: Path) -> tuple[Checkpoint | None, str]:
+    """Read a checkpoint; one that is not sound is None, and what is wrong with it.
+
+    Tensors and plain values only are loaded, nothing that could run code.
+    """
+    folder, step = path.parent.parent, _step(path)
+    rows = None
+    try:
+        said = path.with_suffix(".json")
+        if said.exists():
+            kept = record.read_json(said)
+            if (kept["job"], kept["step"]) != (folder.name, step):
+                return None, f"{path.name} is of another job"
+            if kept["sha256"] != hashes.read_hash(path):
+                return None, f"{path.name} is not as it was written"
+            rows = kept["rows"]
+        wrong = record.wrong_rows(folder, rows, step)
+        if wrong:
+            return None, f"{path.name} lacks its rows: {wrong}"
+        return Checkpoint(path, step, torch.load(path, weights_only=True), rows), ""
+    except Exception as error:  # a damaged file makes zip, pickle and torch raise errors of every kind
+        return None, f"{path.name} cannot be read ({type(error).__name__})"
+
+
+def drop(folder: Path, after: int) -> None:
+    """Delete what is not gone on from: the checkpoints after a step."""
+    for path in (folder / FOLDER).glob("step-*"):
+        if _step(path) > after:
+            path.unlink()
 
 
 def copy_rows(

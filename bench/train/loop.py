@@ -55,6 +55,7 @@ class TrainingRun:
         prefix: the folder of the job whose checkpoint this run may start from.
         base_logps: what the untrained policy gives the evaluation rows, by split; the first run fills it in for the others.
         tell: called with {"step", "steps", "losses"} after every step.
+        note_damage: called with what was found damaged and is made up for.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
         clock: tells the time in seconds; what steps cost is measured by it.
@@ -72,6 +73,7 @@ class TrainingRun:
     prefix: Path | None = None
     base_logps: held_out.OfSplits = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = lambda message: None
+    note_damage: Callable[[str], None] = lambda what: None
     stopping: Callable[[], bool] = lambda: False
     rule: Rule | None = None
     clock: Callable[[], float] = time.perf_counter
@@ -413,20 +415,45 @@ class Trainer:
     def start(self) -> None:
         """Start where this run's own checkpoint, or the shared first phase, ends; at the base otherwise."""
         self.collecting.pause()
-        folder = self.run.folder
-        found = checkpoint.latest(folder)
-        if found is None and self.run.prefix is not None and self.run.job.prefix is not None:
-            step, beta = self.run.job.prefix.step, self.run.suite.objectives.beta
-            found = checkpoint.find(self.run.prefix, step)
-            if found is not None and self.processes.main:
-                checkpoint.copy_rows(self.run.prefix, folder, step, self.run.reference, beta, self.primary)
-            self.processes.wait()
-        if found is None:
-            self.log.begin()
-            self.evaluate(both_splits=True)
+        if self._resume() or self._take_over_prefix():
             return
-        self.restore(checkpoint.load(found), own=found.is_relative_to(folder))
+        self.log.begin()
+        self.evaluate(both_splits=True)
+
+    def _resume(self) -> bool:
+        """Go on from this run's last sound checkpoint; say whether there is one."""
+        folder = self.run.folder
+        found, damaged = checkpoint.newest(folder)
+        self.processes.wait()  # every process has read them before one is deleted
+        for what in damaged:
+            from_where = f"the checkpoint of step {found.step}" if found else "the start"
+            self.run.note_damage(f"checkpoint {what}; went on from {from_where}")
+        if self.processes.main:
+            checkpoint.drop(folder, after=found.step if found else 0)
+        if found is None:
+            return False
+        self.restore(found.state, own=True)
+        self.log.resume(self.step, found.rows)
+        self.processes.wait()
+        return True
+
+    def _take_over_prefix(self) -> bool:
+        """Begin where the shared first phase ends; say whether it is there, and sound."""
+        source, prefix = self.run.prefix, self.run.job.prefix
+        if source is None or prefix is None:
+            return False
+        found, wrong = checkpoint.find(source, prefix.step)
+        if wrong:
+            self.run.note_damage(f"the first phase kept by {prefix.job}: {wrong}; trained its own")
+        if found is None:
+            return False
+        if self.processes.main:
+            beta = self.run.suite.objectives.beta
+            checkpoint.copy_rows(source, self.run.folder, prefix.step, self.run.reference, beta, self.primary)
+        self.processes.wait()
+        self.restore(found.state, own=False)
         self.log.resume(self.step)
+        return True
 
     def note_step(self) -> None:
         """Write down the step just taken; evaluate and keep a checkpoint where they are due."""

@@ -169,9 +169,15 @@ class RunLog:
         if self.writes:
             record.clear_rows(self.folder)
 
-    def resume(self, last_step: int) -> None:
-        """Go on after `last_step`: later rows are dropped, as they will be written again."""
-        if self.writes:
+    def resume(self, last_step: int, rows: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Go on after `last_step`: later rows are dropped, as they will be written again.
+
+        Args:
+            rows: how far each file reached then, where a checkpoint tells.
+        """
+        if self.writes and rows is not None:
+            record.restore_rows(self.folder, rows)
+        elif self.writes:
             record.cut_rows(self.folder, last_step=last_step)
         for row in record.read_jsonl(self.folder / "steps.jsonl"):
             if row["step"] <= last_step:

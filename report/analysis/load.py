@@ -10,12 +10,14 @@ from typing import Any
 
 from bench.records.metrics import Metric, find, undescribed
 from bench.records.optimum import Optimum, cross_fitted
-from bench.records.record import FAILED, STOPPED, Job, SuiteRecord
+from bench.records.record import FAILED, STOPPED, Job
+from bench.records.suite_record import SuiteRecord
 from report.analysis.alone import Alone
 from report.analysis.metrics import DERIVED
 
 OBJECTIVES = ("dpo", "sft")
 SPLITS = ("held_out", "train")
+BROKEN = "broken"  # of a job's record: it cannot be relied on
 ALONE, IN_THE_RUN = "alone", "in the run"  # how a cost was measured
 # Jobs about a policy that score nothing.
 _NO_SCORES = ("reference_logps", "row_optimum", "generate")
@@ -461,7 +463,9 @@ class Results:
         found = []
         for job_id in self.record.info["jobs"]:
             job = self.record.jobs.get(job_id)
-            if job is None:
+            if job_id in self.record.broken:
+                found.append(Problem(job_id, BROKEN, self.record.broken[job_id]))
+            elif job is None:
                 found.append(Problem(job_id, "missing", "not run yet"))
             elif not job.complete:
                 message = str(job.status.get("message") or "")

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 from bench.records.metrics import Metric
-from bench.records.record import SuiteRecord, flat
+from bench.records.record import flat
+from bench.records.suite_record import SuiteRecord
 from report.analysis.checkpoints import Answers, answers
 from report.analysis.fronts import Box, box
 from report.analysis.load import Results, Run, code, judge_of

@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from bench.records.metrics import Metric
-from bench.records.record import Job, SuiteRecord, read_json
+from bench.records.record import Job, read_json
 from bench.records.softmax_pair import SoftmaxPair
+from bench.records.suite_record import SuiteRecord
 from report.analysis.load import OBJECTIVES, Results
 from report.analysis.load import Problem as Unfinished
 from report.analysis.statistics import estimate

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.errors import InputError, unknown_name
-from bench.records.record import SuiteRecord, find_suites
+from bench.records.suite_record import SuiteRecord, find_suites
 from report.analysis import recipe_verdicts
 from report.analysis.findings import Findings
 from report.analysis.load import Results

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.errors import InputError
 from bench.records.metrics import Metric
-from bench.records.record import SuiteRecord, find_suites
+from bench.records.suite_record import SuiteRecord, find_suites
 from report.analysis import tradeoff
 from report.analysis.contrast import Contrast, enough, of_front, of_metric
 from report.analysis.gate import Gate, Ruling

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
+from bench.records.safe_files import write_text
 from report.compare import compare as comparing
 from report.compare.compare import Compared, Comparison, Row
 from report.render import markdown
@@ -184,8 +185,7 @@ def write(made: Comparison, out: Path | None) -> None:
     text = as_markdown(made)
     try:
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(text, encoding="utf-8")
+            write_text(out, text)
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(text + "\n")

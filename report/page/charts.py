@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.records.safe_files import replacing
 from report.analysis.tables import Tables
 from report.page.panels import GRID, INK, Drawer, Sketch
 from report.render import document
@@ -58,7 +59,6 @@ def tradeoff(tables: Tables, folder: Path) -> document.Figure | None:
     with _style():
         main = tuple(_panel(sketch, (4.7, height)) for sketch, height in zip(drawer.main, (4.6, 3.7), strict=True))
         side = tuple(_panel(sketch, (3.5, 2.7)) for sketch in drawer.side)
-        folder.mkdir(parents=True, exist_ok=True)
         _sheet(drawer, folder / "tradeoff.png")
     return document.Figure(
         title="Trade-off and cost",
@@ -89,7 +89,6 @@ def compose(
     """
     with _style():
         panels = tuple(_panel(sketch, sketch.size) for sketch in sketches)
-        path.parent.mkdir(parents=True, exist_ok=True)
         _rows(sketches, path)
     return document.Figure(
         title=title,
@@ -121,7 +120,13 @@ def _rows(sketches: Sequence[Sketch], path: Path, across: int = 3) -> None:
     legends = [axes for axes in grid.flatten() if axes.get_legend_handles_labels()[0]]
     if legends:
         _legend(figure, legends[0], columns=5 if width > 6 else 3)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    save(figure, path, 130)
+
+
+def save(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as PNG, equal bytes for equal figures."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def _style() -> Any:
@@ -155,7 +160,7 @@ def _sheet(drawer: Drawer, path: Path) -> None:
     spare.set_axis_off()
     handles, labels = left.axes[0].get_legend_handles_labels()
     spare.legend(handles, labels, loc="center", ncol=2, frameon=False)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    save(figure, path, 150)
 
 
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:

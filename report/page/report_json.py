@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.metrics import Metric, describe
+from bench.records.safe_files import replacing
 from report.analysis import fronts
 from report.analysis.choices import Choices
 from report.analysis.findings import Findings
@@ -145,9 +146,8 @@ def write_runs(path: Path, tables: Tables, log: dict[str, Choices | None]) -> No
     # A figure that no run has is a column of numbers all the same.
     kinds = {name: pa.float64() if all(one is None for one in values) else None for name, values in by_column.items()}
     table = pa.table({name: pa.array(values, type=kinds[name]) for name, values in by_column.items()})
-    temporary = path.with_name(f".{path.name}.new")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with replacing(path) as file:
+        pq.write_table(table, file)
 
 
 def _identity(results: Results, run: Run) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.records import row_counts
 from report.analysis.findings import Findings
-from report.analysis.load import Results
+from report.analysis.load import BROKEN, Results
 from report.analysis.tables import Tables
 from report.page import (
     charts,
@@ -77,12 +77,15 @@ def banners(tables: Tables) -> list[Text]:
     problems = results.problems
     if problems:
         failed = sum(problem.state == "failed" for problem in problems)
+        broken = sum(problem.state == BROKEN for problem in problems)
         parts = [f"{failed} failed"] if failed else []
-        parts += [f"{len(problems) - failed} not finished"] if len(problems) > failed else []
+        parts += [f"{broken} with a broken record"] if broken else []
+        unfinished = len(problems) - failed - broken
+        parts += [f"{unfinished} not finished"] if unfinished else []
         total = len(results.record.info["jobs"])
         found.append(
             Text(
-                f"Partial results: of {total} planned jobs, {' and '.join(parts)}; they are listed at the end.",
+                f"Partial results: of {total} planned jobs, {', '.join(parts)}; they are listed at the end.",
                 "warning",
             )
         )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from bench.records.record import SuiteRecord
+from bench.records.suite_record import SuiteRecord
 from report.analysis.load import Results, Run
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from report.analysis.toy import ToyResults, ToyRun, objective_values
-from report.page.charts import STYLE, inline
+from report.page.charts import STYLE, inline, save
 from report.page.panels import COLOURS, INK, MARKERS, MORE_COLOURS
 from report.render import document
 from report.render.numbers import number, series_digits
@@ -71,13 +71,12 @@ def figure_2(results: ToyResults, folder: Path) -> document.Figure | None:
             _panel(f"run{place}", run.name, _run_alt(run), _run_drawer(run, runs, shades[run.name]), (3.5, 5.8), 2)
             for place, run in enumerate(runs)
         )
-        folder.mkdir(parents=True, exist_ok=True)
         sheet = Figure(figsize=(3.3 * (len(runs) + 1), 6.4), layout="constrained", facecolor="white")
         columns = sheet.subplots(2, len(runs) + 1)
         for place, run in enumerate(runs):
             _run_drawer(run, runs, shades[run.name])(columns[:, place])
         _together(columns[:, -1], runs, shades)
-        sheet.savefig(folder / "figure_2.png", dpi=130, metadata={"Software": None})
+        save(sheet, folder / "figure_2.png", 130)
     return document.Figure(
         title="Figure 2",
         main=main,
@@ -214,13 +213,12 @@ def gap_figure(results: ToyResults, folder: Path) -> document.Figure | None:
         if len(results.runs[0].settings["problem"]["start"]) == 1:
             words = f"The parameter along each run of T = {results.horizons[-1]:,}, first seed, over the share of its steps."
             side += (_panel("paths", "Paths", words, lambda axes: _paths(axes[0], results, shades), (4.2, 3.9)),)
-        folder.mkdir(parents=True, exist_ok=True)
         sheet = Figure(figsize=(5.2 * (1 + len(bounds)), 4.4), layout="constrained", facecolor="white")
         first, *others = sheet.subplots(1, 1 + len(bounds), squeeze=False)[0]
         _gaps(first, results, shades)
         for axes, (name, _) in zip(others, bounds, strict=True):
             _bound(axes, results, name)
-        sheet.savefig(folder / "gap.png", dpi=140, metadata={"Software": None})
+        save(sheet, folder / "gap.png", 140)
     return document.Figure(
         title="The gap against T",
         main=main,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from benchmarks import records
 from report.analysis.load import Results
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from bench.cli.main import app
 from bench.errors import InputError
 from bench.records.pack import pack
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.gate import Gate
 from report.build import build, labels
 from report.compare.compare import IDENTICAL, compare

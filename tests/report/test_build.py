@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.build import build, labels
 from report.render.html import POLICY
 from report.render.markdown import escape, paragraph

@@ -14,7 +14,7 @@ from bench.evaluators import EVALUATORS, Stage
 from bench.judges import JUDGES
 from bench.plan import planner
 from bench.records import record
-from bench.run import execute
+from bench.run import standing
 from bench.suite.suite import Suite
 
 TinySuite = Callable[..., Suite]
@@ -52,7 +52,7 @@ def test_an_evaluator_of_two_stages_asks_every_policy(
     assert [row["outcomes"]["words"] for row in made.rows("samples")] == lengths
     assert not (runner.run("said-base").path / "scores.json").exists()
 
-    states = execute.state_of(runner.plan, tmp_path / "none")
+    states = standing.look(runner.plan, tmp_path / "none").states
     text = plan_view.as_text(runner.plan, states, set(runner.plan.jobs))
     assert "4 × said words: 4 pending" in text
     assert "4 × counted words: 4 pending" in text

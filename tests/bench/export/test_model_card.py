@@ -9,7 +9,7 @@ import pytest
 
 from bench.export import model_card
 from bench.export.source import Source, Written
-from bench.records.record import SuiteRecord, find_suites
+from bench.records.suite_record import SuiteRecord, find_suites
 from bench.run import execute
 from bench.settings import Model
 

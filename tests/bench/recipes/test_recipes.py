@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from bench.models import policy
 from bench.plan import planner
 from bench.recipes import RECIPES, Making
-from bench.records import record
-from bench.run import execute
+from bench.records import record, suite_record
+from bench.run import execute, standing
 from bench.settings import Lora
 from bench.suite.suite import Method, Suite
 from report import build
@@ -42,6 +42,11 @@ def update(folder: Path, name: str, scale: float) -> torch.Tensor:
     tensors = load_file(folder / "adapter" / "adapter_model.safetensors")
     a, b = (tensors[f"base_model.model.{name}.lora_{factor}.weight"] for factor in "AB")
     return scale * b @ a
+
+
+def to_do(runner: Any) -> set[str]:
+    states = standing.look(runner.plan, runner.folder).states
+    return standing.to_do(runner.plan, runner.folder, set(runner.plan.jobs), states)
 
 
 @pytest.mark.parametrize("lambda_dpo", [0.0, 0.25, 1.0])
@@ -118,9 +123,9 @@ def test_an_optimum_without_weights_is_trained_again_for_a_recipe(tiny: TinySuit
     runner.needs("interpolation")
     optimum = runner.job("dpo-optimum").id
     recipe = runner.job("interpolation").id
-    assert execute.to_do(runner.plan, runner.folder, set(runner.plan.jobs)) == {recipe}
+    assert to_do(runner) == {recipe}
     (runner.context.job_folder(optimum) / "adapter").rename(runner.folder / "away")
-    assert execute.to_do(runner.plan, runner.folder, set(runner.plan.jobs)) == {recipe, optimum}
+    assert to_do(runner) == {recipe, optimum}
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -202,7 +207,7 @@ def test_the_best_value_seen_counts_a_recipes_end(tiny: TinySuite, run_plan: Any
     scores = job.scores
     scores["f_dpo/held_out"]["value"] = 0.01  # below anything that was trained
     record.write_json(job.path / "scores.json", scores)
-    (suite_record,) = record.find_suites(runner.folder)
-    tables = Tables(Results(suite_record))
+    (found,) = suite_record.find_suites(runner.folder)
+    tables = Tables(Results(found))
     assert tables.best_seen["dpo", 0].value == 0.01
     assert tables.recipes[0].estimate("best_seen_gap_dpo").mean == 0

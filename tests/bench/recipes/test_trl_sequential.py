@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from bench.models import held_out
 from bench.plan import planner
 from bench.records import record
-from bench.run import execute, handlers
+from bench.run import execute, handlers, standing
 from bench.suite.suite import Suite
 from report import build
 
@@ -167,7 +167,7 @@ def test_an_interrupted_job_is_made_again_from_the_start(tiny: TinySuite, run_pl
     left = {"step": 1, "seconds": 99.0, "probe_seconds": 0.0, "tokens": 7, "probe_tokens": 0}
     record.append_jsonl(folder / "steps.jsonl", [left])
     record.append_jsonl(folder / "trajectory.jsonl", [{"step": 0}])
-    assert execute.state_of(runner.plan, runner.folder)[job.id] == "pending"
+    assert standing.look(runner.plan, runner.folder).states[job.id] == "pending"
     made = runner.run("trl-sequential")
     assert [row["step"] for row in made.rows("steps")] == [1, 2, 3, 4, 5, 6]
     assert made.measurements["training_seconds"]["value"] < 99

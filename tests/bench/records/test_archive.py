@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import InputError
-from bench.records import archive, record
+from bench.records import archive, record, suite_record
 from bench.records.archive import Archive, ArchivePath
 from bench.records.pack import pack
 
@@ -25,8 +25,13 @@ def make_suite(folder: Path, jobs: tuple[str, ...] = ("first", "second")) -> Pat
     """Write a suite whose first job is complete; the others were never finished."""
     for name in jobs:
         job = folder / "jobs" / name
-        record.write_json(job / "spec.json", {"schema": 1, "id": name, "kind": "train", "labels": {}})
-        record.append_jsonl(job / "steps.jsonl", ({"step": step, "loss": 0.5} for step in range(1, 4)))
+        record.write_json(
+            job / "spec.json",
+            {"schema": 1, "id": name, "kind": "pretrain", "labels": {}, "settings": {}, "inputs": {}, "roles": []},
+        )
+        record.append_jsonl(
+            job / "steps.jsonl", ({"step": step, "loss": 0.5, "seconds": 1.0, "weights": {}} for step in range(1, 4))
+        )
     record.write_json(folder / "jobs" / jobs[0] / "status.json", {"schema": 1, "outcome": "complete"})
     info = {"schema": 1, "name": folder.name, "suite": {"λ": 0.5}, "jobs": list(jobs)}
     record.write_json(folder / "suite.json", info)
@@ -126,11 +131,13 @@ def test_records_that_no_archive_may_hold_are_not_packed(tmp_path: Path, monkeyp
 def test_an_archive_reads_like_its_folder(tmp_path: Path) -> None:
     folder = make_suite(tmp_path / "made")
     (packed,) = pack(folder, tmp_path / "elsewhere.bench")
-    (ours,), (theirs,) = record.find_suites(folder), record.find_suites(packed.file)
+    (ours,), (theirs,) = suite_record.find_suites(folder), suite_record.find_suites(packed.file)
     assert theirs.info == ours.info
     assert list(theirs.jobs) == list(ours.jobs) == ["first", "second"]
     assert [job.status for job in theirs.jobs.values()] == [job.status for job in ours.jobs.values()]
-    assert theirs.jobs["first"].rows("steps") == [{"step": step, "loss": 0.5} for step in (1, 2, 3)]
+    assert theirs.jobs["first"].rows("steps") == [
+        {"step": step, "loss": 0.5, "seconds": 1.0, "weights": {}} for step in (1, 2, 3)
+    ]
     assert theirs.jobs["first"].rows("usage") == []
     names = [[one.name for one in suite.jobs["first"].path.iterdir()] for suite in (ours, theirs)]
     assert sorted(names[0]) == names[1] == ["spec.json", "status.json", "steps.jsonl"]
@@ -155,7 +162,7 @@ def test_a_path_in_an_archive_knows_files_from_folders(tmp_path: Path) -> None:
 def test_an_archive_stays_what_it_was_when_it_was_opened(tmp_path: Path) -> None:
     folder = make_suite(tmp_path / "made")
     (packed,) = pack(folder)
-    (suite,) = record.find_suites(packed.file)
+    (suite,) = suite_record.find_suites(packed.file)
     (folder / "jobs" / "first" / "steps.jsonl").write_text("")
     pack(folder)
     assert len(suite.jobs["first"].rows("steps")) == 3
@@ -168,7 +175,7 @@ def test_a_root_holds_folders_and_archives_and_the_folder_counts(tmp_path: Path)
     (tmp_path / "only_folder.bench").unlink()
     shutil.rmtree(tmp_path / "only_archive")
     shutil.copyfile(tmp_path / "both.bench", tmp_path / "earlier.bench")
-    found = record.find_suites(tmp_path)
+    found = suite_record.find_suites(tmp_path)
     assert [(one.name, one.archive is not None) for one in found] == [
         ("both", False),
         ("only_archive", True),
@@ -180,10 +187,10 @@ def test_a_root_holds_folders_and_archives_and_the_folder_counts(tmp_path: Path)
         "",
     ]
     (tmp_path / "both.bench").write_text("broken, but not looked at")
-    assert len(record.find_suites(tmp_path)) == 3
+    assert len(suite_record.find_suites(tmp_path)) == 3
     (tmp_path / "other.bench").write_text("broken")
     with pytest.raises(InputError, match=r"other\.bench: cannot be read as a \.bench archive"):
-        record.find_suites(tmp_path)
+        suite_record.find_suites(tmp_path)
 
 
 def test_a_folder_without_records_points_to_the_archive_beside_it(tmp_path: Path) -> None:
@@ -193,10 +200,10 @@ def test_a_folder_without_records_points_to_the_archive_beside_it(tmp_path: Path
     shutil.rmtree(folder / "jobs")
     (folder / "suite.json").unlink()
     with pytest.raises(InputError, match=r"made: holds no suite; its records are in .*made\.bench: give that$"):
-        record.find_suites(folder)
+        suite_record.find_suites(folder)
     with pytest.raises(InputError, match=r"notes\.txt: is a file; give a folder of results, or a \.bench archive"):
         (tmp_path / "notes.txt").write_text("")
-        record.find_suites(tmp_path / "notes.txt")
+        suite_record.find_suites(tmp_path / "notes.txt")
 
 
 # ---- archives that mean harm -----------------------------------------------------------------------------------------
@@ -357,4 +364,4 @@ def test_a_suite_or_a_job_that_is_named_like_a_path_is_refused(tmp_path: Path, n
         with zipfile.ZipFile(tmp_path / "x.bench", "w") as made:
             made.writestr("suite.json", info)
         with pytest.raises(InputError, match=r"x\.bench/suite\.json: '.*' is no name of a suite or a job"):
-            record.find_suites(tmp_path / "x.bench")
+            suite_record.find_suites(tmp_path / "x.bench")

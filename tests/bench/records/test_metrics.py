@@ -94,7 +94,7 @@ def test_a_record_without_descriptions_is_read_by_its_names(
 
 def test_a_job_says_what_its_figures_are(tmp_path: Path) -> None:
     """Described: what its metrics.json says. Not described: what the name and the entry's unit tell."""
-    record.write_json(tmp_path / "spec.json", {"id": "a", "kind": "train", "labels": {}})
+    record.write_json(tmp_path / "spec.json", {"id": tmp_path.name, "kind": "pretrain", "labels": {}})
     entries = {"carbon_grams": {"value": 2.0, "unit": "g"}, "energy_joules": {"value": 3.0, "unit": "J"}}
     record.write_json(tmp_path / "measurements.json", entries)
     record.write_metrics(tmp_path, [CARBON])

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from bench.records import record
+from bench.records import record, safe_files, suite_record
+
+LABELS = {"method": "mix", "base_method": "mix", "lambda_dpo": 0.5, "seed": 0}
 
 
 def make_job(folder: Path, **spec: Any) -> Path:
-    values = {"schema": record.SCHEMA, "id": folder.name, "kind": "train", "labels": {"seed": 0}, **spec}
+    values = {"schema": record.SCHEMA, "id": folder.name, "kind": "train", "labels": LABELS, **spec}
     record.write_json(folder / "spec.json", values)
     return folder
 
@@ -29,7 +31,7 @@ def make_suite(folder: Path, jobs: list[str], beta: float = 0.1) -> Path:
 
 
 def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "scores.json"
+    path = tmp_path / "new" / "data.json"
     record.write_json(path, {"λ": 0.5, "none": None})
     assert record.read_json(path) == {"λ": 0.5, "none": None}
     assert "λ" in path.read_text(encoding="utf-8")
@@ -38,11 +40,11 @@ def test_json_is_written_whole_and_read_back(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_scraps(tmp_path: Path) -> None:
     """NaN has no place in JSON; and a disk may fill up in the middle of writing."""
-    path = tmp_path / "scores.json"
+    path = tmp_path / "data.json"
     record.write_json(path, {"value": 1})
     with pytest.raises(ValueError, match="JSON compliant"):
         record.write_json(path, {"first": 1, "value": math.nan})
-    with pytest.raises(OSError, match="No space"), record.replacing(path) as file:
+    with pytest.raises(OSError, match="No space"), safe_files.replacing(path) as file:
         file.write(b"{")
         raise OSError("No space left on device")
     assert record.read_json(path) == {"value": 1}
@@ -51,16 +53,16 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_scraps(tmp_path: Path) ->
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the moment of renaming the new text is complete beside the old one, in the same folder."""
-    path = tmp_path / "status.json"
+    path = tmp_path / "data.json"
     record.write_json(path, {"outcome": "failed"})
-    replace = record.os.replace
+    replace = safe_files.os.replace
     seen: list[Any] = []
 
     def watch(source: str, target: Path) -> None:
         seen.append((record.read_json(target), record.read_json(Path(source)), Path(source).parent))
         replace(source, target)
 
-    monkeypatch.setattr(record.os, "replace", watch)
+    monkeypatch.setattr(safe_files.os, "replace", watch)
     record.write_json(path, {"outcome": "complete"})
     assert seen == [({"outcome": "failed"}, {"outcome": "complete"}, tmp_path)]
     assert record.read_json(path) == {"outcome": "complete"}
@@ -70,9 +72,7 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path, m
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "spec.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(
-        InputError, match=rf"^{path}: cannot be read as JSON \(.*\); delete its folder to make it again$"
-    ):
+    with pytest.raises(InputError, match=rf"^{path}: cannot be read as JSON \(.*\); 'bench run' makes its job again$"):
         record.read_json(path)
 
 
@@ -158,17 +158,18 @@ def test_a_trajectory_made_before_the_reference_is_filled_in(tmp_path: Path) -> 
     record.append_jsonl(job / "trajectory.jsonl", [{"step": 0, "f_sft/train": 3.0}, {"step": 4, "f_sft/train": 2.0}])
     logps = [{"step": step, "split": "train", "chosen": [-4.0 + step / 2], "rejected": [-6.0]} for step in (0, 4)]
     record.append_jsonl(job / "evaluation_logps.jsonl", logps)
-    reference = make_job(suite / "jobs" / "reference", kind="reference_logps")
+    parts: dict[str, Any] = {"settings": {}, "inputs": {}, "roles": []}
+    reference = make_job(suite / "jobs" / "reference", kind="reference_logps", **parts)
     record.write_json(
         reference / "reference_logps.json",
-        {"train": {"chosen": [-4.0, -9.0], "rejected": [-6.0, -9.0]}, "held_out": {}},
+        {"train": {"chosen": [-4.0, -9.0], "rejected": [-6.0, -9.0]}, "held_out": {"chosen": [], "rejected": []}},
     )
-    (found,) = record.find_suites(suite)
+    (found,) = suite_record.find_suites(suite)
     before = found.trajectory(found.jobs["sft"])
     assert before == [{"step": 0, "f_sft/train": 3.0}, {"step": 4, "f_sft/train": 2.0}]  # the reference is not complete
 
     record.write_json(reference / "status.json", {"schema": 1, "outcome": "complete"})
-    (found,) = record.find_suites(suite)
+    (found,) = suite_record.find_suites(suite)
     after = found.trajectory(found.jobs["sft"])
     assert [row["f_sft/train"] for row in after] == [3.0, 2.0]
     assert [row["f_dpo/train"] for row in after] == pytest.approx([math.log(2), math.log(1 + math.exp(-1))])
@@ -184,7 +185,7 @@ def test_a_job_reads_its_files(tmp_path: Path) -> None:
     record.write_json(folder / "scores.json", {"mmlu/acc": {"value": 0.5, "n": 4, "standard_error": 0.25}})
     record.write_json(folder / "status.json", {"schema": 1, "outcome": record.COMPLETE})
     job = record.read_job(folder)
-    assert (job.id, job.kind, job.labels, job.complete) == ("mix-l0.5-s0-abc", "train", {"seed": 0}, True)
+    assert (job.id, job.kind, job.labels, job.complete) == ("mix-l0.5-s0-abc", "train", LABELS, True)
     assert job.rows("steps") == [{"step": 1}]
     assert job.rows("trajectory") == []
     assert job.measurements["tokens"]["value"] == 3
@@ -221,19 +222,19 @@ def test_results_may_be_a_root_or_one_suite(tmp_path: Path) -> None:
     make_suite(tmp_path / "b", [])
     make_suite(tmp_path / "a", [])
     (tmp_path / "not_a_suite").mkdir()
-    assert [suite.name for suite in record.find_suites(tmp_path)] == ["a", "b"]
-    assert [suite.name for suite in record.find_suites(tmp_path / "b")] == ["b"]
+    assert [suite.name for suite in suite_record.find_suites(tmp_path)] == ["a", "b"]
+    assert [suite.name for suite in suite_record.find_suites(tmp_path / "b")] == ["b"]
 
 
 def test_a_folder_without_a_suite_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
-        record.find_suites(tmp_path)
+        suite_record.find_suites(tmp_path)
     assert (
         str(caught.value)
         == f"{tmp_path}: holds no suite (no suite.json in it or one level below, no *.bench); 'bench run' makes one"
     )
     with pytest.raises(InputError) as caught:
-        record.find_suites(tmp_path / "none")
+        suite_record.find_suites(tmp_path / "none")
     assert str(caught.value) == (
         f"{tmp_path}/none: no such folder; 'bench run SUITE --results {tmp_path}/none' makes one"
     )
@@ -244,7 +245,7 @@ def test_a_suite_lists_the_jobs_of_its_plan_in_order(tmp_path: Path) -> None:
     suite = make_suite(tmp_path / "s", ["second", "first", "never"])
     for name in ("first", "second", "left_behind"):
         make_job(suite / "jobs" / name)
-    (found,) = record.find_suites(suite)
+    (found,) = suite_record.find_suites(suite)
     assert list(found.jobs) == ["second", "first"]
 
 
@@ -281,14 +282,14 @@ def test_a_suite_file_that_is_no_record_is_one_line_and_never_tells_to_delete_th
     tmp_path: Path, text: str
 ) -> None:
     (tmp_path / "suite.json").write_text(text)
-    with pytest.raises(InputError, match=r"suite\.json: is not a record, .*'bench run' writes it again$"):
-        record.find_suites(tmp_path)
+    with pytest.raises(InputError, match=r"suite\.json: is not a record \(.*'bench run' writes it again$"):
+        suite_record.find_suites(tmp_path)
 
 
 def test_a_status_without_an_outcome_names_its_file(tmp_path: Path) -> None:
     job = record.read_job(make_job(tmp_path / "a"))
     record.write_json(tmp_path / "a" / "status.json", {})
-    with pytest.raises(InputError, match=r"a/status\.json: is not a record, which holds outcome; delete its folder"):
+    with pytest.raises(InputError, match=r"a/status\.json: is not a record \(outcome: field required\)"):
         _ = job.complete
 
 

@@ -42,6 +42,8 @@ class Listener:
 
     def progress(self, job: JobSpec, message: dict[str, Any]) -> None: ...
 
+    def retried(self, job: JobSpec, status: dict[str, Any]) -> None: ...
+
     def ended(self, job: JobSpec, status: dict[str, Any]) -> None:
         self.events.append(f"-{job.id}")
 

@@ -15,7 +15,7 @@ from bench.cli import plan_view
 from bench.methods import METHODS
 from bench.plan import planner
 from bench.records import record
-from bench.run import execute, handlers, stale
+from bench.run import handlers, stale, standing
 from bench.run.context import WorkerContext
 from bench.suite.suite import Suite
 
@@ -59,7 +59,7 @@ def test_a_plugins_new_source(tiny: TinySuite, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(registry, "source_hash", lambda module: "two")
     assert told(suite, tmp_path) == ["2 complete jobs are stale: other_methods unknown: its source has changed"]
     plan = planner.make(suite)
-    states = execute.state_of(plan, tmp_path)
+    states = standing.look(plan, tmp_path).states
     found = stale.find(plan, tmp_path)
     assert plan_view.as_text(plan, states, set(plan.jobs), found).endswith(f"  {found[0]}")
     shown = json.loads(json.dumps(plan_view.as_dict(plan, states, set(plan.jobs), found)))["stale"]

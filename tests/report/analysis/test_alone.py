@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bench.records import record
-from bench.records.record import append_jsonl, find_suites, write_json
+from bench.records.record import append_jsonl, write_json
+from bench.records.suite_record import find_suites
 from report.analysis.load import Results
 from report.analysis.tables import Tables
 
@@ -81,7 +82,7 @@ def suite(tmp_path: Path) -> Path:
         settings = SETTINGS | {"training": {"learning_rate": 0.1, "evaluate_every": 7}}
         common = {"labels": labels, "roles": ["run"], "settings": settings, "environment": environment(4)}
         path = write(folder, method, "train", **common)
-        append_jsonl(path / "steps.jsonl", steps)
+        append_jsonl(path / "steps.jsonl", ({"step": step, "seconds": 25.0} | row for step, row in enumerate(steps, 1)))
         units = {"training_seconds": "s", "probe_seconds": "s", "energy_joules": "J", "peak_memory_bytes": "B"}
         units |= {"gpu_utilization_percent": "%", "cpu_utilization_percent": "%", "tokens": "tokens"}
         figures = {name: {"value": 100.0, "unit": unit, "shared_machine": True} for name, unit in units.items()}
@@ -158,7 +159,9 @@ def spoil(suite: Path, how: str) -> str:
     if how == "other data":
         write_json(spec, given | {"data": {"preference": "b"}})
         return "mix was trained with other settings than those measured alone"
-    append_jsonl(suite / "jobs" / "mix" / "steps.jsonl", [{"weights": {"dpo": 0.5, "sft": 0.5}}])
+    append_jsonl(
+        suite / "jobs" / "mix" / "steps.jsonl", [{"step": 5, "seconds": 1.0, "weights": {"dpo": 0.5, "sft": 0.5}}]
+    )
     return "mix does not tell what its steps were made of"
 
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.choices import count, read
 from report.analysis.load import Results
 from report.render.html import _outline

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import find_suites
+from bench.records.record import write_json
+from bench.records.suite_record import find_suites
 from report.analysis import kept
 from report.analysis.findings import Findings
 from report.analysis.load import Results
@@ -30,7 +31,7 @@ def change(folder: Path, job: str, edit: Callable[[dict[str, Any]], Any]) -> Fin
     path = folder / "jobs" / job / "spec.json"
     spec = json.loads(path.read_text(encoding="utf-8"))
     edit(spec)
-    path.write_text(json.dumps(spec), encoding="utf-8")
+    write_json(path, spec)
     return Findings(Results(find_suites(folder)[0]))
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import append_jsonl, find_suites
+from bench.records.record import append_jsonl
+from bench.records.suite_record import find_suites
 from report.analysis.completions import LONGEST, answers, prompts
 from report.analysis.findings import Findings
 from report.analysis.load import Results

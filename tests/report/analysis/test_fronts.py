@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import append_jsonl, find_suites, write_json
+from bench.records.record import append_jsonl, write_json
+from bench.records.suite_record import find_suites
 from report.analysis import checkpoints, fronts
 from report.analysis.findings import Findings
 from report.analysis.load import Results

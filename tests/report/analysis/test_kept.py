@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis import kept
 from report.analysis.findings import Findings
 from report.analysis.load import Results

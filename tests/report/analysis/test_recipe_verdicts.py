@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis import recipe_verdicts
 from report.analysis.load import Results
 from report.analysis.tables import Tables

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import append_jsonl, find_suites, read_json, write_json
+from bench.records.record import append_jsonl, read_json, write_json
+from bench.records.suite_record import find_suites
 from report.analysis import recipe_verdicts
 from report.analysis.findings import Findings
 from report.analysis.fronts import fronts

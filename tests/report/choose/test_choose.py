@@ -19,7 +19,8 @@ import pytest
 from scipy.stats import binom
 
 from bench.errors import InputError
-from bench.records.record import append_jsonl, find_suites, read_json, write_json
+from bench.records.record import append_jsonl, read_json, write_json
+from bench.records.suite_record import find_suites
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.choose.choose import choose, choose_all

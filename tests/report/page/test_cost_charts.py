@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.load import Results
 from report.analysis.tables import Tables
 from report.page.cost_charts import cost_against_quality, evaluation_steps, max_evaluation

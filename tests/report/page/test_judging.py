@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.records import record
+from bench.records import suite_record
 from bench.records.record import write_json
 from report.analysis.load import Results
 from report.page import judging
@@ -11,7 +11,7 @@ from report.render.document import Table
 
 
 def results(made: Any) -> Results:
-    (suite,) = record.find_suites(made.finish())
+    (suite,) = suite_record.find_suites(made.finish())
     return Results(suite)
 
 

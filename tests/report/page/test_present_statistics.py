@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.page.present_statistics import forgetting_scores, fronts, verdicts

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import find_suites, write_json
+from bench.records.record import cut_jsonl, write_json
+from bench.records.suite_record import find_suites
 from bench.suite import yaml_file
 from report.analysis.findings import Findings
 from report.analysis.load import Results
@@ -135,6 +136,7 @@ def stop(folder: Path, job: str, step: int, early: bool) -> None:
     write_json(folder / "jobs" / job / "stopping.json", {"step": step, "reason": reason, "early": early})
     path = folder / "jobs" / job / "measurements.json"
     write_json(path, json.loads(path.read_text()) | {"steps": {"value": step, "unit": "steps"}})
+    cut_jsonl(folder / "jobs" / job / "steps.jsonl", last_step=step)
 
 
 def test_where_and_why_a_run_stopped_is_shown(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> None:
@@ -182,7 +184,7 @@ def test_a_changed_suite_says_what_it_changes_and_hides_them(writer: Callable[..
     path = folder / "suite.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["changes_of_shipped"] = {"model.source": ["hub", "random"], "seeds": [[0], [0, 1, 2]]}
-    path.write_text(json.dumps(content), encoding="utf-8")
+    write_json(path, content)
     tables = Findings(Results(find_suites(folder)[0]))
     assert published.blocks(tables) == ()
     told = [one.text for one in sections.banners(tables)]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from bench.records.metrics import undescribed
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.metrics import DERIVED

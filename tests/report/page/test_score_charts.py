@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.metrics import undescribed
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.load import Measured, Results
 from report.analysis.tables import RecipeResults, Tables
 from report.page import score_charts

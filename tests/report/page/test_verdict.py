@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import find_suites
+from bench.records.suite_record import find_suites
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.page.verdict import CLEAR, TOO_FEW, UNCLEAR, Verdict

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.plan import planner
-from bench.records.record import SuiteRecord, find_suites
+from bench.records.suite_record import SuiteRecord, find_suites
 from bench.run import execute, handlers
 from bench.run.context import WorkerContext
 from bench.suite import yaml_file
