@@ -126,6 +126,19 @@ def _has_busy_status(error: BaseException) -> bool:
     return getattr(getattr(error, "response", None), "status_code", None) in _BUSY
 
 
+_NO_MEMORY = ("failed to map segment", "annot allocate memory", "can't start new thread", "unable to allocate")
+
+
+def is_short_of_memory(error: BaseException | None) -> bool:
+    """Say whether the process got no memory from the machine, to load a library, to start a thread or for data."""
+    while error is not None:
+        refused = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+        if refused or any(word in str(error) for word in _NO_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def is_full(error: BaseException | None) -> bool:
     """Say whether a write failed, or made another fail, because there is no room."""
     while error is not None:

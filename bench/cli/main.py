@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bench import __version__
-from bench.cli import output
+from bench.cli import ending, output
 from bench.cli.judge import app as judge_app
-from bench.errors import BenchError, InputError, PluginError, is_full, plain
+from bench.errors import InputError
 from bench.run.signals import STOPPING
 
 if TYPE_CHECKING:
@@ -483,49 +481,8 @@ def main() -> None:
             signal.signal(number, signal.default_int_handler)
     try:
         app(standalone_mode=True)
-    except PluginError as error:
-        if os.environ.get("BENCH_TRACEBACK"):
-            raise
-        shows = " (BENCH_TRACEBACK=1 shows where)" if error.__cause__ else ""
-        print(f"bench: {plain(str(error))}{shows}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BenchError as error:
-        print(f"bench: {plain(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except (OSError, MemoryError, RecursionError) as error:
-        if os.environ.get("BENCH_TRACEBACK"):
-            raise
-        print(f"bench: {_of_the_machine(error)}", file=sys.stderr)
-        sys.exit(InputError.exit_code)
     except Exception as error:
-        _internal(error)
-
-
-def _of_the_machine(error: BaseException) -> str:
-    """Say in a line what the machine refused: a file of the user's, room on a disk, memory."""
-    if isinstance(error, RecursionError):
-        return "the input is nested too deeply; give one with fewer levels"
-    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return "the machine has no memory left for this process; free some, or raise its limit (ulimit -v)"
-    file = plain(str(getattr(error, "filename", None) or ""))
-    said = plain(str(getattr(error, "strerror", None) or error))
-    where = f"{file[:200]}: " if file else ""
-    advice = "make room" if is_full(error) else "give another file or folder"
-    return f"{where}{said}; {advice}"
-
-
-def _internal(error: Exception) -> NoReturn:
-    """Say that this is a bug of ours, with the traceback on demand."""
-    if os.environ.get("BENCH_TRACEBACK"):
-        raise error
-    print(
-        f"bench: internal error: {type(error).__name__}: {plain(str(error))} (BENCH_TRACEBACK=1 shows where)",
-        file=sys.stderr,
-    )
-    sys.exit(70)
+        ending.end(error)
 
 
 if __name__ == "__main__":

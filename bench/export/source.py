@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bench.errors import InputError, ModelError
 from bench.models.files import model_settings
-from bench.records import record, suite_record
+from bench.records import record, seal, suite_record
+from bench.records.archive import RecordPath
 from bench.records.spec import WITH_ADAPTER
 from bench.settings import Model
 from bench.suite.suite import suite_folder
@@ -57,9 +58,13 @@ def find(results: Path, wanted: str) -> Source:
     Raises:
         InputError: none or several match, it is not complete, it has no weights, or its weights are not here.
     """
-    exporting = [(suite, job) for suite in suite_record.find_suites(results) for job in suite.jobs.values()]
-    ids = list(dict.fromkeys(job.id for _, job in exporting))
-    job_id = _match(wanted, ids, {job.id for _, job in exporting if job.kind in WITH_ADAPTER}, results)
+    suites = suite_record.find_suites(results)
+    exporting = [(suite, job) for suite in suites for job in suite.jobs.values()]
+    broken = {job: what for suite in suites for job, what in suite.broken.items()}
+    ids = list(dict.fromkeys([*(job.id for _, job in exporting), *broken]))
+    job_id = _match(wanted, ids, {job.id for _, job in exporting if job.kind in WITH_ADAPTER} | broken.keys(), results)
+    if job_id in broken:
+        raise InputError(f"{results}: {job_id} cannot be exported: {broken[job_id]}")
     found = [(suite, job) for suite, job in exporting if job.id == job_id]
     with_weights = [one for one in found if (one[1].path / "adapter").is_dir()]
     suite, job = (with_weights or found)[0]  # an equal id is an equal job, whatever suite made it
@@ -68,6 +73,7 @@ def find(results: Path, wanted: str) -> Source:
         raise InputError(f"{job.path}: this job is {state}; {_run_again(suite, job, results)} finishes it")
     if not with_weights:
         raise _no_weights(suite, job)
+    _refuse_damaged(job.path)
     model = Model.model_validate(suite.info["suite"]["model"])
     if model.source == "hub":  # the branch may have moved since
         model = model.model_copy(update={"revision": job.spec["settings"]["model"].get("revision")})
@@ -75,8 +81,17 @@ def find(results: Path, wanted: str) -> Source:
     folder = suite.folder / "jobs" / pretrained if pretrained else None
     if folder is not None and not (folder / "model").is_dir():
         raise _no_weights(suite, suite.jobs[str(pretrained)])
+    if folder is not None:
+        _refuse_damaged(folder)
     _check_base(model, job)
     return Source(suite, job, model, folder)
+
+
+def _refuse_damaged(path: RecordPath) -> None:
+    """Refuse weights that are not those that their job wrote."""
+    damage = seal.examine(path, weights=True, remembered=False)
+    if isinstance(damage, seal.Damage):
+        raise InputError(f"{path}: cannot be exported: {damage.what}")
 
 
 def _match(wanted: str, ids: Sequence[str], exportable: set[str], results: Path) -> str:

@@ -43,7 +43,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -86,14 +85,24 @@ def own_folder(folder: Path, *, may_be_link: bool = False) -> None:
     Raises:
         InputError: something else stands in its place.
     """
-    if folder.is_symlink() and not may_be_link:
-        raise InputError(f"{folder}: is a link, where a folder of the program's own belongs; remove it")
-    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-        raise InputError(f"{folder}: is no folder, where one of the program's own belongs; remove it")
+    refuse_other(folder, may_be_link=may_be_link)
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
         if path.is_symlink() and not (may_be_link and path.is_dir()):
             path.unlink()
+
+
+def refuse_other(folder: Path, *, may_be_link: bool = False) -> None:
+    """Refuse what stands in the place of a folder and is none, or none of the program's own; nothing may stand there.
+
+    Raises:
+        InputError: says what.
+    """
+    link = folder.is_symlink()
+    if link and not may_be_link:
+        raise InputError(f"{folder}: is a link, where a folder of the program's own belongs; remove it")
+    if (link or folder.exists()) and not folder.is_dir():
+        raise InputError(f"{folder}: is no folder, where one of the program's own belongs; remove it")
 
 
 def drop_link(path: Path) -> None:

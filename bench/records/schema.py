@@ -112,7 +112,7 @@ class _RowLogps(_Part):
 
 
 class _Step(_Part):
-    step: Count
+    step: Count = 0
     seconds: Number = 0.0
     phase: int = 0
     weights: dict[str, Number] = {}
@@ -135,7 +135,7 @@ class _Sample(_Part):
 
 
 class _Usage(_Part):
-    step: Count
+    step: Count = 0
     seconds: Number = 0.0
     name: str = ""
     value: Number | None = None
@@ -180,7 +180,7 @@ _NEEDED = {
 }
 _KEYS = {
     "spec.json": ("settings", "inputs", "roles"),
-    "steps.jsonl": ("seconds", "weights"),
+    "steps.jsonl": ("seconds",),
     "usage.jsonl": ("name", "value"),
     "evaluation_logps.jsonl": ("split", "chosen", "rejected"),
 }
@@ -240,7 +240,7 @@ def needed(kind: str) -> tuple[str, ...]:
     return _NEEDED.get(kind, ())
 
 
-def wrong_steps(steps: Iterable[int], taken: float | None) -> str:
+def wrong_steps(steps: Iterable[int | None], taken: float | None) -> str:
     """Say that a run's rows are not those of every step it took; "" if they are."""
     last = 0
     for number in steps:

@@ -132,7 +132,9 @@ def _look_through(job: Job) -> str:
         if key:
             return f"{name} has no {key} in a row; {again(job.path)}"
         if name == "steps.jsonl" and job.kind == "train":
-            wrong = schema.wrong_steps((row["step"] for row in rows), job.measurements.get("steps", {}).get("value"))
+            wrong = schema.wrong_steps(
+                (row.get("step") for row in rows), job.measurements.get("steps", {}).get("value")
+            )
             if wrong:
                 return f"{name} {wrong}; {again(job.path)}"
     return ""

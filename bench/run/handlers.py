@@ -79,6 +79,7 @@ def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]
     }
     try:
         record.write_json(folder / "status.json", status)
+        safe_files.flush_folder(folder)
     except OSError as error:
         status |= _of_error(error, job, context.folder)
     return status

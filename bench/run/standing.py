@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import InputError
 from bench.plan.plan import Plan
-from bench.records import record, seal
+from bench.records import record, safe_files, seal
 
 RESUMABLE, PENDING, DAMAGED = "resumable", "pending", "damaged"
 _READERS = 4  # hashing and waiting for a disk, which take turns badly
@@ -30,7 +30,11 @@ class Standing:
 
 
 def look(plan: Plan, folder: Path) -> Standing:
-    """Read every job's record, and see that a complete one's files are as they were written."""
+    """Read every job's record, and see that a complete one's files are as they were written.
+
+    Raises:
+        InputError: something else stands in the place of a job's folder.
+    """
     with ThreadPoolExecutor(_READERS) as pool:
         found = dict(zip(plan.jobs, pool.map(lambda job_id: _state(folder / "jobs" / job_id), plan.jobs), strict=True))
     damaged = {job_id: one.what for job_id, one in found.items() if isinstance(one, seal.Damage)}
@@ -38,6 +42,7 @@ def look(plan: Plan, folder: Path) -> Standing:
 
 
 def _state(path: Path) -> str | seal.Damage:
+    safe_files.refuse_other(path)
     if seal.is_begun(path):
         found = seal.examine(path, weights=True, thorough=False)
         if isinstance(found, seal.Damage):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import warnings
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from bench.errors import plain
 from bench.run.signals import Told
 from bench.suite.suite import Experiment, Suite
 
@@ -34,7 +36,17 @@ class WorkerConfig:
 
 
 def main(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
-    """Run jobs until the parent closes the pipe."""
+    """Run jobs until the parent closes the pipe; where this process cannot even start, say why in a line."""
+    try:
+        _serve(pipe, stop, config)
+    except Exception as error:
+        if os.environ.get("BENCH_TRACEBACK"):
+            raise
+        print(f"bench: a worker cannot go on: {type(error).__name__}: {plain(str(error))[:300]}", file=sys.stderr)
+        os._exit(70)
+
+
+def _serve(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
     signals = Told()
     logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, ends nothing
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()

@@ -51,6 +51,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: Iterable[int] 
         torch.save(dict(state), file)
     said = {"job": folder.name, "step": step, "sha256": hashes.read_hash(path), "rows": rows}
     record.write_json(path.with_suffix(".json"), said)
+    safe_files.flush_folder(path.parent)
     prune(folder, keep=(*keep, step, *before[-1:]))
 
 

@@ -26,7 +26,10 @@ def results(tmp_path: Path) -> Path:
     """Write a suite of two jobs, of which one is complete, into `results/made`."""
     folder = tmp_path / "results" / "made"
     for name in ("first", "second"):
-        write_json(folder / "jobs" / name / "spec.json", {"id": name, "kind": "train", "labels": {}})
+        labels = {"method": "mix", "base_method": "mix", "lambda_dpo": 0.5, "seed": 0}
+        spec = {"id": name, "kind": "train", "labels": labels, "settings": {}, "inputs": {}, "roles": []}
+        write_json(folder / "jobs" / name / "spec.json", spec)
+        write_json(folder / "jobs" / name / "measurements.json", {})
     write_json(folder / "jobs" / "first" / "status.json", {"schema": 1, "outcome": "complete"})
     write_json(folder / "suite.json", {"name": "made", "suite": {}, "jobs": ["first", "second"]})
     return folder.parent

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from older_records import unseal
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -207,6 +208,7 @@ def test_the_best_value_seen_counts_a_recipes_end(tiny: TinySuite, run_plan: Any
     scores = job.scores
     scores["f_dpo/held_out"]["value"] = 0.01  # below anything that was trained
     record.write_json(job.path / "scores.json", scores)
+    unseal(job.path)
     (found,) = suite_record.find_suites(runner.folder)
     tables = Tables(Results(found))
     assert tables.best_seen["dpo", 0].value == 0.01

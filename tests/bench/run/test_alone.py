@@ -56,6 +56,7 @@ def job(name: str, kind: str, *needs: str) -> JobSpec:
 @pytest.fixture
 def execution(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> execute.Execution:
     """Two workers that do nothing, on a plan: a; b after a; c; cost."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     plan = Plan(tiny())
     for one in (job("a", "train"), job("b", "train", "a"), job("c", "train"), job("cost", "cost")):
         plan.add(one)

@@ -65,11 +65,12 @@ def test_a_job_that_goes_on_keeps_where_it_ran_before(tiny: Callable[..., Suite]
     runner.needs("mix")
     (folder / "checkpoints").mkdir(parents=True)
     first = {"hardware": {"cpu": "first"}, "workers": 1}
-    record.write_json(folder / "spec.json", {"environment": first})
+    who = {"id": job.id, "kind": "train", "labels": {}}
+    record.write_json(folder / "spec.json", who | {"environment": first})
     assert handlers._earlier_environments(folder) == []
     (folder / "checkpoints" / "step-2.pt").touch()
     assert handlers._earlier_environments(folder) == [first]
-    record.write_json(folder / "spec.json", {"environment": first, "environments": [first, first]})
+    record.write_json(folder / "spec.json", who | {"environment": first, "environments": [first, first]})
     assert handlers._earlier_environments(folder) == [first, first]
     (folder / "checkpoints" / "step-2.pt").unlink()
     assert [one["workers"] for one in runner.run("mix").spec["environments"]] == [1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from older_records import unseal
 
 from bench.data.tokens import load as load_data
 from bench.errors import JobError, OutOfMemory
@@ -352,6 +353,7 @@ def test_steps_recorded_before_padding_was_counted_leave_its_share_open(bench: B
     ]
     prefix.unlink()
     record.append_jsonl(prefix, rows)
+    unseal(prefix.parent)
     made = bench.run("sequential").measurements
     assert made["padding_share"] == record.not_measured("share", "some of its steps did not count padding")
     assert made["tokens"]["value"] > 0

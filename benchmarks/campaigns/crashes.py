@@ -1,0 +1,120 @@
+"""Kill with SIGKILL at random moments, the parent, a worker or the group; the same command must end at equal records.
+
+python -m benchmarks --only crashes
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.campaigns import base, signals
+from benchmarks.rows import Context, Row
+
+# Few jobs, and most of their time in training and its checkpoints.
+SUITE = base.SUITE.replace("[sequential, mix, maxright]", "[sequential, mix]").replace("steps: 16", "steps: 240")
+SUITE = SUITE.replace("evaluate_every: 4", "evaluate_every: 30").replace("checkpoint_every: 2", "checkpoint_every: 5")
+_SEED = 7
+POINTS = {"parent": 50, "worker": 50, "group": 60, "report": 25, "pack": 25}
+QUICK = {"parent": 3, "worker": 3, "group": 3, "report": 2, "pack": 2}
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What the kills of a campaign share: the suite's file, its folder, a whole run's records and its seconds."""
+
+    suite: Path
+    folder: Path
+    whole: Path
+    wanted: dict[str, object]
+    seconds: float
+
+
+def rows(context: Context) -> Iterator[Row]:
+    """Kill at so many seeded moments of each kind, two at a time; bring each to its end by the same command."""
+    setting = _prepare(context)
+    points = QUICK if context.quick else POINTS
+    for target, count in points.items():
+        context.say(f"{target}: {count} kill points")
+        how: Callable[[_Setting, str, int], str] = _kill_a_writer if target in ("report", "pack") else _kill_a_run
+        counted = base.Count()
+        with ThreadPoolExecutor(2) as pool:
+            for number, problem in enumerate(
+                pool.map(lambda one, how=how, target=target: how(setting, target, one), range(count))
+            ):
+                counted.add(f"{target}, point {number}", problem)
+        what = "`bench " + target + "`" if target in ("report", "pack") else f"a run's {target}"
+        yield counted.row(f"kills of {what} after which the same command ended at equal records")
+
+
+def _prepare(context: Context) -> _Setting:
+    folder = context.folder("crashes")
+    suite, whole = base.write_suite(folder, SUITE), folder / "whole"
+    shutil.rmtree(whole, ignore_errors=True)
+    started = time.monotonic()
+    code, said = base.call("run", str(suite), "--results", str(whole))
+    assert code == 0, said[-500:]
+    return _Setting(suite, folder, whole, base.contents(whole / "small"), time.monotonic() - started)
+
+
+def _kill_a_run(setting: _Setting, target: str, number: int) -> str:
+    """Kill a run once, at a moment from its start to its end; then run it again."""
+    draw = random.Random(f"{_SEED} {target} {number}")
+    results = setting.folder / f"{target}-{number}"
+    shutil.rmtree(results, ignore_errors=True)
+    process = base.start("run", str(setting.suite), "--results", str(results), output=subprocess.DEVNULL)
+    # Two go at a time: what takes so long alone takes longer here, and the last moments are tried, too.
+    time.sleep(draw.uniform(0.1, 1.0) * 1.5 * setting.seconds)
+    if process.poll() is None:
+        if target == "worker":
+            for worker in signals.workers_of(process.pid):
+                _kill(os.kill, worker)
+            process.wait(600.0)
+        else:
+            _kill(os.killpg if target == "group" else os.kill, process.pid)
+            process.wait(60.0)
+            time.sleep(2.0)  # workers whose parent is gone end by themselves
+    code, said = base.call("run", str(setting.suite), "--results", str(results))
+    problem = f"ended with {code}: {said.strip()[-200:]}" if code else ""
+    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or _scraps(results)
+    if not problem:
+        shutil.rmtree(results)
+    return problem
+
+
+def _kill_a_writer(setting: _Setting, target: str, number: int) -> str:
+    """Kill `report` or `pack` in the middle; the records stay what they were, and the next one leaves no scraps."""
+    draw = random.Random(f"{_SEED} {target} {number}")
+    results = setting.folder / f"{target}-{number}"
+    shutil.rmtree(results, ignore_errors=True)
+    shutil.copytree(setting.whole, results)
+    process = base.start(target, str(results), output=subprocess.DEVNULL)
+    time.sleep(draw.uniform(0.3, 6.0 if target == "report" else 1.5))
+    _kill(os.killpg, process.pid)
+    process.wait(60.0)
+    code, said = base.call(target, str(results))
+    problem = f"ended with {code}: {said.strip()[-200:]}" if code else ""
+    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or _scraps(results)
+    if not problem:
+        shutil.rmtree(results)
+    return problem
+
+
+def _kill(how: Callable[[int, int], None], process: int) -> None:
+    try:
+        how(process, signal.SIGKILL)
+    except ProcessLookupError:  # it has ended just now
+        return
+
+
+def _scraps(results: Path) -> str:
+    left = [path.name for path in results.rglob(".*") if path.name != ".lock"]
+    return f"left behind: {left[:3]}" if left else ""
