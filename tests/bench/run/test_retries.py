@@ -1,0 +1,216 @@
+"""What is tried again, how often and on which worker; and what a job's own fault or a user's wish is."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import DamagedInput, JobError, JudgeError, OutOfMemory, is_full, is_transient
+from bench.plan.plan import Plan
+from bench.records import record
+from bench.records.spec import Inputs, JobSpec
+from bench.run import execute, handlers
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def started(self, job: JobSpec) -> None:
+        self.events.append(f"+{job.id}")
+
+    def progress(self, job: JobSpec, message: dict[str, Any]) -> None: ...
+
+    def retried(self, job: JobSpec, status: dict[str, Any]) -> None:
+        self.events.append(f"~{job.id}")
+
+    def ended(self, job: JobSpec, status: dict[str, Any]) -> None:
+        self.events.append(f"-{job.id} {status['outcome']}")
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def close(self) -> None: ...
+
+
+class Process:
+    exitcode = -9
+
+    def is_alive(self) -> bool:
+        return True
+
+    def join(self, timeout: float | None = None) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+@pytest.fixture
+def made(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """One worker that does nothing, on a plan: a; b, which needs a."""
+    plan = Plan(tiny())
+    plan.add(JobSpec("a", "train", None, {}, Inputs(), {}))
+    plan.add(JobSpec("b", "train", None, {}, Inputs(front=("a",)), {}))
+    execution = execute.Execution(plan, tmp_path, Listener(), workers=1)
+    execution.pending = {"a", "b"}
+    started: list[Any] = []
+
+    def start(config: Any) -> Any:
+        started.append(config)
+        return execute._Worker(Process(), Pipe())
+
+    monkeypatch.setattr(execution, "_start", start)
+    monkeypatch.setattr(execute, "RETRY_SECONDS", 0.0)
+    execution.started = started  # type: ignore[attr-defined]
+    return execution
+
+
+def fail(execution: Any, **status: Any) -> None:
+    """Have the job at hand end badly, then hand out what can be."""
+    (one,) = [one for one in execution.workers if one.job]
+    execution._note(one, {"outcome": record.FAILED, "error": "E", "message": "it broke", "finished": "now"} | status)
+    execution._hand_out()
+
+
+def test_a_transient_fault_is_tried_again_twice_on_a_fresh_worker(made: Any) -> None:
+    made._hand_out()
+    for _ in range(3):
+        fail(made, transient=True)
+    assert made.listener.events == ["+a", "~a", "+a", "~a", "+a", "-a failed"]
+    assert made.summary.failed == {"a": "it broke"} and made.summary.blocked == ["b"]
+    assert made.summary.retried == {"a": 2}
+    assert len(made.started) == 3  # each attempt had a process of its own
+
+
+def test_the_attempts_before_go_to_the_worker_that_puts_them_on_record(made: Any) -> None:
+    made._hand_out()
+    fail(made, transient=True)
+    (one,) = made.workers
+    assert one.pipe.sent[-1][1] == [{"error": "E", "message": "it broke", "finished": "now"}]
+
+
+def test_its_own_fault_is_not_tried_again(made: Any) -> None:
+    made._hand_out()
+    fail(made)
+    assert made.listener.events == ["+a", "-a failed"]
+    assert len(made.started) == 1
+
+
+def test_a_dead_worker_is_a_transient_fault_and_its_last_is_put_on_record(made: Any) -> None:
+    made._hand_out()
+    for _ in range(3):
+        made._record_death(made.workers[0])
+        made._hand_out()
+    status = record.read_json(made.folder / "jobs" / "a" / "status.json")
+    assert status["error"] == "WorkerDied" and len(status["attempts"]) == 2
+    assert "signal 9" in status["message"]
+
+
+def test_a_worker_that_was_told_alone_leaves_its_job_to_another(made: Any) -> None:
+    made._hand_out()
+    fail(made, outcome=record.STOPPED, error="Interrupted")
+    assert made.listener.events == ["+a", "~a", "+a"]
+    made.stop.set()  # now everybody is asked to stop
+    made._note(made.workers[0], {"outcome": record.STOPPED, "error": "Interrupted", "message": "at step 3"})
+    assert made.listener.events[3:] == ["-a stopped"] and made.summary.failed == {}
+
+
+def test_a_damaged_input_is_made_anew_before_the_job_that_reads_it(made: Any) -> None:
+    made.pending, made.summary.skipped = {"b"}, ["a"]
+    made._hand_out()
+    fail(made, error="DamagedInput", damaged_input="a", message="a was found damaged: its scores")
+    assert made.listener.events == ["+b", "~b", "+a"]
+    assert made.summary.damaged == {"a": ["a was found damaged: its scores"]} and made.summary.skipped == []
+    fail(made, outcome=record.COMPLETE)
+    assert made.listener.events[3:] == ["-a complete", "+b"]
+
+
+def test_a_full_disk_ends_the_run_and_is_nobodys_fault(made: Any) -> None:
+    made._hand_out()
+    (one,) = [one for one in made.workers if one.job]
+    made._note(one, {"outcome": record.FAILED, "error": "NoRoom", "message": "full"})
+    assert made._is_over() and made.summary.failed == {}
+
+
+# ---- which faults are whose ------------------------------------------------------------------------------------------
+
+
+class ConnectTimeout(Exception):
+    """As httpx and requests name it, below classes of theirs."""
+
+
+class Timeout(ConnectTimeout): ...
+
+
+class Response:
+    status_code = 503
+
+
+class HfHubHTTPError(Exception):
+    response = Response()
+
+
+def raised_from(cause: Exception, error: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionResetError("reset"), True),
+        (TimeoutError("too long"), True),
+        (Timeout("the hub"), True),
+        (HfHubHTTPError("503"), True),
+        (raised_from(Timeout("the hub"), JobError("cannot be loaded")), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("NCCL error in: ProcessGroupNCCL.cpp"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (OutOfMemory("out of memory at step 3"), False),
+        (raised_from(ConnectionResetError("reset"), JudgeError("the judge")), False),
+        (JobError("the loss is not finite"), False),
+        (FileNotFoundError("no such file"), False),
+        (ValueError("timeout must be positive"), False),
+    ],
+)
+def test_transient_faults_are_of_networks_servers_and_devices(error: Exception, expected: bool) -> None:
+    assert is_transient(error) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (raised_from(OSError(errno.ENOSPC, "full"), JobError("cannot be kept")), True),
+        (
+            RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed: No space left on device"),
+            True,
+        ),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (JobError("no"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_whoever_meets_it(error: Exception, expected: bool) -> None:
+    assert is_full(error) is expected
+
+
+def test_a_jobs_status_says_which_fault_it_was(tmp_path: Path) -> None:
+    job = JobSpec("b", "train", None, {}, Inputs(), {})
+    assert handlers._of_error(Timeout("slow\x1b[2J"), job, tmp_path) == {
+        "outcome": "failed",
+        "error": "Timeout",
+        "transient": True,
+        "message": "slow\N{REPLACEMENT CHARACTER}[2J (traceback in b/log.txt)",
+    }
+    damaged = handlers._of_error(DamagedInput("a", "its scores"), job, tmp_path)
+    assert damaged["damaged_input"] == "a" and "transient" not in damaged
+    full = handlers._of_error(OSError(errno.ENOSPC, "full"), job, tmp_path)
+    assert full["error"] == "NoRoom" and full["message"].startswith(f"{tmp_path}: the disk is full, ")

@@ -1,0 +1,77 @@
+"""What stands in a folder: complete, to be gone on with, or damaged and so to be made again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import InputError
+from bench.records import record
+from bench.run import handlers, standing
+
+
+@pytest.fixture
+def run(tiny: Any, run_plan: Any) -> Any:
+    """A run whose jobs are all complete."""
+    runner = run_plan(tiny())
+    for job in runner.plan.jobs:
+        runner.run(job)
+    return runner
+
+
+def states(run: Any) -> set[str]:
+    return set(standing.look(run.plan, run.folder).states.values())
+
+
+def test_a_damaged_record_is_to_do_and_what_read_it_before_is_not(run: Any) -> None:
+    assert states(run) == {"complete"}
+    job = run.job("sft-optimum")
+    record.write_json(run.folder / "jobs" / job.id / "scores.json", {"f_sft/held_out": {"value": 0.0, "n": 1}})
+    found = standing.look(run.plan, run.folder)
+    assert list(found.damaged) == [job.id]
+    assert found.damaged[job.id] == "scores.json is not as it was written; 'bench run' makes its job again"
+    assert standing.to_do(run.plan, run.folder, set(run.plan.jobs), found.states) == {job.id}
+    handlers.run(job, run.context)
+    assert states(run) == {"complete"}
+
+
+def test_weights_of_another_job_are_found_before_they_are_read(run: Any) -> None:
+    """They are a valid adapter, and evaluations of it would differ without a word."""
+    mix, other = (run.folder / "jobs" / run.job(start).id for start in ("mix", "dpo-optimum"))
+    shutil.copytree(other / "adapter", mix / "adapter", dirs_exist_ok=True)
+    assert list(standing.look(run.plan, run.folder).damaged) == [mix.name]
+
+
+def test_a_job_whose_input_was_damaged_in_the_meantime_says_whose_it_is(run: Any) -> None:
+    optimum, mix = run.job("sft-optimum"), run.job("mix")
+    logps = run.folder / "jobs" / run.job("reference-logps").id / "reference_logps.json"
+    logps.write_text(logps.read_text().replace("-1", "-2", 1))
+    status = handlers.run(mix, run.context)
+    assert (status["outcome"], status["error"]) == ("failed", "DamagedInput")
+    assert status["damaged_input"] == run.job("reference-logps").id != optimum.id
+
+
+def test_a_file_or_a_link_in_a_jobs_place_is_refused(run: Any, tmp_path: Path) -> None:
+    folder = run.folder / "jobs" / run.job("mix").id
+    shutil.rmtree(folder)
+    folder.write_text("")
+    with pytest.raises(InputError, match="is no folder, where one of the program's own belongs; remove it"):
+        standing.look(run.plan, run.folder)
+    folder.unlink()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(InputError, match="is a link, where a folder"):
+        standing.look(run.plan, run.folder)
+
+
+def test_a_run_that_was_stopped_is_gone_on_with(run: Any) -> None:
+    folder = run.folder / "jobs" / run.job("mix").id
+    record.write_json(folder / "status.json", {"outcome": "stopped", "message": "at step 2"})
+    assert "stopped" in states(run)
+    (folder / "status.json").unlink()
+    assert "pending" in states(run)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "step-000002.pt").touch()
+    assert "resumable" in states(run)
