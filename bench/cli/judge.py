@@ -56,7 +56,7 @@ def run(
         str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
-    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 60)")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 300)")] = None,
     max_cost_usd: Annotated[
         float | None, typer.Option(help="Stop before all that OUT's journal holds costs more than this.")
     ] = None,

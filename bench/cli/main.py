@@ -15,7 +15,7 @@ import typer
 
 from bench import __version__
 from bench.cli.judge import app as judge_app
-from bench.errors import BenchError, InputError, PluginError
+from bench.errors import BenchError, InputError, PluginError, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -484,7 +484,8 @@ def _internal(error: Exception) -> NoReturn:
     """Say that this is a bug of ours, with the traceback on demand."""
     if os.environ.get("BENCH_TRACEBACK"):
         raise error
-    print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+    said = one_line(f"{type(error).__name__}: {error}")
+    print(f"bench: internal error: {said} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
     sys.exit(70)
 
 

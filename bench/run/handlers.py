@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.collectors import COLLECTORS
-from bench.errors import BenchError, Interrupted, JobError, PluginError
+from bench.errors import BenchError, Interrupted, JobError, PluginError, one_line
 from bench.evaluators import EVALUATORS, Evaluator, Outcome, StageContext
 from bench.methods import Objective
 from bench.plan.identity import SEMANTICS
@@ -51,7 +51,7 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
             status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": f"{error}{shows}"}
         except Exception as error:
             log.error("%s", traceback.format_exc())
-            first = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
+            first = one_line((str(error).strip().splitlines() or ["no message"])[0], 300)
             message = f"internal error: {type(error).__name__}: {first} (traceback in {job.id}/log.txt)"
             status |= {"outcome": record.FAILED, "error": type(error).__name__, "message": message}
     status |= {
