@@ -477,7 +477,7 @@ def main() -> None:
 
 
 # What a folder that the user named can be: a file, not ours to write, read-only, full.
-_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _internal(error: Exception) -> NoReturn:

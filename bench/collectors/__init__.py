@@ -152,7 +152,9 @@ class Collectors:
             try:
                 self._collectors.append(kind(watched))
             except Unavailable as error:
-                self._rows.append({"seconds": 0.0, "name": kind.metric.name, "value": None, "reason": one_line(str(error))})
+                self._rows.append(
+                    {"seconds": 0.0, "name": kind.metric.name, "value": None, "reason": one_line(str(error))}
+                )
             except Exception as error:
                 self._broke(kind.metric.name, 0.0, error)
         self._lock = threading.Lock()  # guards all that is here; held while a collector is called

@@ -165,6 +165,8 @@ class Account:
         if row["state"] == "sent":
             self._latest[row["key"]] = name
             self._at_most[name] = row.get("cost_usd_at_most")
+        elif row["state"] == "answered":  # the next request to it asks for another answer
+            self._latest.pop(row["key"], None)
 
     def unanswered_request(self, key: str) -> str | None:
         """Return the request to a comparison whose answer never came, or has not come yet."""
@@ -190,9 +192,7 @@ class Account:
     @property
     def possibly_paid_twice(self) -> int:
         """How many requests may be paid for beyond the first one, as that one's answer never came."""
-        return sum(
-            max(0, self._unanswered(name) + counts["answered"] - 1) for name, counts in self._counts.items()
-        )
+        return sum(max(0, self._unanswered(name) + counts["answered"] - 1) for name, counts in self._counts.items())
 
     def _unanswered(self, name: str) -> int:
         counts = self._counts[name]
