@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom, SuiteError
-from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Reply, Request, Setup
+from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
 from bench.judges.journal import NOTE_BYTES, Journal, key
 from bench.settings import Model
@@ -126,9 +126,15 @@ class Asking:
                         self._tell(f"{len(known)} of {len(requests)} comparisons judged")
             return usable
 
+        who = {"model": self.judging.model, "host": self.judging.host}
         for request in missing:
             pair, order = whose(request)
-            self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **self._who}
+            self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **who}
+        self._ask(missing, receive)
+        return [known.get(request) for request in requests]
+
+    def _ask(self, missing: Sequence[Request], receive: Receive) -> None:
+        """Ask for what is missing, with room for what is under way at once."""
         try:
             if missing and self._journal and self.judging.endpoint:
                 at_once = min(self._concurrency, len(missing))
@@ -138,7 +144,6 @@ class Asking:
             raise
         except JudgeStopped as stop:
             self.stopped = stop
-        return [known.get(request) for request in requests]
 
     def _send(self, request: Request) -> str:
         """Set aside what a request may cost and the room for its reply, and note it; return what it is known by.
@@ -188,10 +193,6 @@ class Asking:
         if self._price is None or not reply.tokens:
             return None
         return self._price.of(reply.tokens.get("prompt", 0), reply.tokens.get("completion", 0))
-
-    @property
-    def _who(self) -> dict[str, Any]:
-        return {"model": self.judging.model, "host": self.judging.host}
 
     def _row(self, request: Request, reply: Reply, usable: bool, cost: float | None) -> dict[str, Any]:
         name = self._under_way.pop(request, None)

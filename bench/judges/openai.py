@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -33,6 +32,8 @@ from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.requests import State
 
 if TYPE_CHECKING:
+    from openai import OpenAI
+
     from bench.judges.alpaca import Configuration
 
 REPLY_ATTEMPTS = 3
@@ -58,8 +59,6 @@ class OpenaiJudge(Judge):
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
-        from openai import DefaultHttpxClient, OpenAI, Timeout
-
         settings = setup.settings
         self.model = settings.model or setup.configuration.model
         self.parameters = setup.configuration.parameters
@@ -76,17 +75,20 @@ class OpenaiJudge(Judge):
             raise JudgeError(  # the HTTP library would refuse it, quoting it
                 f"{settings.key_variable} holds white space or letters that no key has; set it to the key alone"
             )
-        patience = settings.timeout_seconds
-        make: Callable[..., Any] = partial(
-            OpenAI,
-            api_key=self._key,
-            base_url=settings.base_url,
-            timeout=Timeout(patience, connect=min(patience, LONGEST_CONNECT_SECONDS)),
-            max_retries=0,
-        )
-        self._connect = lambda: make(http_client=DefaultHttpxClient(follow_redirects=False))
+        self._base_url, self._patience = settings.base_url, settings.timeout_seconds
         with self._connect() as client:
             self.host = str(client.base_url.host)
+
+    def _connect(self) -> OpenAI:
+        from openai import DefaultHttpxClient, OpenAI, Timeout
+
+        return OpenAI(
+            api_key=self._key,
+            base_url=self._base_url,
+            timeout=Timeout(self._patience, connect=min(self._patience, LONGEST_CONNECT_SECONDS)),
+            max_retries=0,
+            http_client=DefaultHttpxClient(follow_redirects=False),
+        )
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
@@ -152,10 +154,8 @@ class OpenaiJudge(Judge):
             )
 
         attempts = tenacity.Retrying(
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self._attempts),
-                tenacity.stop_when_event_set(stop),
-                lambda state: unanswered >= UNANSWERED_ATTEMPTS,
+            stop=lambda state: (
+                stop.is_set() or state.attempt_number >= self._attempts or unanswered >= UNANSWERED_ATTEMPTS
             ),
             wait=self._pause,
             retry=tenacity.retry_if_exception(_may_pass),

@@ -120,7 +120,8 @@ def test_a_full_disk_is_one_line_and_exit_code_2(limit_kib: int, endpoint: Any, 
     rows = [{"instruction": f"Question {number}?", "output": "{} answer"} for number in range(60)]
     for name, word in (("ours", "our"), ("theirs", "their")):
         (folder / f"{name}.json").write_text(json.dumps([{**row, "output": f"{word} answer"} for row in rows]))
-    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_kib} * 1024,) * 2); from bench.cli.main import main; main()"
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_kib} * 1024,) * 2)"
+    code += "; from bench.cli.main import main; main()"
     ask = (
         *("judge", "run", "--outputs", "ours.json", "--reference", "theirs.json", "--out", "judged"),
         *("--model", "some-judge", "--base-url", endpoint.url, "--key-variable", "JUDGE_KEY"),
