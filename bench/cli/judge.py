@@ -191,7 +191,7 @@ def _warn(settings: JudgeSettings) -> None:
     from bench.judges import trial
 
     for line in trial.warnings(settings):
-        print(f"bench: warning: {line}", file=sys.stderr)
+        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
 
 
 def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Console) -> tuple[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ paid for is taken over, marked with where it is from, so that each journal is wh
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -113,6 +114,7 @@ class Journal:
         self._usable: dict[str, dict[str, Any]] = {}
         self._account = Account()
         self._file: int | None = None
+        self._held = False
         self._end = self._size = 0  # of the lines, and of the blanks behind them
         self._aside: dict[str, int] = {}  # a request under way: bytes for its reply
         self._others: dict[Path, tuple[Tail, Account]] = {}
@@ -128,6 +130,7 @@ class Journal:
         except Timeout:
             self._tell(f"waiting for another process that holds {self._path}")
             self._lock.acquire()
+        self._held = True
         tail = Tail(self._path)
         for row in tail.new_rows():
             self._keep(row)
@@ -139,10 +142,12 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
-            os.ftruncate(self._file, self._end)
-            os.close(self._file)
-            self._file = None
+        with self._writing:
+            self._held = False
+            if self._file is not None:
+                os.ftruncate(self._file, self._end)
+                os.close(self._file)
+                self._file = None
         self._lock.release()
 
     @property
@@ -260,6 +265,8 @@ class Journal:
         self._size = max(self._size, self._end)
 
     def _write(self, content: bytes, start: int) -> None:
+        if not self._held:  # left while a reply was under way: the journal may be another process's by now
+            raise OSError(errno.EBADF, "the journal is closed")
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         while content:

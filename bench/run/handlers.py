@@ -62,6 +62,14 @@ def run(job: JobSpec, context: WorkerContext) -> dict[str, Any]:
     return status
 
 
+class _Clean(logging.Formatter):
+    """Keep what others wrote, also in the tracebacks of their errors, from doing anything to the terminal that shows it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")
+        return "\n".join(line[: len(line) - len(line.lstrip(" "))] + one_line(line) for line in lines)
+
+
 def _earlier_environments(folder: Path) -> list[dict[str, Any]]:
     """Return where a job ran before, if it goes on from a checkpoint: its seconds are of those machines, too."""
     if not any((folder / "checkpoints").glob("*")) or not (folder / "spec.json").exists():
@@ -107,7 +115,7 @@ def _log_to(path: Path) -> Iterator[logging.Logger]:
     log.setLevel(logging.INFO)
     propagate, log.propagate = log.propagate, False
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield log

@@ -112,6 +112,14 @@ def test_a_line_that_fails_leaves_the_room_of_the_others(tmp_path: Path, monkeyp
     assert [row["key"] for row in read_jsonl(path)] == ["a", "a"]
 
 
+def test_a_reply_after_the_end_is_not_written_into_what_may_be_anothers(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as one:
+        name = one.send(NOTE, 1000)
+    with pytest.raises(JudgeError, match="the journal is closed"):
+        one.add({**ROW, "request": name, "state": "answered"})
+    assert [row["state"] for row in read_jsonl(tmp_path / "j")] == ["sent"]
+
+
 def failing(_: int) -> None:
     raise OSError(5, "Input/output error")
 
