@@ -13,6 +13,7 @@ import math
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -308,6 +309,8 @@ def rows(context: Context) -> Iterator[Row]:
 
     pairs, kills, full_disks = (100, 4, 1) if context.quick else (1000, 48, 6)
     folder = context.folder("judging")
+    shutil.rmtree(folder / "judged", ignore_errors=True)  # an earlier campaign's replies are in no book
+    (folder / "log.txt").unlink(missing_ok=True)
     context.say(f"{pairs} pairs, {kills} kills, {full_disks} full disks")
     campaign, score = run(folder, pairs, kills, full_disks, context.say)
     found = compare(campaign.books.entries, list(read_jsonl(campaign.journal)), campaign.killed)
