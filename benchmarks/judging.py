@@ -196,7 +196,7 @@ class Campaign:
             if first is None and len(self.books.entries) > before:
                 first = time.monotonic()
                 self.start_seconds = first - started
-            if not by_time and len(self.books.entries) >= goal:
+            if len(self.books.entries) >= goal:
                 time.sleep(self.chance.uniform(0, 0.03))
                 break
             time.sleep(0.002)
@@ -282,7 +282,7 @@ def run(folder: Path, pairs: int, kills: int, full_disks: int, say: Callable[[st
     with server(books) as url:
         write_pairs(folder, pairs, url)
         campaign = Campaign(folder, url, books)
-        between = max(2, int(2 * 2 * pairs * 0.75 / (kills + 3 * full_disks)))
+        between = max(2, int(2 * 2 * pairs * 0.6 / (kills + 3 * full_disks)))
         every = max(1, kills // full_disks)
         while len(campaign.killed) < kills:
             if (
