@@ -8,28 +8,51 @@
     │   ├── DataError             a data set: missing, unreadable, wrong columns
     │   ├── ModelError            a model: missing, unknown, does not fit the settings
     │   ├── PluginError           another package's code: does not fit its protocol, or raises
-    │   └── NoRoom                a disk is full: says where, and how much is needed
+    │   └── DiskFull              says where, and how much is needed
     ├── JobError                  exit code 1: one job failed, the others go on
     │   ├── OutOfMemory           names the key to lower
     │   ├── DamagedInput          what another job left behind is not as it was written; that job is made anew
     │   └── JudgeError            a judge that cannot answer; what was judged is kept
     │       └── JudgeStopped      one that must not be asked further: refused key, exhausted quota, ceiling of cost
+    │           └── NoRoom        exit code 2: no room on the disk for its replies, so none was asked for
     └── Interrupted               exit code 130: stopped by the user, checkpoint kept
 
-A message is one line that says what is wrong, what is allowed and what to do.
+A message is one line that says what is wrong, what is allowed and what to do. What others wrote (an endpoint, a hub,
+another package) may be part of it, so every message goes through `one_line`.
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
+
+# What begins with ESC: colours and cursor moves; titles, links and the clipboard up to their end; the short ones
+_TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]?")
+
+
+def one_line(text: str, longest: int | None = None) -> str:
+    """Make a text that others wrote fit for screen, log, records and report.
+
+    Terminal commands are taken out whole; line ends and tabs become spaces; other control characters, invisible ones and
+    those that turn the direction of reading are left out.
+
+    Args:
+        text: from an endpoint, a hub, a library or another package.
+        longest: letters that are kept; None for all.
+    """
+    spaced = "".join(" " if letter.isspace() else letter for letter in _TERMINAL.sub("", text))
+    return "".join(letter for letter in spaced if letter.isprintable()).strip()[:longest]
 
 
 class BenchError(Exception):
     """The root of all errors raised on purpose."""
 
     exit_code = 70
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(BenchError):
@@ -54,7 +77,7 @@ class PluginError(InputError):
     """Report that another package's method, recipe, collector, evaluator or judge is at fault, and whose it is."""
 
 
-class NoRoom(InputError):
+class DiskFull(InputError):
     """Report that a disk is full; what is on it is kept."""
 
 
@@ -87,6 +110,12 @@ class JudgeError(JobError):
 
 class JudgeStopped(JudgeError):
     """Report a judge that must not be asked any further; what it said is summed up as far as it goes."""
+
+
+class NoRoom(JudgeStopped):
+    """Report that replies could not be kept if they came, so that they were not asked for."""
+
+    exit_code = 2
 
 
 class Interrupted(BenchError):
@@ -149,13 +178,6 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def plain(text: str) -> str:
-    """Return a text that others wrote without what would act on a terminal: each control character is shown as a sign."""
-    return "".join(
-        one if one.isprintable() else " " if one in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for one in text
-    )
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -33,6 +33,7 @@ GROUPS = {
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
     "crowning": "How often a winner is named among equal recipes, and one that is better is, over simulated suites.",
+    "judging": "Paid replies through kills, faults and full disks: none lost, none paid twice without being counted.",
     "gpu": "On one GPU: training steps of models of given shapes with random weights.",
     "gpu_evaluation": "On one GPU: answers, questions, reference pass and start of the same models.",
 }

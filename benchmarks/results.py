@@ -114,10 +114,13 @@ def value_text(value: float, unit: str) -> str:
     """Write a figure in its unit; "%" is of a share."""
     if unit == "%":
         return f"{100 * value:.1f} %"
+    if unit in _COUNTED:
+        return f"{value:.0f} {unit}"
     digits = 2 if unit in ("×", "s", "GiB") else 3
     return f"{value:.{digits}f}{'' if unit in ('', '×') else ' '}{unit}"
 
 
+_COUNTED = ("replies", "stops")
 _SCALES = {"_flops_per_second": (1e-9, "GFLOP/s"), "_seconds": (1.0, "s"), "_bytes": (2.0**-20, "MiB")}
 
 

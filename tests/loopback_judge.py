@@ -51,6 +51,7 @@ class Endpoint:
     seen: Counter[str] = field(default_factory=Counter)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     askers: list[str] = field(default_factory=list)
+    marks: list[str | None] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def respond(self, **changes: Any) -> Response:
@@ -82,6 +83,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
                 made.seen[prompt] += 1
                 made.bodies.append(body)
                 made.askers.append(self.headers["Authorization"].removeprefix("Bearer "))
+                made.marks.append(self.headers["Idempotency-Key"])
             response = made.answer(prompt, before)
             if response.wait:
                 response.wait.wait(60)

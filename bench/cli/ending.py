@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from bench.errors import BenchError, InputError, PluginError, is_full, is_short_of_memory, plain
+from bench.errors import BenchError, InputError, PluginError, is_full, is_short_of_memory, one_line
 
 _ASKED_BY = "BENCH_TRACEBACK"
 
@@ -28,7 +28,7 @@ def _told(error: Exception) -> tuple[str, int]:
     """Return the line, and the exit code."""
     if isinstance(error, BenchError):
         shows = f" ({_ASKED_BY}=1 shows where)" if isinstance(error, PluginError) and error.__cause__ else ""
-        return f"{plain(str(error))}{shows}", error.exit_code
+        return f"{one_line(str(error))}{shows}", error.exit_code
     if isinstance(error, RecursionError):
         return "the input is nested too deeply; give one with fewer levels", InputError.exit_code
     if is_short_of_memory(error):
@@ -36,11 +36,11 @@ def _told(error: Exception) -> tuple[str, int]:
         return told, InputError.exit_code
     if isinstance(error, OSError):
         return _of_file(error), InputError.exit_code
-    return f"internal error: {type(error).__name__}: {plain(str(error))} ({_ASKED_BY}=1 shows where)", 70
+    return f"internal error: {type(error).__name__}: {one_line(str(error))} ({_ASKED_BY}=1 shows where)", 70
 
 
 def _of_file(error: OSError) -> str:
     """Say what the machine refused of a file, most often one that the user named."""
-    where = f"{plain(str(error.filename))[:200]}: " if error.filename else ""
+    where = f"{one_line(str(error.filename))[:200]}: " if error.filename else ""
     advice = "make room" if is_full(error) else "give another file or folder"
-    return f"{where}{plain(error.strerror or str(error))}; {advice}"
+    return f"{where}{one_line(error.strerror or str(error))}; {advice}"

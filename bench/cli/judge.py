@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.errors import InputError, Interrupted
+from bench.errors import InputError, Interrupted, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,7 +56,7 @@ def run(
         str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
-    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 60)")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 300)")] = None,
     max_cost_usd: Annotated[
         float | None, typer.Option(help="Stop before all that OUT's journal holds costs more than this.")
     ] = None,
@@ -191,7 +191,7 @@ def _warn(settings: JudgeSettings) -> None:
     from bench.judges import trial
 
     for line in trial.warnings(settings):
-        print(f"bench: warning: {line}", file=sys.stderr)
+        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
 
 
 def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Console) -> tuple[str, dict[str, Any]]:
@@ -206,25 +206,34 @@ def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Consol
             raise Interrupted(f"interrupted; replies are kept in {out}, the same command goes on") from None
     ((name, score),) = scores.items()
     if settings.judge.asks:
-        out.mkdir(parents=True, exist_ok=True)  # a judge that keeps no journal has not made it
-        samples = out / "samples.jsonl"
-        samples.unlink(missing_ok=True)
-        record.append_jsonl(samples, rows)
-        record.write_json(out / "scores.json", scores)
+        try:
+            out.mkdir(parents=True, exist_ok=True)  # a judge that keeps no journal has not made it
+            samples = out / "samples.jsonl"
+            samples.unlink(missing_ok=True)
+            record.append_jsonl(samples, rows)
+            record.write_json(out / "scores.json", scores)
+        except OSError as error:
+            raise InputError(
+                f"{out}: judged pairs and score cannot be written ({error.strerror}); make room and run again: all "
+                "replies are in the journal, and nothing is asked twice"
+            ) from None
     return name.removeprefix("win_rate/"), score
 
 
 def _teller(console: Console, status: Any) -> Callable[[str], None]:
     """Show progress in place on a terminal, and as a line now and then elsewhere."""
+    from rich.markup import escape
+
     spoke = 0.0
 
     def tell(text: str) -> None:
         nonlocal spoke
+        text = one_line(text)  # with a model's name in it
         if console.is_terminal:
-            status.update(text)
+            status.update(escape(text))
         elif time.monotonic() - spoke > PLAIN_LINE_SECONDS:
             spoke = time.monotonic()
-            console.print(text, highlight=False)
+            console.print(text, markup=False, highlight=False)
 
     return tell
 
@@ -238,16 +247,34 @@ def _load(model: Model) -> Policy:
 
 
 def _show(name: str, score: dict[str, Any], where: str, as_json: bool, console: Console) -> None:
-    """Print the last line, and for machines JSON under alpaca-eval's names."""
+    """Print the last line, and for machines JSON: what alpaca-eval has, too, under its names, and only that."""
+    from bench.evaluators.length import ADJUSTED_BY
+
     if as_json:
-        again = {"value": "win_rate", "n": "n_total", "unjudged": "n_unjudged"}
-        print(json.dumps({"judge": name, **{again.get(key, key): value for key, value in score.items()}}, indent=1))
+        made = {_IN_JSON.get(key, key): value for key, value in score.items()}
+        if "length_adjusted_win_rate" in made:
+            made["length_adjusted_by"] = f"{ADJUSTED_BY}, not AlpacaEval's length-controlled win rate"
+        print(json.dumps({"judge": name, **made}, indent=1))
     console.print(f"{where}{_sentence(name, score)}", markup=False, highlight=False, soft_wrap=True)
 
 
+# Records keep the names on the left; what is fitted to these pairs alone must not pass for AlpacaEval's figure
+_IN_JSON = {
+    "value": "win_rate",
+    "n": "n_total",
+    "unjudged": "n_unjudged",
+    "length_controlled_win_rate": "length_adjusted_win_rate",
+    "length_controlled_standard_error": "length_adjusted_standard_error",
+    "length_controlled_reason": "length_adjusted_reason",
+}
+
+
 def _sentence(name: str, score: dict[str, Any]) -> str:
+    from bench.evaluators.length import ADJUSTED_BY
+
     if score["value"] is None:
-        return f"no win rate by {name}: {score['reason']}; the same command asks only for the missing ones"
+        text = f"no win rate by {name}: {score['reason']}; the same command asks only for the missing ones"
+        return text + _doubtful(score)
     text = f"win rate {score['value']:.2f} % by {name} over {score['n']} pairs"
     if score["interval_95"]:
         text += " (95 % interval {:.2f} to {:.2f})".format(*score["interval_95"])
@@ -255,11 +282,21 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     if score["unjudged"]:
         text += f", {score['unjudged']} unjudged"
     if score["length_controlled_win_rate"] is not None:
-        text += f"; at equal length {score['length_controlled_win_rate']:.2f} %"
+        text += f"; length-adjusted {score['length_controlled_win_rate']:.2f} % ({ADJUSTED_BY}, not AlpacaEval's)"
     if "position_bias" in score:
         text += f"; position bias {score['position_bias']:+.3f}"
     if score.get("cost_usd") is not None:
         text += f"; cost ${score['cost_usd']:.4f}"
     elif "cost_reason" in score:
         text += f"; cost not known: {score['cost_reason']}"
-    return text
+    return text + _doubtful(score)
+
+
+def _doubtful(score: dict[str, Any]) -> str:
+    """Say how many requests may be paid for though nobody saw their answers."""
+    if not score.get("unanswered"):
+        return ""
+    text = f"; {score['unanswered']} requests got no answer but may be paid for"
+    if score["unanswered_usd_at_most"] is not None:
+        text += f" (${score['unanswered_usd_at_most']:.4f} at most)"
+    return text + f", {score['possibly_paid_twice']} comparisons possibly paid twice"

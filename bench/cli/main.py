@@ -14,7 +14,7 @@ import typer
 from bench import __version__
 from bench.cli import ending, output
 from bench.cli.judge import app as judge_app
-from bench.errors import InputError
+from bench.errors import InputError, one_line
 from bench.run.signals import STOPPING
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
         execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
-        print(f"bench: warning: {line}", file=sys.stderr)
+        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
     for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
         console.print(line, highlight=False)
 
@@ -169,7 +169,7 @@ def _warn(suite: Experiment) -> None:
     from bench.run import preflight
 
     for line in preflight.warnings(suite):
-        print(f"bench: warning: {line}", file=sys.stderr)
+        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
 
 
 def _last_line(summary: Summary, folder: Path, results: Path) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
-from bench.errors import InputError
+from bench.errors import InputError, one_line
 from bench.plugins import Contract
 from bench.records import record
 from bench.records.metrics import Metric
@@ -152,7 +152,9 @@ class Collectors:
             try:
                 self._collectors.append(kind(watched))
             except Unavailable as error:
-                self._rows.append({"seconds": 0.0, "name": kind.metric.name, "value": None, "reason": str(error)})
+                self._rows.append(
+                    {"seconds": 0.0, "name": kind.metric.name, "value": None, "reason": one_line(str(error))}
+                )
             except Exception as error:
                 self._broke(kind.metric.name, 0.0, error)
         self._lock = threading.Lock()  # guards all that is here; held while a collector is called
@@ -221,7 +223,7 @@ class Collectors:
     def _broke(self, name: str, seconds: float, error: Exception) -> None:
         """Put on record why there is no figure; to be called where the error was caught."""
         logging.getLogger("bench").warning("%s: the collector broke", name, exc_info=True)
-        reason = f"the collector broke: {type(error).__name__}: {error}"
+        reason = f"the collector broke: {type(error).__name__}: {one_line(str(error))}"
         self._rows.append({"seconds": seconds, "name": name, "value": None, "reason": reason})
 
     def _sample(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import one_line
 from bench.evaluators.draws import Draws
 from bench.models import grouped_attention, memory, probe
 from bench.models.merging import merged
@@ -101,7 +102,7 @@ def generate(policy: Policy, asked: Asked, tell: Callable[[str], None]) -> Done:
             except (
                 Exception
             ) as error:  # whatever a model's or a library's own code raises, memory that ran out among it
-                words = (str(error).strip().splitlines() or ["no message"])[0][:200]
+                words = one_line((str(error).strip().splitlines() or ["no message"])[0], 200)
                 notes.append(f"{way.__name__.replace('_', ' ')}: {type(error).__name__}: {words}")
             memory.release(policy.device)
     finally:

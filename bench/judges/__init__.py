@@ -48,14 +48,16 @@ class Setup:
         settings: the suite's.
         configuration: alpaca-eval's prompt and parser.
         load_local: loads a model here.
-        reserve: to be called before each request that costs money; raises JudgeStopped at the ceiling of cost.
+        reserve: to be called before each request that costs money: notes it and sets its cost and the reply's place on the
+            disk aside. Returns what the endpoint may know it by; the same for one whose answer never came. Raises
+            JudgeStopped at the ceiling of cost, NoRoom on a full disk. Each is followed by a reply handed over.
         attempts: how often a request is tried that meets a passing fault.
     """
 
     settings: JudgeSettings
     configuration: Configuration
     load_local: Callable[[Model], Policy]
-    reserve: Callable[[Request], None] = lambda request: None
+    reserve: Callable[[Request], str] = lambda request: ""
     attempts: int = CONNECTION_ATTEMPTS
 
 
@@ -149,8 +151,8 @@ class JudgeSettings(Frozen):
     """`both`: each pair in both orders; `single`: in one, drawn at random."""
     concurrency: Positive = 8
     """Requests in flight."""
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds to wait for one request."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
+    """Seconds to wait for one request. One that is given up may be answered, and paid for, all the same."""
     first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
     """Seconds before a failed request is tried again; each further pause is about twice as long, unless the endpoint
     says how long."""

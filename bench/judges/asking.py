@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import JudgeStopped, SuiteError
-from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Reply, Request, Setup
+from bench.errors import JudgeStopped, NoRoom, SuiteError
+from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
-from bench.judges.journal import Journal, key
+from bench.judges.journal import NOTE_BYTES, Journal, key
 from bench.settings import Model
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.jsonl"
 _TELL_EVERY_SECONDS = 2.0
+# A reply on the disk: what goes with it, and each of its tokens with one log-probability beside others
+_REPLY_BYTES, _TOKEN_BYTES = 2**14, 192
 Whose = Callable[[Request], tuple[int, str]]
 
 
@@ -60,12 +62,17 @@ class Asking:
             raise SuiteError(f"{KEY}.max_cost_usd: {self._no_price}")
         self._longest_reply = configuration.longest_reply_tokens
         self._budget = Budget(self._price, settings.max_cost_usd, self._longest_reply)
-        self.judging = settings.judge(Setup(settings, configuration, load_local, self._budget.reserve, attempts))
+        self.judging = settings.judge(Setup(settings, configuration, load_local, self._send, attempts))
+        alternatives = int(configuration.parameters.get("top_logprobs") or 0)
+        self._reply_bytes = _REPLY_BYTES + self._longest_reply * _TOKEN_BYTES * (1 + alternatives)
+        self._concurrency = settings.concurrency
         self._template, self._tell = configuration.template, tell
         self._read = alpaca.parser(configuration)
         self._journal = Journal(journal, others, tell) if self.judging.journaled else None
         self._counting = threading.Lock()
         self._asked: set[str] = set()
+        self._noted: dict[Request, dict[str, Any]] = {}  # what a line says of a request, whatever became of it
+        self._under_way: dict[Request, str] = {}
         self.stopped: JudgeStopped | None = None
 
     def __enter__(self) -> Asking:
@@ -73,7 +80,7 @@ class Asking:
         self._held.__enter__()
         if self._journal:
             self._budget.elsewhere = self._journal.spent_by_others
-            self._budget.spend(sum(row.get("cost_usd") or 0.0 for row in self._journal.rows if not row.get("from")))
+            self._budget.spend(self._journal.spent)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -85,6 +92,10 @@ class Asking:
         Args:
             requests: what to ask.
             whose: gives the number of a request's pair, and its order.
+
+        Raises:
+            NoRoom: the replies could not be kept; nothing more is asked.
+            JudgeError: a reply could not be kept.
         """
         keys = {request: key(self.judging, self._template, request) for request in requests}
         self._asked.update(keys.values())
@@ -94,7 +105,7 @@ class Asking:
             if row:
                 known[request] = row["reply"]
         # pair by pair, so that judging that is stopped leaves whole pairs
-        missing = sorted((request for request in requests if request not in known), key=whose)
+        missing = sorted((request for request in keys if request not in known), key=whose)
         if missing:
             kept = f", {len(known)} replies are in the journal" if known else ""
             self._tell(f"asking {self.judging.model} for {len(missing)} comparisons{self._about(missing)}{kept}")
@@ -104,9 +115,9 @@ class Asking:
             nonlocal told
             usable = reply.completion is not None and self._read(reply.completion) is not None
             cost = self._cost(reply)
-            self._budget.settle(request, cost)
+            self._budget.settle(request, 0.0 if reply.state == "refused" else cost)
             if self._journal:
-                self._journal.add(self._row(keys[request], request, whose(request), reply, usable, cost))
+                self._journal.add(self._row(request, reply, usable, cost))
             if usable and reply.completion is not None:
                 with self._counting:
                     known[request] = reply.completion
@@ -115,11 +126,44 @@ class Asking:
                         self._tell(f"{len(known)} of {len(requests)} comparisons judged")
             return usable
 
+        who = {"model": self.judging.model, "host": self.judging.host}
+        for request in missing:
+            pair, order = whose(request)
+            self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **who}
+        self._ask(missing, receive)
+        return [known.get(request) for request in requests]
+
+    def _ask(self, missing: Sequence[Request], receive: Receive) -> None:
+        """Ask for what is missing, with room for what is under way at once."""
         try:
+            if missing and self._journal and self.judging.endpoint:
+                at_once = min(self._concurrency, len(missing))
+                self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
             self.judging.ask(missing, receive)
+        except NoRoom:
+            raise
         except JudgeStopped as stop:
             self.stopped = stop
-        return [known.get(request) for request in requests]
+
+    def _send(self, request: Request) -> str:
+        """Set aside what a request may cost and the room for its reply, and note it; return what it is known by.
+
+        Raises:
+            JudgeStopped: it may pass the ceiling of cost.
+            NoRoom: the disk is full.
+        """
+        self._budget.reserve(request)
+        if not self._journal:
+            return ""
+        at_most = self._price.of(tokens_of(request), self._longest_reply) if self._price else None
+        note = {**self._noted[request], "cost_usd_at_most": at_most, "time": _now()}
+        try:
+            name = self._journal.send(note, self._reply_bytes)
+        except BaseException:
+            self._budget.settle(request, 0.0)
+            raise
+        self._under_way[request] = name
+        return name
 
     def _about(self, requests: Sequence[Request]) -> str:
         """Return what requests may cost, as text; empty where no price is known."""
@@ -150,21 +194,10 @@ class Asking:
             return None
         return self._price.of(reply.tokens.get("prompt", 0), reply.tokens.get("completion", 0))
 
-    def _row(
-        self,
-        reply_key: str,
-        request: Request,
-        whose: tuple[int, str],
-        reply: Reply,
-        usable: bool,
-        cost: float | None,
-    ) -> dict[str, Any]:
+    def _row(self, request: Request, reply: Reply, usable: bool, cost: float | None) -> dict[str, Any]:
+        name = self._under_way.pop(request, None)
         return {
-            "key": reply_key,
-            "pair": whose[0],
-            "order": whose[1],
-            "model": self.judging.model,
-            "host": self.judging.host,
+            **self._noted[request],
             "parameters": dict(self.judging.parameters),
             "prompt_sha256": prompt_hash(request),
             "reply": reply.completion,
@@ -173,8 +206,13 @@ class Asking:
             "tokens": dict(reply.tokens) if reply.tokens else None,
             "cost_usd": cost,
             "seconds": round(reply.seconds, 3),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "time": _now(),
+            **({"request": name, "state": reply.state} if name else {}),
         }
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def prompt_hash(request: Request) -> str:

@@ -6,6 +6,7 @@ A price that is not known is null with a reason and never 0.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -137,6 +138,67 @@ class Budget:
         return self._price.of(tokens_of(request), self._completion_tokens)
 
 
+class Account:
+    """Follow what a journal notes: requests that were sent, what became of each, and what that costs.
+
+    A request that timed out, was cut off or was under way when its process was killed may be paid for or not: it counts
+    as unanswered, at the most that it can have cost. An earlier judging's replies are that one's to pay.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._counts: dict[str, Counter[str]] = {}  # by request
+        self._latest: dict[str, str] = {}  # by comparison
+        self._at_most: dict[str, float | None] = {}
+        self._paid = 0.0
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take one line of a journal."""
+        if row.get("from"):
+            return
+        self._paid += row.get("cost_usd") or 0.0
+        name = row.get("request")
+        if name is None:  # a judge that costs nothing, or a journal from before requests were noted
+            return
+        self._counts.setdefault(name, Counter())[row["state"]] += 1
+        if row["state"] == "sent":
+            self._latest[row["key"]] = name
+            self._at_most[name] = row.get("cost_usd_at_most")
+        elif row["state"] == "answered":  # the next request to it asks for another answer
+            self._latest.pop(row["key"], None)
+
+    def unanswered_request(self, key: str) -> str | None:
+        """Return the request to a comparison whose answer never came, or has not come yet."""
+        name = self._latest.get(key)
+        return name if name is not None and self._unanswered(name) else None
+
+    @property
+    def spent(self) -> float:
+        """US dollars paid, and at most paid for requests without an answer; what has no known price counts as nothing."""
+        return self._paid + sum(self._unanswered(name) * (self._at_most[name] or 0.0) for name in self._at_most)
+
+    @property
+    def unanswered(self) -> int:
+        """How many requests may be paid for though no answer to them was seen."""
+        return sum(map(self._unanswered, self._counts))
+
+    @property
+    def unanswered_usd_at_most(self) -> float | None:
+        """What those can have cost; None where the price is not known."""
+        costs = [(self._unanswered(name), cost) for name, cost in self._at_most.items() if self._unanswered(name)]
+        return None if any(cost is None for _, cost in costs) else sum(count * (cost or 0.0) for count, cost in costs)
+
+    @property
+    def possibly_paid_twice(self) -> int:
+        """How many requests may be paid for beyond the first one, as that one's answer never came."""
+        return sum(max(0, self._unanswered(name) + counts["answered"] - 1) for name, counts in self._counts.items())
+
+    def _unanswered(self, name: str) -> int:
+        counts = self._counts[name]
+        return max(0, counts["sent"] - counts["answered"] - counts["refused"])
+
+
 def estimate(
     settings: JudgeSettings, limits: Data, prompts: int, max_new_tokens: int, judgings: int
 ) -> dict[str, Any] | None:
@@ -195,19 +257,30 @@ def estimate_in_words(found: Mapping[str, Any]) -> str:
 def bill(rows: Iterable[Mapping[str, Any]], price: Rate | None, reason: str) -> dict[str, Any]:
     """Add up what the replies in a journal cost, replies that could not be used included.
 
-    Replies taken over from another journal are that one's to pay. Requests that ended in an error are not billed.
+    Replies taken over from another journal are that one's to pay. Requests that were refused are not billed; whether those
+    are that got no answer cannot be known, so they are counted beside the bill.
 
     Returns:
         `requests`, `prompt_tokens`, `completion_tokens`, `cost_usd`; the last null with `cost_reason` where it is
-        not known.
+        not known. `unanswered`: requests that may be paid for though no answer was seen; `unanswered_usd_at_most`: what
+        those can have cost; `possibly_paid_twice`: how many requests may be paid for beyond the first to a comparison.
     """
+    rows = list(rows)
+    account = Account(rows)
     paid = [row for row in rows if row.get("reply") is not None and not row.get("from")]
     counted = [row for row in paid if row.get("tokens")]
     sums = {
         f"{name}_tokens": sum(row["tokens"].get(name, 0) for row in counted) if counted else None
         for name in ("prompt", "completion")
     }
-    facts: dict[str, Any] = {"requests": len(paid), **sums, "cost_usd": None}
+    facts: dict[str, Any] = {
+        "requests": len(paid),
+        **sums,
+        "unanswered": account.unanswered,
+        "unanswered_usd_at_most": account.unanswered_usd_at_most,
+        "possibly_paid_twice": account.possibly_paid_twice,
+        "cost_usd": None,
+    }
     if price is None:
         return facts | {"cost_reason": reason}
     if len(counted) < len(paid):

@@ -1,10 +1,13 @@
 """The paid judge: any OpenAI-compatible endpoint, many requests at a time, errors told apart.
 
 ========================================  =============================================================
-time-out, cut connection, 408, 409, 5xx   tried again with growing pauses
+409, 425, 5xx, no connection              tried again with growing pauses
 429                                       the same, waiting as long as Retry-After says
+time-out, cut connection, 408, 502, 504   may be paid for: tried again twice at most, under the same
+                                          Idempotency-Key, by which an endpoint may know it; each is counted
 many requests in a row that all failed    fatal: the endpoint is down
 429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
+a redirect                                fatal: key and prompts go to no other address
 400 for one prompt (too long, filtered)   that comparison stays unjudged
 another 400, 422                          fatal: every prompt would be refused
 an answer without a usable label          asked again a few times, then unjudged
@@ -21,22 +24,32 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from email.utils import parsedate_to_datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
-from bench.errors import JudgeError, JudgeStopped
+from bench.errors import JudgeError, JudgeStopped, one_line
 from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
+from bench.judges.requests import State
 
 if TYPE_CHECKING:
+    from openai import OpenAI
+
     from bench.judges.alpaca import Configuration
 
 REPLY_ATTEMPTS = 3
+# Each of them may be paid for
+UNANSWERED_ATTEMPTS = 3
 # So many comparisons in a row without an answer, each tried again and again, and the endpoint counts as down
 FAILURES_IN_A_ROW = 8
 LONGEST_PAUSE_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
+LONGEST_CONNECT_SECONDS = 30.0
 _SHORTEST_KEY = 8
 _REFUSED_ALONE = ("context_length_exceeded", "content_filter", "content_policy_violation")
+# A gateway gave up waiting, or lost what it waited for: behind it the request may be answered and billed all the same
+_GIVEN_UP = (408, 499, 502, 504, 520, 524)
+# What the HTTP library calls it when nothing was sent
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError")
 
 
 class OpenaiJudge(Judge):
@@ -46,8 +59,6 @@ class OpenaiJudge(Judge):
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
-        from openai import OpenAI
-
         settings = setup.settings
         self.model = settings.model or setup.configuration.model
         self.parameters = setup.configuration.parameters
@@ -64,11 +75,20 @@ class OpenaiJudge(Judge):
             raise JudgeError(  # the HTTP library would refuse it, quoting it
                 f"{settings.key_variable} holds white space or letters that no key has; set it to the key alone"
             )
-        self._connect = partial(
-            OpenAI, api_key=self._key, base_url=settings.base_url, timeout=settings.timeout_seconds, max_retries=0
-        )
+        self._base_url, self._patience = settings.base_url, settings.timeout_seconds
         with self._connect() as client:
             self.host = str(client.base_url.host)
+
+    def _connect(self) -> OpenAI:
+        from openai import DefaultHttpxClient, OpenAI, Timeout
+
+        return OpenAI(
+            api_key=self._key,
+            base_url=self._base_url,
+            timeout=Timeout(self._patience, connect=min(self._patience, LONGEST_CONNECT_SECONDS)),
+            max_retries=0,
+            http_client=DefaultHttpxClient(follow_redirects=False),
+        )
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
@@ -88,17 +108,13 @@ class OpenaiJudge(Judge):
         stop = threading.Event()
 
         def work(request: Request) -> None:
-            for _ in range(REPLY_ATTEMPTS):
-                if stop.is_set():
-                    return
-                try:
-                    self._reserve(request)
-                    reply, may_differ = self._reply(request, create, stop)
-                    if receive(request, reply) or not may_differ:
+            try:
+                for _ in range(REPLY_ATTEMPTS):
+                    if not self._reply(request, receive, create, stop):
                         return
-                except BaseException:
-                    stop.set()
-                    raise
+            except BaseException:
+                stop.set()
+                raise
 
         pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="judge")
         try:
@@ -110,35 +126,53 @@ class OpenaiJudge(Judge):
             # replies already on their way are paid for: wait for them, so that they reach the journal
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _reply(self, request: Request, create: Callable[..., Any], stop: threading.Event) -> tuple[Reply, bool]:
-        """Get one reply, trying again where that may help, and say whether asking once more may give another one."""
+    def _reply(self, request: Request, receive: Receive, create: Callable[..., Any], stop: threading.Event) -> bool:
+        """Get one reply, trying again where that may help, and say whether asking once more may give a usable one."""
         import openai
         import tenacity
 
-        started = time.monotonic()
         messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        unanswered = 0
+
+        def attempt() -> bool:
+            nonlocal unanswered
+            if stop.is_set():  # it may have been set in a pause
+                raise _Stopped
+            name, started = self._reserve(request), time.monotonic()
+            known_by = {"Idempotency-Key": name} if name else None
+            try:
+                raw = create(model=self.model, messages=messages, extra_headers=known_by, **self.parameters)
+            except openai.APIError as error:
+                state = _state(error)
+                unanswered += state == "unanswered"
+                receive(request, Reply(None, self._problem(error), None, time.monotonic() - started, state))
+                raise
+            completion, problem, tokens = _completion(self._without_key(raw.text))
+            problem, seconds = self._clean(problem) if problem else None, time.monotonic() - started
+            return receive(
+                request, Reply(completion, problem, tokens, seconds, "answered" if completion else "unanswered")
+            )
+
         attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(stop),
+            stop=lambda state: (
+                stop.is_set() or state.attempt_number >= self._attempts or unanswered >= UNANSWERED_ATTEMPTS
+            ),
             wait=self._pause,
             retry=tenacity.retry_if_exception(_may_pass),
             sleep=tenacity.sleep_using_event(stop),
             reraise=True,
         )
         try:
-            raw = attempts(
-                create,
-                model=self.model,
-                messages=messages,
-                **self.parameters,
-            )
+            usable = attempts(attempt)
+        except _Stopped:
+            return False
         except openai.APIError as error:
             if not _may_pass(error) and not _concerns_one_prompt(error):
                 raise JudgeStopped(self._explain(error)) from None  # its chain may quote the key
             self._count_failure(error, stop)
-            return Reply(None, self._clean(f"{_status(error)}{error.message}"), None, time.monotonic() - started), False
+            return False
         self._failed_in_a_row = 0
-        completion, problem, tokens = _completion(self._without_key(raw.text))
-        return Reply(completion, self._clean(problem) if problem else None, tokens, time.monotonic() - started), True
+        return not usable
 
     def _count_failure(self, error: Any, stop: threading.Event) -> None:
         """Give up where the endpoint answers nobody; a refused prompt is an answer."""
@@ -149,13 +183,18 @@ class OpenaiJudge(Judge):
             raise JudgeStopped(
                 self._clean(
                     f"the judge {self.model} at {self.host} did not answer {self._failed_in_a_row} comparisons in a row, "
-                    f"each tried {self._attempts} times ({_status(error)}{error.message}); see that it is up, then run again"
+                    f"each tried again and again ({self._problem(error)}); see that it is up, then run again"
                 )
             ) from None
 
     def _explain(self, error: Any) -> str:
         """Say what to change; 401's own text is left out, as endpoints quote part of the key in it."""
         status, where = getattr(error, "status_code", None), f"the judge {self.model} at {self.host}"
+        if status is not None and 300 <= status < 400:
+            return self._clean(
+                f"{where} sends requests on to {_target(error)} ({status}); key and prompts are sent to no other address "
+                "than judge.base_url: set it to the one that is meant"
+            )
         if status == 401:
             return f"{where} does not accept the key in {self._key_variable}; set it to a valid key and run again"
         if status == 404:
@@ -167,9 +206,12 @@ class OpenaiJudge(Judge):
                 f"{where}: the quota is exhausted; add credit or set another {self._key_variable}, then run again: "
                 "what was judged is kept"
             )
-        return self._clean(
-            f"{where} refuses the request ({_status(error)}{error.message}); change the judge's settings"
-        )
+        return self._clean(f"{where} refuses the request ({self._problem(error)}); change the judge's settings")
+
+    def _problem(self, error: Any) -> str:
+        """Word an error; 401's own text is left out."""
+        status = getattr(error, "status_code", None)
+        return "401" if status == 401 else self._clean(f"{status}: {error.message}" if status else error.message)
 
     def _pause(self, state: Any) -> float:
         """Wait as long as the endpoint says, or about twice as long each time."""
@@ -182,12 +224,16 @@ class OpenaiJudge(Judge):
         return growing * random.uniform(0.5, 1)  # apart from others that failed at the same time
 
     def _clean(self, text: str) -> str:
-        """Take the key out of a text from outside, make it one line and shorten it."""
-        return " ".join(self._without_key(text).split())[:300]
+        """Make a text from outside one line without the key, and shorten it."""
+        return " ".join(self._without_key(one_line(text)).split())[:300]
 
     def _without_key(self, text: str) -> str:
         # a short "key" is the any-value-will-do of an endpoint without keys; it may be a part of any word
         return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
+
+
+class _Stopped(Exception):
+    """Leave a request unsent: another one has found that the judge must not be asked further."""
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -208,9 +254,20 @@ def _code(error: Any) -> str:
     return str(getattr(error, "code", None) or getattr(error, "type", None) or "")
 
 
-def _status(error: Any) -> str:
+def _state(error: Any) -> State:
+    """Say whether an error means that nothing is paid for, or that nobody knows."""
     status = getattr(error, "status_code", None)
-    return f"{status}: " if status else ""
+    if status is not None:
+        return "unanswered" if status in _GIVEN_UP else "refused"
+    return "refused" if type(error.__cause__).__name__ in _NOT_SENT else "unanswered"
+
+
+def _target(error: Any) -> str:
+    """Name the host that a redirect leads to."""
+    try:
+        return urlsplit(error.response.headers.get("location", "")).hostname or "another path"
+    except ValueError:
+        return "another address"
 
 
 def _retry_after(value: str) -> float | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+State = Literal["answered", "refused", "unanswered"]
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said: a completion in the form alpaca-eval's parsers read, or the reason why there is none."""
+    """What a judge said: a completion in the form alpaca-eval's parsers read, or the reason why there is none.
+
+    Attributes:
+        completion: what the parser reads.
+        error: why there is none.
+        tokens: as the endpoint counted them.
+        seconds: until it came.
+        state: `answered`; `refused`, which costs nothing; or `unanswered`: whether it is paid for cannot be known.
+    """
 
     completion: dict[str, Any] | None
     error: str | None = None
     tokens: Mapping[str, int] | None = None
     seconds: float = 0.0
+    state: State = "answered"

@@ -15,7 +15,7 @@ from bench.settings import Model
 
 FOLDER = Path("preflight") / "judge"
 _ATTEMPTS = 3
-_LONGEST_WAIT_SECONDS = 30.0
+_LONGEST_WAIT_SECONDS = 120.0
 # With the time in it, so that it is a new question each time: an old reply says nothing of today
 _TRIAL = {"instruction": "Say hello. It is {}.", "output_1": "Hello!", "output_2": "No."}
 

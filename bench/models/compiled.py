@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.models import packed_attention, probe
 from bench.models.objectives import Batch, collate, sequence_logps
 from bench.records.cache import cache_folder
@@ -151,7 +151,7 @@ def remove(policy: Any) -> None:
 
 def _in_words(error: BaseException) -> str:
     """Say what a compiler failed with: its first lines tell which part, and why."""
-    return " ".join(str(error).split("\n\n")[0].split())[:200] or type(error).__name__
+    return " ".join(one_line(str(error).split("\n\n")[0]).split())[:200] or type(error).__name__
 
 
 def _reason_against(policy: Any) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.errors import one_line
 from bench.models import packed_attention, probe, varlen
 from bench.models.objectives import Batch, sequence_logps
 
@@ -47,7 +48,7 @@ def _tried(policy: Any, batch: Batch, expected: Tensor) -> str | None:
             with torch.no_grad():
                 same = probe.agree(sequence_logps(policy.model, batch), expected, model.dtype)
     except Exception as error:  # whatever a kernel fails with, the loop goes on
-        return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        return one_line((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
     return None if same else "it does not agree with the loop over stretches"
 
 

@@ -15,7 +15,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import InputError, Interrupted, NoRoom, is_full
+from bench.errors import DiskFull, InputError, Interrupted, is_full
 from bench.plan.plan import Plan
 from bench.records import record, safe_files
 from bench.records.spec import JobSpec
@@ -155,7 +155,7 @@ class Execution:
 
         Raises:
             InputError: another run holds this folder.
-            NoRoom: its disk is full.
+            DiskFull: its disk is full.
             Interrupted: the user, or a scheduler, stopped it; running jobs keep a checkpoint.
         """
         from filelock import FileLock, Timeout
@@ -195,8 +195,8 @@ class Execution:
         except KeyboardInterrupt:
             self._wind_down()
             raise Interrupted(self._interrupted()) from None
-        except NoRoom:
-            code = NoRoom.exit_code
+        except DiskFull:
+            code = DiskFull.exit_code
             raise
         finally:
             self._end_workers()
@@ -323,7 +323,7 @@ class Execution:
         """Count what became of a job, or have it tried again."""
         job = one.job
         assert job is not None
-        if status.get("error") == NoRoom.__name__:
+        if status.get("error") == DiskFull.__name__:
             self._no_room = str(status["message"])
         one.job = None
         for what in status.get("healed", ()):

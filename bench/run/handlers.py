@@ -16,14 +16,14 @@ from bench.collectors import COLLECTORS
 from bench.errors import (
     BenchError,
     DamagedInput,
+    DiskFull,
     InputError,
     Interrupted,
     JobError,
-    NoRoom,
     PluginError,
     is_full,
     is_transient,
-    plain,
+    one_line,
 )
 from bench.evaluators import EVALUATORS, Evaluator, Outcome, StageContext
 from bench.methods import Objective
@@ -90,7 +90,7 @@ def _of_error(error: Exception, job: JobSpec, results: Path) -> dict[str, Any]:
     if isinstance(error, Interrupted):
         return {"outcome": record.STOPPED, "error": Interrupted.__name__, "message": str(error)}
     if is_full(error):
-        return {"outcome": record.FAILED, "error": NoRoom.__name__, "message": str(space.full(results))}
+        return {"outcome": record.FAILED, "error": DiskFull.__name__, "message": str(space.full(results))}
     found: dict[str, Any] = {"outcome": record.FAILED, "error": type(error).__name__}
     if isinstance(error, DamagedInput):
         found["damaged_input"] = error.job
@@ -98,10 +98,18 @@ def _of_error(error: Exception, job: JobSpec, results: Path) -> dict[str, Any]:
         found["transient"] = True
     if isinstance(error, BenchError):
         shows = f" (traceback in {job.id}/log.txt)" if isinstance(error, PluginError) else ""
-        return found | {"message": f"{plain(str(error))}{shows}"}
-    first = plain(str(error).strip().splitlines()[0][:300]) if str(error).strip() else "no message"
+        return found | {"message": f"{error}{shows}"}
+    first = one_line((str(error).strip().splitlines() or ["no message"])[0], 300)
     what = first if found.get("transient") else f"internal error: {type(error).__name__}: {first}"
     return found | {"message": f"{what} (traceback in {job.id}/log.txt)"}
+
+
+class _Clean(logging.Formatter):
+    """Keep what others wrote, also in the tracebacks of their errors, from doing anything to the terminal that shows it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")
+        return "\n".join(line[: len(line) - len(line.lstrip(" "))] + one_line(line) for line in lines)
 
 
 def _earlier_environments(folder: Path) -> list[dict[str, Any]]:
@@ -154,7 +162,7 @@ def _log_to(path: Path) -> Iterator[logging.Logger]:
     if path.is_symlink():
         path.unlink()
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     try:
         yield log

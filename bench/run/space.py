@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.errors import NoRoom
+from bench.errors import DiskFull
 from bench.models import files
 from bench.plan.plan import Plan
 from bench.records.spec import WITH_ADAPTER, JobSpec
@@ -59,22 +59,22 @@ def check(plan: Plan, folder: Path, pending: Iterable[str], workers: int) -> Non
     """Refuse to begin what the disk has no room for.
 
     Raises:
-        NoRoom: says how much is needed, and how much there is.
+        DiskFull: says how much is needed, and how much there is.
     """
     need, _ = needed(plan, folder, pending, workers)
     free = free_bytes(folder)
     if free is not None and free < need:
-        raise NoRoom(
+        raise DiskFull(
             f"{folder}: needs about {in_words(need)}, {in_words(free)} are free; make room, or give another --results"
         )
 
 
-def full(folder: Path, need: int | None = None) -> NoRoom:
+def full(folder: Path, need: int | None = None) -> DiskFull:
     """Return the error of a disk that became full on the way."""
     free = free_bytes(folder)
     left = f", {in_words(free)} free" if free is not None else ""
     more = f"; what is left to do needs about {in_words(need)}" if need else ""
-    return NoRoom(f"{folder}: the disk is full{left}{more}: make room, then the same command goes on")
+    return DiskFull(f"{folder}: the disk is full{left}{more}: make room, then the same command goes on")
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -18,7 +18,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from bench.errors import plain
+from bench.errors import one_line
 from bench.run.signals import Told
 from bench.suite.suite import Experiment, Suite
 
@@ -42,7 +42,7 @@ def main(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
     except Exception as error:
         if os.environ.get("BENCH_TRACEBACK"):
             raise
-        print(f"bench: a worker cannot go on: {type(error).__name__}: {plain(str(error))[:300]}", file=sys.stderr)
+        print(f"bench: a worker cannot go on: {type(error).__name__}: {one_line(str(error))[:300]}", file=sys.stderr)
         os._exit(70)
 
 

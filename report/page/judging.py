@@ -18,7 +18,11 @@ _COLUMNS = (
     Column("Position bias", meaning="how much more than half of the preference falls to the answer shown first"),
     Column("Our length", meaning="mean, in characters"),
     Column("Their length", meaning="mean, in characters"),
-    Column("At equal length (%)", meaning="by logistic regression on the difference in length, ± standard error"),
+    Column(
+        "Length-adjusted (%)",
+        meaning="at equal length, by our own logistic regression on the difference in length, ± standard error; it is "
+        "not AlpacaEval's length-controlled win rate",
+    ),
     Column("Cost ($)", meaning="of the replies this judging paid for"),
 )
 
@@ -54,9 +58,21 @@ def _row(policy: str, judge: str, score: Mapping[str, Any]) -> Row:
             _error(score.get("length_controlled_standard_error")),
             str(score.get("length_controlled_reason") or ""),
         ),
-        _figure(score.get("cost_usd"), 4, reason=str(score.get("cost_reason") or "")),
+        _figure(
+            score.get("cost_usd"),
+            4,
+            _doubtful(score),
+            "; ".join(filter(None, (score.get("cost_reason"), _doubtful(score)))),
+        ),
     )
     return Row(cells)
+
+
+def _doubtful(score: Mapping[str, Any]) -> str:
+    """Say how many requests may be paid for though nobody saw their answers."""
+    if not score.get("unanswered"):
+        return ""
+    return f"{score['unanswered']} requests without an answer, {score['possibly_paid_twice']} possibly paid twice"
 
 
 def _figure(value: float | None, digits: int, note: str = "", reason: str = "", sign: bool = False) -> Cell:

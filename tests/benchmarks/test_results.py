@@ -103,3 +103,8 @@ def test_results_of_another_schema_are_begun_anew(tmp_path: Path) -> None:
 def test_a_goal_in_words_is_told_as_it_was_judged() -> None:
     row = Row("coverage", "2,000 draws", [0.951], unit="%", goal=Stated("93 to 97 %", True))
     assert "| coverage | 2,000 draws | 95.1 %, 1 |  | 93 to 97 % | yes |" in results.markdown(told(group(row)))
+
+
+def test_what_is_counted_is_written_whole() -> None:
+    assert results.value_text(0.0, "replies") == "0 replies"
+    assert results.value_text(6.0, "stops") == "6 stops"

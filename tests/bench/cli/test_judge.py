@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 from loopback_judge import KEY
 
 from bench.cli.main import main
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -70,12 +74,18 @@ def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, 
     assert len(endpoint.prompts) == before + 2
     assert made["win_rate"] == pytest.approx(75)
     assert (made["n_total"], made["n_unjudged"], made["n_wins"], made["judge"]) == (12, 0, 12, "some-judge")
-    assert made["length_controlled_win_rate"] == pytest.approx(75)
+    assert made["length_adjusted_win_rate"] == pytest.approx(75)
+    assert made["length_adjusted_by"].endswith("not AlpacaEval's length-controlled win rate")
+    assert "length_controlled_win_rate" not in made
+    (recorded,) = json.loads((folder / "judged" / "scores.json").read_text()).values()
+    assert recorded["length_controlled_win_rate"] == made["length_adjusted_win_rate"]
     assert made["cost_usd"] is None
     assert "no price is known for this endpoint" in made["cost_reason"]
     last = err.splitlines()[-1]
     assert last.startswith("judged: win rate 75.00 % by some-judge over 12 pairs (95 % interval ")
+    assert "; length-adjusted 75.00 % (our own regression on the difference in length, not AlpacaEval's)" in last
     assert "; position bias +0.150" in last
+    assert "possibly paid twice" not in last
     written = {path.name: path.read_text() for path in (folder / "judged").iterdir()}
     assert {"journal.jsonl", "samples.jsonl", "scores.json"} <= written.keys()
     assert KEY not in "".join([*written.values(), out, err])
@@ -84,6 +94,59 @@ def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, 
     again = json.loads(out)
     assert code == 0
     assert {name: made[name] for name in again} == again
+
+
+def test_what_may_be_paid_twice_is_on_the_screen(endpoint: Any, folder: Path, bench: Any) -> None:
+    """Each of 12 comparisons is cut off once: 12 requests without an answer, at less than a cent in all."""
+    good, cut = endpoint.like_ours, endpoint.respond(cut=True)
+    endpoint.answer = lambda prompt, before: good(prompt, before) if before else cut
+    (folder / "judge.yaml").write_text(
+        f"model: some-judge\nbase_url: {endpoint.url}\nkey_variable: JUDGE_KEY\norders: single\nfirst_pause_seconds: 0.01\n"
+        "price: {input_usd_per_million_tokens: 2, output_usd_per_million_tokens: 8}\n"
+    )
+    code, out, _ = bench("run", "--outputs", "ours.json", "--reference", "theirs.json", "--judge", "judge.yaml")
+    assert code == 0
+    assert "; cost $0.0073; 12 requests got no answer but may be paid for ($0.00" in out
+    assert " at most), 12 comparisons possibly paid twice" in out
+
+
+@pytest.mark.parametrize("limit_kib", [64, 240])
+def test_a_full_disk_is_one_line_and_exit_code_2(limit_kib: int, endpoint: Any, folder: Path) -> None:
+    """No file may pass the limit: 64 KiB have no room for the first eight replies, 240 have, but not for all 120.
+
+    What came is kept, so that the same command asks for the rest alone.
+    """
+    endpoint.answer = endpoint.like_ours
+    rows = [{"instruction": f"Question {number}?", "output": "{} answer"} for number in range(60)]
+    for name, word in (("ours", "our"), ("theirs", "their")):
+        (folder / f"{name}.json").write_text(json.dumps([{**row, "output": f"{word} answer"} for row in rows]))
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit_kib} * 1024,) * 2)"
+    code += "; from bench.cli.main import main; main()"
+    ask = (
+        *("judge", "run", "--outputs", "ours.json", "--reference", "theirs.json", "--out", "judged"),
+        *("--model", "some-judge", "--base-url", endpoint.url, "--key-variable", "JUDGE_KEY"),
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    full = subprocess.run(
+        [sys.executable, "-c", code, *ask], capture_output=True, text=True, env=environment, cwd=folder
+    )
+    asked = len(endpoint.prompts)
+    assert full.returncode == 2
+    (line,) = full.stderr.splitlines()
+    assert line.startswith("bench: judged: the disk has no room for a judge's replies: ")
+    assert "make room and run again: what was judged is kept" in line
+    assert (asked == 0) == (limit_kib == 64)
+    assert asked < 120
+    again = subprocess.run(
+        [sys.executable, "-m", "bench.cli.main", *ask, "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+    made = json.loads(again.stdout)
+    assert (made["win_rate"], made["unanswered"]) == (pytest.approx(75), 0)
+    assert len(endpoint.prompts) == 120
 
 
 def test_published_judgements_give_the_published_figures(judgements: Path, tmp_path: Path, bench: Any) -> None:

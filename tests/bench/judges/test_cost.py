@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from bench.errors import JudgeStopped, SuiteError
 from bench.evaluators.win_rate import JOURNAL, judge
 from bench.judges import JudgeSettings, Message, Part, Request
-from bench.judges.cost import Budget, Rate, bill, rate, retirement
+from bench.judges.cost import Account, Budget, Rate, bill, rate, retirement
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 
@@ -84,7 +85,9 @@ def test_the_bill_by_hand(endpoint: Any, tmp_path: Path) -> None:
     assert made["cost_usd"] == pytest.approx(4.96)
     assert (made["requests"], made["prompt_tokens"], made["completion_tokens"]) == (16, 4800, 16)
     assert made["price"] == "the suite's own price"
-    assert [row["cost_usd"] for row in read_jsonl(tmp_path / "one" / JOURNAL)] == [pytest.approx(0.31)] * 16
+    replies = [row for row in read_jsonl(tmp_path / "one" / JOURNAL) if row["state"] == "answered"]
+    assert [row["cost_usd"] for row in replies] == [pytest.approx(0.31)] * 16
+    assert (made["unanswered"], made["unanswered_usd_at_most"], made["possibly_paid_twice"]) == (0, 0, 0)
 
     again = run(endpoint, tmp_path / "two", price=PRICE)
     assert len(endpoint.prompts) == 16
@@ -147,6 +150,48 @@ def test_the_ceiling_keeps_what_came_and_more_money_goes_on(endpoint: Any, tmp_p
     )
     assert "$2.4800 of" in scores["win_rate/some-judge"]["reason"]
     assert len(endpoint.prompts) == 8
+
+
+def line(state: str, request: str, **more: Any) -> dict[str, Any]:
+    return {"key": "k", "request": request, "state": state, "usable": False, **more}
+
+
+def test_an_account_by_hand() -> None:
+    """Request a: sent, killed, sent again, timed out, refused, answered: 2 unanswered, 2 + 1 − 1 paid twice at most.
+
+    Request b, after an unusable answer to a: sent alone; what was taken over is another journal's to pay.
+    """
+    account = Account()
+    for state in ("sent", "sent", "unanswered", "sent", "refused"):
+        account.add(line(state, "a", cost_usd_at_most=0.5))
+    assert account.unanswered_request("k") == "a"
+    account.add(line("sent", "a", cost_usd_at_most=0.5))
+    account.add(line("answered", "a", cost_usd=0.25))
+    assert (account.unanswered, account.possibly_paid_twice) == (2, 2)
+    assert account.unanswered_usd_at_most == 1.0
+    assert account.spent == 1.25
+    account.add(line("sent", "b", cost_usd_at_most=None))
+    account.add({"key": "k", "usable": True, "from": "elsewhere", "cost_usd": 8.0})
+    account.add({"key": "k", "usable": True, "cost_usd": 2.0})  # from before requests were noted
+    assert (account.unanswered, account.possibly_paid_twice) == (3, 2)
+    assert account.unanswered_usd_at_most is None
+    assert account.spent == 3.25
+    assert account.unanswered_request("k") == "b"
+    assert account.unanswered_request("another") is None
+
+
+def test_what_may_be_paid_counts_towards_the_ceiling(endpoint: Any, tmp_path: Path) -> None:
+    """Two requests time out, at 0.36 dollars each at most; a third could pass the ceiling of 1, then and later."""
+    never = threading.Event()
+    endpoint.answer = lambda prompt, before: endpoint.respond(wait=never)
+    made = run(endpoint, tmp_path / "one", price=PRICE, max_cost_usd=1, timeout_seconds=0.2, first_pause_seconds=0)
+    assert "the next comparison may pass the ceiling" in made["reason"]
+    assert (len(endpoint.prompts), made["unanswered"], made["cost_usd"]) == (2, 2, 0)
+    assert 0.6 < made["unanswered_usd_at_most"] < 1
+    never.set()
+    made = run(endpoint, tmp_path / "one", price=PRICE, max_cost_usd=1)
+    assert "the next comparison may pass the ceiling" in made["reason"]
+    assert len(endpoint.prompts) == 2
 
 
 def test_a_ceiling_without_a_price_is_refused(endpoint: Any, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.errors import JudgeError
+from bench.errors import JudgeError, NoRoom
 from bench.judges import Request, journal
-from bench.judges.journal import Journal, key
+from bench.judges.journal import Journal, Tail, key
+from bench.records.record import read_jsonl
 
 ROW = {"key": "a", "usable": True, "reply": {"text": "m"}}
 
@@ -48,7 +50,78 @@ def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path, monkeypatch:
         with pytest.raises(JudgeError, match="No space left on device"):
             one.add({**ROW, "key": "b"})
         assert one.find("b") is None
-    assert path.read_bytes() == whole
+    assert path.read_bytes() == whole.rstrip(b" ")
+
+
+NOTE = {"key": "a", "pair": 0, "order": "ours_first"}
+
+
+def test_a_request_is_noted_and_known_again_until_it_is_answered(tmp_path: Path) -> None:
+    """One without an answer keeps its name, in the next process too; an answered one's successor gets another."""
+    with Journal(tmp_path / "j") as one:
+        name = one.send(NOTE, 100)
+        assert [row["state"] for row in Tail(tmp_path / "j").new_rows()] == ["sent"]
+        assert one.send({**NOTE, "key": "b"}, 100) != name
+    with Journal(tmp_path / "j") as again:
+        assert again.send(NOTE, 100) == name
+        again.add({**ROW, "usable": False, "request": name, "state": "refused"})
+        assert again.send(NOTE, 100) == name
+        again.add({**ROW, "usable": False, "request": name, "state": "answered"})
+        other = again.send(NOTE, 100)
+        assert other != name
+        again.add({**ROW, "request": other, "state": "answered"})
+    with Journal(tmp_path / "k", others=lambda: [tmp_path / "j"]) as third:
+        assert third.take_over("a", 1, "ours_first") == ROW | {"from": tmp_path.name, "pair": 1, "order": "ours_first"}
+
+
+def test_room_for_replies_is_taken_before_they_are_asked_for(tmp_path: Path) -> None:
+    """No file may pass 200 KiB: four requests with room for 40 KiB each fit, and their replies do, whole; a fifth does not."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    reply = {**ROW, "reply": {"text": "m" * 40_000}}
+    with Journal(tmp_path / "j") as one:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200 * 1024, limits[1]))
+        try:
+            names = [one.send({**NOTE, "key": f"{place}"}, 41_000) for place in range(4)]
+            with pytest.raises(
+                NoRoom, match=r"no room for a judge's replies: \d+ KiB more are needed \(File too large\)"
+            ) as full:
+                one.send({**NOTE, "key": "4"}, 41_000)
+            assert str(tmp_path) in str(full.value)
+            for place, name in enumerate(names):
+                one.add({**reply, "key": f"{place}", "request": name, "state": "answered"})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert (tmp_path / "j").stat().st_size <= 200 * 1024
+        assert (tmp_path / "j").read_bytes().endswith(b" ")
+    assert (tmp_path / "j").read_bytes().endswith(b"}\n")
+    with Journal(tmp_path / "j") as again:
+        assert [again.find(f"{place}") is not None for place in range(5)] == [True] * 4 + [False]
+
+
+def test_a_line_that_fails_leaves_the_room_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as one:
+        name = one.send(NOTE, 1000)
+        size = path.stat().st_size
+        with monkeypatch.context() as patched:
+            patched.setattr(journal.os, "fsync", failing)
+            with pytest.raises(JudgeError, match="Input/output error"):
+                one.add({**ROW, "key": "b"})
+        assert path.stat().st_size == size
+        one.add({**ROW, "request": name, "state": "answered"})
+    assert [row["key"] for row in read_jsonl(path)] == ["a", "a"]
+
+
+def test_a_reply_after_the_end_is_not_written_into_what_may_be_anothers(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j") as one:
+        name = one.send(NOTE, 1000)
+    with pytest.raises(JudgeError, match="the journal is closed"):
+        one.add({**ROW, "request": name, "state": "answered"})
+    assert [row["state"] for row in read_jsonl(tmp_path / "j")] == ["sent"]
+
+
+def failing(_: int) -> None:
+    raise OSError(5, "Input/output error")
 
 
 def test_a_second_user_waits_and_then_sees_what_the_first_kept(tmp_path: Path) -> None:

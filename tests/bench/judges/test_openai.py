@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,129 @@ def test_a_reply_that_hangs_is_asked_for_again(endpoint: Any, tmp_path: Path) ->
     score, _ = run(endpoint, tmp_path, PAIRS[:1], timeout_seconds=1)
     never.set()
     assert score["value"] == pytest.approx(75)
+
+
+def test_a_request_that_times_out_but_is_answered_is_counted_and_sent_under_the_same_name(
+    endpoint: Any, tmp_path: Path
+) -> None:
+    """The server answers both orders of the first pair too late, once each: 2 requests may be paid twice, and it says so.
+
+    The other six comparisons have names of their own.
+    """
+    good, late = endpoint.like_ours, threading.Event()
+
+    def slow(prompt: str, before: int) -> Any:
+        reply = good(prompt, before)
+        reply.wait = late if "Question 0?" in prompt and before == 0 else None
+        return reply
+
+    endpoint.answer = slow
+    score, _ = run(endpoint, tmp_path, timeout_seconds=1)
+    late.set()
+    assert score["value"] == pytest.approx(75)
+    assert (score["requests"], score["unanswered"], score["possibly_paid_twice"]) == (8, 2, 2)
+    names: dict[str, set[Any]] = {}
+    for prompt, mark in zip(endpoint.prompts, endpoint.marks, strict=True):
+        names.setdefault(prompt, set()).add(mark)
+    assert len(endpoint.prompts) == 10
+    assert [len(marks) for marks in names.values()] == [1] * 8
+    assert len(set.union(*names.values())) == 8
+
+
+def test_an_endpoint_that_answers_too_late_is_sent_each_request_three_times(endpoint: Any, tmp_path: Path) -> None:
+    never = threading.Event()
+    endpoint.answer = lambda prompt, before: endpoint.respond(wait=never)
+    score, _ = run(endpoint, tmp_path, PAIRS[:1], timeout_seconds=0.3)
+    never.set()
+    assert score["reason"] == "1 of 1 unjudged"
+    assert (len(endpoint.prompts), score["requests"]) == (6, 0)
+    assert (score["unanswered"], score["possibly_paid_twice"]) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("fault", "may_be_paid"),
+    [
+        ({"status": 429, "headers": {"Retry-After": "0"}, "body": b"{}"}, 0),
+        ({"status": 500}, 0),
+        ({"status": 504}, 8),
+        ({"cut": True}, 8),
+        ({"body": b"<html>busy</html>"}, 8),
+        ({"body": completion(0.9, logprobs=None)}, 0),  # an answer, though an unusable one: it is on the bill
+    ],
+)
+def test_what_may_be_paid_twice_is_counted(
+    fault: dict[str, Any], may_be_paid: int, endpoint: Any, tmp_path: Path
+) -> None:
+    good, bad = endpoint.like_ours, endpoint.respond(**fault)
+    endpoint.answer = lambda prompt, before: bad if before == 0 else good(prompt, before)
+    score, _ = run(endpoint, tmp_path)
+    assert (score["unanswered"], score["possibly_paid_twice"]) == (may_be_paid, may_be_paid)
+
+
+def test_a_request_that_never_left_is_not_counted(tmp_path: Path, endpoint: Any) -> None:
+    """Nobody listens at the port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    score, _ = run(endpoint, tmp_path, PAIRS[:1], base_url=url, first_pause_seconds=0)
+    assert score["reason"] == "1 of 1 unjudged"
+    assert (score["requests"], score["unanswered"], score["possibly_paid_twice"]) == (0, 0, 0)
+
+
+def test_equal_pairs_are_asked_once(endpoint: Any, tmp_path: Path) -> None:
+    endpoint.answer = endpoint.like_ours
+    twins = [Pair(number, "Question?", "our answer", "their answer") for number in range(3)]
+    score, _ = run(endpoint, tmp_path, twins)
+    assert score["value"] == pytest.approx(75)
+    assert len(endpoint.prompts) == 2
+
+
+def test_a_pause_that_is_ended_by_a_refusal_is_followed_by_no_request(endpoint: Any, tmp_path: Path) -> None:
+    """One order is told to wait; the other's key is refused meanwhile: neither is sent again."""
+    waits = endpoint.respond(status=429, headers={"Retry-After": "30"}, body=b"{}")
+    refusal = endpoint.respond(status=401, body=b"{}")
+    first = threading.Event()
+
+    def answer(prompt: str, before: int) -> Any:
+        if len(endpoint.prompts) == 1:
+            first.set()
+            return waits
+        first.wait(10)
+        time.sleep(0.5)  # the other one pauses now
+        return refusal
+
+    endpoint.answer = answer
+    started = time.monotonic()
+    score, _ = run(endpoint, tmp_path, PAIRS[:1])
+    assert "does not accept the key" in score["reason"]
+    assert len(endpoint.prompts) == 2
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_refused(status: int, endpoint: Any, tmp_path: Path) -> None:
+    """The other address gets neither key nor prompt."""
+    elsewhere = endpoint.url.replace("127.0.0.1", "localhost")
+    away = endpoint.respond(status=status, headers={"Location": f"{elsewhere}/elsewhere"}, body=b"")
+    endpoint.answer = lambda prompt, before: away
+    score, _ = run(endpoint, tmp_path, PAIRS[:1], concurrency=1)
+    assert score["reason"] == (
+        f"1 of 1 unjudged: the judge some-judge at 127.0.0.1 sends requests on to localhost ({status}); key and prompts "
+        "are sent to no other address than judge.base_url: set it to the one that is meant"
+    )
+    assert len(endpoint.prompts) == 1
+
+
+def test_what_an_endpoint_says_does_nothing_to_a_terminal(endpoint: Any, tmp_path: Path) -> None:
+    """Colours, a window title and a carriage return in its message; the key is hidden in it by an escape."""
+    said = f"\x1b[31mno\x1b]0;owned\x07 \r\nlogprobs\u202e {KEY[:9]}\x1b[0m{KEY[9:]}"
+    refusal = endpoint.respond(status=400, body=json.dumps({"error": {"message": said}}).encode())
+    endpoint.answer = lambda prompt, before: refusal
+    score, _ = run(endpoint, tmp_path, PAIRS[:1], concurrency=1)
+    assert "no logprobs [key]" in score["reason"]
+    assert score["reason"].isprintable()
+    texts = [row["error"] for row in read_jsonl(tmp_path / JOURNAL) if row.get("error")]
+    assert texts and all(text.isprintable() and KEY not in text for text in texts)
 
 
 def test_retry_after_is_honoured(endpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

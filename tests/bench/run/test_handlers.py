@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,3 +75,17 @@ def test_a_job_that_goes_on_keeps_where_it_ran_before(tiny: Callable[..., Suite]
     assert handlers._earlier_environments(folder) == [first, first]
     (folder / "checkpoints" / "step-2.pt").unlink()
     assert [one["workers"] for one in runner.run("mix").spec["environments"]] == [1]
+
+
+def test_a_log_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    """An error of a library is in its traceback, too; lines and their indents stay."""
+    with handlers._log_to(tmp_path / "log.txt") as log:
+        try:
+            raise ValueError("the hub says \x1b[2J\x1b]0;owned\x07gone\r\n  for good")
+        except ValueError:
+            log.exception("it failed")
+    lines = (tmp_path / "log.txt").read_text().split("\n")
+    assert lines[0].endswith(" ERROR it failed")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[2].startswith('  File "')
+    assert lines[-3:] == ["ValueError: the hub says gone", "  for good", ""]

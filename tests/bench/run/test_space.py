@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.errors import NoRoom
+from bench.errors import DiskFull
 from bench.models.policy import load
 from bench.plan import planner
 from bench.run import space
@@ -67,7 +67,7 @@ def test_too_little_room_is_one_line_before_anything_is_trained(
     plan = planner.make(tiny())
     monkeypatch.setattr(space.shutil, "disk_usage", lambda place: SimpleNamespace(free=5_000))
     with pytest.raises(
-        NoRoom, match=rf"^{tmp_path}/s: needs about [0-9.]+ kB, 5.0 kB are free; make room, or give ano"
+        DiskFull, match=rf"^{tmp_path}/s: needs about [0-9.]+ kB, 5.0 kB are free; make room, or give ano"
     ):
         space.check(plan, tmp_path / "s", plan.jobs, 1)
     said = str(space.full(tmp_path / "s", 3_000_000_000))
