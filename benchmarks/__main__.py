@@ -3,6 +3,8 @@
 python -m benchmarks                    everything
 python -m benchmarks --quick            fewer rounds and steps, float32 alone; memory and growth stay as they are
 python -m benchmarks --only training    one group; the others' results stay as they are
+
+Campaigns, which break things on purpose, are tried in small unless they are asked for by name.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import platform
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,10 +36,14 @@ GROUPS = {
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
     "crowning": "How often a winner is named among equal recipes, and one that is better is, over simulated suites.",
-    "judging": "Paid replies through kills, faults and full disks: none lost, none paid twice without being counted.",
+    "crashes": "Runs, reports and packing killed at random moments, then the same command.",
+    "damage": "Records damaged file by file: reports mark the job, a run makes it again.",
+    "signals": "What schedulers, terminals and people send to a run, and the screens they take away.",
+    "judge": "Paid replies through kills, faults and full disks: none lost, none paid twice without being counted.",
     "gpu": "On one GPU: training steps of models of given shapes with random weights.",
     "gpu_evaluation": "On one GPU: answers, questions, reference pass and start of the same models.",
 }
+CAMPAIGNS = ("crashes", "damage", "signals", "judge")
 # Short rows and few steps would say little about them: always at full size, and only when asked for by name or with all.
 ON_GPU = ("gpu", "gpu_evaluation")
 NEVER_QUICK = ("memory", "growth", *ON_GPU)
@@ -58,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         failed = []
         for number, name in enumerate(chosen, 1):
             print(f"[{number}/{len(chosen)}] {name}", flush=True)
-            group = _measure(name, context)
+            small = name in CAMPAIGNS and not options.only
+            group = _measure(name, replace(context, quick=True) if small else context)
             told["groups"] = {
                 one: group if one == name else told["groups"][one]
                 for one in GROUPS
@@ -107,8 +115,12 @@ def _context(quick: bool, work: Path) -> Context:
     )
 
 
+def _module(name: str) -> str:
+    return f"campaigns.{name}" if name in CAMPAIGNS else name
+
+
 def _command(name: str, quick: bool) -> str:
-    if name in ON_GPU:
+    if name in ON_GPU or (name in CAMPAIGNS and not quick):
         return f"python -m benchmarks --only {name}"
     return "make bench QUICK=1" if quick else "make bench"
 
@@ -122,7 +134,7 @@ def _measure(name: str, context: Context) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     failed = None
     try:
-        for row in importlib.import_module(f"benchmarks.{name}").rows(context):
+        for row in importlib.import_module(f"benchmarks.{_module(name)}").rows(context):
             rows.append(row.as_dict())
             _show(row, rows[-1])
     except Exception as error:

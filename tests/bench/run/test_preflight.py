@@ -45,7 +45,8 @@ def test_a_judge_that_answers_is_asked_once_and_its_bill_kept(
     assert preflight.try_out(suite, {"lm_eval", "judge"}, tmp_path, None) == [
         "the judge answers as its configuration needs"
     ]
-    (row,) = read_jsonl(tmp_path / JOURNAL)
+    sent, row = read_jsonl(tmp_path / JOURNAL)  # noted before it was asked, and answered
+    assert (sent["state"], sent["request"]) == ("sent", row["request"])
     assert (row["usable"], row["host"]) == (True, "127.0.0.1")
     assert row["cost_usd"] == pytest.approx(0.000608)
     preflight.try_out(suite, {"judge"}, tmp_path, None)

@@ -1,6 +1,6 @@
 """Is a paid reply ever lost, or paid for twice without a word? A judging through faults, kills and a full disk.
 
-python -m benchmarks --only judging
+python -m benchmarks --only judge
 
 A server of our own plays the endpoint and bills every request that it answers, whether the answer arrives or not. Its
 books are then compared with the journal.
@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.rows import SECONDS_AT_MOST, Context, Row, RowFailed, at_least, at_most
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CONCURRENCY = 8
 TIMEOUT_SECONDS = 1.5
 # What the server does to one request in so many: only to the first two for a prompt, so that each is answered in the end
@@ -308,7 +308,7 @@ def rows(context: Context) -> Iterator[Row]:
     from bench.records.record import read_jsonl
 
     pairs, kills, full_disks = (100, 4, 1) if context.quick else (1000, 48, 6)
-    folder = context.folder("judging")
+    folder = context.folder("judge")
     shutil.rmtree(folder / "judged", ignore_errors=True)  # an earlier campaign's replies are in no book
     (folder / "log.txt").unlink(missing_ok=True)
     context.say(f"{pairs} pairs, {kills} kills, {full_disks} full disks")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bench.records.record import read_jsonl
-from benchmarks import judging
-from benchmarks.judging import Entry, Findings
+from benchmarks.campaigns import judge as judging
+from benchmarks.campaigns.judge import Entry, Findings
 
 
 def row(request: str, state: str) -> dict[str, Any]:
