@@ -7,12 +7,11 @@ import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError, JobError
 from bench.export.source import Source, Written, find
-from bench.records import record
+from bench.records import record, safe_files
 
 if TYPE_CHECKING:
     import torch
@@ -75,9 +74,9 @@ def export(results: Path, wanted: str, folder: Path, *, merge: bool = False, for
     _check_target(folder, force)
     source = find(results, wanted)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as made, warnings.catch_warnings():
+    safe_files.sweep([folder.parent])
+    with safe_files.temporary_folder(folder) as new, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other libraries', as in a worker
-        new = Path(made)
         written = (_write_merged if merge else _write_adapter)(source, new)
         from bench.export import model_card
 

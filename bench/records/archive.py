@@ -218,7 +218,12 @@ def records(folder: Path) -> dict[str, Path]:
     """Find what belongs into the archive of a suite's folder: name in the archive -> file, sorted by name."""
     found = {"suite.json": folder / "suite.json"}
     for path in (folder / "jobs").glob("*/*"):
-        if path.is_file() and not any(fnmatchcase(path.name, pattern) for pattern in LEFT_OUT):
+        # A link may lead to what is not meant to be given away.
+        if (
+            path.is_file()
+            and not path.is_symlink()
+            and not any(fnmatchcase(path.name, pattern) for pattern in LEFT_OUT)
+        ):
             found[path.relative_to(folder).as_posix()] = path
     return dict(sorted(found.items()))
 

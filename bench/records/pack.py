@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.errors import InputError
 from bench.records import archive
-from bench.records.safe_files import replacing
+from bench.records.safe_files import replacing, sweep
 from bench.records.suite_record import SuiteRecord, find_suites
 
 
@@ -77,6 +77,7 @@ def _check(target: Path) -> None:
 
 
 def _pack(suite: SuiteRecord, target: Path) -> Packed:
+    sweep([target.parent])
     with replacing(target) as file:
         archive.write(suite.folder, file)
     complete = sum(job.complete for job in suite.jobs.values())

@@ -78,6 +78,7 @@ def _seal(value: Mapping[str, Any]) -> str:
 
 def read_json(path: RecordPath) -> Any:
     """Read JSON through its schema; a broken file is an error that names it."""
+    _refuse_special(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -90,6 +91,12 @@ def read_json(path: RecordPath) -> Any:
     if wrong:
         raise InputError(f"{path}: is not a record ({wrong}); {again(path)}")
     return value
+
+
+def _refuse_special(path: RecordPath) -> None:
+    """Refuse what could be read for ever, such as a pipe or a device in a stranger's folder."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no plain file; {again(path)}")
 
 
 def _refuse_newer(path: RecordPath, value: Mapping[str, Any]) -> None:
@@ -120,6 +127,7 @@ def read_jsonl(path: RecordPath) -> Iterator[dict[str, Any]]:
     """Yield the rows of a file; a missing file has none, a cut last line is passed over."""
     if not path.exists():
         return
+    _refuse_special(path)
     with path.open(encoding="utf-8") as file:
         try:
             for number, line in enumerate(file, 1):

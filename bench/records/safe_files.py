@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     A link at `path` is replaced, and what it points to left alone.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}")
+    temporary = temporary_name(path)
     handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o644)
     try:
         with os.fdopen(handle, "w+b") as file:
@@ -43,6 +44,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Name what will take the place of a file or folder, beside it: nobody can foresee it, and a sweep knows whose it is."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}")
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside another one, for what will take its place; it is gone at the end."""
+    made = temporary_name(path)
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -112,7 +129,7 @@ def drop_link(path: Path) -> None:
 
 
 def sweep(folders: Iterable[Path], *, older: bool = False) -> int:
-    """Delete what killed writers left behind; return how many files.
+    """Delete what killed writers left behind; return how many files and folders.
 
     Args:
         folders: where to look; not below them.
@@ -129,9 +146,14 @@ def sweep(folders: Iterable[Path], *, older: bool = False) -> int:
             if not (_is_gone(int(found["process"])) if found else older and _OLDER.fullmatch(path.name)):
                 continue
             with contextlib.suppress(OSError):
-                if stat.S_ISREG(path.lstat().st_mode):
+                mode = path.lstat().st_mode
+                if stat.S_ISREG(mode):
                     path.unlink()
-                    swept += 1
+                elif stat.S_ISDIR(mode) and found:
+                    shutil.rmtree(path)
+                else:
+                    continue
+                swept += 1
     return swept
 
 

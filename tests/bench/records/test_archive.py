@@ -365,3 +365,19 @@ def test_a_suite_or_a_job_that_is_named_like_a_path_is_refused(tmp_path: Path, n
             made.writestr("suite.json", info)
         with pytest.raises(InputError, match=r"x\.bench/suite\.json: '.*' is no name of a suite or a job"):
             suite_record.find_suites(tmp_path / "x.bench")
+
+
+def test_links_are_not_packed(tmp_path: Path) -> None:
+    """A stranger's folder may lead anywhere, and an archive is there to be given away."""
+    (tmp_path / "secret").write_text("mine")
+    folder = make_suite(tmp_path / "made")
+    (folder / "jobs" / "first" / "notes.csv").symlink_to(tmp_path / "secret")
+    (packed,) = pack(folder)
+    assert not any("notes" in name for name in zipfile.ZipFile(packed.file).namelist())
+
+
+def test_what_a_killed_packing_left_is_swept_by_the_next(tmp_path: Path) -> None:
+    folder = make_suite(tmp_path / "made")
+    (tmp_path / ".made.bench.999999999-0123456789ab").write_bytes(b"half")
+    pack(folder)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

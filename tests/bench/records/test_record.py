@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,14 @@ def test_a_broken_line_names_file_and_line(tmp_path: Path) -> None:
     path.write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
     with pytest.raises(InputError, match=r"steps\.jsonl:2: cannot be read as JSON"):
         list(record.read_jsonl(path))
+
+
+@pytest.mark.parametrize("name", ["suite.json", "steps.jsonl"])
+def test_what_would_be_read_for_ever_is_refused(tmp_path: Path, name: str) -> None:
+    """A pipe that nobody writes to, and a device that never ends."""
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "zero").mkdir()
+    (tmp_path / "zero" / name).symlink_to("/dev/zero")
+    for path in (tmp_path / name, tmp_path / "zero" / name):
+        with pytest.raises(InputError, match=rf"{name}: is no plain file; "):
+            list(record.read_jsonl(path)) if name.endswith("l") else record.read_json(path)

@@ -86,3 +86,14 @@ def test_a_killed_writer_leaves_what_the_next_sweep_takes(tmp_path: Path) -> Non
     assert not (tmp_path / "status.json").exists()
     assert safe_files.sweep([tmp_path]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_making_is_swept_with_what_is_in_it(tmp_path: Path) -> None:
+    with safe_files.temporary_folder(tmp_path / "model") as made:
+        (made / "weights").write_text("half")
+        assert made.parent == tmp_path and safe_files.sweep([tmp_path]) == 0  # this process is at work on it
+        left = made.with_name(made.name.replace(str(os.getpid()), "999999999"))
+        made.rename(left)
+        made.mkdir()
+    assert safe_files.sweep([tmp_path]) == 1
+    assert list(tmp_path.iterdir()) == []
