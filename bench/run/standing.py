@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
 
 RESUMABLE, PENDING, DAMAGED = "resumable", "pending", "damaged"
-_READERS = 4  # hashing and waiting for a disk, which take turns badly
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,7 @@ def look(plan: Plan, folder: Path) -> Standing:
     Raises:
         InputError: something else stands in the place of a job's folder.
     """
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = dict(zip(plan.jobs, pool.map(lambda job_id: _state(folder / "jobs" / job_id), plan.jobs), strict=True))
+    found = {job_id: _state(folder / "jobs" / job_id) for job_id in plan.jobs}
     damaged = {job_id: one.what for job_id, one in found.items() if isinstance(one, seal.Damage)}
     return Standing({job_id: one if isinstance(one, str) else DAMAGED for job_id, one in found.items()}, damaged)
 
