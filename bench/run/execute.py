@@ -372,6 +372,9 @@ class Execution:
         """Say of a job that its worker died; where it is not tried again, that is put on record."""
         one.process.join()
         assert one.job is not None
+        if self._asked_to_stop() or self.stop.is_set():  # by what stops the run, or by us
+            one.job = None
+            return
         code = one.process.exitcode
         how = f"signal {-code}" + (" (often: out of memory)" if code == -9 else "") if code < 0 else f"exit code {code}"
         job = one.job

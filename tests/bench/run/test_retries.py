@@ -113,6 +113,14 @@ def test_a_dead_worker_is_a_transient_fault_and_its_last_is_put_on_record(made: 
     assert "signal 9" in status["message"]
 
 
+def test_what_dies_as_the_run_is_stopped_did_not_fail(made: Any) -> None:
+    made._hand_out()
+    made.signals.first = "SIGTERM"
+    made._record_death(made.workers[0])
+    assert made.summary.failed == {} and not (made.folder / "jobs" / "a" / "status.json").exists()
+    assert made._is_over()
+
+
 def test_a_worker_that_was_told_alone_leaves_its_job_to_another(made: Any) -> None:
     made._hand_out()
     fail(made, outcome=record.STOPPED, error="Interrupted")
