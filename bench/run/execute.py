@@ -140,7 +140,7 @@ class Execution:
         # Of a job that runs alone: the whole machine is its own, whatever the number of workers otherwise.
         self.config_alone = replace(self.configs[0], threads=alone, workers=1)
         self.context = multiprocessing.get_context("spawn")
-        self.stop = self.context.Event()
+        self.stopping = False  # what is at work was told to stop
         self.workers: list[_Worker] = []
         self.signals = Signals()
         self.summary = Summary()
@@ -290,7 +290,7 @@ class Execution:
 
     def _start(self, config: worker.WorkerConfig) -> _Worker:
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=worker.main, args=(theirs, self.stop, config), daemon=False)
+        process = self.context.Process(target=worker.main, args=(theirs, config), daemon=False)
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -343,7 +343,7 @@ class Execution:
 
     def _again(self, job: JobSpec, status: dict[str, Any]) -> bool:
         """Put a job back that did not fail by its own fault; say whether it was."""
-        if self.stop.is_set() or self._asked_to_stop() or status["outcome"] == record.COMPLETE:
+        if self.stopping or self._asked_to_stop() or status["outcome"] == record.COMPLETE:
             return False
         attempts = self._attempts.setdefault(job.id, [])
         damaged = status.get("damaged_input")
@@ -372,7 +372,7 @@ class Execution:
         """Say of a job that its worker died; where it is not tried again, that is put on record."""
         one.process.join()
         assert one.job is not None
-        if self._asked_to_stop() or self.stop.is_set():  # by what stops the run, or by us
+        if self._asked_to_stop() or self.stopping:  # by what stops the run, or by us
             one.job = None
             return
         code = one.process.exitcode
@@ -401,9 +401,11 @@ class Execution:
 
         Only training has something to keep. The other jobs are short or, like a judge's replies, on disk already.
         """
-        self.stop.set()
+        self.stopping = True
         for one in self.workers:
-            if one.job and one.job.kind != "train":
+            if one.job and one.job.kind == "train":
+                one.process.terminate()  # it takes that as `signals.Told` does
+            elif one.job:
                 one.process.kill()
         try:
             while any(one.job for one in self.workers) and not self.signals.hurried:

@@ -1,8 +1,7 @@
 """A worker: one process per device that keeps the base model loaded and runs one job after another.
 
-It talks to the parent over a pipe: jobs come in, progress and outcomes go out. It ignores Ctrl-C (the parent asks it to
-stop through an event, so that it can keep a checkpoint), takes what a scheduler sends to it as the same, and ends when its
-parent is gone.
+It talks to the parent over a pipe: jobs come in, progress and outcomes go out. SIGTERM, from its parent or from a scheduler, asks
+it to keep a checkpoint and stop; Ctrl-C is its parent's to take. It ends when its parent is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import threading
 import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +33,10 @@ class WorkerConfig:
     workers: int
 
 
-def main(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
+def main(pipe: Connection, config: WorkerConfig) -> None:
     """Run jobs until the parent closes the pipe; where this process cannot even start, say why in a line."""
     try:
-        _serve(pipe, stop, config)
+        _serve(pipe, config)
     except Exception as error:
         if os.environ.get("BENCH_TRACEBACK"):
             raise
@@ -46,7 +44,7 @@ def main(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
         os._exit(70)
 
 
-def _serve(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
+def _serve(pipe: Connection, config: WorkerConfig) -> None:
     signals = Told()
     logging.raiseExceptions = False  # a log that cannot be written, as on a full disk, ends nothing
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
@@ -83,7 +81,7 @@ def _serve(pipe: Connection, stop: Event, config: WorkerConfig) -> None:
         device=device,
         environment=environment.facts(device, config.workers),
         tell=tell,
-        stopping=lambda: signals.told or stop.is_set(),
+        stopping=lambda: signals.told,
     )
     while not signals.told:
         try:
