@@ -261,6 +261,76 @@ def test_validate_says_what_a_suite_holds(folder: Path) -> None:
     assert (code, out) == (0, "tiny: valid; sequential, mix; 1 λ; seeds [0]; 6 steps a run\n")
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_what_a_scheduler_sends_to_the_whole_group_keeps_a_checkpoint(folder: Path, name: str) -> None:
+    process = start("run", "tiny.yaml", "--set", "training.steps=4000", folder=folder)
+    steps = _wait_for_steps(folder, 10)
+    os.killpg(process.pid, getattr(signal, name))
+    _, err = process.communicate(timeout=HANGING)
+    assert process.returncode == 130
+    assert err == f"bench: interrupted by {name}; checkpoints are kept in results/tiny, the same command goes on\n"
+    assert json.loads((steps.parent / "status.json").read_text())["outcome"] == "stopped"
+    assert list((steps.parent / "checkpoints").glob("*.pt"))
+    last = json.loads((folder / "results/tiny/last_run.json").read_text())
+    assert (last["exit_code"], last["signal"], last["failed"]) == (130, name, {})
+
+
+def test_a_screen_that_is_gone_ends_nothing(folder: Path) -> None:
+    process = start("run", "tiny.yaml", folder=folder)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(HANGING) == 0
+    assert bench("status", "results", folder=folder)[1] == "results/tiny: 5 jobs: 5 complete\n"
+
+
+def test_damage_is_told_of_made_again_and_verified(folder: Path) -> None:
+    """Of an adapter, which only what reads it would notice, and of a record; a file of a killed writer goes."""
+    assert bench("run", "tiny.yaml", folder=folder)[0] == 0
+    jobs = folder / "results/tiny/jobs"
+    (mix,), (optimum,) = jobs.glob("mix-*"), jobs.glob("dpo-optimum-*")
+    (mix / "adapter/adapter_model.safetensors").write_bytes(
+        (optimum / "adapter/adapter_model.safetensors").read_bytes()
+    )
+    (optimum / "scores.json").write_text("{}")
+    (optimum / ".status.json.g6q_toip").write_text("half")
+    code, out, _ = bench("status", "--verify", "results", folder=folder)
+    assert code == 1
+    assert "results/tiny: 5 jobs: 2 broken, 3 complete" in out.replace("3 complete, 2 broken", "2 broken, 3 complete")
+    assert f"  broken: {mix.name}: adapter/adapter_model.safetensors is not as it was written" in out
+    code, out, _ = bench("plan", "tiny.yaml", folder=folder)
+    assert (code, out.count("  damaged ")) == (0, 2)
+    code, out, err = bench("run", "tiny.yaml", folder=folder)
+    assert (code, err) == (0, "")
+    assert f"{optimum.name}: found damaged: scores.json is not as it was written" in out
+    told, last = out.splitlines()[-2:]
+    assert told.startswith("Found damaged, and made up for: ") and mix.name in told and optimum.name in told
+    assert last == "results/tiny: 2 made, 3 already complete. Next: bench report results"
+    assert not (optimum / ".status.json.g6q_toip").exists()
+    code, out, _ = bench("status", "--verify", "results", folder=folder)
+    assert code == 0
+    assert "verified: 5 complete jobs are as they were written, by their sha256" in out
+
+
+def test_another_number_of_threads_is_refused_and_of_workers_is_not(folder: Path) -> None:
+    only = ("run", "tiny.yaml", "--only", "sft-optimum-*")
+    assert bench(*only, "--threads", "1", folder=folder)[0] == 0
+    code, _, err = bench(*only, "--threads", "2", folder=folder)
+    assert code == 2
+    assert err.startswith("bench: --threads = 2: results/tiny was made with 1 thread a job, and with another number")
+    assert bench(*only, "--workers", "2", folder=folder)[0] == 0
+    assert json.loads((folder / "results/tiny/suite.json").read_text())["threads"] == 1
+
+
+def test_any_encoding_of_the_screen_will_do(folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "bench.cli", "plan", "tiny.yaml"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u03bb" in done.stdout
+
+
 def _wait_for_steps(folder: Path, count: int) -> Path:
     """Wait until the SFT optimum has written so many steps."""
     given_up = time.monotonic() + HANGING
