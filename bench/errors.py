@@ -28,6 +28,10 @@ class BenchError(Exception):
 
     exit_code = 70
 
+    def __str__(self) -> str:
+        """Return the message as one line, whatever a file, a path or an argument in it holds."""
+        return printable(super().__str__())
+
 
 class InputError(BenchError):
     """Report something wrong in what the user gave."""
@@ -81,9 +85,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)
 
 
+def printable(text: str) -> str:
+    """Write what a terminal could not show in one line, such as a line break, as its escape."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+SHOWN = 200
+
+
+def shortened(text: str) -> str:
+    """Cut a text that would make an error longer than anyone reads."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the error message for a name that is not in a table, with the nearest known one."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name[:SHOWN], names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
+    return f"unknown {kind} {shortened(repr(name))}{hint} known: {', '.join(names)}"

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     WithJsonSchema,
     field_validator,
@@ -21,6 +19,7 @@ from pydantic import (
 )
 
 from bench.errors import unknown_name
+from bench.frozen import Frozen as Frozen
 
 Positive = Annotated[int, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -45,12 +44,6 @@ def _on_off_or_auto(value: Any) -> Any:
 def _off_may_be_false(value: Any) -> Any:
     """YAML reads the word off as false."""
     return "off" if value is False else value
-
-
-class Frozen(BaseModel):
-    """An immutable model that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Model(Frozen):
