@@ -33,6 +33,7 @@ GROUPS = {
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
     "crowning": "How often a winner is named among equal recipes, and one that is better is, over simulated suites.",
+    "suites": "Damaged suites, drawn from the shipped ones: how many end in one line, or are rightly accepted.",
     "gpu": "On one GPU: training steps of models of given shapes with random weights.",
     "gpu_evaluation": "On one GPU: answers, questions, reference pass and start of the same models.",
 }

@@ -15,7 +15,7 @@ import typer
 
 from bench import __version__
 from bench.cli.judge import app as judge_app
-from bench.errors import BenchError, InputError, PluginError
+from bench.errors import BenchError, InputError, PluginError, printable, shortened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -470,21 +470,28 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _UNUSABLE or os.environ.get("BENCH_TRACEBACK"):
             _internal(error)
-        print(f"bench: {error.filename}: {error.strerror}; give another folder, or make room", file=sys.stderr)
+        named = shortened(printable(str(error.filename)))
+        print(f"bench: {named}: {error.strerror}; give another folder, or make room", file=sys.stderr)
         sys.exit(InputError.exit_code)
     except Exception as error:
         _internal(error)
 
 
-# What a folder that the user named can be: a file, not ours to write, read-only, full.
-_UNUSABLE = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+# What a folder that the user named can be: a file, not ours to write, read-only, full, named at too great length.
+_UNUSABLE = (
+    *(errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 def _internal(error: Exception) -> NoReturn:
     """Say that this is a bug of ours, with the traceback on demand."""
     if os.environ.get("BENCH_TRACEBACK"):
         raise error
-    print(f"bench: internal error: {type(error).__name__}: {error} (BENCH_TRACEBACK=1 shows where)", file=sys.stderr)
+    print(
+        f"bench: internal error: {type(error).__name__}: {printable(str(error))} (BENCH_TRACEBACK=1 shows where)",
+        file=sys.stderr,
+    )
     sys.exit(70)
 
 

@@ -44,6 +44,7 @@ from bench.toy import runs
 from bench.train.setup import setup_of
 from bench.train.stopping import targets
 
+SLUG = 40
 # How long each kind of work is measured, over all rounds: at least so many steps and seconds, after warm-up.
 REPEATS = {"rounds": 5, "steps": 30, "seconds": 20.0, "warm_up_steps": 2}
 
@@ -527,4 +528,5 @@ def _run_slug(labels: RunLabels) -> str:
 
 
 def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
+    """Write a name as part of a job's id, which is a folder: short enough for a file system in any script."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")[:SLUG]
