@@ -385,7 +385,9 @@ def _is_number(value: Any, words: str) -> bool:
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", value) and words.startswith("number"):
         value = float(value)  # YAML 1.1 reads 1e-3 as text
     kinds = (int,) if words.startswith("whole") else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or abs(value) >= 2.0**1023:
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        return False
+    if not math.isfinite(value) if isinstance(value, float) else abs(value) >= 2**63:
         return False
     bounds = {">": float.__gt__, "≥": float.__ge__, "<": float.__lt__, "≤": float.__le__}
     return all(bounds[sign](float(value), float(bound)) for sign, bound in re.findall(r"([>≥<≤]) (\S+)", words))

@@ -21,7 +21,7 @@ from bench.registry import Registry
 from bench.settings import Frozen, Label, Lambdas, Positive, Reference, Seeds, Text, TrainingParts
 from bench.train.stopping import targets
 
-RUNS = 50_000
+RUNS = 20_000
 NAME_CHARACTERS = 100  # with what is put behind it, such as `--smoke.bench`, it is a file's name
 
 
