@@ -343,7 +343,7 @@ def misfit(key: str, value: Any, allowed: Mapping[str, str]) -> str | None:
         "blank": isinstance(value, str) and not value.strip() and key not in MAY_BE_BLANK,
         "an empty list": value == [] and key != "notes",
         "a value twice": len(set(numbers)) < len(numbers),
-        "a seed of more than 63 bits": key == "seeds" and max(numbers) >= 2.0**63,
+        "a seed of more than 32 bits": key == "seeds" and max(numbers, default=0) >= 2.0**32,
     }
     return next((problem for problem, is_there in problems.items() if is_there), None)
 
