@@ -180,9 +180,17 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
+SHOWN = 200
+
+
+def shortened(text: str) -> str:
+    """Cut a text that would make an error longer than anyone reads."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the error message for a name that is not in a table, with the nearest known one."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name[:SHOWN], names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return f"unknown {kind} {name!r}{hint} known: {', '.join(names)}"
+    return f"unknown {kind} {shortened(repr(name))}{hint} known: {', '.join(names)}"

@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     WithJsonSchema,
     field_validator,
@@ -21,10 +19,50 @@ from pydantic import (
 )
 
 from bench.errors import unknown_name
+from bench.frozen import Frozen as Frozen
 
 Positive = Annotated[int, Field(gt=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Dtype = Literal["float32", "bfloat16"]
+LABEL_CHARACTERS = 100
+# What file systems take of a name, and of a path.
+NAME_BYTES, PATH_BYTES = 255, 4095
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be one line without tabs or other control characters")
+    if len(value) > LABEL_CHARACTERS:
+        raise ValueError(f"must have at most {LABEL_CHARACTERS} characters, not {len(value)}")
+    return value
+
+
+def _fits_a_file_system(value: str) -> str:
+    longest = max(len(part.encode()) for part in value.split("/"))
+    if longest > NAME_BYTES or len(value.encode()) > PATH_BYTES:
+        raise ValueError(f"is longer than a path can be: {NAME_BYTES} bytes a name, {PATH_BYTES} bytes in all")
+    return value
+
+
+def _seed(value: int) -> int:
+    if not 0 <= value < 2**32:  # what every generator that is seeded takes, NumPy's among them
+        raise ValueError("must be from 0 to 2^32 - 1")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_not_blank)]
+"""What names something, such as a column."""
+Label = Annotated[Text, AfterValidator(_one_line)]
+"""What is shown in tables and logs."""
+PathText = Annotated[Text, AfterValidator(_fits_a_file_system)]
+"""A path, or a hub id."""
+Seed = Annotated[int, AfterValidator(_seed), WithJsonSchema({"type": "integer", "minimum": 0})]
 
 
 def _share(value: float) -> float:
@@ -34,6 +72,16 @@ def _share(value: float) -> float:
 
 
 Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+
+
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("must not repeat a value")
+    return values
+
+
+Lambdas = Annotated[tuple[Share, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 def _on_off_or_auto(value: Any) -> Any:
@@ -47,21 +95,15 @@ def _off_may_be_false(value: Any) -> Any:
     return "off" if value is False else value
 
 
-class Frozen(BaseModel):
-    """An immutable model that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
-
 class Model(Frozen):
     """Name the base model."""
 
     source: Literal["hub", "local", "gguf_package", "world", "random"]
     """`hub`: a model of the Hugging Face hub; `local`: a folder; `gguf_package`: an installed Python package with a
     .gguf file; `world`: the built-in model, pre-trained by a job of the plan; `random`: a tiny untrained one."""
-    path: str | None = None
+    path: PathText | None = None
     """Hub id, folder or package; needed by `hub`, `local` and `gguf_package`."""
-    revision: str | None = None
+    revision: PathText | None = None
     """Branch, tag or commit on the hub; `null` is the hub's `main`, which can move."""
     architecture: Literal["llama", "gpt_neox"] = "llama"
     """Of the tiny model that `--smoke` puts in its place, and of `random`."""
@@ -92,30 +134,30 @@ class Lora(Frozen):
     """The update is scaled by alpha / rank."""
     dropout: BelowOne = 0.0
     """Share of the adapter's inputs that is set to 0 in training."""
-    targets: tuple[str, ...] = ("all-linear",)
+    targets: Annotated[tuple[Text, ...], Field(min_length=1)] = ("all-linear",)
     """Names of the modules that get an adapter, such as `q_proj`, or the one word `all-linear`."""
 
 
 class PreferenceColumns(Frozen):
     """Map the columns of preference pairs."""
 
-    prompt: str | None = "prompt"
+    prompt: Text | None = "prompt"
     """Column of the prompt; `null`: the prompt is what both answers begin with."""
-    chosen: str = "chosen"
+    chosen: Text = "chosen"
     """Column of the answer that was preferred."""
-    rejected: str = "rejected"
+    rejected: Text = "rejected"
     """Column of the other answer."""
-    preference: str | None = None
+    preference: Text | None = None
     """Column that says which of the two columns above is the better answer in a row: its name, or a number, negative for
     `chosen` and positive for `rejected`; `null`: `chosen` always is."""
-    answers: str | None = None
+    answers: Text | None = None
     """For rankings, with `ranking` and instead of `chosen` and `rejected`: column of a list of answers to the prompt, or of
     one answer, where each has a row of its own. The best is paired with the worst."""
-    ranking: str | None = None
+    ranking: Text | None = None
     """Column, or key beside each answer in the list, of the number that answers are ranked by."""
     best: Literal["highest", "lowest"] | None = None
     """Which `ranking` is best; `null`: the lowest where its name has "rank" in it, else the highest."""
-    system: str | None = None
+    system: Text | None = None
     """Column of a system text. `null`: in format `messages` the column `system` or `system_prompt`, if there is one."""
 
     @model_validator(mode="after")
@@ -130,16 +172,16 @@ class PreferenceColumns(Frozen):
 class InstructionColumns(Frozen):
     """Map the columns of instruction rows."""
 
-    instruction: str = "instruction"
+    instruction: Text = "instruction"
     """Column of what is asked."""
-    input: str | None = "input"
+    input: Text | None = "input"
     """Column of the text it is asked about; `null` if there is none."""
-    output: str = "output"
+    output: Text = "output"
     """Column of the answer to imitate."""
-    messages: str | None = None
+    messages: Text | None = None
     """Column of a conversation in format `messages`; `null`: `messages`, `conversations`, `conversation`, `dialog` or
     `dialogue`, if there is one, else the columns above."""
-    system: str | None = None
+    system: Text | None = None
     """Column of a system text. `null`: in format `messages` the column `system` or `system_prompt`, if there is one."""
 
 
@@ -150,13 +192,13 @@ class DataSource(Frozen):
     """`hub`: a data set of the hub, or its copy in a mirror; `local`: a file (.jsonl, .json, .csv, .tsv,
     .parquet or .arrow, also compressed), a folder of them or one that `save_to_disk` made; `world`: the built-in one, for
     both data sets or neither; `chosen`, of `data.instruction` alone: the preference pairs' prompts and chosen answers."""
-    path: str | None = None
+    path: PathText | None = None
     """Hub id, file or folder; needed by `hub` and `local`."""
-    revision: str | None = None
+    revision: PathText | None = None
     """Branch, tag or commit on the hub; `null` is the hub's `main`, which can move."""
-    train_split: str = "train"
+    train_split: Text = "train"
     """Split to train on, or a slice of one such as `train[:50%]`; a file has the one split `train`."""
-    test_split: str | None = "test"
+    test_split: Text | None = "test"
     """Held-out split; `null`: the rows that follow the training rows."""
     rows: Positive
     """Rows to train on, from the head of the split."""
@@ -365,7 +407,7 @@ class Reference(Frozen):
     @field_validator("policy")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in REFERENCES and not re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+        if value not in REFERENCES and not re.fullmatch(r"[\w.-]{1,255}/[\w.-]{1,255}", value):
             near = unknown_name("reference", value, REFERENCES)
             raise ValueError(f"{near}; or SUITE/JOB, a job of another suite in the same results folder")
         return value

@@ -40,10 +40,11 @@ GROUPS = {
     "damage": "Records damaged file by file: reports mark the job, a run makes it again.",
     "signals": "What schedulers, terminals and people send to a run, and the screens they take away.",
     "judge": "Paid replies through kills, faults and full disks: none lost, none paid twice without being counted.",
+    "suites": "Damaged suites, drawn from the shipped ones: how many end in one line, or are rightly accepted.",
     "gpu": "On one GPU: training steps of models of given shapes with random weights.",
     "gpu_evaluation": "On one GPU: answers, questions, reference pass and start of the same models.",
 }
-CAMPAIGNS = ("crashes", "damage", "signals", "judge")
+CAMPAIGNS = ("crashes", "damage", "signals", "judge", "suites")
 # Short rows and few steps would say little about them: always at full size, and only when asked for by name or with all.
 ON_GPU = ("gpu", "gpu_evaluation")
 NEVER_QUICK = ("memory", "growth", *ON_GPU)

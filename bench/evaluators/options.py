@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from bench.judges import JudgeSettings
-from bench.settings import Frozen, Positive
+from bench.settings import Frozen, PathText, Positive, Seed, Text
 
 # What people measure forgetting by: knowledge, common sense, truthfulness, arithmetic, instructions, and text itself.
 FORGETTING = (
@@ -25,7 +25,7 @@ FORGETTING = (
 class LmEval(Frozen):
     """Ask lm-eval tasks; `limit` is questions per subject. That lm-eval knows them is checked before training."""
 
-    tasks: tuple[str, ...] = ("mmlu",)
+    tasks: Annotated[tuple[Text, ...], Field(min_length=1)] = ("mmlu",)
     """lm-eval's tasks, groups or tags (`lm-eval ls tasks` lists them), or `world_questions`; an unknown one is refused
     before anything is loaded. `forgetting` stands for mmlu, hellaswag, arc_challenge, winogrande, truthfulqa_mc2, gsm8k,
     ifeval (which needs `posttrain-bench[forgetting]`) and wikitext."""
@@ -58,13 +58,13 @@ class TextSource(Frozen):
 
     source: Literal["hub", "local"] = "local"
     """`hub`: a data set of the hub, or its copy in a mirror; `local`: a file or folder, as of `data`."""
-    path: str
+    path: PathText
     """Hub id, file or folder."""
-    revision: str | None = None
+    revision: PathText | None = None
     """Branch, tag or commit on the hub; `null` is its `main`."""
-    split: str = "test"
+    split: Text = "test"
     """Split to read; a file has the one split `train`, which is read then."""
-    column: str = "text"
+    column: Text = "text"
     """Where the text stands."""
     rows: Positive = 64
     """Texts, from the head of the split; each is cut to the limits of `data`."""
@@ -77,7 +77,7 @@ class BaseKl(Frozen):
     """Training prompts of each objective, from the head of its rows, that the base model answers once."""
     max_new_tokens: Positive = 64
     """Tokens of such an answer, at most; it is sampled at temperature 1."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
     text: TextSource | None = None
     """General text beside them; `null`: the answers of the held-out instruction rows."""
@@ -94,7 +94,7 @@ class Generation(Frozen):
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Sample from the most likely tokens that hold this share of the probability."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
     batch_size: Positive = 16
     """Prompts at once. Left out, a GPU takes as many as its memory has room for, and a CPU 16."""

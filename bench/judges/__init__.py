@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from bench.judges.requests import Message, Part, Reply, Request
 from bench.plugins import Contract, not_json
 from bench.registry import NoOptions, Registry
-from bench.settings import Frozen, Model, Positive, Share
+from bench.settings import Frozen, Label, Model, PathText, Positive, Share
 
 if TYPE_CHECKING:
     from bench.judges.alpaca import Configuration
@@ -137,15 +137,15 @@ class JudgeSettings(Frozen):
     """`openai`: any OpenAI-compatible endpoint; `local`: a model on this machine that scores the two labels; `rule`:
     right and courteous, for the built-in world only; `replay`: the replies of an earlier judging; or another
     package's."""
-    configuration: str = "weighted_alpaca_eval_gpt4_turbo"
+    configuration: PathText = "weighted_alpaca_eval_gpt4_turbo"
     """alpaca-eval's prompt and parser: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
     `alpaca_eval_gpt4_turbo_fn` (a ranking by function call)."""
-    model: str | None = None
+    model: Label | None = None
     """Instead of the configuration's own, which for those two is retired; of `replay`: whose replies, where a journal
     holds those of several."""
     base_url: str | None = None
     """Another endpoint than OpenAI's; it must carry no key."""
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: Label = "OPENAI_API_KEY"
     """Environment variable that holds the key; the key itself never stands in a suite."""
     orders: Literal["both", "single"] = "both"
     """`both`: each pair in both orders; `single`: in one, drawn at random."""

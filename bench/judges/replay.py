@@ -18,7 +18,7 @@ from bench.errors import InputError
 from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.journal import rows as rows_of
 from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
-from bench.settings import Frozen
+from bench.settings import Frozen, PathText
 
 if TYPE_CHECKING:
     from bench.judges.alpaca import Configuration
@@ -31,7 +31,7 @@ _ANNOTATION = ("instruction", "output_1", "output_2", "raw_completion")
 class ReplayOptions(Frozen):
     """Say where the replies are."""
 
-    journal: str
+    journal: PathText
     """A journal.jsonl, or a folder or .bench archive with some in it, such as `results/SUITE`."""
 
     @property

@@ -44,6 +44,7 @@ from bench.toy import runs
 from bench.train.setup import setup_of
 from bench.train.stopping import targets
 
+SLUG = 40
 # How long each kind of work is measured, over all rounds: at least so many steps and seconds, after warm-up.
 REPEATS = {"rounds": 5, "steps": 30, "seconds": 20.0, "warm_up_steps": 2}
 
@@ -106,12 +107,15 @@ class _Planner:
         self.model = model_settings(suite.model)
         self.origins: dict[tuple[str, str], Origin | None] = {}
         self._of_base: dict[str, str] = {}
+        self._fronts: dict[int, tuple[str, ...]] = {}
+        self._written: dict[tuple[str, ...], str] = {}
+        self._optima: dict[tuple[Objective, int], str] = {}
         self.pretrained: str | None = None
         self.pretrained = self._pretrain()
         self.reference_logps = self._reference()
         for seed in suite.seeds:
-            self._optimum(Objective.SFT, seed)
-            self._optimum(Objective.DPO, seed)
+            for objective in (Objective.SFT, Objective.DPO):
+                self._optima[objective, seed] = self._optimum(objective, seed).id
         for method in suite.methods:
             for lambda_dpo in method.lambdas or suite.lambdas:
                 for seed in suite.seeds:
@@ -135,11 +139,19 @@ class _Planner:
     ) -> JobSpec:
         """Add a job, whose id has the hash of all that decides its numbers; every one may read the pre-trained model."""
         inputs = replace(inputs, pretrained=self.pretrained)
+        front = self._front_json(inputs.front) if inputs.front else None
+        named = (replace(inputs, front=()).as_dict() | {identity.FRONT: None}) if front else inputs.as_dict()
         uses = {name: self.identities[name] for name in data}
         plugins = identity.plugins(origins)
-        hashed = [kind, settings, inputs.as_dict(), uses, identity.SEMANTICS, *plugins]
-        job_id = f"{slug}-{identity.content_hash(hashed)}"
+        hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
+        job_id = f"{slug}-{identity.content_hash(hashed, front)}"
         return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, plugins=plugins, **parts))
+
+    def _front_json(self, front: tuple[str, ...]) -> str:
+        """Write a front once for all jobs that have it among their inputs."""
+        if front not in self._written:
+            self._written[front] = identity.as_json(Inputs(front=front).as_dict())
+        return self._written[front]
 
     def _origin(self, table: Registry[Any], name: str) -> Origin | None:
         """Say whose code an entry is; its package's sources are hashed once."""
@@ -264,11 +276,19 @@ class _Planner:
         settings = {"model": self.model, "job": job.partition("/")[2]}
         return self._job("adopt", "adopted", labels, settings, Inputs(), roles=("reference",))
 
-    def _front(self, seed: int) -> list[JobSpec]:
-        """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at."""
+    def _front(self, seed: int) -> tuple[str, ...]:
+        """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at.
+
+        Made once a seed: every joint run of the seed names all of them.
+        """
         suite = self.suite
-        makers = [one for one in suite.methods if one.name in METHODS and METHODS[one.name].makes_front]
-        return [self._run(method, one, seed) for method in makers for one in method.lambdas or suite.lambdas]
+        if seed not in self._fronts:
+            makers = [one for one in suite.methods if one.name in METHODS and METHODS[one.name].makes_front]
+            runs_of_front = (
+                self._run(method, one, seed) for method in makers for one in method.lambdas or suite.lambdas
+            )
+            self._fronts[seed] = tuple(job.id for job in runs_of_front)
+        return self._fronts[seed]
 
     def _stopping(self, method: Method, seed: int) -> tuple[dict[str, Any], tuple[str, ...], bool]:
         """Return what the stopping rule adds to a run's settings, the runs of its front, and whether it asks for the optima.
@@ -286,13 +306,13 @@ class _Planner:
             "front": front and [list(one) for one in front],
         }
         from_runs = Target.FRONT in held_against and front is None
-        runs_of_front = tuple(job.id for job in self._front(seed)) if from_runs else ()
+        runs_of_front = self._front(seed) if from_runs else ()
         return {"stopping": settings}, runs_of_front, from_runs or Target.OPTIMUM in held_against
 
     def _run(self, method: Method, lambda_dpo: float, seed: int) -> JobSpec:
         suite, kind = self.suite, METHODS[method.name]
         options, labels = kind.Options.model_validate(method.options), self._labels(method, lambda_dpo, seed)
-        optima: dict[str, str] = {objective: self._optimum(objective, seed).id for objective in Objective}
+        optima: dict[str, str] = {objective: self._optima[objective, seed] for objective in Objective}
         needs = kind.needs(options)
         stopping, front, asks_for_optima = self._stopping(method, seed)
         inputs = Inputs(
@@ -354,7 +374,7 @@ class _Planner:
     def _recipe(self, method: Method, lambda_dpo: float, seed: int) -> None:
         """Add a run that is not made by the shared loop."""
         suite, kind, labels = self.suite, RECIPES[method.name], self._labels(method, lambda_dpo, seed)
-        optima = {objective: self._optimum(objective, seed).id for objective in Objective}
+        optima = {objective: self._optima[objective, seed] for objective in Objective}
         inputs = Inputs(
             reference=self.plan.jobs[self.reference_logps].inputs.policy if "reference" in kind.needs else None,
             reference_logps=self.reference_logps,
@@ -508,4 +528,5 @@ def _run_slug(labels: RunLabels) -> str:
 
 
 def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")
+    """Write a name as part of a job's id, which is a folder: short enough for a file system in any script."""
+    return "".join(letter if letter.isalnum() else "-" for letter in text.lower()).strip("-")[:SLUG]

@@ -18,8 +18,11 @@ from bench.evaluators import EVALUATORS, Evaluator
 from bench.methods import METHODS, Target
 from bench.recipes import RECIPES
 from bench.registry import Registry
-from bench.settings import Frozen, Positive, Reference, Share, TrainingParts
+from bench.settings import Frozen, Label, Lambdas, Positive, Reference, Seeds, Text, TrainingParts
 from bench.train.stopping import targets
+
+RUNS = 20_000
+NAME_CHARACTERS = 100  # with what is put behind it, such as `--smoke.bench`, it is a file's name
 
 
 class Method(Frozen):
@@ -29,9 +32,9 @@ class Method(Frozen):
 
     name: str
     """A method or a recipe, ours or another package's."""
-    label: str | None = None
+    label: Label | None = None
     """The name shown; needed where a method stands twice."""
-    lambdas: tuple[Share, ...] | None = None
+    lambdas: Lambdas | None = None
     """λ of its own; `null`: the suite's."""
 
     @model_validator(mode="after")
@@ -121,14 +124,20 @@ def refuse_equal_labels(methods: Sequence[Method]) -> None:
         raise ValueError("methods: two share a name; give each its own 'label'")
 
 
+def refuse_too_many_runs(count: int) -> None:
+    """Refuse what no one means to run, and what would take minutes to plan alone."""
+    if count > RUNS:
+        raise ValueError(f"lambdas: these are {count:,} runs (methods × λ × seeds), and a suite has at most {RUNS:,}")
+
+
 class Experiment(Frozen, ABC):
     """What every suite has, whether it trains language models (`Suite`) or a toy problem (`toy.ToySuite`)."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=NAME_CHARACTERS)]
     """The folder of its results: letters, digits, `_`, `-` and `.`."""
     description: str = ""
     """One line at the head of the report."""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
     """Sentences at the head of the report, such as what a judge is worth."""
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a job is tried again, from its checkpoint and on a fresh worker, whose worker died or which met a fault of the
@@ -156,12 +165,12 @@ class Suite(TrainingParts, Experiment):
     """Of Sequential's two phases."""
     methods: tuple[Method, ...] = Field(min_length=1)
     """What is compared: names alone, or entries with the keys below."""
-    lambdas: tuple[Share, ...] = Field(min_length=1)
+    lambdas: Lambdas
     """λ, the weight of DPO, each from 0 to 1; Sequential gives DPO this share of its steps."""
     phases: tuple[tuple[Positive, Positive], ...] | None = None
     """Sequential's lengths instead of that share: [DPO epochs, SFT epochs] for each λ; each pair adds up to
     `training.epochs`."""
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: Seeds = (0,)
     """Every recipe is run with each; from three on the report draws intervals."""
     cost: Literal["auto", "off"] = "auto"
     """What runs cost: `auto` measures each kind of step once, alone on the machine, where the model is neither the
@@ -186,9 +195,7 @@ class Suite(TrainingParts, Experiment):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Suite:
-        for name in ("lambdas", "seeds"):
-            if len(set(getattr(self, name))) != len(getattr(self, name)):
-                raise ValueError(f"{name}: must not repeat a value")
+        refuse_too_many_runs(sum(len(one.lambdas or self.lambdas) for one in self.methods) * len(self.seeds))
         refuse_equal_labels(self.methods)
         if self.phases is not None and len(self.phases) != len(self.lambdas):
             raise ValueError("phases: must have one [dpo_epochs, sft_epochs] per λ")

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bench.methods import METHODS, Need, Objective, Phase, Setup
-from bench.settings import Frozen, Positive, Share
-from bench.suite.suite import Experiment, Method, names_alone, refuse_equal_labels
+from bench.settings import Frozen, Lambdas, Positive
+from bench.suite.suite import Experiment, Method, names_alone, refuse_equal_labels, refuse_too_many_runs
 
 Vector = Annotated[tuple[float, ...], Field(min_length=1)]
 
@@ -146,15 +146,15 @@ class ToySuite(Experiment):
     """Of Sequential's two phases."""
     methods: tuple[ToyMethod, ...] = Field(min_length=1)
     """What is compared: names alone, or entries with the keys below; recipes make adapters, which a toy has none of."""
-    lambdas: tuple[Share, ...] = Field(min_length=1)
+    lambdas: Lambdas
     """λ, the weight of DPO, each from 0 to 1; Sequential gives DPO this share of its steps."""
 
     _names_alone = field_validator("methods", mode="before")(names_alone)
 
     @model_validator(mode="after")
     def _fits_together(self) -> ToySuite:
-        if len(set(self.lambdas)) != len(self.lambdas):
-            raise ValueError("lambdas: must not repeat a value")
+        runs = sum(len(one.lambdas or self.lambdas) for one in self.methods)
+        refuse_too_many_runs(runs * len(self.training.horizons))
         refuse_equal_labels(self.methods)
         for place, method in enumerate(self.methods):
             if method.threshold is not None and len(self._phases(method)) < 2:

@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from bench.errors import InputError, SuiteError, unknown_name
+from bench import strict_yaml
+from bench.errors import InputError, SuiteError, shortened, unknown_name
+from bench.strict_yaml import Place, dotted
 from bench.suite.suite import Experiment, Suite, suite_folder
 from bench.suite.toy import ToySuite
-
-Path_ = tuple[str | int, ...]
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Experiment:
@@ -50,7 +49,7 @@ _KEY = re.compile(r"\w+(?:\.\w+|\[\d+\])*(?= = |: )")
 def _read(name: str, overrides: Sequence[str]) -> Document:
     document = Document(find(name))
     if not isinstance(document.value, dict):
-        found = f"found {document.value!r}"
+        found = f"found {shortened(repr(document.value))}"
         raise SuiteError(f"{document.path}:1: a suite is a mapping of keys such as name, model, data; {found}")
     for override in overrides:
         document.set(override)
@@ -60,12 +59,16 @@ def _read(name: str, overrides: Sequence[str]) -> Document:
 def find(name: str) -> Path:
     """Resolve a suite's path or shipped name."""
     path = Path(name)
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise SuiteError(f"{shortened(name)}: cannot be read: {error.strerror}") from None
+    if is_file:
         return path
     shipped = {file.stem: file for file in sorted(suite_folder().glob("*.yaml"))}
     if name in shipped:
         return shipped[name]
-    if path.is_dir():
+    if is_folder:
         raise SuiteError(f"{name}: is a folder; give a suite's YAML file, or one of: {', '.join(shipped)}")
     if path.suffix in (".yaml", ".yml") or "/" in name:
         raise SuiteError(f"{name}: no such file; shipped suites: {', '.join(shipped)}")
@@ -77,83 +80,56 @@ class Document:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: dict[Path_, int | str] = {(): 1}
         try:
-            node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            problem = getattr(error, "strerror", None) or error
-            raise SuiteError(f"{path}: cannot be read: {problem}") from None
-        try:
-            self.value = self._construct(node, ()) if node else {}
-        except RecursionError:
-            raise SuiteError(f"{path}: holds an alias of what it stands in, or is nested too deep") from None
-
-    def _construct(self, node: yaml.Node, at: Path_) -> Any:
-        self.lines.setdefault(at, node.start_mark.line + 1)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._construct(child, (*at, index)) for index, child in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, at)
-        constructor = yaml.SafeLoader("")
-        try:
-            return constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            raise SuiteError(f"{self.path}:{node.start_mark.line + 1}: {_dotted(at)}: {_problem(error)}") from None
-
-    def _mapping(self, node: yaml.MappingNode, at: Path_) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in result:
-                first = self.lines[(*at, key)]
-                raise SuiteError(
-                    f"{self.path}:{line}: {_dotted((*at, key))}: duplicate key (first on line {first}); keep one"
-                )
-            self.lines[(*at, key)] = line
-            result[key] = self._construct(value_node, (*at, key))
-        return result
+            read = strict_yaml.read(path)
+        except InputError as error:
+            raise SuiteError(*error.args) from None
+        self.value = {} if read.value is None else read.value
+        self.lines: dict[Place, int | str] = {(): 1, **read.lines}
 
     def set(self, override: str) -> None:
         """Apply one KEY=VALUE."""
         key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise SuiteError(f"--set {override}: write KEY=VALUE, such as --set training.steps=20")
-        parts: Path_ = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+        names = key.split(".")
+        said = f"--set {shortened(override)}"
+        if not separator or not all(names):
+            raise SuiteError(f"{said}: write KEY=VALUE, such as --set training.steps=20")
+        if len(names) > strict_yaml.DEPTH:
+            raise SuiteError(f"{said}: the key is nested deeper than {strict_yaml.DEPTH} levels")
+        parts: Place = tuple(map(_part_of_key, names))
+        try:
+            value = strict_yaml.parse(text, lambda line: said, parts).value
+        except InputError as error:
+            raise SuiteError(*error.args) from None
         target = self.value
         for index, part in enumerate(parts[:-1]):
             if isinstance(target, dict) and target.get(str(part)) is None:
                 target[str(part)] = {}
-                self.lines[parts[: index + 1]] = f"--set {override}"
+                self.lines[parts[: index + 1]] = said
             elif isinstance(target, list) and isinstance(part, int) and part < len(target):
                 target[part] = {"name": target[part]} if isinstance(target[part], str) else target[part]
-            target = self._step(target, part, parts[: index + 1], override)
-        self._assign(target, parts, self._parse(text, override), override)
+            target = self._step(target, part, parts[: index + 1], said)
+        self._assign(target, parts, value, said)
         # What stood below the key in the file is gone, and its lines with it.
         self.lines = {at: line for at, line in self.lines.items() if at[: len(parts)] != parts}
-        self.lines[parts] = f"--set {override}"
+        self.lines[parts] = said
 
-    def _parse(self, text: str, override: str) -> Any:
-        try:
-            return yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
-            raise SuiteError(f"--set {override}: the value is not valid YAML: {_problem(error)}") from None
-
-    def _step(self, target: Any, part: str | int, path: Path_, override: str) -> Any:
+    def _step(self, target: Any, part: str | int, path: Place, said: str) -> Any:
         try:
             return target[part if isinstance(target, list) else str(part)]
         except (KeyError, IndexError, TypeError):
-            raise SuiteError(f"--set {override}: there is no {_dotted(path)} in {self.path}") from None
+            raise SuiteError(f"{said}: there is no {shortened(dotted(path))} in {self.path}") from None
 
-    def _assign(self, target: Any, parts: Path_, value: Any, override: str) -> None:
+    def _assign(self, target: Any, parts: Place, value: Any, said: str) -> None:
         *path, part = parts
         try:
             target[part if isinstance(target, list) else str(part)] = value
         except (IndexError, TypeError):
-            has = f"holds {len(target)} entries" if isinstance(target, list) else f"is {target!r}, which has no keys"
-            raise SuiteError(f"--set {override}: cannot be set: {_dotted(tuple(path))} in {self.path} {has}") from None
+            has = f"is {shortened(repr(target))}, which has no keys"
+            if isinstance(target, list):
+                has = f"holds {len(target)} entries"
+            place = shortened(dotted(tuple(path)))
+            raise SuiteError(f"{said}: cannot be set: {place} in {self.path} {has}") from None
 
     @property
     def root(self) -> type[Experiment]:
@@ -161,6 +137,13 @@ class Document:
         return ToySuite if "problem" in self.value else Suite
 
     def suite(self) -> Experiment:
+        """Check the document.
+
+        Raises:
+            SuiteError: with file, line, key, value and what is allowed.
+        """
+        if "smoke" in self.value:
+            raise SuiteError(f"{self.where(('smoke',))}: smoke is set by --smoke alone; delete it and run with --smoke")
         try:
             return self.root.model_validate(self.value)
         except ValidationError as error:
@@ -178,16 +161,16 @@ class Document:
                 "evaluator" if at[:-1] == ("evaluation",) else "key",
             )
             return f"{where}: {unknown_name(what, str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
-        message = details["msg"].removeprefix("Value error, ")
-        message = re.sub(r"^\w+ should", "must", message)
+        message = re.sub(r"^\w+ should", "must", details["msg"].removeprefix("Value error, "))
         if details["type"] == "missing":
-            return f"{where}: {_dotted(at)}: this key is missing"
+            return f"{where}: {dotted(at)}: this key is missing"
         if details["type"] == "value_error" and isinstance(details["input"], (dict, BaseModel)):
             # A check of keys against each other names the key to change first.
-            return f"{where}: {_dotted(at)}: {message}" if at else f"{self.where(_parsed(message))}: {message}"
-        return f"{where}: {_dotted(at)} = {details['input']!r}: {message[0].lower()}{message[1:]}"
+            return f"{where}: {dotted(at)}: {message}" if at else f"{self.where(_parsed(message))}: {message}"
+        given = shortened(repr(details["input"]))
+        return f"{where}: {dotted(at, 'the suite')} = {given}: {message[0].lower()}{message[1:]}"
 
-    def where(self, at: Path_) -> str:
+    def where(self, at: Place) -> str:
         """Find the nearest place that exists: file:line, or the --set it came from."""
         while at not in self.lines:
             at = at[:-1]
@@ -195,26 +178,18 @@ class Document:
         return line if isinstance(line, str) else f"{self.path}:{line}"
 
 
-def _problem(error: Exception) -> str:
-    """Say what is wrong without the excerpt that YAML adds on further lines; a date such as 2024-13-01 is a ValueError."""
-    return str(getattr(error, "problem", None) or error)
+def _part_of_key(name: str) -> str | int:
+    """Take digits of a dotted key for an index."""
+    return int(name) if re.fullmatch(r"\d{1,9}", name, re.ASCII) else name
 
 
-def _dotted(at: Path_) -> str:
-    """Write a location as text: methods[2].max_eval_every."""
-    text = ""
-    for part in at:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text or "the suite"
-
-
-def _parsed(message: str) -> Path_:
+def _parsed(message: str) -> Place:
     """Read the dotted key that a message starts with: "methods[1].threshold: it ends ..."."""
     parts = re.findall(r"[^.\[\]]+", message.split(":")[0])
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    return tuple(map(_part_of_key, parts))
 
 
-def _known_keys(root: type[Experiment], at: Path_, value: Any) -> list[str]:
+def _known_keys(root: type[Experiment], at: Place, value: Any) -> list[str]:
     """List the keys allowed at a place, by walking the models' annotations along with what is given there."""
     model: Any = root
     for part in at:

@@ -23,18 +23,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BeforeValidator, Field, PrivateAttr, ValidationError
 
-from bench.errors import InputError, unknown_name
+from bench import strict_yaml
+from bench.errors import InputError, shortened, unknown_name
+from bench.frozen import Frozen
 from bench.records.metrics import Better, Metric
 from report.analysis.metrics import HYPERVOLUME
-
-
-class Frozen(BaseModel):
-    """Be immutable and refuse unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Amount(Frozen):
@@ -57,7 +52,7 @@ def _amount(given: Any) -> Any:
         if not found:
             raise ValueError("must be a number in the metric's unit, or a share of the base's figure such as 5%")
         return Amount(value=float(found[1]) / 100, relative=True)
-    if isinstance(given, int | float) and not isinstance(given, bool):
+    if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
         if given < 0:
             raise ValueError("must not be negative: the direction that is worse is known")
         return Amount(value=float(given))
@@ -182,50 +177,32 @@ def load(path: Path | None) -> Gate:
     """
     if path is None:
         return Gate()
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    lines: dict[tuple[str, ...], int] = {(): 1}
-    value = _plain(path, node, (), lines) if node else {}
+    read = strict_yaml.read(path)
+    value, lines = {} if read.value is None else read.value, {(): 1, **read.lines}
     if not isinstance(value, dict):
-        raise InputError(f"{path}:1: a gate is a mapping of the keys {', '.join(Gate.model_fields)}; found {value!r}")
+        keys = ", ".join(Gate.model_fields)
+        raise InputError(f"{path}:1: a gate is a mapping of the keys {keys}; found {shortened(repr(value))}")
     try:
         made = Gate.model_validate(value)
     except ValidationError as error:
         raise InputError(_explain(path, error, lines)) from None
-    made._places.update({at[1]: f"{path}:{line}" for at, line in lines.items() if len(at) == 2 and at[0] == "metrics"})
+    made._places.update(
+        {str(at[1]): f"{path}:{line}" for at, line in lines.items() if len(at) == 2 and at[0] == "metrics"}
+    )
     return made
 
 
-def _plain(path: Path, node: yaml.Node, at: tuple[str, ...], lines: dict[tuple[str, ...], int]) -> Any:
-    """Turn a node into plain values and remember the line of each key; a key that stands twice is refused."""
-    if not isinstance(node, yaml.MappingNode):
-        return yaml.safe_load(yaml.serialize(node))
-    found: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
-        if key in found:
-            raise InputError(f"{path}:{line}: {'.'.join((*at, key))}: duplicate key; keep one")
-        lines[(*at, key)] = line
-        found[key] = _plain(path, value_node, (*at, key), lines)
-    return found
-
-
-def _explain(path: Path, error: ValidationError, lines: dict[tuple[str, ...], int]) -> str:
+def _explain(path: Path, error: ValidationError, lines: Mapping[strict_yaml.Place, int]) -> str:
     errors = error.errors()
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     message = first["msg"].removeprefix("Value error, ")
-    at = tuple(str(part) for part in first["loc"])
+    at = first["loc"]
     known = at
     while known not in lines:
         known = known[:-1]
     where = f"{path}:{lines[known]}"
     if first["type"] == "extra_forbidden":
         allowed = Rule.model_fields if len(at) > 1 else Gate.model_fields
-        return f"{where}: {unknown_name('key', at[-1], allowed)}"
-    shown = f" = {first['input']!r}" if len(at) != 2 or at[0] != "metrics" else ""
-    return f"{where}: {'.'.join(at)}{shown}: {message[0].lower()}{message[1:]}"
+        return f"{where}: {unknown_name('key', str(at[-1]), allowed)}"
+    shown = f" = {shortened(repr(first['input']))}" if len(at) != 2 or at[0] != "metrics" else ""
+    return f"{where}: {strict_yaml.dotted(at)}{shown}: {message[0].lower()}{message[1:]}"

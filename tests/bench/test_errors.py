@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.errors import InputError, JudgeStopped, one_line
+from bench.errors import InputError, JudgeStopped, one_line, shortened, unknown_name
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,9 @@ def test_a_long_text_is_cut_after_it_was_cleaned() -> None:
 @pytest.mark.parametrize("kind", [InputError, JudgeStopped])
 def test_every_message_is_one_clean_line(kind: type[Exception]) -> None:
     assert str(kind("the hub says: \x1b[2Jgone\nfor good")) == "the hub says: gone for good"
+
+
+def test_what_is_quoted_is_cut() -> None:
+    assert shortened("x" * 200) == "x" * 200
+    assert shortened("x" * 201) == "x" * 200 + "… (201 characters)"
+    assert unknown_name("key", "x" * 5000, ["a"]) == f"unknown key '{'x' * 199}… (5002 characters); known: a"

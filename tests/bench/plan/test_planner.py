@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ import pytest
 
 from bench.errors import InputError
 from bench.methods import Objective
-from bench.plan import planner
-from bench.suite.suite import Suite
+from bench.plan import identity, planner
+from bench.suite.suite import Evaluation, Suite
 
 
 def suite(**changes: Any) -> Suite:
@@ -168,3 +169,26 @@ def test_a_label_is_no_part_of_what_makes_a_run(tiny: Callable[..., Suite]) -> N
         planner.make(tiny(methods=["mix", {"name": "mix", "label": "mix2"}]))
     both = planner.make(tiny(methods=["mix", {"name": "mix", "label": "mix2", "backward": "accumulate"}]))
     assert sum(job.id.startswith("mix-l0.5-s0") for job in both.jobs.values()) == 2
+
+
+def test_a_front_of_many_runs_is_hashed_once_to_the_same_id() -> None:
+    """Its members stand between those of other inputs, in the order of keys; 12 jobs, so that front_10 precedes front_2."""
+    front = {f"front_{place}": f"job-{place}" for place in range(1, 13)}
+    others = {"optimum_dpo": "a", "policy": "b", "earlier": "c"}
+    whole = identity.content_hash(["train", {**others, **front}, {"x": 1}])
+    assert (
+        identity.content_hash(["train", {**others, identity.FRONT: None}, {"x": 1}], identity.as_json(front)) == whole
+    )
+    assert identity.content_hash(["train", others, {"x": 1}]) != whole
+
+
+def test_planning_takes_time_that_grows_with_the_jobs_alone() -> None:
+    """Every run of `mix` is held against all of ALRIGHT's; making these anew for each took a minute where now it is 2 s."""
+    lambdas = [place / 400 for place in range(400)]
+    small = suite(lambdas=lambdas, methods=["alright", "mix"], seeds=[0, 1, 2])
+    stopping = small.training.stopping.model_copy(update={"rule": "dominates"})
+    training = small.training.model_copy(update={"stopping": stopping})
+    started = time.process_time()
+    made = planner.make(small.model_copy(update={"training": training, "evaluation": Evaluation()}))
+    assert sum("run" in job.roles for job in made.jobs.values()) == 2 * 400 * 3
+    assert time.process_time() - started < 15

@@ -112,8 +112,8 @@ def test_phases_must_fit_lambdas_and_epochs(phases: list[list[int]], message: st
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lambdas": [0.5, 0.5]}, "lambdas: must not repeat a value"),
-        ({"seeds": [1, 2, 1]}, "seeds: must not repeat a value"),
+        ({"lambdas": [0.5, 0.5]}, "must not repeat a value"),
+        ({"seeds": [1, 2, 1]}, "must not repeat a value"),
         ({"methods": ["mix", "mix"]}, "methods: two share a name; give each its own 'label'"),
         ({"lambdas": [0.5, 1.3]}, "must lie in [0, 1]"),
         ({"lambdas": [-0.1]}, "must lie in [0, 1]"),
