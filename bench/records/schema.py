@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Number = int | Finite
@@ -149,6 +149,79 @@ class _Suite(_Part):
     changes_of_shipped: dict[str, list[Any]] | None = None
 
 
+class _Method(_Part):
+    name: str
+    label: str | None = None
+
+
+class _Data(_Part):
+    evaluation_split: str = "held_out"
+    preference: dict[str, Any] | None = None
+    instruction: dict[str, Any] | None = None
+
+
+class _Objectives(_Part):
+    beta: Number
+    reduction: str | None = None
+
+
+class _Rule(_Part):
+    rule: str = "none"
+
+
+class _Training(_Part):
+    stopping: _Rule = _Rule()
+
+
+class _Model(_Part):
+    source: str | None = None
+    path: str | None = None
+
+
+class _Reference(_Part):
+    policy: str | None = None
+
+
+class _Settings(_Part):
+    """What a report reads of the settings of a suite that trains language models."""
+
+    description: str = ""
+    notes: list[str] = []
+    data: _Data
+    objectives: _Objectives
+    methods: list[_Method] = []
+    lambdas: list[Number] = []
+    phases: list[Annotated[list[Number], Field(min_length=2, max_length=2)]] | None = None
+    seeds: list[int] = []
+    order: str | None = None
+    training: _Training = _Training()
+    model: _Model | None = None
+    reference: _Reference | None = None
+    evaluation: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _a_phase_for_each(self) -> _Settings:
+        if self.phases is not None and len(self.phases) != len(self.lambdas):
+            raise ValueError("phases: must be as many as lambdas")
+        return self
+
+
+class _ToyTraining(_Part):
+    phase: str
+    schedule: str
+    learning_rate: Number
+    weight_decay: Number
+
+
+class _ToySettings(_Part):
+    """What a report reads of the settings of a toy suite."""
+
+    description: str = ""
+    notes: list[str] = []
+    problem: dict[str, Any]
+    training: _ToyTraining
+
+
 _FILES: dict[str, Any] = {
     "suite.json": _Suite,
     "spec.json": _Spec,
@@ -217,6 +290,12 @@ def wrong_labels(kind: str, labels: Mapping[str, Any]) -> str:
         return ""
     made = model
     return _first_error(lambda: made.model_validate(labels), "labels")
+
+
+def wrong_settings(settings: Mapping[str, Any]) -> str:
+    """Say what is wrong with a suite's resolved settings, as far as a report reads them; "" if nothing is."""
+    model: type[_Part] = _ToySettings if "problem" in settings else _Settings
+    return _first_error(lambda: model.model_validate(settings), "suite")
 
 
 def _first_error(check: Callable[[], object], at: str = "") -> str:

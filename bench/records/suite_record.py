@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError
-from bench.records import seal
+from bench.records import schema, seal
 from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
 from bench.records.record import Job, again, complete_trajectory, read_json
 
@@ -47,6 +47,16 @@ class SuiteRecord:
             return ""
         names = ", ".join(one.name for one in self.passed_over)
         return f"These are the records of the folder {self.folder.name}. Archives of the same suite, not read: {names}."
+
+    def check_settings(self) -> None:
+        """See that the suite's settings are what a report relies on.
+
+        Raises:
+            InputError: they are not.
+        """
+        wrong, file = schema.wrong_settings(self.info["suite"]), self.path / "suite.json"
+        if wrong:
+            raise InputError(f"{file}: is not a record ({wrong}); {again(file)}")
 
     @cached_property
     def jobs(self) -> dict[str, Job]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.campaigns import base, signals
@@ -22,9 +23,13 @@ from benchmarks.rows import Context, Row
 # Few jobs, and most of their time in training and its checkpoints.
 SUITE = base.SUITE.replace("[sequential, mix, maxright]", "[sequential, mix]").replace("steps: 16", "steps: 240")
 SUITE = SUITE.replace("evaluate_every: 4", "evaluate_every: 30").replace("checkpoint_every: 2", "checkpoint_every: 5")
+SUITE = SUITE.replace("  lm_eval: {tasks: [world_questions]}\n", "").replace("  base_kl: {}\n", "")
 _SEED = 7
-POINTS = {"parent": 50, "worker": 50, "group": 60, "report": 25, "pack": 25}
-QUICK = {"parent": 3, "worker": 3, "group": 3, "report": 2, "pack": 2}
+# Runs, each killed so many times on its way to its end; reports and packings, each killed once.
+CHAINS = {"parent": 11, "worker": 11, "group": 10}
+KILLS = 5
+WRITERS = {"report": 25, "pack": 25}
+QUICK_CHAINS, QUICK_KILLS, QUICK_WRITERS = 1, 3, 2
 
 
 @dataclass(frozen=True)
@@ -39,20 +44,26 @@ class _Setting:
 
 
 def rows(context: Context) -> Iterator[Row]:
-    """Kill at so many seeded moments of each kind, two at a time; bring each to its end by the same command."""
+    """Kill at seeded moments, two at a time; bring each to its end by the same command."""
     setting = _prepare(context)
-    points = QUICK if context.quick else POINTS
-    for target, count in points.items():
-        context.say(f"{target}: {count} kill points")
-        how: Callable[[_Setting, str, int], str] = _kill_a_writer if target in ("report", "pack") else _kill_a_run
+    kills = QUICK_KILLS if context.quick else KILLS
+    for target, count in CHAINS.items():
+        count = QUICK_CHAINS if context.quick else count
+        context.say(f"{target}: {count} runs, {kills} kills each")
         counted = base.Count()
         with ThreadPoolExecutor(2) as pool:
-            for number, problem in enumerate(
-                pool.map(lambda one, how=how, target=target: how(setting, target, one), range(count))
-            ):
-                counted.add(f"{target}, point {number}", problem)
-        what = "`bench " + target + "`" if target in ("report", "pack") else f"a run's {target}"
-        yield counted.row(f"kills of {what} after which the same command ended at equal records")
+            for number, problem in enumerate(pool.map(partial(_kill_a_run, setting, target, kills), range(count))):
+                for _ in range(kills):
+                    counted.add(f"{target}, run {number}", problem)
+        yield counted.row(f"kills of a run's {target} after which the same command ended at equal records")
+    for target, count in WRITERS.items():
+        count = QUICK_WRITERS if context.quick else count
+        context.say(f"{target}: {count} kills")
+        counted = base.Count()
+        with ThreadPoolExecutor(2) as pool:
+            for number, problem in enumerate(pool.map(partial(_kill_a_writer, setting, target), range(count))):
+                counted.add(f"{target}, kill {number}", problem)
+        yield counted.row(f"kills of `bench {target}` that left the records as they were, and the next one no scraps")
 
 
 def _prepare(context: Context) -> _Setting:
@@ -65,23 +76,21 @@ def _prepare(context: Context) -> _Setting:
     return _Setting(suite, folder, whole, base.contents(whole / "small"), time.monotonic() - started)
 
 
-def _kill_a_run(setting: _Setting, target: str, number: int) -> str:
-    """Kill a run once, at a moment from its start to its end; then run it again."""
+def _kill_a_run(setting: _Setting, target: str, kills: int, number: int) -> str:
+    """Kill a run some times, each at a moment between its start and about its end; then let it end."""
     draw = random.Random(f"{_SEED} {target} {number}")
     results = setting.folder / f"{target}-{number}"
     shutil.rmtree(results, ignore_errors=True)
-    process = base.start("run", str(setting.suite), "--results", str(results), output=subprocess.DEVNULL)
-    # Two go at a time: what takes so long alone takes longer here, and the last moments are tried, too.
-    time.sleep(draw.uniform(0.1, 1.0) * 1.5 * setting.seconds)
-    if process.poll() is None:
-        if target == "worker":
+    for _ in range(kills):
+        process = base.start("run", str(setting.suite), "--results", str(results), output=subprocess.DEVNULL)
+        time.sleep(draw.uniform(0.1, 1.0) * setting.seconds)
+        if target == "worker" and process.poll() is None:
             for worker in signals.workers_of(process.pid):
                 _kill(os.kill, worker)
-            process.wait(600.0)
-        else:
-            _kill(os.killpg if target == "group" else os.kill, process.pid)
-            process.wait(60.0)
-            time.sleep(2.0)  # workers whose parent is gone end by themselves
+            time.sleep(draw.uniform(0.0, 0.5) * setting.seconds)  # it is being tried again
+        _kill(os.killpg if target == "group" else os.kill, process.pid)
+        process.wait(60.0)
+        time.sleep(2.0)  # workers whose parent is gone end by themselves
     code, said = base.call("run", str(setting.suite), "--results", str(results))
     problem = f"ended with {code}: {said.strip()[-200:]}" if code else ""
     problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or _scraps(results)

@@ -246,6 +246,9 @@ class Results:
 
     record: SuiteRecord
 
+    def __post_init__(self) -> None:
+        self.record.check_settings()
+
     @cached_property
     def answers(self) -> dict[tuple[str, str], Any]:
         """What each policy answered behind a score, by both; `checkpoints.answers` fills it, as reading takes long."""

@@ -145,6 +145,9 @@ class ToyResults:
 
     record: SuiteRecord
 
+    def __post_init__(self) -> None:
+        self.record.check_settings()
+
     @property
     def suite(self) -> dict[str, Any]:
         """The suite's resolved settings."""

@@ -85,7 +85,7 @@ def banners(tables: Tables) -> list[Text]:
         total = len(results.record.info["jobs"])
         found.append(
             Text(
-                f"Partial results: of {total} planned jobs, {', '.join(parts)}; they are listed at the end.",
+                f"Partial results: of {total} planned jobs, {', '.join(parts[:-2] + [' and '.join(parts[-2:])])}; they are listed at the end.",
                 "warning",
             )
         )
