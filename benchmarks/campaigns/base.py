@@ -108,13 +108,14 @@ def start(*arguments: str, output: Any = subprocess.PIPE, **variables: str) -> s
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=_hear_ctrl_c,
+        preexec_fn=hear_signals,
     )
 
 
-def _hear_ctrl_c() -> None:
-    """Undo what a shell does to what it runs in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def hear_signals() -> None:
+    """Undo what a shell does to what it runs in the background, and nohup to what shall outlive a terminal."""
+    for name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def call(*arguments: str, seconds: float = 600.0, **variables: str) -> tuple[int, str]:

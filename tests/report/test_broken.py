@@ -60,6 +60,7 @@ def test_links_in_a_strangers_folder_are_not_followed(folder: Path, tmp_path: Pa
     mine.mkdir()
     for name in ("report.html", "report.md", "report.json", "runs.parquet", "index.html", ".report.html.new"):
         (mine / name).write_text("mine")
+        (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(mine / name)
     (mine / "figures").mkdir()
     shutil.rmtree(folder / "figures", ignore_errors=True)

@@ -41,7 +41,7 @@ def no_process_is_left() -> Iterator[None]:
 
 
 def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own that hears Ctrl-C, even where the tests run in the background."""
+    """Start a command in a process group of its own that hears signals, even where the tests run in the background."""
     command = [sys.executable, "-m", "bench.cli", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "200"}
     environment.pop("BENCH_MIRROR", None)
@@ -55,10 +55,16 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
             stderr=pipe,
             text=True,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_hear_signals,
         )
     )
     return STARTED[-1]
+
+
+def _hear_signals() -> None:
+    """Undo what a shell does to what it runs in the background, and nohup to what shall outlive a terminal."""
+    for name in ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR1"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def bench(*arguments: str, folder: Path) -> tuple[int, str, str]:
