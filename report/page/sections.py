@@ -82,10 +82,10 @@ def banners(tables: Tables) -> list[Text]:
         parts += [f"{broken} with a broken record"] if broken else []
         unfinished = len(problems) - failed - broken
         parts += [f"{unfinished} not finished"] if unfinished else []
-        total = len(results.record.info["jobs"])
+        total, last = len(results.record.info["jobs"]), " and ".join(parts[-2:])
         found.append(
             Text(
-                f"Partial results: of {total} planned jobs, {', '.join(parts[:-2] + [' and '.join(parts[-2:])])}; they are listed at the end.",
+                f"Partial results: of {total} planned jobs, {', '.join([*parts[:-2], last])}; they are listed at the end.",
                 "warning",
             )
         )
