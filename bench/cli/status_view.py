@@ -48,15 +48,19 @@ def _look(suite: SuiteRecord, verify: bool) -> Looked:
         return Looked(suite, *_outcomes(suite, suite.jobs, suite.broken), broken=suite.broken)
     jobs: dict[str, record.Job] = {}
     broken: dict[str, str] = {}
+    checkpoints: dict[str, str] = {}
     for folder in _folders(suite):
         found = seal.examine(folder, weights=True, remembered=False)
         if isinstance(found, record.Job):
             jobs[found.id] = found
+            if isinstance(folder, Path) and (damaged := seal.damaged_checkpoints(folder, remembered=False)):
+                checkpoints[found.id] = f"checkpoint {'; '.join(damaged.values())}; 'bench run' goes on without it"
         else:
             broken[found.job] = found.what
     complete = [job for job in jobs.values() if job.complete]
     unsealed = sum(not job.status.get("files") for job in complete)
-    return Looked(suite, *_outcomes(suite, jobs, broken), broken, len(complete) - unsealed, unsealed)
+    outcomes = _outcomes(suite, jobs, broken)
+    return Looked(suite, *outcomes, broken | checkpoints, len(complete) - unsealed, unsealed)
 
 
 def _folders(suite: SuiteRecord) -> Iterator[RecordPath]:

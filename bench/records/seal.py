@@ -93,6 +93,27 @@ def examine(path: RecordPath, *, weights: bool = False, thorough: bool = True, r
     return Damage(path.name, what) if what else job
 
 
+def wrong_checkpoint(path: Path, hash_of: Callable[[Path], str] = hashes.file_hash) -> str:
+    """Compare a job's checkpoint with the note beside it; return what is wrong, "" if nothing is, or without a note."""
+    note = path.with_suffix(".json")
+    if not note.exists():
+        return ""
+    try:
+        kept = read_json(note)
+        if (kept["job"], f"step-{kept['step']:06d}") != (path.parent.parent.name, path.stem):
+            return f"{path.name} is of another job"
+        return "" if kept["sha256"] == hash_of(path) else f"{path.name} is not as it was written"
+    except (InputError, LookupError, TypeError, ValueError):
+        return f"{note.name} cannot be read"
+
+
+def damaged_checkpoints(folder: Path, *, remembered: bool = True) -> dict[Path, str]:
+    """Find the checkpoints that a job keeps for others and that are not as it wrote them -> what is wrong with each."""
+    every = sorted((folder / _CHECKPOINTS).glob("step-*.pt"))
+    found = {path: wrong_checkpoint(path, hashes.file_hash if remembered else hashes.read_hash) for path in every}
+    return {path: what for path, what in found.items() if what}
+
+
 def _compare(path: RecordPath, kept: Mapping[str, str], weights: bool, hash_of: Callable[[Path], str]) -> str:
     """Compare the files with their sha256; return what is wrong with the first that differs."""
     for name, expected in kept.items():

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from multiprocessing import connection
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 from bench.errors import DiskFull, InputError, Interrupted, is_full
 from bench.plan.plan import Plan
-from bench.records import record, safe_files
+from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
 from bench.run import space, standing, thread_counts, worker
 from bench.run.signals import Signals
@@ -178,6 +179,9 @@ class Execution:
         self._selected = selected
         self.pending = standing.to_do(self.plan, self.folder, selected, found.states)
         damaged = {one: [what] for one, what in found.damaged.items() if one in self.pending}
+        damaged |= self._without_damaged_checkpoints(
+            one for one in self.plan.jobs if found.states[one] == record.COMPLETE
+        )
         self.summary = Summary(
             skipped=[one for one in self.plan.jobs if one in selected and one not in self.pending],
             not_selected=[one for one in self.plan.jobs if one not in selected],
@@ -202,6 +206,18 @@ class Execution:
             self._end_workers()
             self._keep_record(began, code)
         return self.summary
+
+    def _without_damaged_checkpoints(self, complete: Iterable[str]) -> dict[str, list[str]]:
+        """Delete checkpoints that complete jobs keep for others and that are not whole: the others then train those steps."""
+        deleted = {}
+        for job_id in complete:
+            found = seal.damaged_checkpoints(self.folder / "jobs" / job_id)
+            for path in found:
+                path.unlink(missing_ok=True)
+                path.with_suffix(".json").unlink(missing_ok=True)
+            if found:
+                deleted[job_id] = [f"checkpoint {what}; deleted" for what in found.values()]
+        return deleted
 
     def _is_over(self) -> bool:
         return self._asked_to_stop() or not (self.pending or any(one.job for one in self.workers))

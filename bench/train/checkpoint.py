@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.records import hashes, record, safe_files
+from bench.records import hashes, record, safe_files, seal
 from bench.records.optimum import HALVES
 
 FOLDER = "checkpoints"
@@ -92,16 +92,12 @@ def _read(path: Path) -> tuple[Checkpoint | None, str]:
     Tensors and plain values only are loaded, nothing that could run code.
     """
     folder, step = path.parent.parent, _step(path)
-    rows = None
     try:
-        said = path.with_suffix(".json")
-        if said.exists():
-            kept = record.read_json(said)
-            if (kept["job"], kept["step"]) != (folder.name, step):
-                return None, f"{path.name} is of another job"
-            if kept["sha256"] != hashes.read_hash(path):
-                return None, f"{path.name} is not as it was written"
-            rows = kept["rows"]
+        wrong = seal.wrong_checkpoint(path, hashes.read_hash)
+        if wrong:
+            return None, wrong
+        note = path.with_suffix(".json")
+        rows = record.read_json(note)["rows"] if note.exists() else None
         wrong = record.wrong_rows(folder, rows, step)
         if wrong:
             return None, f"{path.name} lacks its rows: {wrong}"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
-from bench.records import record
-from bench.run import handlers, standing
+from bench.records import record, seal
+from bench.run import execute, handlers, standing
 
 
 @pytest.fixture
@@ -75,3 +75,19 @@ def test_a_run_that_was_stopped_is_gone_on_with(run: Any) -> None:
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "step-000002.pt").touch()
     assert "resumable" in states(run)
+
+
+def test_a_kept_checkpoint_that_is_not_whole_is_found_and_dropped(tiny: Any, run_plan: Any) -> None:
+    """Of the SFT optimum, from which Sequential starts; deleting it costs those steps, keeping it would cost the run."""
+    runner = run_plan(tiny(methods=["sequential"]))
+    optimum = runner.run("sft-optimum")
+    (kept,) = (optimum.path / "checkpoints").glob("*.pt")
+    assert seal.damaged_checkpoints(optimum.path) == {}
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert seal.damaged_checkpoints(optimum.path) == {kept: f"{kept.name} is not as it was written"}
+    execution = execute.Execution(runner.plan, runner.folder, None, workers=1)  # type: ignore[arg-type]
+    assert execution._without_damaged_checkpoints([optimum.id]) == {
+        optimum.id: [f"checkpoint {kept.name} is not as it was written; deleted"]
+    }
+    assert list((optimum.path / "checkpoints").iterdir()) == []
+    assert "healed" not in runner.run("sequential").status

@@ -72,7 +72,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "cut": (_write(5, lambda folder: _checkpoint(folder, 5).read_bytes()[:1000]), f"{NOT_SO}{BEFORE}"),
     "empty": (_write(5, lambda folder: b""), f"{NOT_SO}{BEFORE}"),
     "an older one": (_write(5, lambda folder: _checkpoint(folder, 4).read_bytes()), f"{NOT_SO}{BEFORE}"),
-    "a broken note": (_write(5, lambda folder: b"{", ".json"), f"step-000005.pt cannot be read (InputError){BEFORE}"),
+    "a broken note": (_write(5, lambda folder: b"{", ".json"), f"step-000005.json cannot be read{BEFORE}"),
 }
 
 
