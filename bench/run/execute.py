@@ -314,8 +314,9 @@ class Execution:
     def _listen(self) -> None:
         """Wait for the next message of a busy worker, its death, a signal, or the time to try a job again."""
         busy = {one.pipe: one for one in self.workers if one.job}
-        times = [when for one, when in self._waiting.items() if one in self.pending]
-        wait = max(0.0, min(times) - time.monotonic()) if times else None
+        now = time.monotonic()
+        times = [when - now for one, when in self._waiting.items() if one in self.pending and when > now]
+        wait = min(times, default=None)
         if not busy and wait is None:
             return
         for ready in connection.wait([*busy, self.signals.fileno()], wait):
@@ -346,7 +347,7 @@ class Execution:
             self.summary.damaged.setdefault(job.id, []).append(what)
         if self._again(job, status):
             if status.get("transient"):
-                self._replace(one)
+                one.end()  # what broke it may have left it broken: a fresh process takes its place
             self.listener.retried(job, status)
             return
         if status["outcome"] == record.COMPLETE:
@@ -378,11 +379,6 @@ class Execution:
         elif status.get("error") not in (WORKER_DIED, Interrupted.__name__):
             self._waiting[job.id] = time.monotonic() + RETRY_SECONDS * 4 ** (len(attempts) - 1)
         return True
-
-    def _replace(self, one: _Worker) -> None:
-        """Have a fresh process in a worker's place: what broke it may have left it broken."""
-        one.end()
-        self.workers = [other for other in self.workers if other is not one]
 
     def _record_death(self, one: _Worker) -> None:
         """Say of a job that its worker died; where it is not tried again, that is put on record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,13 +44,15 @@ class Pipe:
 
 class Process:
     exitcode = -9
+    alive = True
 
     def is_alive(self) -> bool:
-        return True
+        return self.alive
 
     def join(self, timeout: float | None = None) -> None: ...
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        self.alive = False
 
 
 @pytest.fixture
@@ -87,6 +90,31 @@ def test_a_transient_fault_is_tried_again_twice_on_a_fresh_worker(made: Any) -> 
     assert made.summary.failed == {"a": "it broke"} and made.summary.blocked == ["b"]
     assert made.summary.retried == {"a": 2}
     assert len(made.started) == 3  # each attempt had a process of its own
+
+
+def test_a_fresh_worker_has_the_device_of_the_one_before(made: Any) -> None:
+    """Of two workers the first one breaks: the next process in its place gets its device, not the other's."""
+    made.configs = [SimpleNamespace(visible_gpu="A"), SimpleNamespace(visible_gpu="B")]
+    made.plan.add(JobSpec("c", "train", None, {}, Inputs(), {}))
+    made.pending = {"a", "c"}
+    made._hand_out()
+    first = next(one for one in made.workers if one.job.id == "a")
+    made._note(first, {"outcome": record.FAILED, "error": "E", "message": "it broke", "transient": True})
+    made._hand_out()
+    assert [config.visible_gpu for config in made.started] == ["A", "B", "A"]
+
+
+def test_a_job_that_waits_for_its_next_attempt_makes_nobody_spin(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its time the run sleeps; after it, until a worker is idle."""
+    slept: list[float | None] = []
+    monkeypatch.setattr(execute.connection, "wait", lambda ready, seconds: slept.append(seconds) or [])
+    made._hand_out()
+    made.pending.add("c")
+    made._waiting = {"c": execute.time.monotonic() + 5.0}
+    made._listen()
+    made._waiting = {"c": execute.time.monotonic() - 5.0}
+    made._listen()
+    assert slept[0] == pytest.approx(5.0, abs=0.5) and slept[1] is None
 
 
 def test_the_attempts_before_go_to_the_worker_that_puts_them_on_record(made: Any) -> None:
