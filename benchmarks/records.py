@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from bench.records import record, seal
 from bench.records.suite_record import SuiteRecord, find_suites
 
 METHODS = ("sequential", "mix", "alright", "maxright")
@@ -48,7 +49,7 @@ def write(source: Path, target: Path, runs: int) -> None:
                 )
     suite |= {"name": target.name, "jobs": copier.made}
     suite["suite"] |= {"name": target.name, "lambdas": lambdas, "seeds": list(range(seeds_wanted))}
-    _write(target / "suite.json", suite)
+    record.write_json(target / "suite.json", suite)
 
 
 class _Copier:
@@ -81,6 +82,10 @@ class _Copier:
                 for one, other in renamed.items():
                     text = text.replace(one, other)
                 (folder / file.name).write_text(_changed(file.name, text, changes, share), encoding="utf-8")
+            for name in ("spec.json", "status.json"):  # sealed anew, with the sha256 of what is there now
+                kept = json.loads((folder / name).read_text(encoding="utf-8"))
+                kept |= {"files": seal.of_files(folder)} if "files" in kept else {}
+                record.write_json(folder / name, kept)
             self.made.append(new)
 
 
@@ -102,7 +107,3 @@ def _changed(name: str, text: str, changes: dict[str, Any], share: float) -> str
 
 def _scaled(row: dict[str, Any], share: float) -> dict[str, Any]:
     return {key: value * (1 + share) if key.startswith("f_") else value for key, value in row.items()}
-
-
-def _write(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
