@@ -184,8 +184,9 @@ SHOWN = 200
 
 
 def shortened(text: str) -> str:
-    """Cut a text that would make an error longer than anyone reads."""
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+    """Quote what a user wrote: what no terminal shows by its escape, and cut where it is longer than anyone reads."""
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text[:SHOWN])
+    return shown if len(text) <= SHOWN else f"{shown}… ({len(text)} characters)"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from older_records import unseal
 
 from bench.records import record, suite_record
 
@@ -126,6 +127,7 @@ def with_diversity(results: Path, folder: Path, value: float) -> Path:
         scores, rows = record.read_json(path / "scores.json"), list(record.read_jsonl(path / "samples.jsonl"))
         scores["diversity"]["value"] = value
         record.write_json(path / "scores.json", scores)
+        unseal(path)
         (path / "samples.jsonl").unlink()
         record.append_jsonl(path / "samples.jsonl", [{**row, "outcomes": {"diversity": value}} for row in rows])
     return folder

@@ -320,4 +320,4 @@ def _refusals(where: str, refused: Mapping[str, Sequence[tuple[int, str]]], look
         lines.append(f"none of the {looked_at} rows can be used")
     elif len(found) < looked_at:
         lines.append(f"{len(found)} of {looked_at} rows cannot be used, and data.bad_rows: drop leaves them out")
-    return ("; " if len(lines) == 2 else "\n").join(lines)
+    return "; ".join(lines)

@@ -37,5 +37,6 @@ def test_every_message_is_one_clean_line(kind: type[Exception]) -> None:
 
 def test_what_is_quoted_is_cut() -> None:
     assert shortened("x" * 200) == "x" * 200
+    assert shortened("a\nb\x1b[31m\ud800: λ × 2") == "a\\nb\\x1b[31m\\ud800: λ × 2"
     assert shortened("x" * 201) == "x" * 200 + "… (201 characters)"
     assert unknown_name("key", "x" * 5000, ["a"]) == f"unknown key '{'x' * 199}… (5002 characters); known: a"

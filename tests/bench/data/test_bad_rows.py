@@ -37,10 +37,10 @@ def test_the_first_ten_are_named_those_of_one_kind_together(tmp_path: Path) -> N
     path = write_jsonl(tmp_path / "p.jsonl", [*bad, *map(pair, range(3))])
     with pytest.raises(DataError) as caught:
         sources.load_rows(pairs(path, rows=15), "train", 15, TOKENIZER, None)
-    first, second, last = str(caught.value).splitlines()
-    assert first.startswith(f"{path} 'train' rows 0, 2, 4, 6, 8: column 'rejected' holds 5, not text")
-    assert second.startswith(f"{path} 'train' rows 1, 3, 5, 7, 9: column 'chosen' is empty")
-    assert last == "12 of 15 rows cannot be used, and data.bad_rows: drop leaves them out"
+    told = str(caught.value)
+    assert told.startswith(f"{path} 'train' rows 0, 2, 4, 6, 8: column 'rejected' holds 5, not text")
+    assert f"; {path} 'train' rows 1, 3, 5, 7, 9: column 'chosen' is empty" in told
+    assert told.endswith("; 12 of 15 rows cannot be used, and data.bad_rows: drop leaves them out")
 
 
 def test_dropped_rows_are_counted_and_held_out_rows_follow_the_good_training_rows(tmp_path: Path) -> None:
