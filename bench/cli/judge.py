@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli import output
 from bench.errors import InputError, Interrupted, one_line
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def run(
 
     from bench.judges import completion_files
 
+    output.never_ends_a_run()
     given = {
         "model": model,
         "base_url": base_url,
