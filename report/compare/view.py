@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
-from bench.records.safe_files import write_text
 from report.compare import compare as comparing
 from report.compare.compare import Compared, Comparison, Row
 from report.render import markdown
@@ -185,7 +184,8 @@ def write(made: Comparison, out: Path | None) -> None:
     text = as_markdown(made)
     try:
         if out is not None:
-            write_text(out, text)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text, encoding="utf-8")  # where the user says, be it a pipe or a device
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with Path(summary).open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
