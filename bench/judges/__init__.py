@@ -75,6 +75,7 @@ class Judge(Protocol):
         model: what is asked, by name.
         host: where it is asked.
         parameters: everything else that decides a reply.
+        sent: what of it an endpoint takes; the same, unless it refused a part.
         journaled: whether replies are kept one by one; not so where they cost nothing to make again.
     """
 
@@ -85,6 +86,10 @@ class Judge(Protocol):
     host: str
     parameters: Mapping[str, Any]
     journaled: bool
+
+    @property
+    def sent(self) -> Mapping[str, Any]:
+        return self.parameters
 
     def __init__(self, setup: Setup) -> None: ...
 
@@ -147,6 +152,9 @@ class JudgeSettings(Frozen):
     """Another endpoint than OpenAI's; it must carry no key."""
     key_variable: Label = "OPENAI_API_KEY"
     """Environment variable that holds the key; the key itself never stands in a suite."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Fields of a request to add or change, beside those of the configuration; `null` takes one out, such as
+    `{max_tokens: null, max_completion_tokens: 32}`. What is known of a model's family is done without."""
     orders: Literal["both", "single"] = "both"
     """`both`: each pair in both orders; `single`: in one, drawn at random."""
     concurrency: Positive = 8
@@ -223,6 +231,7 @@ class JudgeSettings(Frozen):
             InputError: what the judge works with is not there.
         """
         common = self.model_dump(mode="json", include={"kind", "configuration", "model", "base_url", "orders"})
+        common |= {"parameters": self.parameters} if self.parameters else {}
         return common | self.judge.identity(self.options)
 
 

@@ -8,10 +8,12 @@ and the cache (keyed there without model or prompt).
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,23 +136,79 @@ def _configurations() -> Path:
     return Path(spec.origin).parent / "evaluators_configs"
 
 
-def parser(settings: Configuration) -> Callable[[Mapping[str, Any]], float | None]:
-    """Make the configuration's parser: completion → preference, 1 (output_1) to 2 (output_2), or None if unusable."""
+Completion = Mapping[str, Any]
+
+
+def reader(settings: Configuration) -> Callable[[Completion], Completion | None]:
+    """Make what finds the form of a completion that the configuration's parser reads; None: it reads none of them."""
     with quiet(""):
         from alpaca_eval import completion_parsers
     parse = getattr(completion_parsers, settings.settings["fn_completion_parser"])
     arguments = settings.settings.get("completion_parser_kwargs") or {}
+    whole = settings.settings.get("completion_key") == "completions_all"
 
-    def read(completion: Mapping[str, Any]) -> float | None:
-        whole = settings.settings.get("completion_key") == "completions_all"
+    def is_read(completion: Completion) -> bool:
         try:
             values = list(parse(completion if whole else completion["text"], **arguments))
-            value = float(values[0]) if len(values) == 1 else math.nan
+            return len(values) == 1 and 1 <= float(values[0]) <= 2
         except Exception:  # a parser meets whatever a judge may say, and raises whatever comes of it
-            return None
-        return value if 1 <= value <= 2 else None
+            return False
+
+    def read(completion: Completion) -> Completion | None:
+        forms = _with_bare_tokens(completion) if settings.reads_logprobs else _with_a_name_as_ranking(completion)
+        return next((form for form in chain([completion], forms) if is_read(form)), None)
 
     return read
+
+
+# How tokenizers write the space before a word
+_SPACES = " \t\n\N{LOWER ONE EIGHTH BLOCK}\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
+# What alpaca-eval's templates call the two answers
+_NAMES = ("m", "M")
+
+
+def _with_bare_tokens(completion: Completion) -> Iterator[Completion]:
+    """Yield a completion whose tokens have no spaces around them, as some tokenizers put them there; of two, the likelier."""
+    for token in _tokens(completion)[:1]:
+        best: dict[str, dict[str, Any]] = {}
+        for one in token.get("top_logprobs") or ():
+            name = str(one["token"]).strip(_SPACES)
+            if name not in best or one["logprob"] > best[name]["logprob"]:
+                best[name] = {**one, "token": name}
+        bare = {**token, "token": str(token.get("token", "")).strip(_SPACES), "top_logprobs": list(best.values())}
+        yield {**completion, "logprobs": {"content": [bare]}}
+
+
+def _with_a_name_as_ranking(completion: Completion) -> Iterator[Completion]:
+    """Yield the ranking that a name alone is."""
+    name = str(completion.get("text") or "").strip().strip("\"'`.*")
+    if name in _NAMES:
+        other = _NAMES[1 - _NAMES.index(name)]
+        ranked = [{"model": name, "rank": 1}, {"model": other, "rank": 2}]
+        yield {**completion, "text": json.dumps({"ordered_models": ranked})}
+
+
+def _tokens(completion: Completion) -> list[dict[str, Any]]:
+    """Return the tokens with their log-probabilities; none where there are none."""
+    found = completion.get("logprobs")
+    content = found.get("content") if isinstance(found, Mapping) else None
+    if not isinstance(content, list) or not all(isinstance(one, Mapping) for one in content):
+        return []
+    return [dict(one) for one in content]
+
+
+def why_unusable(settings: Configuration, completion: Mapping[str, Any]) -> str:
+    """Say why a reply that came cannot be used, and what to change."""
+    if not settings.reads_logprobs:
+        return f"its text {str(completion.get('text', ''))[:60]!r} is no ranking as {settings.name} asks for"
+    tokens = _tokens(completion)
+    if not tokens:
+        return (
+            f"it came without log-probabilities, which the configuration {settings.name} reads; choose a judge.model that "
+            "gives them, or judge.configuration: alpaca_eval_gpt4_turbo_fn"
+        )
+    seen = ", ".join(repr(one.get("token")) for one in tokens[0].get("top_logprobs") or tokens[:1])
+    return f"its first token is one of {seen[:80]}, and not both labels {' and '.join(map(repr, settings.labels()))}"
 
 
 Complete = Callable[[Sequence[Request]], list[Mapping[str, Any] | None]]

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import JudgeStopped, NoRoom, SuiteError
+from bench.errors import JudgeStopped, NoRoom, SuiteError, one_line
 from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
 from bench.judges.journal import NOTE_BYTES, Journal, key
@@ -24,6 +24,7 @@ JOURNAL = "journal.jsonl"
 _TELL_EVERY_SECONDS = 2.0
 # A reply on the disk: what goes with it, and each of its tokens with one log-probability beside others
 _REPLY_BYTES, _TOKEN_BYTES = 2**14, 192
+UNUSABLE_IN_A_ROW = 10
 Whose = Callable[[Request], tuple[int, str]]
 
 
@@ -67,7 +68,8 @@ class Asking:
         self._reply_bytes = _REPLY_BYTES + self._longest_reply * _TOKEN_BYTES * (1 + alternatives)
         self._concurrency = settings.concurrency
         self._template, self._tell = configuration.template, tell
-        self._read = alpaca.parser(configuration)
+        self._read, self._configuration = alpaca.reader(configuration), configuration
+        self._useful, self._unusable_in_a_row = False, 0
         self._journal = Journal(journal, others, tell) if self.judging.journaled else None
         self._counting = threading.Lock()
         self._asked: set[str] = set()
@@ -103,7 +105,7 @@ class Asking:
         for request in requests:
             row = self._kept(keys[request], request, whose)
             if row:
-                known[request] = row["reply"]
+                known[request] = self._read(row["reply"]) or row["reply"]
         # pair by pair, so that judging that is stopped leaves whole pairs
         missing = sorted((request for request in keys if request not in known), key=whose)
         if missing:
@@ -113,23 +115,29 @@ class Asking:
 
         def receive(request: Request, reply: Reply) -> bool:
             nonlocal told
-            usable = reply.completion is not None and self._read(reply.completion) is not None
+            form = None if reply.completion is None else self._read(reply.completion)
+            usable = form is not None
+            unusable = "" if usable or reply.completion is None else self._why_unusable(reply.completion)
             cost = self._cost(reply)
             self._budget.settle(request, 0.0 if reply.state == "refused" else cost)
             if self._journal:
-                self._journal.add(self._row(request, reply, usable, cost))
-            if usable and reply.completion is not None:
+                self._journal.add(
+                    self._row(request, reply, usable, cost) | ({"unusable": unusable} if unusable else {})
+                )
+            if form is not None:
                 with self._counting:
-                    known[request] = reply.completion
+                    known[request] = form
                     if time.monotonic() - told > _TELL_EVERY_SECONDS:
                         told = time.monotonic()
                         self._tell(f"{len(known)} of {len(requests)} comparisons judged")
+            self._count_unusable(usable, unusable)
             return usable
 
         who = {"model": self.judging.model, "host": self.judging.host}
         for request in missing:
             pair, order = whose(request)
             self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **who}
+        self._useful = self._useful or bool(known)
         self._ask(missing, receive)
         return [known.get(request) for request in requests]
 
@@ -139,11 +147,35 @@ class Asking:
             if missing and self._journal and self.judging.endpoint:
                 at_once = min(self._concurrency, len(missing))
                 self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
-            self.judging.ask(missing, receive)
+            left = list(missing)
+            while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
+                self.judging.ask(left[:1], receive)
+                left = left[1:]
+            if left:
+                self.judging.ask(left, receive)
         except NoRoom:
             raise
         except JudgeStopped as stop:
             self.stopped = stop
+
+    def _why_unusable(self, completion: Mapping[str, Any]) -> str:
+        from bench.judges import alpaca
+
+        return one_line(alpaca.why_unusable(self._configuration, completion), 300)
+
+    def _count_unusable(self, usable: bool, unusable: str) -> None:
+        """Stop where so many replies in a row came to nothing: the next ones would be paid for nothing, too.
+
+        Raises:
+            JudgeStopped: says why they cannot be used.
+        """
+        with self._counting:
+            self._useful = self._useful or usable
+            self._unusable_in_a_row = 0 if usable else self._unusable_in_a_row + bool(unusable)
+            stop = unusable and self._unusable_in_a_row >= UNUSABLE_IN_A_ROW
+        if stop:
+            where = f"the judge {self.judging.model} at {self.judging.host}"
+            raise JudgeStopped(f"{where}: {UNUSABLE_IN_A_ROW} replies in a row could not be used: {unusable}")
 
     def _send(self, request: Request) -> str:
         """Set aside what a request may cost and the room for its reply, and note it; return what it is known by.
@@ -198,7 +230,7 @@ class Asking:
         name = self._under_way.pop(request, None)
         return {
             **self._noted[request],
-            "parameters": dict(self.judging.parameters),
+            "parameters": dict(self.judging.sent),
             "prompt_sha256": prompt_hash(request),
             "reply": reply.completion,
             "usable": usable,

@@ -9,6 +9,7 @@ many requests in a row that all failed    fatal: the endpoint is down
 429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
 a redirect                                fatal: key and prompts go to no other address
 400 for one prompt (too long, filtered)   that comparison stays unjudged
+400, 422 that name a field of the request it is left out or renamed, once, and the request sent again
 another 400, 422                          fatal: every prompt would be refused
 an answer without a usable label          asked again a few times, then unjudged
 ========================================  =============================================================
@@ -17,18 +18,19 @@ an answer without a usable label          asked again a few times, then unjudged
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from bench.errors import JudgeError, JudgeStopped, one_line
-from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
+from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects
 from bench.judges.requests import State
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ class OpenaiJudge(Judge):
     def __init__(self, setup: Setup) -> None:
         settings = setup.settings
         self.model = settings.model or setup.configuration.model
-        self.parameters = setup.configuration.parameters
+        self.parameters = dialects.for_model(setup.configuration.parameters, self.model, settings.parameters)
+        needed = ("logprobs", "top_logprobs") if setup.configuration.reads_logprobs else ()
+        self._dialect, self._learning = dialects.Dialect(dict(self.parameters), needed), threading.Lock()
         self._key_variable, self._concurrency = settings.key_variable, settings.concurrency
         self._attempts, self._first_pause, self._reserve = setup.attempts, settings.first_pause_seconds, setup.reserve
         self._failed_in_a_row = 0
@@ -78,6 +82,11 @@ class OpenaiJudge(Judge):
         self._base_url, self._patience = settings.base_url, settings.timeout_seconds
         with self._connect() as client:
             self.host = str(client.base_url.host)
+
+    @property
+    def sent(self) -> Mapping[str, Any]:
+        """What of the parameters the endpoint takes, as far as is known."""
+        return self._dialect.sent
 
     def _connect(self) -> OpenAI:
         from openai import DefaultHttpxClient, OpenAI, Timeout
@@ -139,10 +148,13 @@ class OpenaiJudge(Judge):
             if stop.is_set():  # it may have been set in a pause
                 raise _Stopped
             name, started = self._reserve(request), time.monotonic()
-            known_by = {"Idempotency-Key": name} if name else None
+            headers, sent = {"Idempotency-Key": name} if name else None, dict(self.sent)
             try:
-                raw = create(model=self.model, messages=messages, extra_headers=known_by, **self.parameters)
+                raw = create(model=self.model, messages=messages, extra_headers=headers, extra_body=sent)
             except openai.APIError as error:
+                if self._learn(sent, error):
+                    receive(request, Reply(None, self._problem(error), None, time.monotonic() - started, "refused"))
+                    return attempt()
                 state = _state(error)
                 unanswered += state == "unanswered"
                 receive(request, Reply(None, self._problem(error), None, time.monotonic() - started, state))
@@ -173,6 +185,18 @@ class OpenaiJudge(Judge):
             return False
         self._failed_in_a_row = 0
         return not usable
+
+    def _learn(self, sent: Mapping[str, Any], error: Any) -> bool:
+        """Leave out, or rename, a field that the endpoint refuses by its name; say whether that gave another request."""
+        if getattr(error, "status_code", None) not in (400, 422) or _concerns_one_prompt(error):
+            return False
+        said = json.dumps(error.body, ensure_ascii=False) if error.body else str(error.message)
+        with self._learning:
+            before = len(self._dialect.changes)
+            learned = self._dialect.learn(sent, said, getattr(error, "param", None))
+            for change in self._dialect.changes[before:]:
+                logging.getLogger("bench").warning(self._clean(f"the judge {self.model}: {change}, as it refuses it"))
+        return learned
 
     def _count_failure(self, error: Any, stop: threading.Event) -> None:
         """Give up where the endpoint answers nobody; a refused prompt is an answer."""
@@ -307,4 +331,7 @@ def _text(message: Any) -> str:
     """Return what was said; where a function was called, its arguments."""
     calls = message.get("tool_calls") or []
     called = calls[0]["function"] if calls else message.get("function_call")
-    return str((called or {}).get("arguments") or "") if called else str(message.get("content") or "")
+    if not called:
+        return str(message.get("content") or "")
+    arguments = called.get("arguments") or ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)  # some servers give the object itself

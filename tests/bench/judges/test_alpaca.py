@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from bench.errors import SuiteError
@@ -76,9 +78,12 @@ def test_repeated_pairs_are_asked_once_and_equal_outputs_never() -> None:
 
 def test_the_function_form_is_read() -> None:
     """The model called m is output_1: ranked second, output_2 is preferred. Anything else is unusable."""
-    read = alpaca.parser(alpaca.configuration("alpaca_eval_gpt4_turbo_fn"))
+    read = alpaca.reader(alpaca.configuration("alpaca_eval_gpt4_turbo_fn"))
     ranked = '{"ordered_models": [{"model": "m", "rank": 2}, {"model": "M", "rank": 1}]}'
-    assert read({"text": ranked}) == 2
+    assert read({"text": ranked}) == {"text": ranked}
+    named = read({"text": " M "})
+    assert named is not None
+    assert json.loads(named["text"])["ordered_models"] == [{"model": "M", "rank": 1}, {"model": "m", "rank": 2}]
     assert read({"text": ranked.replace("rank", "place")}) is None
     assert read({"text": ""}) is None
     assert read({"text": "I prefer m."}) is None

@@ -177,13 +177,15 @@ def test_equal_pairs_are_asked_once(endpoint: Any, tmp_path: Path) -> None:
 
 
 def test_a_pause_that_is_ended_by_a_refusal_is_followed_by_no_request(endpoint: Any, tmp_path: Path) -> None:
-    """One order is told to wait; the other's key is refused meanwhile: neither is sent again."""
+    """After one answer, one comparison is told to wait; the others' key is refused meanwhile: none is sent again."""
     waits = endpoint.respond(status=429, headers={"Retry-After": "30"}, body=b"{}")
     refusal = endpoint.respond(status=401, body=b"{}")
     first = threading.Event()
 
     def answer(prompt: str, before: int) -> Any:
         if len(endpoint.prompts) == 1:
+            return endpoint.respond()
+        if len(endpoint.prompts) == 2:
             first.set()
             return waits
         first.wait(10)
@@ -192,9 +194,9 @@ def test_a_pause_that_is_ended_by_a_refusal_is_followed_by_no_request(endpoint: 
 
     endpoint.answer = answer
     started = time.monotonic()
-    score, _ = run(endpoint, tmp_path, PAIRS[:1])
+    score, _ = run(endpoint, tmp_path, PAIRS[:2])
     assert "does not accept the key" in score["reason"]
-    assert len(endpoint.prompts) == 2
+    assert set(endpoint.seen.values()) == {1}
     assert time.monotonic() - started < 20
 
 

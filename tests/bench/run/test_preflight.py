@@ -85,7 +85,8 @@ def test_what_is_wrong_is_one_line_of_bad_input(
 def test_a_judge_without_what_its_configuration_reads_is_refused(
     configuration: str, needs: str, tiny: Callable[..., Suite], endpoint: Any, tmp_path: Path
 ) -> None:
-    endpoint.answer = lambda prompt, before: endpoint.choose(logprobs=None)
+    said = {"role": "assistant", "content": "neither of the two"}
+    endpoint.answer = lambda prompt, before: endpoint.choose(logprobs=None, message=said)
     with pytest.raises(InputError, match=f"answers, but without {needs}, which the configuration {configuration}"):
         preflight.try_out(judged(tiny, endpoint, configuration=configuration), {"judge"}, tmp_path, None)
 
