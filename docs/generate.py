@@ -169,6 +169,7 @@ def in_words(schema: Mapping[str, Any]) -> str:
         "string": "text",
         "null": "`null`",
         "boolean": "`true` or `false`",
+        "object": "any keys",
     }
     return " ".join([words[schema["type"]], *bounds(schema)])
 
