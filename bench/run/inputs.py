@@ -89,7 +89,7 @@ def adopted(job: JobSpec, folder: Path) -> Path:
     """Find the job of another suite whose policy a suite takes over, beside the suite's own folder of results.
 
     Raises:
-        ModelError: it is not there, not complete, without weights, or made of another base model.
+        ModelError: it is not there, not complete, without weights, damaged, or made of another base model.
     """
     suite, _, job_id = job.run_labels.method.partition("/")
     key, source = f"reference.policy = {suite}/{job_id}", folder.parent / suite / "jobs" / job_id
@@ -98,6 +98,9 @@ def adopted(job: JobSpec, folder: Path) -> Path:
         raise ModelError(f"{key}: no complete job in {source}; run that suite first")
     if not (source / "adapter").is_dir():
         raise ModelError(f"{key}: {source} holds records without weights; run that suite again")
+    damage = seal.examine(source, weights=True, thorough=False)
+    if isinstance(damage, seal.Damage):
+        raise ModelError(f"{key}: {source}: {damage.what}")
     if found.spec["settings"].get("model") != job.settings["model"]:
         raise ModelError(f"{key}: it was trained on another base model than this suite's")
     return source

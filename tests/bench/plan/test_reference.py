@@ -88,6 +88,10 @@ def test_a_policy_of_another_suite_is_taken_over(tiny: TinySuite, run_plan: Any)
     [
         (lambda folder: (folder / "status.json").unlink(), "no complete job in"),
         (lambda folder: (folder / "adapter").rename(folder / "elsewhere"), "records without weights; run that suite"),
+        (
+            lambda folder: (folder / "adapter" / "adapter_model.safetensors").write_bytes(b""),
+            "adapter/adapter_model.safetensors is not as it was written",
+        ),
     ],
 )
 def test_a_policy_that_is_not_there_is_one_clear_error(
