@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,10 +72,10 @@ def rate(settings: JudgeSettings, model: str) -> tuple[Rate | None, str]:
     return Rate(paid_in, paid_out, f"prices of {table['date']}, {table['source']}"), ""
 
 
-def retirement(settings: JudgeSettings, model: str) -> str | None:
-    """Say since when OpenAI's endpoint no longer serves a model; None for one that it serves, or another endpoint."""
-    since = _table()["retired"].get(model) if _asks(settings, _table()["endpoint"]) else None
-    return str(since) if since else None
+def shutdown(settings: JudgeSettings, model: str) -> date | None:
+    """Return the day on which OpenAI's endpoint stops serving a model, as far as is known; None for another endpoint."""
+    found: date | None = _table()["shutdown"].get(model) if _asks(settings, _table()["endpoint"]) else None
+    return found
 
 
 def _asks(settings: JudgeSettings, endpoint: str) -> bool:

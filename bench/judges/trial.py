@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, JudgeError
 from bench.judges import JudgeSettings, Request
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.cost import KEY, retirement
+from bench.judges.cost import KEY, shutdown
 from bench.settings import Model
 
 FOLDER = Path("preflight") / "judge"
+WARNED_DAYS_BEFORE = 90
 _ATTEMPTS = 3
 _LONGEST_WAIT_SECONDS = 120.0
 # With the time in it, so that it is a new question each time: an old reply says nothing of today
 _TRIAL = {"instruction": "Say hello. It is {}.", "output_1": "Hello!", "output_2": "No."}
 
 
-def warnings(settings: JudgeSettings) -> list[str]:
-    """Say that a judge's model is retired."""
+def warnings(settings: JudgeSettings, today: date | None = None) -> list[str]:
+    """Say that a judge's model is retired, or soon will be; `today` is the machine's own day where it is not given."""
     from bench.judges import alpaca
 
     if not settings.judge.endpoint:
         return []
     model = settings.model or alpaca.configuration(settings.configuration).model
-    since = retirement(settings, model)
-    if since is None:
+    day, today = shutdown(settings, model), today or datetime.now(UTC).date()
+    if day is None or (day - today).days > WARNED_DAYS_BEFORE:
         return []
     named = "" if settings.model else f", which {settings.configuration} names,"
-    return [f"the judge {model}{named} is retired since {since}; set judge.model to a living one, such as gpt-4.1"]
+    how = f"is retired since {day}" if day <= today else f"will be shut down on {day}"
+    return [f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna"]
 
 
 def ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]]) -> dict[str, Any] | None:

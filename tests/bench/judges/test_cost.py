@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from bench.errors import JudgeStopped, SuiteError
 from bench.evaluators.win_rate import JOURNAL, judge
-from bench.judges import JudgeSettings, Message, Part, Request
-from bench.judges.cost import Account, Budget, Rate, bill, rate, retirement
+from bench.judges import JudgeSettings, Message, Part, Request, trial
+from bench.judges.cost import Account, Budget, Rate, bill, rate, shutdown
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 
@@ -50,9 +51,25 @@ def test_the_table_is_for_its_own_endpoint() -> None:
 
 
 def test_retired_models_are_known() -> None:
-    assert retirement(JudgeSettings(kind="openai"), "gpt-4-1106-preview") == "2026-03-26"
-    assert retirement(JudgeSettings(kind="openai"), "gpt-4.1") is None
-    assert retirement(JudgeSettings(kind="openai", base_url="http://127.0.0.1/v1"), "gpt-4-1106-preview") is None
+    assert shutdown(JudgeSettings(kind="openai"), "gpt-4-1106-preview") == date(2026, 3, 26)
+    assert shutdown(JudgeSettings(kind="openai"), "gpt-6-luna") is None
+    assert shutdown(JudgeSettings(kind="openai", base_url="http://127.0.0.1/v1"), "gpt-4-1106-preview") is None
+
+
+@pytest.mark.parametrize(
+    ("today", "said"),
+    [
+        (date(2026, 10, 15), None),
+        (date(2026, 10, 16), "will be shut down on 2027-01-14"),
+        (date(2027, 1, 13), "will be shut down on 2027-01-14"),
+        (date(2027, 1, 14), "is retired since 2027-01-14"),
+        (date(2028, 1, 1), "is retired since 2027-01-14"),
+    ],
+)
+def test_an_end_is_warned_of_ninety_days_before_and_ever_after(today: date, said: str | None) -> None:
+    told = trial.warnings(JudgeSettings(kind="openai", model="gpt-4.1"), today)
+    line = f"the judge gpt-4.1 {said}; set judge.model to one that lives longer, such as gpt-6-luna"
+    assert told == ([line] if said else [])
 
 
 def test_a_budget_sets_aside_what_is_under_way() -> None:

@@ -120,11 +120,11 @@ def test_a_retired_model_is_warned_of(tiny: Callable[..., Suite]) -> None:
     suite = tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})
     (named,) = preflight.warnings(suite)
     assert named == (
-        "the judge gpt-4-1106-preview is retired since 2026-03-26; set judge.model to a living one, such as gpt-4.1"
+        "the judge gpt-4-1106-preview is retired since 2026-03-26; set judge.model to one that lives longer, such as gpt-6-luna"
     )
     (own,) = preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "openai"}}}))
     assert "gpt-4-1106-preview, which weighted_alpaca_eval_gpt4_turbo names, is retired" in own
-    judge = {"kind": "openai", "model": "gpt-4.1"}
+    judge = {"kind": "openai", "model": "gpt-6-luna"}
     assert preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})) == []
 
 
