@@ -403,10 +403,12 @@ def _scores_of_others(name: str, context: WorkerContext) -> Iterator[tuple[str, 
     """Yield the scores on record in the suite's folder that other evaluators of the suite gave, each with its evaluator."""
     kinds = {stage.kind: one for one, (_, stages) in context.evaluators.items() if one != name for stage in stages}
     for path in context.folder.glob("jobs/*/scores.json") if kinds else ():
-        spec = path.with_name("spec.json")
-        kind = record.read_json(spec)["kind"] if spec.exists() else ""
-        if kind in kinds:
-            yield from ((score, kinds[kind]) for score in record.read_json(path))
+        try:
+            other = record.read_job(path.parent)
+            found = list(other.scores) if other.kind in kinds else []
+        except InputError:  # damaged, and about to be made again
+            continue
+        yield from ((score, kinds[other.kind]) for score in found)
 
 
 def _samples(folder: Path) -> Path:

@@ -91,3 +91,14 @@ def test_a_kept_checkpoint_that_is_not_whole_is_found_and_dropped(tiny: Any, run
     }
     assert list((optimum.path / "checkpoints").iterdir()) == []
     assert "healed" not in runner.run("sequential").status
+
+
+def test_damage_to_one_job_fails_no_other_that_only_looks_at_its_names(tiny: Any, run_plan: Any) -> None:
+    """An evaluation sees that no other evaluator's score has its name, whatever has become of the others' records."""
+    runner = run_plan(tiny(evaluation={"lm_eval": {"tasks": ["world_questions"]}, "base_kl": {}}))
+    kl, asked = runner.run("kl-base"), runner.job("questions-base")
+    for name, content in (("spec.json", "null"), ("spec.json", '{"id": '), ("scores.json", "[1]")):
+        before = (kl.path / name).read_text()
+        (kl.path / name).write_text(content)
+        assert handlers.run(asked, runner.context)["outcome"] == "complete"
+        (kl.path / name).write_text(before)
