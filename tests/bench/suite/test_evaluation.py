@@ -27,7 +27,7 @@ evaluation:
 """
 JUDGE_KEYS = (
     "base_url, concurrency, configuration, first_pause_seconds, key_variable, kind, max_cost_usd, max_unjudged_share, model, "
-    "orders, price, timeout_seconds"
+    "orders, parameters, price, timeout_seconds"
 )
 Offer = Callable[..., None]
 
@@ -96,7 +96,7 @@ MISTAKES = {
     "a typo in a judge's own key": (
         "  win_rate: {prompts: 2, judge: {kind: length, lieks: long}}\n",
         "x.yaml:11: unknown key 'lieks'; did you mean 'likes'? known: base_url, concurrency, configuration, "
-        "first_pause_seconds, key_variable, kind, likes, max_cost_usd, max_unjudged_share, model, orders, price, "
+        "first_pause_seconds, key_variable, kind, likes, max_cost_usd, max_unjudged_share, model, orders, parameters, price, "
         "timeout_seconds",
     ),
     "a typo in the model of a local judge": (
