@@ -346,8 +346,8 @@ class Execution:
         for what in status.get("healed", ()):
             self.summary.damaged.setdefault(job.id, []).append(what)
         if self._again(job, status):
-            if status.get("transient"):
-                one.end()  # what broke it may have left it broken: a fresh process takes its place
+            if status.get("transient") or status["outcome"] == record.STOPPED:
+                one.end()  # broken by what broke the job, or told to go: a fresh process takes its place
             self.listener.retried(job, status)
             return
         if status["outcome"] == record.COMPLETE:

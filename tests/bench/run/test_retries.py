@@ -153,6 +153,7 @@ def test_a_worker_that_was_told_alone_leaves_its_job_to_another(made: Any) -> No
     made._hand_out()
     fail(made, outcome=record.STOPPED, error="Interrupted")
     assert made.listener.events == ["+a", "~a", "+a"]
+    assert len(made.started) == 2  # the one that was told is going
     made.stopping = True  # now everybody is asked to stop
     made._note(made.workers[0], {"outcome": record.STOPPED, "error": "Interrupted", "message": "at step 3"})
     assert made.listener.events[3:] == ["-a stopped"] and made.summary.failed == {}
