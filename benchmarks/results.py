@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.records.safe_files import write_text
+
 SCHEMA = 1
 _ABOUT = """\
 Each ratio is the other side's seconds over ours, pair by pair: both sides take turns on the same rows, in the same dtype and with
@@ -26,15 +28,8 @@ def load(path: Path) -> dict[str, Any]:
 
 def save(folder: Path, results: Mapping[str, Any]) -> None:
     """Write both files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    _replace(folder / "RESULTS.md", markdown(results))
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / "RESULTS.md", markdown(results))
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -198,6 +198,12 @@ class JudgeSettings(Frozen):
             raise ValueError(JUDGES.unknown(value))
         return value
 
+    @model_validator(mode="after")
+    def _sends_requests(self) -> JudgeSettings:
+        if self.parameters and not self.judge.endpoint:
+            raise ValueError(f"parameters: a judge of kind {self.kind!r} sends no requests; leave it out")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _with_options(cls, given: Any) -> Any:

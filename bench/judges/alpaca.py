@@ -50,11 +50,6 @@ class Configuration:
         return _SENT_BY_DEFAULT | {name: value for name, value in own.items() if name not in _NOT_SENT}
 
     @property
-    def longest_reply_tokens(self) -> int:
-        """How long a reply may be, for estimates of cost."""
-        return int(self.parameters.get("max_tokens", 1))
-
-    @property
     def reads_logprobs(self) -> bool:
         """Whether a reply is read from its log-probabilities instead of its text."""
         return self.settings.get("fn_completion_parser") == "logprob_parser"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import JudgeStopped, NoRoom, SuiteError, one_line
 from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
 from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
+from bench.judges.dialects import for_model, longest_reply
 from bench.judges.journal import NOTE_BYTES, Journal, key
 from bench.settings import Model
 
@@ -61,7 +62,7 @@ class Asking:
         self._price, self._no_price = rate(settings, model)
         if settings.judge.endpoint and settings.max_cost_usd is not None and self._price is None:
             raise SuiteError(f"{KEY}.max_cost_usd: {self._no_price}")
-        self._longest_reply = configuration.longest_reply_tokens
+        self._longest_reply = longest_reply(for_model(configuration.parameters, model, settings.parameters))
         self._budget = Budget(self._price, settings.max_cost_usd, self._longest_reply)
         self.judging = settings.judge(Setup(settings, configuration, load_local, self._send, attempts))
         alternatives = int(configuration.parameters.get("top_logprobs") or 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped
+from bench.judges.dialects import for_model, longest_reply
 
 if TYPE_CHECKING:
     from bench.judges import JudgeSettings
@@ -228,7 +229,8 @@ def estimate(
     comparisons = judgings * prompts * (2 if settings.orders == "both" else 1)
     answers = max_new_tokens + limits.max_answer_tokens
     prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + limits.max_prompt_tokens + answers
-    tokens = {"prompt": comparisons * prompt, "completion": comparisons * configuration.longest_reply_tokens}
+    longest = longest_reply(for_model(configuration.parameters, model, settings.parameters))
+    tokens = {"prompt": comparisons * prompt, "completion": comparisons * longest}
     price, reason = rate(settings, model)
     cost = price.of(tokens["prompt"], tokens["completion"]) if price else None
     return {

@@ -32,6 +32,11 @@ def for_model(parameters: Mapping[str, Any], model: str, own: Mapping[str, Any])
     return {name: value for name, value in {**made, **own}.items() if value is not None}
 
 
+def longest_reply(parameters: Mapping[str, Any]) -> int:
+    """Return the tokens that a reply may have, for estimates of cost; 1 where nothing bounds it."""
+    return max((one for name in _LONGEST if type(one := parameters.get(name)) is int), default=1)
+
+
 @dataclass
 class Dialect:
     """What an endpoint takes, learned from its refusals.
@@ -45,6 +50,7 @@ class Dialect:
     sent: dict[str, Any]
     needed: tuple[str, ...] = ()
     changes: list[str] = field(default_factory=list)
+    _tried: set[str] = field(default_factory=set)
 
     def learn(self, tried: Mapping[str, Any], message: str, named: str | None) -> bool:
         """Change what a refusal names; say whether another request has a chance.
@@ -64,13 +70,13 @@ class Dialect:
         instead = _INSTEAD.search(message)
         made = dict(tried)
         value = made.pop(about)
-        if about in _ONLY_WITHOUT_REASONING and "reasoning_effort" not in made and not self._tried("reasoning_effort"):
+        if about in _ONLY_WITHOUT_REASONING and "reasoning_effort" not in made | dict.fromkeys(self._tried):
             made = dict(tried) | {"reasoning_effort": "none"}
             self.changes.append("reasoning_effort: none added")
         elif instead and instead[1] not in tried:
             made[instead[1]] = value
             self.changes.append(f"{about} sent as {instead[1]}")
-        elif about in _LONGEST and _LONGEST[about] not in tried and not self._tried(_LONGEST[about]):
+        elif about in _LONGEST and _LONGEST[about] not in {*tried, *self._tried}:
             made[_LONGEST[about]] = value
             self.changes.append(f"{about} sent as {_LONGEST[about]}")
         elif about in self.needed:
@@ -78,11 +84,9 @@ class Dialect:
         else:
             made = {name: one for name, one in made.items() if (about, name) != ("logprobs", "top_logprobs")}
             self.changes.append(f"{about} left out")
+        self._tried |= tried.keys() | made.keys()
         self.sent = made
         return True
-
-    def _tried(self, name: str) -> bool:
-        return any(name in one for one in self.changes)
 
 
 def _about(tried: Mapping[str, Any], message: str, named: str | None) -> str | None:

@@ -225,6 +225,9 @@ class Execution:
     def _asked_to_stop(self) -> bool:
         return self.signals.first is not None or self._no_room is not None
 
+    def _stops(self) -> bool:
+        return self.stopping or self._asked_to_stop()
+
     def _raise_if_stopped(self) -> None:
         if self._no_room is not None:
             left = [one for one in self._selected if one not in self.summary.made and one not in self.summary.skipped]
@@ -352,7 +355,7 @@ class Execution:
             return
         if status["outcome"] == record.COMPLETE:
             self.summary.made.append(job.id)
-        elif status["outcome"] != record.STOPPED and self._no_room is None:
+        elif self._no_room is None and not (status["outcome"] == record.STOPPED and self._stops()):
             self.summary.failed[job.id] = status["message"]
         if job.alone:  # the next job gets a worker of its usual size
             self._end_workers()
@@ -360,7 +363,7 @@ class Execution:
 
     def _again(self, job: JobSpec, status: dict[str, Any]) -> bool:
         """Put a job back that did not fail by its own fault; say whether it was."""
-        if self.stopping or self._asked_to_stop() or status["outcome"] == record.COMPLETE:
+        if self._stops() or status["outcome"] == record.COMPLETE:
             return False
         attempts = self._attempts.setdefault(job.id, [])
         damaged = status.get("damaged_input")
@@ -384,7 +387,7 @@ class Execution:
         """Say of a job that its worker died; where it is not tried again, that is put on record."""
         one.process.join()
         assert one.job is not None
-        if self._asked_to_stop() or self.stopping:  # by what stops the run, or by us
+        if self._stops():  # by what stops the run, or by us
             one.job = None
             return
         code = one.process.exitcode

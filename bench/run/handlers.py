@@ -159,8 +159,6 @@ def _log_to(path: Path) -> Iterator[logging.Logger]:
     log = logging.getLogger("bench")
     log.setLevel(logging.INFO)
     propagate, log.propagate = log.propagate, False
-    if path.is_symlink():
-        path.unlink()
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(_Clean("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.records import safe_files
 from benchmarks import results
 from benchmarks.rows import Row, Stated, at_least, at_most
 
@@ -89,9 +90,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     def full(*_: Any, **__: Any) -> int:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(safe_files.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         results.save(tmp_path, told(group(LATE)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["RESULTS.md", "results.json"]
     assert (tmp_path / "results.json").read_text(encoding="utf-8") == before
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.judges import alpaca
-from bench.judges.dialects import MOST_CHANGES, Dialect, for_model
+from bench.judges import JudgeSettings, alpaca
+from bench.judges.dialects import MOST_CHANGES, Dialect, for_model, longest_reply
 
 SENT = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 5}
 
@@ -95,3 +95,15 @@ def test_a_reply_that_cannot_be_used_says_why() -> None:
     thinks = {"text": "<think>", "logprobs": {"content": [{"token": "<think>", "logprob": 0.0, "top_logprobs": []}]}}
     assert "'<think>'" in alpaca.why_unusable(weighted, thinks)
     assert alpaca.why_unusable(ranked, {"text": "Neither."}).startswith("its text 'Neither.' is no ranking")
+
+
+def test_estimates_count_the_longest_reply_that_is_asked_for() -> None:
+    """One token of a label; 32 where the suite says so, under either name; what nothing bounds counts as one."""
+    assert longest_reply(for_model(SENT, "gpt-4.1", {})) == longest_reply(for_model(SENT, "gpt-6-luna", {})) == 1
+    assert longest_reply(for_model(SENT, "gpt-6-luna", {"max_completion_tokens": 32})) == 32
+    assert longest_reply(for_model(SENT, "gpt-4.1", {"max_tokens": None})) == 1
+
+
+def test_a_judge_that_sends_no_requests_takes_no_parameters() -> None:
+    with pytest.raises(ValueError, match="parameters: a judge of kind 'rule' sends no requests; leave it out"):
+        JudgeSettings(kind="rule", parameters={"seed": 1})

@@ -193,11 +193,9 @@ def test_a_pause_that_is_ended_by_a_refusal_is_followed_by_no_request(endpoint: 
         return refusal
 
     endpoint.answer = answer
-    started = time.monotonic()
     score, _ = run(endpoint, tmp_path, PAIRS[:2])
     assert "does not accept the key" in score["reason"]
     assert set(endpoint.seen.values()) == {1}
-    assert time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])

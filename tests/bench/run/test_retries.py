@@ -159,6 +159,15 @@ def test_a_worker_that_was_told_alone_leaves_its_job_to_another(made: Any) -> No
     assert made.listener.events[3:] == ["-a stopped"] and made.summary.failed == {}
 
 
+def test_a_job_that_is_stopped_again_and_again_has_failed_and_blocks_what_needs_it(made: Any) -> None:
+    """Nobody asked the run to stop: what needs the job must not begin without it."""
+    made._hand_out()
+    for _ in range(3):
+        fail(made, outcome=record.STOPPED, error="Interrupted", message="stopped at step 3")
+    assert made.summary.failed == {"a": "stopped at step 3"} and made.summary.blocked == ["b"]
+    assert not made.pending and not any(one.job for one in made.workers)
+
+
 def test_a_damaged_input_is_made_anew_before_the_job_that_reads_it(made: Any) -> None:
     made.pending, made.summary.skipped = {"b"}, ["a"]
     made._hand_out()
