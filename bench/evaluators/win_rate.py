@@ -65,6 +65,7 @@ def judge(
     load_local: Callable[[Model], Policy],
     tell: Callable[[str], None],
     others: Callable[[], Iterable[Path]] = lambda: (),
+    stopping: Callable[[], bool] = lambda: False,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Judge every pair, in both orders or in alpaca-eval's random one.
 
@@ -75,6 +76,7 @@ def judge(
         load_local: loads a local judge's model.
         tell: takes a line of progress.
         others: lists journals that may hold replies to the same comparisons.
+        stopping: asked whether the user wants to stop, while a batch is waited for.
 
     Returns:
         The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
@@ -83,6 +85,7 @@ def judge(
 
     Raises:
         JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
+        Interrupted: the user stopped while a batch was waited for; it goes on.
     """
     from bench.judges import alpaca
 
@@ -98,7 +101,7 @@ def judge(
     def of(request: Request) -> tuple[int, str]:
         return whose[request.instruction, request.first, request.second]
 
-    with Asking(settings, configuration, folder / JOURNAL, others, load_local, tell) as asking:
+    with Asking(settings, configuration, folder / JOURNAL, others, load_local, tell, stopping=stopping) as asking:
         found = alpaca.annotate(
             configuration,
             [_comparison(pair, order) for pair, order in asked],

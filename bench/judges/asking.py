@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom, SuiteError, one_line
 from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
-from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
+from bench.judges.cost import Budget, bill, tokens_of
 from bench.judges.dialects import for_model, longest_reply
 from bench.judges.journal import NOTE_BYTES, Journal, key
+from bench.judges.prices import KEY, rate
 from bench.settings import Model
 
 if TYPE_CHECKING:
     from bench.judges.alpaca import Configuration
+    from bench.judges.batches import Batches
     from bench.models.policy import Policy
 
 JOURNAL = "journal.jsonl"
@@ -40,6 +42,7 @@ class Asking:
         load_local: loads a local judge's model.
         tell: takes a line of progress.
         attempts: how often a request is tried that meets a passing fault.
+        stopping: asked whether the user wants to stop, while a batch is waited for.
 
     Raises:
         SuiteError: a ceiling of cost without a price.
@@ -55,6 +58,7 @@ class Asking:
         load_local: Callable[[Model], Policy],
         tell: Callable[[str], None],
         attempts: int = CONNECTION_ATTEMPTS,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         from bench.judges import alpaca
 
@@ -67,7 +71,13 @@ class Asking:
         self.judging = settings.judge(Setup(settings, configuration, load_local, self._send, attempts))
         alternatives = int(configuration.parameters.get("top_logprobs") or 0)
         self._reply_bytes = _REPLY_BYTES + self._longest_reply * _TOKEN_BYTES * (1 + alternatives)
-        self._concurrency = settings.concurrency
+        self._token_bytes = self._reply_bytes - _REPLY_BYTES
+        self._concurrency, self._first_pause, self._stopping = (
+            settings.concurrency,
+            settings.first_pause_seconds,
+            stopping,
+        )
+        self._in_batches = settings.batch
         self._template, self._tell = configuration.template, tell
         self._read, self._configuration = alpaca.reader(configuration), configuration
         self._useful, self._unusable_in_a_row = False, 0
@@ -120,7 +130,7 @@ class Asking:
             usable = form is not None
             unusable = "" if usable or reply.completion is None else self._why_unusable(reply.completion)
             cost = self._cost(reply)
-            self._budget.settle(request, 0.0 if reply.state == "refused" else cost)
+            self._budget.settle(request, 0.0 if reply.state == "refused" else cost, bool(reply.batch))
             if self._journal:
                 self._journal.add(
                     self._row(request, reply, usable, cost) | ({"unusable": unusable} if unusable else {})
@@ -138,7 +148,8 @@ class Asking:
         for request in missing:
             pair, order = whose(request)
             self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **who}
-        self._useful = self._useful or bool(known)
+        # before a batch is made a request of its own shows which fields the endpoint takes
+        self._useful = self._useful or (bool(known) and not self._in_batches)
         self._ask(missing, receive)
         return [known.get(request) for request in requests]
 
@@ -148,16 +159,52 @@ class Asking:
             if missing and self._journal and self.judging.endpoint:
                 at_once = min(self._concurrency, len(missing))
                 self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
-            left = list(missing)
-            while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
-                self.judging.ask(left[:1], receive)
-                left = left[1:]
-            if left:
-                self.judging.ask(left, receive)
+            with self._batches(missing, receive) as batches:
+                left = batches.resume(missing) if batches else list(missing)
+                while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
+                    self.judging.ask(left[:1], receive)
+                    left = left[1:]
+                if left and batches and self._in_batches:
+                    batches.ask(left)
+                elif left:
+                    self.judging.ask(left, receive)
         except NoRoom:
             raise
         except JudgeStopped as stop:
             self.stopped = stop
+
+    @contextmanager
+    def _batches(self, missing: Sequence[Request], receive: Receive) -> Iterator[Batches | None]:
+        """Give what asks in batches, where that is wanted or an earlier process has done so; else None.
+
+        Raises:
+            InputError: the endpoint has no batches.
+        """
+        from bench.judges.openai import OpenaiJudge
+
+        if not missing or not self._journal or not isinstance(self.judging, OpenaiJudge):
+            yield None
+            return
+        from bench.judges.batch_ledger import BatchLedger
+        from bench.judges.batches import opened
+
+        ledger = BatchLedger(
+            self._journal,
+            self._budget,
+            self._price,
+            self._longest_reply,
+            self._token_bytes,
+            self._noted,
+            self._under_way,
+            _now,
+        )
+        if not self._in_batches and not ledger.waiting(missing):
+            yield None
+            return
+        with opened(
+            self.judging, ledger, receive, self._tell, self._first_pause, self._stopping, self._in_batches
+        ) as batches:
+            yield batches
 
     def _why_unusable(self, completion: Mapping[str, Any]) -> str:
         from bench.judges import alpaca
@@ -202,7 +249,8 @@ class Asking:
         """Return what requests may cost, as text; empty where no price is known."""
         if self._price is None:
             return ""
-        return f" (about ${sum(self._price.of(tokens_of(one), self._longest_reply) for one in requests):.2f})"
+        costs = (self._price.of(tokens_of(one), self._longest_reply, self._in_batches) for one in requests)
+        return f" (about ${sum(costs):.2f})"
 
     @property
     def last_row(self) -> dict[str, Any] | None:
@@ -225,13 +273,13 @@ class Asking:
         """Return US dollars; None where the price or the tokens are not known."""
         if self._price is None or not reply.tokens:
             return None
-        return self._price.of(reply.tokens.get("prompt", 0), reply.tokens.get("completion", 0))
+        return self._price.bill(reply.tokens, bool(reply.batch))
 
     def _row(self, request: Request, reply: Reply, usable: bool, cost: float | None) -> dict[str, Any]:
         name = self._under_way.pop(request, None)
         return {
             **self._noted[request],
-            "parameters": dict(self.judging.sent),
+            "parameters": dict(self.judging.sent if reply.sent is None else reply.sent),
             "prompt_sha256": prompt_hash(request),
             "reply": reply.completion,
             "usable": usable,
@@ -241,6 +289,7 @@ class Asking:
             "seconds": round(reply.seconds, 3),
             "time": _now(),
             **({"request": name, "state": reply.state} if name else {}),
+            **({"batch": reply.batch} if reply.batch else {}),
         }
 
 

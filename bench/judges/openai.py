@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from bench.errors import JudgeError, JudgeStopped, one_line
-from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects
+from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects, usage
 from bench.judges.requests import State
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class OpenaiJudge(Judge):
     """Ask an endpoint through OpenAI's SDK. The key is read from the environment and written nowhere."""
 
     endpoint: ClassVar[str] = "api.openai.com"
+    batches: ClassVar[bool] = True
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
@@ -87,6 +88,15 @@ class OpenaiJudge(Judge):
     def sent(self) -> Mapping[str, Any]:
         """What of the parameters the endpoint takes, as far as is known."""
         return self._dialect.sent
+
+    def adopt(self, sent: Mapping[str, Any]) -> None:
+        """Take over what an earlier process has learned of the fields that the endpoint takes."""
+        self._dialect.sent = dict(sent or self._dialect.sent)
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return a request as it is sent."""
+        messages = [{"role": message.role, "content": message.content} for message in request.messages]
+        return {"model": self.model, "messages": messages, **self.sent}
 
     def _connect(self) -> OpenAI:
         from openai import DefaultHttpxClient, OpenAI, Timeout
@@ -314,13 +324,7 @@ def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str,
         message = choice["message"]
     except (ValueError, KeyError, IndexError, TypeError):
         return None, f"not a chat completion: {text[:200]}", None
-    usage = body.get("usage") or {}
-    tokens = {
-        name: usage[f"{name}_tokens"]
-        for name in ("prompt", "completion")
-        if isinstance(usage.get(f"{name}_tokens"), int)
-    }
-    return {**choice, "text": _text(message)}, None, tokens or None
+    return {**choice, "text": _text(message)}, None, usage.tokens(body.get("usage"))
 
 
 def _refuse(constant: str) -> float:

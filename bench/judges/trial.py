@@ -10,7 +10,7 @@ from typing import Any
 from bench.errors import InputError, JudgeError
 from bench.judges import JudgeSettings, Request
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.cost import KEY, shutdown
+from bench.judges.prices import KEY, old_price, shutdown
 from bench.settings import Model
 
 FOLDER = Path("preflight") / "judge"
@@ -22,18 +22,25 @@ _TRIAL = {"instruction": "Say hello. It is {}.", "output_1": "Hello!", "output_2
 
 
 def warnings(settings: JudgeSettings, today: date | None = None) -> list[str]:
-    """Say that a judge's model is retired, or soon will be; `today` is the machine's own day where it is not given."""
+    """Say that a judge's model is retired, or soon will be, or that its price was read long ago.
+
+    Args:
+        settings: the judge's.
+        today: the machine's own day where it is not given.
+    """
     from bench.judges import alpaca
 
     if not settings.judge.endpoint:
         return []
     model = settings.model or alpaca.configuration(settings.configuration).model
+    old = old_price(settings, model, today)
+    prices = [old] if old else []
     day, today = shutdown(settings, model), today or datetime.now(UTC).date()
     if day is None or (day - today).days > WARNED_DAYS_BEFORE:
-        return []
+        return prices
     named = "" if settings.model else f", which {settings.configuration} names,"
     how = f"is retired since {day}" if day <= today else f"will be shut down on {day}"
-    return [f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna"]
+    return [f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna", *prices]
 
 
 def ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]]) -> dict[str, Any] | None:

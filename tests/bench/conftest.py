@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_batches import batches as batches
 from loopback_judge import endpoint as endpoint
 
 from bench.plan import planner

@@ -10,7 +10,8 @@ import pytest
 from bench.errors import JudgeStopped, SuiteError
 from bench.evaluators.win_rate import JOURNAL, judge
 from bench.judges import JudgeSettings, Message, Part, Request, trial
-from bench.judges.cost import Account, Budget, Rate, bill, rate, shutdown
+from bench.judges.cost import Account, Budget, bill
+from bench.judges.prices import Rate, rate, shutdown
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 
@@ -31,7 +32,7 @@ def test_the_table_is_for_its_own_endpoint() -> None:
     found, _ = rate(JudgeSettings(kind="openai"), "gpt-4.1")
     assert found is not None
     assert found.of(1000, 100) == pytest.approx(0.0028)
-    assert "2026-04" in found.source
+    assert "2026-11" in found.source
     for settings, model, reason in (
         (
             JudgeSettings(kind="openai", base_url="http://127.0.0.1/v1"),
