@@ -43,6 +43,10 @@ class BatchServer(Endpoint):
         errors: why a batch fails, by its number.
         holds: by point: upload, uploaded, create, created, listed, look, results.
         requests: every method and path.
+        idempotent: whether two requests of one Idempotency-Key make one batch.
+        asked_for: those of the requests that were carried out.
+        direct: how many requests came by themselves.
+        most_lines: of a batch, more are too much for the account.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -58,6 +62,8 @@ class BatchServer(Endpoint):
     errors: Callable[[int], list[dict[str, Any]]] = lambda number: []
     holds: dict[str, Hold] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    idempotent: bool = False
+    asked_for: list[str] = field(default_factory=list)
     direct: int = 0
     most_lines: int = 50_000
 
@@ -92,7 +98,7 @@ class BatchServer(Endpoint):
             found = self.files.get(parts[1])
             return NOT_THERE if found is None else Response(found, headers={"Content-Type": "application/octet-stream"})
         if parts == ["batches"] and method == "POST":
-            return self._create(json.loads(body))
+            return self._create(json.loads(body), headers["Idempotency-Key"])
         if parts == ["batches"]:
             return self._list(query) if self.lists else NOT_THERE
         batch = next((one for one in self.batches if one["id"] == parts[1]), None)
@@ -121,7 +127,7 @@ class BatchServer(Endpoint):
         self.hold("uploaded")
         return _json({"id": name, "object": "file", "purpose": "batch", "bytes": len(parts["file"])})
 
-    def _create(self, asked: dict[str, Any]) -> Response:
+    def _create(self, asked: dict[str, Any], mark: str) -> Response:
         if "input_file_id" not in asked:
             return Response(b'{"error": {"message": "input_file_id is missing", "param": "input_file_id"}}', 400)
         assert asked["completion_window"] == "24h"
@@ -129,8 +135,10 @@ class BatchServer(Endpoint):
         self.hold("create")
         with self.lock:
             answer, is_made = self.on_create.pop(0) if self.on_create else (None, True)
-            made = self._made(asked)
-            if is_made:
+            self.asked_for.append(mark)
+            again = next((one for one in self.ours if one["mark"] == mark), None) if self.idempotent else None
+            made = again or self._made(asked) | {"mark": mark}
+            if is_made and not again:
                 self.batches.append(made)
         self.hold("created")
         return answer or _json(made)

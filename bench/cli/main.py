@@ -212,6 +212,7 @@ def plan(
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, execute.default_workers())
+    _warn(made.suite)
     if as_json:
         print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
     else:

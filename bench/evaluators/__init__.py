@@ -74,6 +74,7 @@ class StageContext:
         datasets: returns the suite's data, with the first so many held-out pairs as text in `judged`.
         earlier: the rows of the earlier stages, by name.
         tell: takes a line of progress.
+        stopping: asked whether the user wants to stop; a stage that waits for long raises Interrupted then.
     """
 
     folder: Path
@@ -85,6 +86,7 @@ class StageContext:
     datasets: Callable[[int], Datasets]
     earlier: Mapping[str, Rows]
     tell: Callable[[str], None]
+    stopping: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ class Judging(Evaluator):
             context.load,
             context.tell,
             others=lambda: context.results.glob(win_rate.JOURNALS),
+            stopping=context.stopping,
         )
         ((name, score),) = scores.items()
         # Failed, not complete: the next run asks only for the pairs that are missing.

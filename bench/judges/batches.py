@@ -72,6 +72,7 @@ class _Open:
     def __init__(self, noted: batch_notes.Noted, requests: dict[str, Request]) -> None:
         self.noted, self.requests = noted, requests
         self.key = noted.key
+        self.doubtful = False  # whether a request for it may still be carried out a second time
         self.left_out = [name for name in noted.waiting if name not in requests]
 
 
@@ -195,6 +196,7 @@ class Batches:
             there = self._find(batch)
             if may_be_there and there is None:
                 self._ledger.note_again(batch.requests, batch.key)
+            batch.doubtful = may_be_there and there is False
             if not there:
                 self._create(batch)
         except JudgeStopped as stop:
@@ -251,11 +253,13 @@ class Batches:
             return None
         if not found:
             return False
-        first, *more = sorted(found, key=lambda one: one.status in ("failed", "cancelled"))
-        for other in more:  # made twice all the same, by an endpoint that was slow to list the first
-            self._endpoint.cancel(other.id)
-            self._ledger.note_again(batch.requests, batch.key)
-        self._adopt(batch, first)
+        first = min(found, key=lambda one: (one.id != batch.noted.id, one.status in ("failed", "cancelled")))
+        for other in found:  # made twice all the same, by an endpoint that was slow to list the first
+            if other is not first:
+                self._endpoint.cancel(other.id)
+                self._ledger.note_again(batch.requests, batch.key)
+        if batch.noted.id is None:
+            self._adopt(batch, first)
         return True
 
     def _adopt(self, batch: _Open, made: Batch) -> None:
@@ -304,6 +308,8 @@ class Batches:
         Raises:
             JudgeStopped: what came shows that more would be paid for nothing.
         """
+        if batch.doubtful:
+            self._find(batch)
         if found.status == "failed":
             self._refuse(batch, found)
             return

@@ -95,10 +95,10 @@ def test_our_key_is_on_the_disk_before_the_batch_is_made_and_is_its_metadata(
     seen: list[list[dict[str, Any]]] = []
     create = batches._create
 
-    def look(asked: dict[str, Any]) -> Response:
+    def look(asked: dict[str, Any], mark: str) -> Response:
         if "input_file_id" in asked:
             seen.append(list(read_jsonl(tmp_path / JOURNAL)))
-        return create(asked)
+        return create(asked, mark)
 
     batches._create = look  # type: ignore[method-assign]
     batches.answer = batches.like_ours
