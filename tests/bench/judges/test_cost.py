@@ -70,7 +70,7 @@ def test_retired_models_are_known() -> None:
 def test_an_end_is_warned_of_ninety_days_before_and_ever_after(today: date, said: str | None) -> None:
     told = trial.warnings(JudgeSettings(kind="openai", model="gpt-4.1"), today)
     line = f"the judge gpt-4.1 {said}; set judge.model to one that lives longer, such as gpt-6-luna"
-    assert told == ([line] if said else [])
+    assert [one for one in told if "price" not in one] == ([line] if said else [])
 
 
 def test_a_budget_sets_aside_what_is_under_way() -> None:
