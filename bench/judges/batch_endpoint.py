@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from bench.errors import InputError, Interrupted, JudgeStopped, one_line
+from bench.judges import faults
+from bench.judges.openai import LONGEST_RETRY_AFTER_SECONDS, OpenaiJudge
 from bench.judges.prices import KEY
 
 if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types import Batch
 
-    from bench.judges.openai import OpenaiJudge
 
 # Under which name our key stands in a batch's metadata
 METADATA = "bench_batch"
@@ -118,7 +119,7 @@ class BatchEndpoint:
         if not file:
             return []
         for last in (False, False, True):
-            text = self._judge._without_key(self._there(lambda: self._client.files.content(file)).text)
+            text = self._judge.without_key(self._there(lambda: self._client.files.content(file)).text)
             read = [_line(line) for line in text.split("\n") if line.strip()]
             found = [line for line in read if line is not None]
             if last or len(found) == len(read):
@@ -130,29 +131,28 @@ class BatchEndpoint:
         """Call, and again after a passing fault; what does not pass is raised as JudgeStopped."""
         import openai
 
-        from bench.judges.openai import _may_pass
-
         for attempt in range(attempts):
             try:
                 return call()
             except openai.APIError as error:
-                if not _may_pass(error):
-                    raise JudgeStopped(self._judge._explain(error)) from None  # its chain may quote the key
-                problem, wait = self._judge._problem(error), _said(error)
-            self.pause(attempt, wait)
+                fault = faults.of_error(error)
+                if not fault.passes:
+                    raise JudgeStopped(self._judge.explain(fault)) from None  # its chain may quote the key
+            self.pause(attempt, fault.wait)
         raise JudgeStopped(
-            f"the judge {self._judge.model} at {self._judge.host} did not answer {attempts} times in a row ({problem}); see "
-            "that it is up, then run again: a batch that was made goes on there"
+            f"the judge {self._judge.model} at {self._judge.host} did not answer {attempts} times in a row "
+            f"({self._judge.problem(fault)}); see that it is up, then run again: a batch that was made goes on there"
         )
 
-    def pause(self, number: int, at_least: float = 0.0) -> None:
-        """Wait, the longer the more often it was; bounded.
+    def pause(self, number: int, said: float | None = None) -> None:
+        """Wait, the longer the more often it was, or as long as the endpoint has said; bounded.
 
         Raises:
             Interrupted: the user wants to stop.
         """
         seconds = min(LONGEST_PAUSE_SECONDS, max(self._first_pause, 0.01) * _GROWTH ** min(number, 40))
-        until = time.monotonic() + max(at_least, seconds * random.uniform(0.8, 1))
+        seconds = seconds * random.uniform(0.8, 1) if said is None else min(said, LONGEST_RETRY_AFTER_SECONDS)
+        until = time.monotonic() + seconds
         try:
             while (left := until - time.monotonic()) > 0:
                 if self._stopping():
@@ -227,15 +227,6 @@ def line(name: str, body: bytes) -> bytes:
     """Make a request's line in a file."""
     head = json.dumps({"custom_id": name, "method": "POST", "url": PATH})
     return head[:-1].encode() + b', "body": ' + body + b"}\n"
-
-
-def _said(error: Any) -> float:
-    """Return how long an endpoint says to wait."""
-    from bench.judges.openai import LONGEST_RETRY_AFTER_SECONDS, _retry_after
-
-    response = getattr(error, "response", None)
-    said = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
-    return min(said or 0.0, LONGEST_RETRY_AFTER_SECONDS)
 
 
 def _line(text: str) -> dict[str, Any] | None:

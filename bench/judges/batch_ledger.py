@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import JudgeStopped
+from bench.errors import OverCeiling
 from bench.judges import Request, batch_notes
 from bench.judges.cost import Budget, tokens_of
 
@@ -26,8 +26,8 @@ class BatchLedger:
         journal: of the judging.
         budget: of the suite.
         price: of a token, where it is known.
-        longest_reply: in tokens.
-        reply_bytes: what a reply's tokens take on the disk.
+        longest_reply: returns its tokens.
+        token_bytes: what each of them takes on the disk.
         notes: what a line says of each request.
         under_way: takes each request's name.
         now: tells the time, as lines have it.
@@ -36,33 +36,37 @@ class BatchLedger:
     journal: Journal
     budget: Budget
     price: Rate | None
-    longest_reply: int
-    reply_bytes: int
+    longest_reply: Callable[[], int]
+    token_bytes: int
     notes: Mapping[Request, Mapping[str, Any]]
     under_way: dict[Request, str]
     now: Callable[[], str]
+
+    @property
+    def _reply_bytes(self) -> int:
+        return REPLY_BYTES + self.longest_reply() * self.token_bytes
 
     def note(self, requests: Sequence[Request], batch: str) -> dict[str, Request]:
         """Set aside what requests may cost and the room for their replies, and note them: by name, as many as may be paid for.
 
         Raises:
-            JudgeStopped: not one of them may be.
+            OverCeiling: not one of them may be.
             NoRoom: the disk is full.
         """
         allowed: list[Request] = []
         for request in requests:
             try:
                 self.budget.reserve(request, batch=True)
-            except JudgeStopped:
+            except OverCeiling:
                 if not allowed:
                     raise
                 break
             allowed.append(request)
         try:
-            names = self.journal.send_all([self._note(one, batch) for one in allowed], REPLY_BYTES + self.reply_bytes)
+            names = self.journal.send_all([self._note(one, batch) for one in allowed], self._reply_bytes)
         except BaseException:
             for request in allowed:
-                self.budget.settle(request, 0.0, batch=True)
+                self.budget.settle(request, 0.0)
             raise
         made = dict(zip(names, allowed, strict=True))
         self.under_way.update({request: name for name, request in made.items()})
@@ -84,7 +88,7 @@ class BatchLedger:
 
     def resume(self, waiting: Mapping[str, Request]) -> None:
         """Expect the replies to requests that an earlier process has noted."""
-        self.journal.make_room(len(waiting) * (REPLY_BYTES + self.reply_bytes))
+        self.journal.make_room(len(waiting) * self._reply_bytes)
         for name, request in waiting.items():
             self.budget.resume(request, batch=True)
             self.under_way[request] = name
@@ -96,8 +100,8 @@ class BatchLedger:
     def refuse(self, noted: batch_notes.Noted, name: str, why: str) -> None:
         """Note that a request that nobody asks for any more was not sent."""
         row = {"key": noted.waiting[name], "usable": False, "reply": None, "error": why, "time": self.now()}
-        self.journal.add(row | {"request": name, "state": "refused", "batch": noted.key})
+        self.journal.add(row | {"request": name, "kind": batch_notes.NOT_SENT, "state": "refused", "batch": noted.key})
 
     def _note(self, request: Request, batch: str) -> dict[str, Any]:
-        at_most = self.price.of(tokens_of(request), self.longest_reply, True) if self.price else None
+        at_most = self.price.of(tokens_of(request), self.longest_reply(), True) if self.price else None
         return {**self.notes[request], "cost_usd_at_most": at_most, "time": self.now(), "batch": batch}

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# The kind of a line that says that nothing was sent: no reply was lost
+NOT_SENT = "not sent"
 Step = Literal["creating", "created", "ended"]
 
 
@@ -28,6 +30,7 @@ class Noted:
         step: its latest line of its own; None: the endpoint knows nothing of it.
         id: the endpoint's name for it; None where it is not known.
         parameters: the fields of its requests.
+        system: whether they have system messages.
     """
 
     key: str
@@ -35,6 +38,7 @@ class Noted:
     step: Step | None = None
     id: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    system: bool = True
 
 
 def row(key: str, step: Step, **more: Any) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def under_way(rows: Iterable[Mapping[str, Any]]) -> list[Noted]:
         if "step" in one:
             batch.step = one["step"]
             batch.id = one.get("batch_id") or batch.id
-            batch.parameters = one.get("parameters") or batch.parameters
+            batch.parameters = one.get("parameters", batch.parameters)
+            batch.system = one.get("system", batch.system)
         elif one.get("state") == "sent":
             batch.waiting[one["request"]] = one["key"]
         else:

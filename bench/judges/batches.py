@@ -14,13 +14,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom
-from bench.judges import Receive, Reply, Request, batch_notes
+from bench.judges import Receive, Reply, Request, batch_notes, faults
 from bench.judges.batch_endpoint import ENDED, BatchEndpoint, NoListing, counts, line, problems
 from bench.judges.batch_ledger import BatchLedger
+from bench.judges.faults import Fault
 from bench.judges.requests import State
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ _CREATE_ATTEMPTS = 6
 # Batches that the endpoint refuses as a whole, each made smaller or of other fields than the one before
 _REFUSED_BATCHES = 12
 _NAME = "0" * 32
+# The kind of a reply that changed what is sent
+_ADAPTED = "adapted"
 
 
 @contextmanager
@@ -56,7 +60,7 @@ def opened(
         JudgeStopped: it refuses all requests, or is down.
         Interrupted: the user stopped; the batches go on.
     """
-    with judge._connect() as client:
+    with judge.connect() as client:
         endpoint = BatchEndpoint(judge, client, first_pause, stopping)
         try:
             if wanted:
@@ -119,12 +123,12 @@ class Batches:
             if noted.step is None:  # the endpoint was never told to make it
                 self._settle(batch, "refused", "its batch was not made", ran=False)
                 continue
-            self._judge.adopt(noted.parameters)
+            self._judge.adopt(noted.parameters, noted.system)
             if noted.id is None and self._wanted:
                 self._make(batch, may_be_there=True)
             elif noted.id is None and not (there := self._find(batch)):
                 state: State = "unanswered" if there is None else "refused"
-                self._settle(batch, state, "its batch is not among the endpoint's", ran=False)
+                self._settle(batch, state, "its batch is not among the endpoint's", "batch lost", ran=False)
                 continue
             found.append(batch)
         self._wait(found)
@@ -207,32 +211,29 @@ class Batches:
     def _create(self, batch: _Open) -> None:
         import openai
 
-        from bench.judges.openai import _may_pass, _state
-
         body = b"".join(line(name, self._body(request)) for name, request in batch.requests.items())
         file = self._endpoint.upload(f"bench-{batch.key}.jsonl", body)
-        sent = dict(self._judge.sent)
-        self._write(batch, "creating", file=file, parameters=sent)
-        batch.noted.parameters = sent
+        batch.noted.parameters, batch.noted.system = dict(self._judge.sent), self._judge.takes_system
+        self._write(batch, "creating", file=file, parameters=batch.noted.parameters, system=batch.noted.system)
         for attempt in range(_CREATE_ATTEMPTS):
             try:
                 made = self._endpoint.create(batch.key, file)
             except openai.APIError as error:
-                problem = self._judge._problem(error)
-                if not _may_pass(error):
-                    self._settle(batch, "refused", problem, ran=False)
-                    known = getattr(error, "status_code", None) in (401, 402, 403, 429)
-                    raise JudgeStopped(self._judge._explain(error) if known else self._refusal(problem)) from None
-                doubtful = _state(error) == "unanswered"
-                self._endpoint.pause(attempt)
-                there = self._find(batch)
-                if there:
-                    return
-                if there is None and doubtful:
-                    self._ledger.note_again(batch.requests, batch.key)
-                continue
-            self._adopt(batch, made)
-            return
+                fault = faults.of_error(error)
+            else:
+                self._adopt(batch, made)
+                return
+            problem = self._judge.problem(fault)
+            if not fault.passes:
+                self._settle(batch, "refused", problem, ran=False)
+                known = fault.status in (401, 402, 403, 429)
+                raise JudgeStopped(self._judge.explain(fault) if known else self._refusal(problem))
+            self._endpoint.pause(attempt, fault.wait)
+            there = self._find(batch)
+            if there:
+                return
+            if there is None and fault.state == "unanswered":
+                self._ledger.note_again(batch.requests, batch.key)
         self._settle(batch, "refused", problem, ran=False)
         raise JudgeStopped(
             f"the judge {self._judge.model} at {self._judge.host} made no batch, tried again and again ({problem}); run again "
@@ -285,7 +286,8 @@ class Batches:
                     found = self._endpoint.get(batch.noted.id)
                 except LookupError:
                     left.remove(batch)
-                    self._settle(batch, "unanswered", f"the endpoint does not know its batch {batch.noted.id} any more")
+                    why = f"the endpoint does not know its batch {batch.noted.id} any more"
+                    self._settle(batch, "unanswered", why, "batch lost")
                     continue
                 if found.status in ENDED:
                     left.remove(batch)
@@ -313,47 +315,51 @@ class Batches:
         if found.status == "failed":
             self._refuse(batch, found)
             return
-        from bench.judges.openai import _concerns_one_prompt, _may_pass
-
-        stop: JudgeStopped | None = None
-        refused: list[Any] = []
-        missing: State
-        answered = False
         self._tries.update(batch.requests.values())
-        try:
-            lines = [*self._endpoint.lines(found.output_file_id), *self._endpoint.lines(found.error_file_id)]
-            missing = "refused" if found.status in ("expired", "cancelled") else "unanswered"
-            why = f"its batch {found.id} {found.status} without it"
-        except LookupError:
-            lines, missing = [], "unanswered"
-            why = f"the endpoint does not have the results of its batch {found.id} any more"
+        lines, missing, why = self._results(found)
         self._tell(f"batch {found.id} {found.status}: {len(lines)} results")
+        stop: JudgeStopped | None = None
+        refused: list[Fault] = []
+        answered = False
         for one in lines:
             request = batch.requests.pop(one["custom_id"], None)
             if request is None:  # not asked for any more, or taken already
                 continue
-            reply, error = self._reply(one, batch)
+            reply, fault = self._reply(one, batch)
             answered = answered or reply.completion is not None
+            refused += [fault] if fault and not fault.passes else []
             try:
-                if self._receive(request, reply):
-                    self._over.add(request)
-            except JudgeStopped as error_:
-                stop = stop or error_  # all of this batch is paid for: take the rest of it first
-            if error is None or _may_pass(error):
-                continue
-            if self._judge._learn(batch.noted.parameters, error):
-                self._tries[request] -= (
-                    1  # it is asked with other fields the next time, and those are tried but so often
-                )
-            else:
-                refused.append((request, error))
-        of_all = [error for _, error in refused if not _concerns_one_prompt(error)]
+                self._hand_over(request, reply, fault, batch)
+            except JudgeStopped as unusable:
+                stop = stop or unusable  # all of this batch is paid for: take the rest of it first
+        of_all = [fault for fault in refused if not fault.concerns_one_prompt]
         if of_all and not answered:
-            stop = stop or JudgeStopped(self._judge._explain(of_all[0]))
-        self._over.update(request for request, _ in refused)
-        self._settle(batch, missing, why)
+            stop = stop or JudgeStopped(self._judge.explain(of_all[0]))
+        self._settle(batch, missing, why, f"batch {found.status}")
         if stop:
             raise stop
+
+    def _hand_over(self, request: Request, reply: Reply, fault: Fault | None, batch: _Open) -> None:
+        """Hand a reply over, and note whether the request is to be asked again.
+
+        Raises:
+            JudgeStopped: so many in a row could not be used.
+        """
+        if reply.kind == _ADAPTED:  # it is asked with other fields the next time, and those are tried but so often
+            self._tries[request] -= 1
+        elif fault is not None and not fault.passes:
+            self._over.add(request)
+        if self._judge.received(request, self._receive, reply, batch.noted.parameters):
+            self._over.add(request)
+
+    def _results(self, found: Batch) -> tuple[list[dict[str, Any]], State, str]:
+        """Return a batch's results, and what became of the requests without any: their state, and why."""
+        try:
+            lines = [*self._endpoint.lines(found.output_file_id), *self._endpoint.lines(found.error_file_id)]
+        except LookupError:
+            return [], "unanswered", f"the endpoint does not have the results of its batch {found.id} any more"
+        unpaid = found.status in ("expired", "cancelled")
+        return lines, "refused" if unpaid else "unanswered", f"its batch {found.id} {found.status} without it"
 
     def _refuse(self, batch: _Open, found: Batch) -> None:
         """Make something of a batch that the endpoint refused as a whole, unpaid.
@@ -363,15 +369,16 @@ class Batches:
         """
         said, asked = problems(found), len(batch.requests)
         words = "; ".join(str(one.get("message") or one.get("code")) for one in said[:3]) or "no reason is given"
-        self._settle(batch, "refused", self._judge._clean(words), ran=False)
+        self._settle(batch, "refused", self._judge.clean(words), ran=False)
         self._refused += 1
         if self._refused < _REFUSED_BATCHES:
             if asked > 1 and any("token_limit" in str(one.get("code")) for one in said):
                 self._most_requests = asked // 2  # as much as may wait there at a time is a matter of the account
                 return
-            if any(self._judge._learn(batch.noted.parameters, status_error(400, {"error": one})) for one in said):
+            noted = batch.noted
+            if any(self._judge.learn(noted.parameters, noted.system, _fault(400, {"error": one})) for one in said):
                 return
-        raise JudgeStopped(self._judge._clean(self._refusal(words)))
+        raise JudgeStopped(self._judge.clean(self._refusal(words)))
 
     def _refusal(self, words: str) -> str:
         return (
@@ -379,47 +386,49 @@ class Batches:
             "the judge's settings"
         )
 
-    def _settle(self, batch: _Open, state: State, why: str, ran: bool = True) -> None:
+    def _settle(self, batch: _Open, state: State, why: str, kind: str = batch_notes.NOT_SENT, ran: bool = True) -> None:
         """Note what became of the requests that got no line, and that there is nothing more to be had from the batch.
 
         Args:
             batch: which.
             state: of those requests.
             why: they have no reply.
+            kind: of what became of them, for counting.
             ran: whether it holds replies to requests that are not asked for any more; they may be one day.
         """
         for request in batch.requests.values():
-            self._receive(request, Reply(None, why, None, 0.0, state, batch.key))
+            self._receive(request, Reply(None, why, None, 0.0, state, kind, batch.key))
         batch.requests.clear()
         for name in () if ran else batch.left_out:
             self._ledger.refuse(batch.noted, name, why)
         if not (ran and batch.left_out):
             self._write(batch, "ended")
 
-    def _reply(self, one: Mapping[str, Any], batch: _Open) -> tuple[Reply, Any]:
-        """Read a line of results: a reply, and the error as a single request would have raised it, or None."""
-        from bench.judges.openai import _completion
-
+    def _reply(self, one: Mapping[str, Any], batch: _Open) -> tuple[Reply, Fault | None]:
+        """Read a line of results: a reply, and the fault as a single request would have met it, if nothing was learned of it."""
         response = one.get("response")
-        sent = batch.noted.parameters
-        if isinstance(response, Mapping) and response.get("status_code") == 200:
-            completion, problem, tokens = _completion(json.dumps(response.get("body")))
-            state: State = "answered" if completion else "unanswered"
-            return Reply(completion, problem and self._judge._clean(problem), tokens, 0.0, state, batch.key, sent), None
-        if isinstance(response, Mapping) and isinstance(response.get("status_code"), int):
-            error = status_error(response["status_code"], response.get("body"))
-        else:  # such as one that the batch did not come to in its time
-            error = status_error(503, {"error": one.get("error")})
-        return Reply(None, self._judge._problem(error), None, 0.0, "refused", batch.key, sent), error
+        if not isinstance(response, Mapping):  # such as one that the batch did not come to in its time
+            fault = _fault(503, {"error": one.get("error")})
+        elif response.get("status_code") == 200:
+            try:
+                reply = self._judge.read(json.dumps(response.get("body")))
+                return replace(reply, batch=batch.key, sent=batch.noted.parameters), None
+            except Fault as inside:
+                fault = inside
+        else:
+            status = response.get("status_code")
+            fault = _fault(status if isinstance(status, int) else 500, response.get("body"))
+        noted, words = batch.noted, self._judge.problem(fault)
+        learned = self._judge.learn(noted.parameters, noted.system, fault)
+        kind = _ADAPTED if learned else fault.kind
+        reply = Reply(
+            None, words, None, 0.0, "refused", kind, batch.key, noted.parameters
+        )  # a failed line is not billed
+        return reply, None if learned else fault
 
 
-def status_error(status: int, body: Any) -> Any:
-    """Make the error that the SDK would raise for an answer of its own."""
-    import openai
-
-    inner = body.get("error") if isinstance(body, Mapping) else None
-    said = inner if isinstance(inner, Mapping) else {}
-    answer: Any = SimpleNamespace(status_code=status, headers={}, request=None, text=json.dumps(body))
-    return openai.APIStatusError(
-        str(said.get("message") or said.get("code") or body), response=answer, body=said or body
-    )
+def _fault(status: int, body: Any) -> Fault:
+    """Read what stands in a file as the same answer to a single request is read."""
+    answer: Any = SimpleNamespace(status_code=status, headers={}, text=json.dumps(body))
+    made: Any = SimpleNamespace(response=answer, message="")
+    return faults.of_error(made)

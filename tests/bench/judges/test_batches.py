@@ -34,6 +34,7 @@ def settings(server: BatchServer, **changes: Any) -> JudgeSettings:
         "base_url": server.url,
         "key_variable": "JUDGE_KEY",
         "batch": True,
+        "configuration": "weighted_alpaca_eval_gpt4_turbo",
     }
     return JudgeSettings.model_validate(given | {"first_pause_seconds": 0.01} | changes)
 
@@ -281,6 +282,8 @@ def test_an_endpoint_without_batches_is_refused_before_it_is_asked(batches: Batc
         run(batches, tmp_path)
     with pytest.raises(InputError, match=line):
         trial.ask(settings(batches), tmp_path, lambda: ())
+    with pytest.raises(InputError, match=line):
+        trial.ask(settings(batches, configuration=None), tmp_path, lambda: ())
     assert batches.direct == 0
     assert run(batches, tmp_path, batch=False)["n"] == 4
 

@@ -32,7 +32,8 @@ pairs = [
     Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(int(sys.argv[3]))
 ]
 settings = JudgeSettings(
-    kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", batch=True, first_pause_seconds=0.01
+    kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", batch=True, first_pause_seconds=0.01,
+    configuration="weighted_alpaca_eval_gpt4_turbo",
 )
 judge(pairs, settings, Path(sys.argv[2]), None, lambda text: None)
 """
@@ -52,7 +53,8 @@ def finish(server: BatchServer, folder: Path, count: int, **changes: Any) -> dic
         "key_variable": "JUDGE_KEY",
         "batch": True,
     }
-    settings = JudgeSettings.model_validate(given | {"first_pause_seconds": 0.01} | changes)
+    given |= {"configuration": "weighted_alpaca_eval_gpt4_turbo", "first_pause_seconds": 0.01}
+    settings = JudgeSettings.model_validate(given | changes)
     scores, _ = judge(pairs, settings, folder, None, lambda text: None)  # type: ignore[arg-type]
     return scores["win_rate/some-judge"]
 
