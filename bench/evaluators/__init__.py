@@ -187,6 +187,15 @@ class Evaluator(Protocol):
         """
         return None
 
+    def goes_on(self, kind: str, folder: Path) -> str | None:
+        """Say what of a stage that was stopped goes on elsewhere, and comes in with the next run; None: nothing does.
+
+        Args:
+            kind: the stage's.
+            folder: the job's.
+        """
+        return None
+
     def smoke(self) -> Any:
         """Return options that ask little, without a network or a key."""
         return self.options

@@ -120,6 +120,16 @@ class Judging(Evaluator):
         tokens = self.options.generation.max_new_tokens
         return cost.estimate(self.options.judge, limits, self.options.prompts, tokens, to_do.get("judge", 0))
 
+    def goes_on(self, kind: str, folder: Path) -> str | None:
+        from bench.judges import batch_notes, journal
+
+        try:
+            rows = journal.rows((folder / journal.JOURNAL).read_bytes()) if kind == "judge" else []
+        except OSError:
+            return None
+        made = [one for one in batch_notes.under_way(rows) if one.step]
+        return "the judge's batch goes on at its endpoint, and the same command takes its results" if made else None
+
     def smoke(self) -> WinRate:
         """Keep in which orders is asked; the rule judge knows the built-in world."""
         generation = self.options.generation.model_copy(update={"max_new_tokens": 8})
