@@ -26,8 +26,8 @@ lambdas: [0.5]
 evaluation:
 """
 JUDGE_KEYS = (
-    "base_url, batch, concurrency, configuration, first_pause_seconds, key_variable, kind, max_cost_usd, max_unjudged_share, model, "
-    "orders, parameters, price, timeout_seconds"
+    "base_url, batch, concurrency, configuration, first_pause_seconds, key_variable, kind, max_cost_usd, "
+    "max_unjudged_share, model, orders, parameters, price, timeout_seconds"
 )
 Offer = Callable[..., None]
 
