@@ -137,9 +137,10 @@ def _check_batches(settings: JudgeSettings, name: str) -> None:
     from bench.judges.batch_endpoint import BatchEndpoint
     from bench.judges.openai import OpenaiJudge
 
-    judge = OpenaiJudge(Setup(settings, configuration(name), _no_model))
-    with judge.connect() as client:
-        BatchEndpoint(judge, client, settings.first_pause_seconds, lambda: False).check()
+    judge = settings.judge(Setup(settings, configuration(name), _no_model))
+    if isinstance(judge, OpenaiJudge):
+        with judge.connect() as client:
+            BatchEndpoint(judge, client, settings.first_pause_seconds, lambda: False).check()
 
 
 def _briefly(reason: str) -> str:
