@@ -116,6 +116,10 @@ class Judge(Protocol):
 
     def __init__(self, setup: Setup) -> None: ...
 
+    def shutdown(self) -> date | None:
+        """Ask the endpoint when it stops serving the model; None where it does not say."""
+        return None
+
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
         """Name it as scores do, `win_rate/<name>`.
