@@ -395,6 +395,19 @@ def test_an_endpoint_that_goes_down_while_a_batch_runs_is_not_asked_for_another(
     assert batches.line_numbers() == [7]
 
 
+def test_a_batch_that_never_ends_is_left_to_the_next_run(
+    batches: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches.answer, batches.looks = batches.like_ours, 3
+    monkeypatch.setattr(asking_in_batches, "LONGEST_WAIT_SECONDS", -1.0)
+    made = run(batches, tmp_path)
+    assert "does not end its batch (batch_0: 0 of 0 done, in_progress); it goes on there" in made["reason"]
+    monkeypatch.undo()
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    assert run(batches, tmp_path)["value"] == pytest.approx(75)
+    assert batches.line_numbers() == [7]
+
+
 def test_a_key_that_is_refused_is_said_so(batches: BatchServer, tmp_path: Path) -> None:
     handle = batches.handle
     batches.handle = lambda method, path, *rest: (  # type: ignore[method-assign]
