@@ -231,6 +231,30 @@ def validate(suite: SuiteName, overrides: Overrides = None) -> None:
     print(f"{checked.name}: valid; {checked.contents}")
 
 
+@app.command("serve-plan")
+def serve_plan(
+    suite: SuiteName,
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the run, each with an adapter of its own.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Print how to start the server that makes a suite's answers: the exact command lines of vLLM and SGLang.
+
+    For suites with `evaluation.win_rate.generation.engine: endpoint`, or before that is set.
+    """
+    from bench.evaluators import serve_plan as serving
+    from bench.run import preflight
+    from bench.suite.suite import Suite
+
+    loaded = _load(suite, overrides, mirror, False)
+    if not isinstance(loaded, Suite):
+        raise InputError(f"{loaded.name}: a toy has no model to serve")
+    with _located(suite, overrides):
+        made = serving.plans(preflight.serving_needs(loaded, workers))
+    print(json.dumps([one.as_dict() for one in made], indent=1) if as_json else serving.as_text(made))
+
+
 @app.command()
 def data(
     suite: SuiteName,

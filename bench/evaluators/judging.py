@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from bench.errors import JudgeError
+from bench.errors import InputError, JobError, JudgeError
 from bench.evaluators import Evaluator, Outcome, Stage, StageContext
 from bench.evaluators.options import WinRate
 from bench.judges import JUDGES, JudgeSettings
@@ -24,7 +24,7 @@ class Judging(Evaluator):
     def stages(self) -> tuple[Stage, ...]:
         from bench.evaluators.win_rate import judge_name
 
-        judge, generation = self.options.judge, self.options.generation.model_dump(mode="json")
+        judge, generation = self.options.judge, self.options.generation.identity()
         origin = JUDGES.origin(judge.kind)
         return (
             Stage(
@@ -60,7 +60,14 @@ class Judging(Evaluator):
         prompts = [row.prompt for row in datasets.judged]
         settings, limit = self.options.generation, context.max_prompt_tokens
         policy, stop, tell = context.policy(), datasets.stop, context.tell
-        rows, facts = generation.answers_and_facts(policy, prompts, settings, stop, limit, tell)
+        if settings.engine == "endpoint":
+            from bench.evaluators import endpoint_answers
+
+            rows, facts = endpoint_answers.answers_and_facts(
+                policy, prompts, settings, stop, limit, tell, context.folder
+            )
+        else:
+            rows, facts = generation.answers_and_facts(policy, prompts, settings, stop, limit, tell)
         return Outcome(rows, facts={"generation": facts})
 
     def _judge(self, context: StageContext) -> Outcome:
@@ -96,7 +103,22 @@ class Judging(Evaluator):
         return {f"evaluation.win_rate.judge.{key}": model for key, model in judge.judge.models(judge.options).items()}
 
     def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
-        """Ask a paid judge one tiny question."""
+        """Ask a paid judge one tiny question, and a server that makes the answers for one token."""
+        found = [self._try_server() if "generate" in kinds else None, self._try_judge(kinds, results)]
+        return "; ".join(filter(None, found)) or None
+
+    def _try_server(self) -> str | None:
+        from bench.evaluators.endpoint import KEY, try_out
+
+        generation = self.options.generation
+        if generation.engine != "endpoint" or generation.endpoint is None:
+            return None
+        try:
+            return try_out(generation.endpoint)
+        except JobError as error:
+            raise InputError(str(error) if str(error).startswith(KEY) else f"{KEY}: {error}") from None
+
+    def _try_judge(self, kinds: set[str], results: Path) -> str | None:
         from bench.evaluators.win_rate import JOURNALS
         from bench.judges import trial
 
@@ -112,6 +134,7 @@ class Judging(Evaluator):
 
     def smoke(self) -> WinRate:
         """Keep in which orders is asked; the rule judge knows the built-in world."""
-        generation = self.options.generation.model_copy(update={"max_new_tokens": 8})
+        alone = {"max_new_tokens": 8, "engine": "transformers", "endpoint": None}
+        generation = self.options.generation.model_copy(update=alone)
         judge = JudgeSettings(kind="rule", orders=self.options.judge.orders)
         return WinRate(prompts=4, generation=generation, judge=judge)

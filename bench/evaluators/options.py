@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from bench.judges import JudgeSettings
-from bench.settings import Frozen, PathText, Positive, Seed, Text
+from bench.settings import Frozen, Label, PathText, Positive, Seed, Text
 
 # What people measure forgetting by: knowledge, common sense, truthfulness, arithmetic, instructions, and text itself.
 FORGETTING = (
@@ -85,9 +85,44 @@ class BaseKl(Frozen):
     """Rows at once."""
 
 
+Address = Annotated[str, AfterValidator(JudgeSettings.without_secret)]
+"""Where a server listens, without a user, a password or a query."""
+
+
+class Endpoint(Frozen):
+    """Name a server that makes the answers: one that speaks OpenAI's completions, such as vLLM or SGLang."""
+
+    base_url: Address
+    """Where it listens, such as `http://127.0.0.1:8000/v1`."""
+    model: Label | None = None
+    """Name that it serves the base model under; `null`: the suite's `model.path` where it serves that, else the one model
+    that it serves."""
+    server: Literal["vllm", "sglang", "llama.cpp"] | None = None
+    """What it is. Given, it is part of the answers' identity, and a server that says otherwise is refused."""
+    version: Label | None = None
+    """Its version, such as `0.28.0`, in the same way."""
+    adapters: Literal["lora", "merged"] = "lora"
+    """`lora`: each policy's adapter is loaded by the server's LoRA interface and unloaded after; one of DoRA, which servers do
+    not load, is merged. `merged`: every one is merged into a whole model, which the server must serve under its folder's path."""
+    prompts: Literal["token_ids", "text"] = "token_ids"
+    """How prompts are sent: as our own tokens, or as text for servers that take no tokens and make their own of it."""
+    key_variable: Label | None = None
+    """Environment variable that holds the key; `null`: it asks for none."""
+    concurrency: Positive = 64
+    """Prompts in flight; the server makes its own batches of them."""
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds to wait for one answer."""
+    first_pause_seconds: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds before a failed request is tried again; each further pause is about twice as long."""
+
+
 class Generation(Frozen):
     """Set how answers are sampled; temperature 0 is greedy."""
 
+    engine: Literal["transformers", "endpoint"] = "transformers"
+    """Who makes the answers: `transformers` on this machine, or the server that `endpoint` names."""
+    endpoint: Endpoint | None = None
+    """The server of `engine: endpoint`."""
     max_new_tokens: Positive = 128
     """Tokens of an answer, at most."""
     temperature: Annotated[float, Field(ge=0)] = 1.0
@@ -97,7 +132,22 @@ class Generation(Frozen):
     seed: Seed = 0
     """Of the draws."""
     batch_size: Positive = 16
-    """Prompts at once. Left out, a GPU takes as many as its memory has room for, and a CPU 16."""
+    """Prompts at once. Left out, a GPU takes as many as its memory has room for, and a CPU 16. A server makes its own."""
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> Generation:
+        if self.engine == "endpoint" and self.endpoint is None:
+            raise ValueError("engine 'endpoint' needs 'endpoint' with the server's base_url")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the answers; of a server what it is and how it is asked, not where it is or how patiently."""
+        made = self.model_dump(mode="json", exclude={"engine", "endpoint"})
+        if self.engine == "transformers" or self.endpoint is None:
+            return made
+        del made["batch_size"]
+        decisive = {"model", "server", "version", "adapters", "prompts"}
+        return made | {"engine": self.engine, "endpoint": self.endpoint.model_dump(mode="json", include=decisive)}
 
     def finds_batch_size(self, device: str) -> bool:
         """Say whether as many prompts are taken at once as memory has room for."""

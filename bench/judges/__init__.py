@@ -175,11 +175,17 @@ class JudgeSettings(Frozen):
     @field_validator("base_url")
     @classmethod
     def _carries_no_secret(cls, value: str | None) -> str | None:
-        """Records keep the URL, so nothing secret may stand in it."""
+        return None if value is None else cls.without_secret(value)
+
+    @staticmethod
+    def without_secret(value: str) -> str:
+        """Refuse what is no address, or carries a secret: records keep the URL.
+
+        Raises:
+            ValueError: says what it must be.
+        """
         from urllib.parse import urlsplit
 
-        if value is None:
-            return None
         try:
             parts = urlsplit(value)
             secret = parts.username or parts.password or parts.query

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,6 +44,41 @@ def merged(model: Any) -> Iterator[Any]:
         for name, before in kept.items():
             layers[name].base_layer.weight.copy_(before)
             _put(causal, name, layers[name])
+
+
+@torch.no_grad()
+def write_merged(model: Any, folder: Path) -> None:
+    """Write the causal model with its adapter merged in by peft, which knows every kind of its own, such as DoRA.
+
+    Afterwards the weights are those from before, bit for bit.
+
+    Raises:
+        CannotMerge: the adapter is on weights that the embeddings share.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    causal = model.get_base_model()
+    layers = {name: one for name, one in causal.named_modules() if isinstance(one, BaseTunerLayer)}
+    embeddings = causal.get_input_embeddings().weight
+    shared = next((name for name, one in layers.items() if one.base_layer.weight is embeddings), None)
+    if shared:
+        raise CannotMerge(f"{shared} shares its weights with the embeddings")
+    kept = {name: one.base_layer.weight.detach().to("cpu", copy=True) for name, one in layers.items()}
+    try:
+        for one in layers.values():
+            one.merge(safe_merge=True)
+        own = {name: value for name, value in causal.state_dict().items() if _of_the_base(name, layers)}
+        causal.save_pretrained(folder, state_dict={name.replace(".base_layer.", "."): one for name, one in own.items()})
+    finally:
+        for name, before in kept.items():
+            layers[name].unmerge()
+            layers[name].base_layer.weight.copy_(before)
+
+
+def _of_the_base(name: str, layers: Mapping[str, Any]) -> bool:
+    """Whether a tensor is the base model's, under the name that it has behind an adapter."""
+    holder = next((one for one in layers if name.startswith(f"{one}.")), None)
+    return holder is None or name.startswith(f"{holder}.base_layer.")
 
 
 def _adapted(causal: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import DataError, InputError, ModelError
 from bench.evaluators import Evaluator
@@ -17,6 +17,9 @@ from bench.recipes import RECIPES
 from bench.records.spec import RunLabels
 from bench.suite.suite import Experiment, Suite
 from bench.train.setup import setup_of
+
+if TYPE_CHECKING:
+    from bench.evaluators.serve_plan import Needs
 
 _LONGEST_WAIT_SECONDS = 30.0
 
@@ -165,6 +168,24 @@ def _check_model(suite: Suite, tokenizer: Any, mirror: Path | None) -> list[str]
 def pairs_wanted(suite: Suite) -> int:
     """Return how many held-out pairs the evaluations ask for."""
     return max((evaluator.pairs_wanted() for evaluator in evaluators_of(suite)), default=0)
+
+
+def serving_needs(suite: Suite, workers: int) -> Needs:
+    """Say what a server has to serve that makes a suite's answers.
+
+    Raises:
+        InputError: the suite has none.
+    """
+    from bench.evaluators.options import WinRate
+    from bench.evaluators.serve_plan import Needs
+
+    options = (suite.evaluation.model_extra or {}).get("win_rate")
+    if not isinstance(options, WinRate):
+        raise InputError("evaluation.win_rate: this suite generates no answers, so nothing has to be served")
+    generation = options.generation
+    tokens = suite.data.max_prompt_tokens + generation.max_new_tokens
+    endpoint = generation.endpoint if generation.engine == "endpoint" else None
+    return Needs(suite.model, suite.lora, endpoint, tokens, workers)
 
 
 def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
