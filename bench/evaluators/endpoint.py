@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bench.errors import JobError, one_line
-from bench.evaluators.options import Endpoint
+from bench.errors import InputError, JobError, one_line
+from bench.evaluators.options import Endpoint, Generation
 from bench.judges import faults
 from bench.judges.faults import Fault
 
@@ -372,21 +372,27 @@ class Refused(JobError):
         self.status, self.said = status, said
 
 
-def try_out(settings: Endpoint) -> str:
+def try_out(generation: Generation) -> str | None:
     """Ask the server for one token, and whether it can load adapters, before anything is trained.
 
     Returns:
-        What was found, in words.
+        What was found, in words; None where the answers are made here.
 
     Raises:
-        JobError: says what to change.
+        InputError: says what to change.
     """
-    with Server(settings, lambda text: None, attempts=2) as server:
-        about = server.about()
-        if settings.adapters == "lora" and not server.takes_adapters():
-            raise JobError(no_interface(server.host))
-        name = settings.model or next(iter(about["models"]), "")
-        server.answers(Model(name, {}), {0: "Hello"}, lambda place: {"max_tokens": 1, "temperature": 0.0})
+    settings = generation.endpoint
+    if generation.engine != "endpoint" or settings is None:
+        return None
+    try:
+        with Server(settings, lambda text: None, attempts=2) as server:
+            about = server.about()
+            if settings.adapters == "lora" and not server.takes_adapters():
+                raise JobError(no_interface(server.host))
+            name = settings.model or next(iter(about["models"]), "")
+            server.answers(Model(name, {}), {0: "Hello"}, lambda place: {"max_tokens": 1, "temperature": 0.0})
+    except JobError as error:
+        raise InputError(str(error) if str(error).startswith(KEY) else f"{KEY}: {error}") from None
     who = " ".join(filter(None, [about["server"] or about["header"] or "a server", about["version"]]))
     return f"{server.host} makes the answers: {who}, serving {', '.join(about['models'][:3]) or name}"
 

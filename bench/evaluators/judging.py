@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from bench.errors import InputError, JobError, JudgeError
+from bench.errors import InputError, JudgeError, NoRoom
 from bench.evaluators import Evaluator, Outcome, Stage, StageContext
 from bench.evaluators.options import WinRate
 from bench.judges import JUDGES, JudgeSettings
@@ -86,12 +86,14 @@ class Judging(Evaluator):
             context.load,
             context.tell,
             others=lambda: context.results.glob(win_rate.JOURNALS),
+            results=context.results,
         )
         ((name, score),) = scores.items()
         # Failed, not complete: the next run asks only for the pairs that are missing.
         missing = f"{name}: {score.get('reason')}; the same command asks again, only for the missing ones"
         error = JudgeError(missing) if score["value"] is None else None
-        return Outcome(rows, scores, (win_rate.metric(self.options.judge),), error=error)
+        metric = win_rate.metric(self.options.judge, score["configuration"])
+        return Outcome(rows, scores, (metric,), error=error)
 
     def warnings(self) -> list[str]:
         from bench.judges import trial
@@ -104,27 +106,25 @@ class Judging(Evaluator):
 
     def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
         """Ask a paid judge one tiny question, and a server that makes the answers for one token."""
-        found = [self._try_server() if "generate" in kinds else None, self._try_judge(kinds, results)]
-        return "; ".join(filter(None, found)) or None
+        from bench.evaluators import endpoint
 
-    def _try_server(self) -> str | None:
-        from bench.evaluators.endpoint import KEY, try_out
-
-        generation = self.options.generation
-        if generation.engine != "endpoint" or generation.endpoint is None:
-            return None
-        try:
-            return try_out(generation.endpoint)
-        except JobError as error:
-            raise InputError(str(error) if str(error).startswith(KEY) else f"{KEY}: {error}") from None
+        server = endpoint.try_out(self.options.generation) if "generate" in kinds else None
+        return "; ".join(filter(None, [server, self._try_judge(kinds, results)])) or None
 
     def _try_judge(self, kinds: set[str], results: Path) -> str | None:
         from bench.evaluators.win_rate import JOURNALS
         from bench.judges import trial
+        from bench.judges.cost import KEY
 
-        if "judge" not in kinds or not trial.ask(self.options.judge, results, lambda: results.glob(JOURNALS)):
+        if "judge" not in kinds:
             return None
-        return "the judge answers as its configuration needs"
+        try:
+            answered = trial.ask(self.options.judge, results, lambda: results.glob(JOURNALS))
+        except NoRoom:
+            raise
+        except JudgeError as error:
+            raise InputError(f"{KEY}: {error}") from None
+        return answered.in_words if answered else None
 
     def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
         from bench.judges import cost
