@@ -113,6 +113,7 @@ evaluation: # of every trained policy, the reference and the base model; delete 
   win_rate: # generated answers against the chosen answers of your held-out pairs
     prompts: 64 # pairs judged for each policy
     generation: # how answers are sampled
+      engine: transformers # on this machine; endpoint: by a server, with endpoint: {base_url: http://127.0.0.1:8000/v1}
       max_new_tokens: 256 # at most
       temperature: 1.0 # 0 is greedy
     judge: # EDIT. Who prefers

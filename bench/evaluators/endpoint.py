@@ -281,7 +281,8 @@ class Server:
                     return attempt()
                 raise
 
-        return self._patiently(attempt, stop)
+        said: Said = self._patiently(attempt, stop)
+        return said
 
     def _leave_out(self, own: Mapping[str, Any], fault: Fault) -> bool:
         """Leave out fields beyond OpenAI's that the server refuses by their names; say whether that gave another request."""
@@ -429,5 +430,6 @@ def _ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
     content = (choice.get("logprobs") or {}).get("content")
     if not isinstance(found, list) and isinstance(content, list):
         found = [one.get("id") if isinstance(one, Mapping) else None for one in content]
-    whole = isinstance(found, list) and all(type(one) is int for one in found)
-    return tuple(found) if whole else None
+    if not isinstance(found, list) or not all(type(one) is int for one in found):
+        return None
+    return tuple(found)
