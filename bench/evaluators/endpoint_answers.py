@@ -22,7 +22,7 @@ from bench.models.policy import ADAPTER, Policy
 from bench.records import record
 from bench.records.hashes import file_hash
 
-KEPT, MERGED = "answered.jsonl", "merged"
+KEPT, SERVED, MERGED = "answered.jsonl", "served", "merged"
 # Seeds of two prompts differ; 2³² − 1 is llama.cpp's word for a random one
 _SEEDS = 2**31
 
@@ -182,8 +182,8 @@ def _put(
     if not hasattr(policy.model, "get_base_model"):
         yield base, {"how": "none", "sha256": None}
         return
-    policy.save(folder)
-    saved = (folder / ADAPTER).resolve()
+    policy.save(folder / SERVED)
+    saved = (folder / SERVED / ADAPTER).resolve()
     sha256 = _hash(saved)
     try:
         if server.settings.adapters == "merged" or _is_dora(policy):
@@ -201,7 +201,7 @@ def _put(
             if problem:
                 logging.getLogger("bench").warning(problem)
     finally:
-        shutil.rmtree(saved, ignore_errors=True)
+        shutil.rmtree(folder / SERVED, ignore_errors=True)
 
 
 @contextmanager

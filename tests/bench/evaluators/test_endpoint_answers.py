@@ -112,6 +112,30 @@ def test_a_policys_answers_are_made_with_its_adapter(answer: Answer, vllm: Vllm,
     assert rows == here(policy, prompts())
 
 
+def test_sglang_has_calls_and_a_field_of_its_own(answer: Answer, vllm: Vllm) -> None:
+    vllm.sglang = True
+    policy = adapted()
+    rows, facts = answer(policy, prompts())
+    assert rows == here(policy, prompts())
+    assert (facts["endpoint"]["server"], facts["endpoint"]["version"]) == ("sglang", "0.28.0")
+    (name,) = {body["lora_name"] for body in vllm.bodies("/load_lora_adapter") if body}
+    asked = vllm.bodies("/v1/completions")
+    assert {body["model"] for body in asked} == {"base"}
+    assert [body.get("lora_path") for body in asked] == [None] * 6 + [name] * 12
+    assert vllm.loaded == {}
+
+
+def test_answers_count_though_their_adapter_stays_loaded(
+    answer: Answer, vllm: Vllm, caplog: pytest.LogCaptureFixture
+) -> None:
+    vllm.keeps = True
+    policy = adapted()
+    with caplog.at_level("WARNING", "bench"):
+        rows, _ = answer(policy, prompts())
+    assert rows == here(policy, prompts())
+    assert f"the adapter {next(iter(vllm.loaded))} stays loaded at " in caplog.text
+
+
 def test_sampling_is_ours_alone(answer: Answer, vllm: Vllm) -> None:
     """Each prompt has a seed of its own, and nothing is left for a server to fill in; equal settings give equal answers."""
     base = load()
