@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 ORDERS = ("ours_first", "theirs_first")
 # Below a suite's folder: those of its judgings, and that of its preflight
 JOURNALS = f"*/*/{JOURNAL}"
+# Whose answers ours are compared with where prompts are those of held-out pairs
+CHOSEN = "the chosen answers"
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
 
 
@@ -40,8 +42,8 @@ def judge_name(settings: JudgeSettings) -> str:
     return settings.judge.name(settings, configuration)
 
 
-def metric(settings: JudgeSettings) -> Metric:
-    """Describe the win rate under a judge."""
+def metric(settings: JudgeSettings, against: str = CHOSEN) -> Metric:
+    """Describe the win rate under a judge, against somebody's answers."""
     name = judge_name(settings)
     return Metric(
         f"win_rate/{name}",
@@ -49,7 +51,7 @@ def metric(settings: JudgeSettings) -> Metric:
         "%",
         "higher",
         "score",
-        f"against the chosen answers, judged by {name}",
+        f"against {against}, judged by {name}",
         low=0.0,
         high=100.0,
         gate=True,
