@@ -19,6 +19,7 @@ from bench.records.metrics import Metric
 from bench.settings import Model
 
 if TYPE_CHECKING:
+    from bench.judges.annotation_files import Kept
     from bench.models.policy import Policy
 
 ORDERS = ("ours_first", "theirs_first")
@@ -90,11 +91,9 @@ def judge(
 
     configuration = alpaca.configuration(settings.configuration, to_ask=settings.judge.asks)
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
-    asked = [
-        (pair, order)
-        for pair in shown
-        for order in (ORDERS if settings.orders == "both" else (alpaca.random_order(pair.instruction),))
-    ]
+    kept = settings.judge.kept(settings, configuration) if settings.orders == "single" else {}
+    once = {pair: kept.get((pair.instruction.strip(), pair.ours, pair.theirs)) for pair in shown}
+    asked = [(pair, order) for pair in shown for order in _orders(pair, settings, once[pair])]
     whose = {tuple(_comparison(pair, order).values()): (pair.id, order) for pair, order in asked}
 
     def of(request: Request) -> tuple[int, str]:
@@ -108,12 +107,25 @@ def judge(
         )
         bill = asking.bill()
     by_pair: dict[int, dict[str, float | None]] = {pair.id: {} for pair in shown}
+    as_stored = 0
     for (pair, order), value in zip(asked, found, strict=True):
-        by_pair[pair.id][order] = None if value is None else (2 - value if order == "ours_first" else value - 1)
+        preference = None if value is None else (2 - value if order == "ours_first" else value - 1)
+        known = once[pair]
+        if preference is None and known and known.preference is not None:
+            preference, as_stored = known.preference, as_stored + 1
+        by_pair[pair.id][order] = preference
     rows = [{"id": number, "preference": _mean(orders), "orders": orders} for number, orders in by_pair.items()]
     stopped = str(asking.stopped) if asking.stopped else None
     made = score(rows, shown, settings.max_unjudged_share, stopped) | bill
+    made |= {"as_stored": as_stored} if as_stored else {}
     return {f"win_rate/{judge_name(settings)}": made}, rows
+
+
+def _orders(pair: Pair, settings: JudgeSettings, kept: Kept | None) -> tuple[str, ...]:
+    """Return the orders in which a pair is shown: both, the one that it was once shown in, or alpaca-eval's random one."""
+    from bench.judges import alpaca
+
+    return ORDERS if settings.orders == "both" else (kept.order if kept else alpaca.random_order(pair.instruction),)
 
 
 def score(
