@@ -103,23 +103,24 @@ def load(name: str, count: int | None, mirror: Path | None) -> PromptSet:
     return PromptSet(name if name == ALPACA_EVAL else "file", prompts, _GENERATORS.get(by, one_line(by, 80)))
 
 
-def facts(read: PromptSet, judge: JudgeSettings, cut_prompts: int) -> dict[str, Any]:
+def facts(read: PromptSet, judge: JudgeSettings, configuration: str, cut_prompts: int) -> dict[str, Any]:
     """Say in a score what it was judged on: whose prompts and reference answers, and what published figures compare with it.
 
     Args:
         read: the prompts.
         judge: who judged.
+        configuration: that was asked by.
         cut_prompts: how many prompts were longer than the suite lets them be, and lost their left end.
     """
     found: dict[str, Any] = {"prompts_from": read.name, "prompts_sha256": read.sha256, "cut_prompts": cut_prompts}
     found["against"] = read.against
     if read.name == ALPACA_EVAL:
-        found["published_compares"] = not (reasons := why_not_published(read, judge))
+        found["published_compares"] = not (reasons := why_not_published(read, judge, configuration))
         found |= {"published_reason": "; ".join(reasons)} if reasons else {}
     return found
 
 
-def why_not_published(read: PromptSet, judge: JudgeSettings) -> list[str]:
+def why_not_published(read: PromptSet, judge: JudgeSettings, configuration: str) -> list[str]:
     """Say what sets a judging apart from AlpacaEval 2's published ones; nothing where they compare."""
     from bench.evaluators.win_rate import judge_name
     from bench.judges import alpaca
@@ -131,8 +132,8 @@ def why_not_published(read: PromptSet, judge: JudgeSettings) -> list[str]:
         reasons.append(f"{rows} prompts or reference answers, published are all {PUBLISHED_ROWS}")
     if judge.kind not in ("openai", "replay"):
         reasons.append(f"judged by the kind {judge.kind}, published by {published.model}")
-    elif judge.configuration != published.name:
-        reasons.append(f"judged under {judge.configuration}, published under {published.name}")
+    elif configuration != published.name:
+        reasons.append(f"judged under {configuration}, published under {published.name}")
     elif (name := judge_name(judge)) != published.model:
         reasons.append(f"judged by {name}, published by {published.model}")
     if judge.orders != ALPACA_EVALS_JUDGE["orders"]:

@@ -17,7 +17,7 @@ from bench.errors import InputError
 from bench.judges import alpaca
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.configurations import Configuration
 
 _NEEDED = ("instruction", "output_1", "output_2")
 _RAW = "raw_completion"
@@ -97,7 +97,7 @@ def read(path: Path, configuration: Configuration) -> dict[Shown, Kept]:
     """
     every = rows(path)
     own = [row for row in every if row.get("annotator") == configuration.name] or every
-    reads = alpaca.reader(configuration)
+    reads = configuration.reader()
     replies = []
     for row in own:
         forms = list(_forms(row.get(_RAW)))
@@ -121,8 +121,7 @@ def _orders(
     """
     keys = [(row["instruction"], row["output_1"], row["output_2"]) for row in own]
     known = dict(zip(keys, replies, strict=True))
-    said = alpaca.annotate(
-        configuration,
+    said = configuration.annotate(
         [dict(zip(_NEEDED, key, strict=True)) for key in keys],
         lambda requests: [known[one.instruction, one.first, one.second] for one in requests],
     )
