@@ -239,6 +239,11 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
     class Single(SinglePairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         """Make prompts that no answer can break out of, and let `complete` answer them."""
 
+        def __init__(self, *args: Any, **given: Any) -> None:
+            # in the place of the configuration's own way to ask, whose package need not be installed
+            given["fn_completions"] = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
+            super().__init__(*args, **given)
+
         def _make_prompts(self, df_to_annotate: Any, *_: Any) -> tuple[list[Request], Any]:
             rows = df_to_annotate[["instruction", "output_1", "output_2"]].to_dict("records")
             made = [
@@ -249,7 +254,7 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
     class Pairwise(PairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         SingleAnnotator = Single
 
-    annotator = Pairwise(
+    return Pairwise(
         annotators_config=settings.name,
         seed=_SEED,
         caching_path=None,
@@ -258,9 +263,6 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
         is_randomize_output_order=False,
         packages_for_which_to_show_version=None,
     )
-    (single,) = annotator.annotators.values()
-    single.fn_completions = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
-    return annotator
 
 
 def _as_alpaca_eval_has_it(completions: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
