@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bench.judges.configurations import configuration as configuration_of
+from bench.judges.named import configuration as configuration_of
 from bench.judges.requests import Message, Part, Reply, Request
 from bench.plugins import Contract, not_json
 from bench.registry import NoOptions, Registry

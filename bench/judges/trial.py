@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +19,11 @@ from typing import Any
 from bench.errors import JudgeRefused, JudgeStopped, one_line
 from bench.judges import JudgeSettings, Request
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.configurations import configuration
+from bench.judges.configurations import Completion, Configuration
 from bench.judges.cost import shutdown
 from bench.judges.faults import NO_ANSWER
 from bench.judges.journal import rows as journal_rows
+from bench.judges.named import configuration
 from bench.settings import Model
 
 FOLDER = Path("preflight") / "judge"
@@ -30,6 +32,7 @@ WARNED_DAYS_BEFORE = 90
 _ATTEMPTS = 3
 _LONGEST_WAIT_SECONDS = 120.0
 _LONGEST_REASON = 160
+_LEAST_SHARE = 0.5
 # With the time in it, so that it is a new question each time: an old reply says nothing of today
 _TRIAL = {"instruction": "Say hello. It is {}.", "output_1": "Hello!", "output_2": "No."}
 
@@ -101,7 +104,7 @@ def ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Pat
     for name in names:
         one = settings.model_copy(update={**patient, "configuration": name, "model": settings.asked_model})
         try:
-            answered = _ask(one, folder, others)
+            answered = _ask(one, folder, others, len(names) > 1)
         except JudgeRefused as error:
             if len(names) == 1:
                 raise
@@ -136,8 +139,20 @@ def known(settings: JudgeSettings, folder: Path, judging: Path) -> str | None:
     return str(kept["configuration"]) if kept else _of_replies(settings, judging / JOURNAL)
 
 
-def _ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]]) -> Answered:
-    """Ask by one configuration.
+def label_share(form: Configuration, reply: Completion) -> float:
+    """Return how much of the first token's probability falls to the labels; 1 where a reply is read otherwise.
+
+    A judge that would rather say something else has not understood what it is asked for: what is left for the labels is noise.
+    """
+    if not form.reads_logprobs:
+        return 1.0
+    content = (reply.get("logprobs") or {}).get("content") or [{}]
+    top = {str(one["token"]).strip(): float(one["logprob"]) for one in content[0].get("top_logprobs") or ()}
+    return sum(math.exp(top[label]) for label in form.labels() if label in top)
+
+
+def _ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]], pick: bool) -> Answered:
+    """Ask by one configuration; one among several must suit the judge well.
 
     Raises:
         JudgeRefused: not by this one.
@@ -153,9 +168,12 @@ def _ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Pa
     if asking.stopped:
         raise asking.stopped
     answered = Answered(f"{judging.model} at {judging.host}", form.name, tuple(judging.changes), bill=bill)
-    if reply is not None:
-        return answered
     where = f"the judge {answered.judge}"
+    if reply is not None:
+        share = label_share(form, reply) if pick else 1.0
+        if share < _LEAST_SHARE:
+            raise JudgeRefused(f"{where} answers, but gives the labels no more than {share:.0%} of its first token")
+        return answered
     if row.get("error"):
         said = f"{where} gave no reply that can be read ({row['error']}); see that it is up and that base_url is right"
         raise (JudgeStopped if row.get("kind") in NO_ANSWER else JudgeRefused)(said)
