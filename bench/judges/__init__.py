@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
@@ -113,6 +114,10 @@ class Judge(Protocol):
         return ()
 
     def __init__(self, setup: Setup) -> None: ...
+
+    def shutdown(self) -> date | None:
+        """Ask the endpoint when it stops serving the model; None where it does not say."""
+        return None
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:

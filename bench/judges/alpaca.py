@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ _NOT_SENT = ("model_name", "num_procs", "batch_size", "is_chat", "requires_chatm
 # What its completion function sends where a configuration is silent
 _SENT_BY_DEFAULT = {"top_p": 1.0, "temperature": 0.7}
 _SEED = 0
+_NO_LOG = logging.getLogger("alpaca_eval.completion_parsers")
+_NO_LOG.disabled = True
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Configuration:
         """Make what finds the form of a completion that the configuration's parser reads; None: it reads none of them."""
         with quiet(""):
             from alpaca_eval import completion_parsers
+        # What cannot be read is told by `why_unusable`; its parsers would write it to the screen through the root logger
+        completion_parsers.logging = _NO_LOG
         parse = getattr(completion_parsers, self.settings.get("fn_completion_parser", "regex_parser"))
         arguments = self.settings.get("completion_parser_kwargs") or {}
         whole = self.settings.get("completion_key") == "completions_all"

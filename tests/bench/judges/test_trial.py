@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,23 @@ def test_what_was_changed_is_told_and_kept_in_the_score(endpoint: Any, tmp_path:
     assert score["request_changes"] == changes
     assert "unusable_replies" not in score  # refusals that taught something are none
     assert {row["kind"] for row in read_jsonl(tmp_path / "journal.jsonl") if row["state"] == "refused"} == {"adapted"}
+
+
+@pytest.mark.parametrize("said", ["2027-01-14", "2027-01-14T00:00:00Z", 1799884800])
+def test_the_endpoint_says_when_its_model_ends(said: Any, endpoint: Any, tmp_path: Path) -> None:
+    """2027-01-14 is 90 days after 2026-10-16, and 91 after the day before. It refuses nothing."""
+    endpoint.models = [{"id": "other", "shutdown_date": "2026-01-01"}, {"id": "some-judge", "shutdown_date": said}]
+
+    def ends(*today: int) -> str:
+        answered = trial.ask(settings(endpoint), tmp_path, lambda: (), date(*today))
+        assert answered is not None
+        return answered.ends
+
+    assert ends(2026, 10, 15) == ""
+    assert ends(2026, 10, 16) == "the endpoint says that some-judge will be shut down on 2027-01-14"
+    assert ends(2027, 2, 1) == "the endpoint says that some-judge is retired since 2027-01-14"
+    endpoint.models = [{"id": "some-judge"}]
+    assert ends(2027, 2, 1) == ""
 
 
 def test_unusable_replies_are_counted_by_kind_with_an_example(endpoint: Any, tmp_path: Path) -> None:
