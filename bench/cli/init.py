@@ -111,6 +111,7 @@ evaluation: # of every trained policy, the reference and the base model; delete 
     limit: 5 # questions a subject; null is all
     chat_template: false # true asks in the model's chat template
   win_rate: # generated answers against the chosen answers of your held-out pairs
+    prompts_from: held_out # or alpaca_eval, or a file of instruction and output rows
     prompts: 64 # pairs judged for each policy
     generation: # how answers are sampled
       engine: transformers # on this machine; endpoint: by a server, with endpoint: {base_url: http://127.0.0.1:8000/v1}

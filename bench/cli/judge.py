@@ -127,7 +127,7 @@ def replay(
     from bench.judges import replay as replaying
 
     pairs = completion_files.pairs(outputs, reference)
-    stored = replaying.stored(annotations)
+    stored = replaying.stored(annotations, chosen=judge is not None)
     given = {
         "kind": "replay",
         "journal": str(annotations),
@@ -304,6 +304,8 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     if score["unjudged"]:
         text += f", {score['unjudged']} unjudged"
     text += _how_asked(score)
+    if score.get("as_stored"):
+        text += f"; {score['as_stored']} preferences as the annotations store them, for lack of the judge's replies"
     if score["length_controlled_win_rate"] is not None:
         text += f"; length-adjusted {score['length_controlled_win_rate']:.2f} % ({ADJUSTED_BY}, not AlpacaEval's)"
     if "position_bias" in score:

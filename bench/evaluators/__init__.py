@@ -46,6 +46,7 @@ class Stage:
         of_base: whether it asks the base model, once for all policies.
         labels: who it is besides whose policy it asks, for the record.
         origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
+        form: whether it asks texts of its own in the form of the suite's prompts.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Stage:
     of_base: bool = False
     labels: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
+    form: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class StageContext:
         folder: the job's; what is kept in it is found again after an interruption.
         results: the suite's folder.
         mirror: an offline mirror of the hub, if there is one.
-        max_prompt_tokens: the suite's limit.
+        data: the suite's data settings, with the form and the longest tokens of prompts.
         policy: returns the policy to ask.
         load: loads another model, such as a judge's.
         datasets: returns the suite's data, with the first so many held-out pairs as text in `judged`.
@@ -79,12 +81,17 @@ class StageContext:
     folder: Path
     results: Path
     mirror: Path | None
-    max_prompt_tokens: int
+    data: Data
     policy: Callable[[], Policy]
     load: Callable[[Model], Policy]
     datasets: Callable[[int], Datasets]
     earlier: Mapping[str, Rows]
     tell: Callable[[str], None]
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The suite's limit."""
+        return self.data.max_prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,25 @@ class Evaluator(Protocol):
         Raises:
             SuiteError: with the key and what to do.
         """
+
+    def settled(self, mirror: Path | None) -> Any:
+        """Return its options with what they leave to be looked up, such as how many rows a set has, before a plan is made.
+
+        Args:
+            mirror: an offline mirror of the hub, if there is one.
+
+        Raises:
+            InputError: what they mean is not there.
+        """
+        return self.options
+
+    def own_prompts(self, data: Data, tokenizer: Callable[[], Any], mirror: Path | None) -> list[str]:
+        """Return prompts that policies are asked beside the suite's own rows, as the model will see them.
+
+        Raises:
+            DataError: one cannot be put into the suite's form.
+        """
+        return []
 
     def warnings(self) -> list[str]:
         """Say what is doubtful."""

@@ -21,6 +21,7 @@ from bench.registry import NoOptions, Registry
 from bench.settings import Frozen, Label, Model, PathText, Positive, Share
 
 if TYPE_CHECKING:
+    from bench.judges.annotation_files import Kept
     from bench.judges.configurations import Configuration
     from bench.models.policy import Policy
 
@@ -136,6 +137,11 @@ class Judge(Protocol):
     @staticmethod
     def models(options: Any) -> dict[str, Model]:
         """Return the models that it loads, by the key that names each."""
+        return {}
+
+    @staticmethod
+    def kept(settings: JudgeSettings, configuration: Configuration) -> Mapping[tuple[str, str, str], Kept]:
+        """Return what it knows of pairs (instruction, ours, theirs) that were each judged in one order: which, and how."""
         return {}
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.data import sources
+from bench.data import prompt_form, sources
 from bench.errors import InputError
 from bench.evaluators import EVALUATORS, Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
@@ -38,7 +38,7 @@ from bench.records.spec import (
 )
 from bench.records.work import Work
 from bench.registry import Origin, Registry
-from bench.suite.suite import Experiment, Method, Suite
+from bench.suite.suite import Evaluation, Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
 from bench.train.setup import setup_of
@@ -58,7 +58,13 @@ def make(suite: Experiment, mirror: Path | None = None) -> Plan:
     if isinstance(suite, ToySuite):
         return _toy(suite)
     assert isinstance(suite, Suite)
-    return _Planner(_at_commits(suite, mirror), mirror).plan
+    return _Planner(_settled(_at_commits(suite, mirror), mirror), mirror).plan
+
+
+def _settled(suite: Suite, mirror: Path | None) -> Suite:
+    """Look up what the evaluators' options leave open, such as how many rows a set of prompts has."""
+    options = {name: one.settled(mirror) for name, one in suite.evaluation.chosen.items()}
+    return suite.model_copy(update={"evaluation": Evaluation.model_construct(**options)})
 
 
 def _at_commits(suite: Suite, mirror: Path | None) -> Suite:
@@ -475,6 +481,7 @@ class _Planner:
             inputs = Inputs(stages=dict(earlier))
             if stage.policy:
                 settings |= {"model": self.model} | identity.settings_of(self.suite, stage.data)
+                settings |= {"form": prompt_form.form(self.suite.data)} if stage.form else {}
                 inputs = replace(inputs, policy=policy.id if policy else None)
             job = self._job(
                 stage.kind,

@@ -348,7 +348,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             folder=folder,
             results=context.folder,
             mirror=context.mirror,
-            max_prompt_tokens=context.suite.data.max_prompt_tokens,
+            data=context.suite.data,
             policy=lambda: context.policy_of(job),
             load=lambda model: context.base(model, pretrained),
             datasets=datasets,

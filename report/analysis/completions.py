@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         text: as generated, cut after 320 characters.
-        preference: share of the judge's favour over the data's chosen answer, 0 to 1; None where there is none.
+        preference: share of the judge's favour over the reference answer, 0 to 1; None where there is none.
         source: the job whose samples.jsonl holds the whole answer.
     """
 

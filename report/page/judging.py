@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from report.analysis.load import Results, judge_of
+from report.page import alpaca_eval
 from report.render.document import Cell, Column, Details, Row, Table
 from report.render.numbers import MISSING, number
 
@@ -39,7 +40,20 @@ def details(results: Results) -> Details | None:
     if not rows:
         return None
     notes = tuple(f"{column.title}: {column.meaning}." for column in _COLUMNS if column.meaning)
-    return Details("Each judging: interval, position, length, cost", (Table("", _COLUMNS, tuple(rows), notes),))
+    table = Table("", _COLUMNS, tuple(rows), (*_prompts(results), *notes))
+    return Details("Each judging: interval, position, length, cost", (table, *alpaca_eval.blocks(results)))
+
+
+def _prompts(results: Results) -> list[str]:
+    """Say whose prompts were judged, where they are not those of held-out pairs, and how many were too long."""
+    said: dict[str, None] = {}
+    for job in results.record.jobs.values():
+        for score in job.scores.values() if job.kind == "judge" else ():
+            if "prompts_from" in score:
+                cut = score["cut_prompts"]
+                lost = f"; {cut} prompts were too long and lost their left end" if cut else ""
+                said[f"Compared with {score['against']}: {score['n']} prompts{lost}."] = None
+    return list(said)
 
 
 def _row(policy: str, judge: str, score: Mapping[str, Any]) -> Row:
