@@ -115,7 +115,9 @@ def run(
     from rich.console import Console
 
     from bench.cli.progress import Progress
-    from bench.run import execute, preflight, space, standing, thread_counts
+    from bench.run import execute, preflight, space, standing
+    from bench.run.local_pool import LocalPool
+    from bench.run.pool import check_room
 
     output.never_ends_a_run()
     plan = _plan(suite, overrides, mirror, smoke)
@@ -124,9 +126,9 @@ def run(
     console = Console(stderr=as_json)
     found = standing.look(plan, folder)
     pending = standing.to_do(plan, folder, selected, found.states)
-    count = workers or execute.default_workers()
-    thread_counts.of_folder(folder, count, threads)
-    space.check(plan, folder, pending, count)
+    pool = LocalPool(plan.suite, folder, mirror, workers, threads)
+    check_room(pool, (plan.jobs[job_id] for job_id in pending))
+    space.check(plan, folder, pending, pool.size)
     with _located(suite, overrides, smoke):
         preflight.check(plan.suite)
         _preflight(plan, folder, pending, mirror, console)
@@ -134,11 +136,11 @@ def run(
         console.print(f"{job_id}: found damaged: {what}", markup=False, highlight=False, soft_wrap=True)
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
-        f"{len(pending)} to do on {count} {'worker' if count == 1 else 'workers'}",
+        f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
         highlight=False,
     )
-    with Progress(plan, pending, count, console) as progress:
-        summary = execute.Execution(plan, folder, progress, mirror, workers, threads).run(selected)
+    with Progress(plan, pending, pool.size, console) as progress:
+        summary = execute.Execution(plan, folder, progress, pool).run(selected)
     if as_json:
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
@@ -147,7 +149,7 @@ def run(
 
 def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
     """Find out before anything is trained what would fail hours later."""
-    from bench.run import execute, inputs, preflight
+    from bench.run import gpus, inputs, preflight
     from bench.suite.toy import ToySuite
 
     _warn(plan.suite)
@@ -157,7 +159,7 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
         if job.kind == "adopt":
             inputs.adopted(job, folder)
     if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
-        execute.check_gpus()
+        gpus.check()
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
@@ -204,14 +206,14 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import execute, space, stale, standing
+    from bench.run import gpus, space, stale, standing
 
     made = _plan(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
-    disk = space.needed(made, folder, pending, execute.default_workers())
+    disk = space.needed(made, folder, pending, gpus.default_workers())
     if as_json:
         print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
     else:
