@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,6 +106,13 @@ def run(
             "processors ÷ workers]",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help="Where jobs run: local, or on the nodes of a Ray cluster: ray, ray://HOST:PORT (extra: ray).",
+        ),
+    ] = "local",
     smoke: Smoke = False,
     as_json: AsJson = False,
 ) -> None:
@@ -115,9 +123,7 @@ def run(
     from rich.console import Console
 
     from bench.cli.progress import Progress
-    from bench.run import execute, preflight, space, standing
-    from bench.run.local_pool import LocalPool
-    from bench.run.pool import check_room
+    from bench.run import execute, pools, preflight, space, standing
 
     output.never_ends_a_run()
     plan = _plan(suite, overrides, mirror, smoke)
@@ -126,14 +132,15 @@ def run(
     console = Console(stderr=as_json)
     found = standing.look(plan, folder)
     pending = standing.to_do(plan, folder, selected, found.states)
-    pool = LocalPool(plan.suite, folder, mirror, workers, threads)
-    check_room(pool, (plan.jobs[job_id] for job_id in pending))
+    pool = pools.make(engine, plan.suite, folder, mirror, workers, threads, tell=partial(_show, console))
+    if pending:
+        pool.check([plan.jobs[job_id] for job_id in pending])
     space.check(plan, folder, pending, pool.size)
     with _located(suite, overrides, smoke):
         preflight.check(plan.suite)
         _preflight(plan, folder, pending, mirror, console)
     for job_id, what in found.damaged.items():
-        console.print(f"{job_id}: found damaged: {what}", markup=False, highlight=False, soft_wrap=True)
+        _show(console, f"{job_id}: found damaged: {what}")
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
         f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
@@ -147,10 +154,13 @@ def run(
     raise typer.Exit(execute.exit_code(summary))
 
 
+def _show(console: Console, line: str) -> None:
+    console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
     """Find out before anything is trained what would fail hours later."""
-    from bench.run import gpus, inputs, preflight
-    from bench.suite.toy import ToySuite
+    from bench.run import inputs, preflight
 
     _warn(plan.suite)
     if not pending:
@@ -158,8 +168,6 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     for job in (plan.jobs[job_id] for job_id in pending):
         if job.kind == "adopt":
             inputs.adopted(job, folder)
-    if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
-        gpus.check()
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)

@@ -12,8 +12,8 @@ from typing import Any
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.run import gpus, thread_counts, worker
-from bench.run.pool import Event
-from bench.suite.suite import Experiment
+from bench.run.pool import Event, check_room
+from bench.suite.suite import Experiment, Suite
 
 
 @dataclass
@@ -46,11 +46,10 @@ class LocalPool:
         suite: what they work for.
         folder: the suite's results.
         mirror: an offline mirror of the hub, if there is one.
-        workers: that compute at the same time; one a GPU, or one, when left out.
-        threads: of each job; those of the folder's first run when left out.
-
-    Raises:
-        InputError: another number of threads than the folder's records were made with.
+        size: devices, or shares of the processors, that they have between them.
+        threads: of a job on one of these.
+        threads_alone: of a job that has the machine for itself.
+        sharing: workers on the machine, those of other pools too; `size` when left out.
     """
 
     def __init__(
@@ -58,16 +57,25 @@ class LocalPool:
         suite: Experiment,
         folder: Path,
         mirror: Path | None = None,
-        workers: int | None = None,
-        threads: int | None = None,
+        *,
+        size: int,
+        threads: int,
+        threads_alone: int,
+        sharing: int | None = None,
     ) -> None:
         self.suite, self.folder, self.mirror = suite, folder, mirror
-        self.size = self.largest = workers or gpus.default_workers()
-        self.threads, self.threads_alone = thread_counts.of_folder(folder, self.size, threads)
+        self.size = self.largest = size
+        self.threads, self.threads_alone = threads, threads_alone
+        self._sharing = size if sharing is None else sharing
         self._gpus = gpus.visible()
         self._context = multiprocessing.get_context("spawn")
         self._places: list[_Place] = []
         self._died: list[Event] = []  # while they were given a job
+
+    def check(self, jobs: Sequence[JobSpec]) -> None:
+        check_room(self, jobs)
+        if isinstance(self.suite, Suite):  # a toy trains without torch
+            gpus.check()
 
     def idle(self, job: JobSpec) -> _Place | None:
         resources = job.resources
@@ -107,7 +115,7 @@ class LocalPool:
             visible_gpu=",".join(own) or None,
             # Of a job that runs alone: the whole machine is its own, whatever the number of workers otherwise.
             threads=self.threads_alone if alone else self.threads * len(slots) or 1,
-            workers=1 if alone else self.size,
+            workers=1 if alone else self._sharing,
         )
         place = self._spawn(config, slots, alone)
         self._places.append(place)
@@ -177,3 +185,16 @@ class LocalPool:
                 one.process.kill()
         while self._places:
             self._places.pop().end()
+
+
+def of_this_machine(
+    suite: Experiment, folder: Path, mirror: Path | None = None, workers: int | None = None, threads: int | None = None
+) -> LocalPool:
+    """Return a pool of so many workers, one a GPU, or one, when left out.
+
+    Raises:
+        InputError: another number of threads than the folder's records were made with.
+    """
+    size = workers or gpus.default_workers()
+    of_job, alone = thread_counts.of_folder(folder, size, threads)
+    return LocalPool(suite, folder, mirror, size=size, threads=of_job, threads_alone=alone)

@@ -24,17 +24,26 @@ class Event:
 
 
 class Pool(Protocol):
-    """Places that keep models and data between jobs, each of a shape: so many devices, the whole machine, or a network only.
+    """Places that keep models and data between jobs, each of a shape: so many devices, the whole machine, or a network only."""
 
-    Attributes:
-        size: jobs that can compute at the same time.
-        largest: devices that one job can have.
-        threads: that a job computes with.
-    """
+    @property
+    def size(self) -> int:
+        """Jobs of one device that can compute at the same time."""
 
-    size: int
-    largest: int
-    threads: int
+    @property
+    def largest(self) -> int:
+        """Devices that one job can have."""
+
+    @property
+    def threads(self) -> int:
+        """Threads that a job computes with on each."""
+
+    def check(self, jobs: Sequence[JobSpec]) -> None:
+        """Refuse, before anything is loaded, what would fail later.
+
+        Raises:
+            InputError: says what is wrong with where the jobs would run.
+        """
 
     def idle(self, job: JobSpec) -> Any | None:
         """Return an idle place that has what the job needs, started for it if need be; None while there is none.
@@ -51,7 +60,7 @@ class Pool(Protocol):
         A place whose job met a transient fault, was told to stop or ran alone is not used again: a fresh one takes its place.
 
         Args:
-            wait: at most so many seconds; None: until there is some.
+            wait: at most so many seconds; None: until there is some, or until there may be new room.
             wake: a file descriptor that also ends the wait once it is readable.
         """
 

@@ -63,7 +63,7 @@ def execution(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> exe
     plan = Plan(tiny())
     for one in (job("a", "train"), job("b", "train", "a"), job("c", "train"), job("cost", "cost")):
         plan.add(one)
-    pool = local_pool.LocalPool(plan.suite, tmp_path, workers=2)
+    pool = local_pool.of_this_machine(plan.suite, tmp_path, workers=2)
     made = execute.Execution(plan, tmp_path, Listener(), pool)
     made.pending, made.summary = set(plan.jobs), execute.Summary()
     made.started = []  # type: ignore[attr-defined]

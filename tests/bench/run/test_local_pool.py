@@ -53,7 +53,7 @@ def pool(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Four GPUs, and a worker on each, that do nothing."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "A,B,C,D")
-    made = local_pool.LocalPool(tiny(), tmp_path)
+    made = local_pool.of_this_machine(tiny(), tmp_path)
     made.started = []  # type: ignore[attr-defined]
 
     def spawn(config: Any, slots: tuple[int, ...], alone: bool) -> Any:

@@ -69,7 +69,7 @@ def made(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     plan = Plan(tiny())
     plan.add(JobSpec("a", "train", None, {}, Inputs(), {}))
     plan.add(JobSpec("b", "train", None, {}, Inputs(front=("a",)), {}))
-    pool = local_pool.LocalPool(plan.suite, tmp_path, workers=1)
+    pool = local_pool.of_this_machine(plan.suite, tmp_path, workers=1)
     execution = execute.Execution(plan, tmp_path, Listener(), pool)
     execution.pending = {"a", "b"}
     started: list[Any] = []
