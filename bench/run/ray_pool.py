@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from bench.errors import InputError, JobError, one_line
-from bench.records import record, safe_files
+from bench.records import safe_files
 from bench.records.spec import JobSpec
 from bench.run import local_pool, ray_place, thread_counts
 from bench.run.pool import Event, check_room
@@ -309,15 +309,16 @@ class RayPool:
             why = "its node left the cluster" if "node has died" in str(error) else "it ended unasked"
             yield from self._lost(seat, f"the worker on node {seat.node.address} is gone: {why}")
             return
-        seat.news = seat.actor.listen.remote()
         for kind, message in news:
             if kind != "progress":
                 seat.job = None
-                if seat.alone or kind == "died" or message["outcome"] == record.STOPPED:
+                if seat.alone:
                     self._end([seat])
                 if kind == "died":
                     message = {"message": f"on node {seat.node.address} {message['message']}"}
             yield Event(job, cast(Literal["progress", "done", "died"], kind), message)
+        if seat.job:  # one listens at a time, else the news would be split between two
+            seat.news = seat.actor.listen.remote()
 
     def _lost(self, seat: _Seat, how: str) -> Iterator[Event]:
         """Forget an actor that is gone; say of its job that it died."""
