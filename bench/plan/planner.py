@@ -21,7 +21,7 @@ from bench.data import sources
 from bench.errors import InputError
 from bench.evaluators import EVALUATORS, Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
-from bench.models.files import model_settings, revision_of
+from bench.models.files import model_settings, revision_of, stored_bytes
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
@@ -116,6 +116,7 @@ class _Planner:
         instruction = f"chosen of {preference}" if rows.source == "chosen" else sources.identity(rows, mirror)
         self.identities = {"preference": preference, "instruction": instruction}
         self.model = model_settings(suite.model)
+        self.computing = Resources(memory_bytes=stored_bytes(suite.model))
         self.origins: dict[tuple[str, str], Origin | None] = {}
         self._of_base: dict[str, str] = {}
         self._fronts: dict[int, tuple[str, ...]] = {}
@@ -146,6 +147,7 @@ class _Planner:
         *,
         data: tuple[str, ...] = (),
         origins: Iterable[Origin | None] = (),
+        resources: Resources | None = None,
         **parts: Any,
     ) -> JobSpec:
         """Add a job, whose id has the hash of all that decides its numbers; every one may read the pre-trained model."""
@@ -156,7 +158,8 @@ class _Planner:
         plugins = identity.plugins(origins)
         hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed, front)}"
-        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, plugins=plugins, **parts))
+        parts |= {"plugins": plugins, "resources": resources or self.computing}
+        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, **parts))
 
     def _front_json(self, front: tuple[str, ...]) -> str:
         """Write a front once for all jobs that have it among their inputs."""
@@ -503,7 +506,7 @@ class _Planner:
                 inputs,
                 data=stage.data,
                 origins=[origin, *stage.origins],
-                resources=Resources() if stage.policy or loads else NETWORK_ONLY,
+                resources=None if stage.policy or loads else NETWORK_ONLY,
             )
             earlier[stage.name or stage.kind] = job.id
             if policy is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +30,8 @@ class Cluster:
         from ray.cluster_utils import Cluster as OfRay
 
         logging.getLogger("ray").setLevel(logging.ERROR)
-        self._cluster = OfRay(initialize_head=True, head_node_args={**self._declared, "include_dashboard": False})
+        with _without_mask():
+            self._cluster = OfRay(initialize_head=True, head_node_args={**self._declared, "include_dashboard": False})
         for _ in range(1, self._count):
             self.add()
         return self
@@ -45,7 +48,8 @@ class Cluster:
 
     def add(self) -> None:
         """Have a node join."""
-        self._nodes.append(self._cluster.add_node(**self._declared))
+        with _without_mask():
+            self._nodes.append(self._cluster.add_node(**self._declared))
 
     def kill(self) -> None:
         """Kill the node that joined last, with all that runs on it, by SIGKILL."""
@@ -55,3 +59,14 @@ class Cluster:
         """List what Ray has written of its session."""
         folder = Path(self._cluster.head_node.get_session_dir_path())
         return [one for one in folder.rglob("*") if one.is_file() and not one.is_symlink()]
+
+
+@contextmanager
+def _without_mask() -> Iterator[None]:
+    """Start nodes without CUDA_VISIBLE_DEVICES, which would forbid them to declare GPUs that are not there."""
+    hidden = os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    try:
+        yield
+    finally:
+        if hidden is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = hidden
