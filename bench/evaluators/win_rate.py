@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.evaluators.length import length_controlled
 from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.configurations import configuration
+from bench.judges.named import configuration
 from bench.judges.requests import Pair, Request
 from bench.records.metrics import Metric
 from bench.settings import Model

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bench.judges.configurations import configuration as configuration_of
+from bench.judges.named import configuration as configuration_of
 from bench.judges.requests import Message, Part, Reply, Request
 from bench.plugins import Contract, not_json
 from bench.registry import NoOptions, Registry
@@ -112,6 +113,10 @@ class Judge(Protocol):
         return ()
 
     def __init__(self, setup: Setup) -> None: ...
+
+    def shutdown(self) -> date | None:
+        """Ask the endpoint when it stops serving the model; None where it does not say."""
+        return None
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:

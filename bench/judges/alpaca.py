@@ -144,25 +144,24 @@ def _fill(text: str, fields: Mapping[str, str]) -> list[Part]:
     return [Part(fields[piece] if place % 2 else piece, bool(place % 2)) for place, piece in enumerate(pieces) if piece]
 
 
-def configuration(name: str, *, to_ask: bool = True) -> Configuration:
+def configuration(name: str, *, to_ask: bool = True, others: tuple[str, ...] = ()) -> Configuration:
     """Read a configuration without importing alpaca-eval.
 
     Args:
         name: its folder's.
         to_ask: whether prompts will be sent; stored replies can be read under more configurations.
+        others: names of configurations that are not alpaca-eval's, to be named beside its own where there is none.
 
     Raises:
         SuiteError: there is none of that name, or it cannot be used here.
     """
     import yaml
 
-    from bench.judges.pairwise import CONFIGURATIONS
-
     folder = _configurations()
     file = folder / name / "configs.yaml"
     key = "evaluation.win_rate.judge.configuration"
     if not file.is_file():
-        known = [*CONFIGURATIONS, *(path.parent.name for path in folder.glob("*/configs.yaml"))]
+        known = [*others, *(path.parent.name for path in folder.glob("*/configs.yaml"))]
         raise SuiteError(f"{key}: {unknown_name('configuration', name, known)}")
     ((_, settings), *others) = yaml.safe_load(file.read_text(encoding="utf-8")).items()
     template_file = folder / str(settings["prompt_template"])

@@ -90,16 +90,3 @@ class Configuration(Protocol):
             A preference per comparison, 1 (output_1) to 2 (output_2), None where there is no usable reply; 1.5 without
             asking where both outputs are equal.
         """
-
-
-def configuration(name: str, *, to_ask: bool = True) -> Configuration:
-    """Return the configuration of a name, ours or alpaca-eval's, without importing alpaca-eval.
-
-    Raises:
-        SuiteError: there is none of that name, or it cannot be used here.
-    """
-    from bench.judges import alpaca, pairwise
-
-    return (
-        pairwise.CONFIGURATIONS[name] if name in pairwise.CONFIGURATIONS else alpaca.configuration(name, to_ask=to_ask)
-    )

@@ -221,7 +221,7 @@ def estimate(
         Comparisons, tokens and US dollars at most; the last null with a reason where the price is not known. None
         without a paid judge or anything to judge.
     """
-    from bench.judges.configurations import configuration
+    from bench.judges.named import configuration
 
     if not settings.judge.endpoint or not judgings:
         return None

@@ -29,6 +29,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.errors import JudgeError, JudgeRefused, JudgeStopped, one_line
@@ -102,6 +103,17 @@ class OpenaiJudge(Judge):
             max_retries=0,
             http_client=DefaultHttpxClient(follow_redirects=False),
         )
+
+    def shutdown(self) -> date | None:
+        """Return the day on which the endpoint stops serving the model, from its list of models; None where none stands there."""
+        import openai
+
+        try:
+            with self._connect() as client:
+                listed = json.loads(client.models.with_raw_response.list(timeout=LONGEST_CONNECT_SECONDS).text)
+            return next((_day(one) for one in listed["data"] if one.get("id") == self.model), None)
+        except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # not every endpoint lists its models, and what counts is whether it answers
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
@@ -330,6 +342,14 @@ class OpenaiJudge(Judge):
 
 class _Stopped(Exception):
     """Leave a request unsent: another one has found that the judge must not be asked further."""
+
+
+def _day(model: Mapping[str, Any]) -> date | None:
+    """Return the date in a model's `shutdown_date`: as text, or as seconds since 1970."""
+    said = model.get("shutdown_date")
+    if isinstance(said, int | float):
+        return datetime.fromtimestamp(said, UTC).date()
+    return datetime.fromisoformat(said).date() if isinstance(said, str) and said else None
 
 
 def _refuse(constant: str) -> float:
