@@ -21,18 +21,20 @@ from bench.data import prompt_form, sources
 from bench.errors import InputError
 from bench.evaluators import EVALUATORS, Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
-from bench.models.files import model_settings, revision_of
+from bench.models.files import model_settings, revision_of, stored_bytes
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
 from bench.records.spec import (
     KINDS,
+    NETWORK_ONLY,
     WITH_ADAPTER,
     Inputs,
     JobSpec,
     Labels,
     PolicyLabels,
     Prefix,
+    Resources,
     RunLabels,
     ToyLabels,
 )
@@ -96,7 +98,16 @@ def _toy(suite: ToySuite) -> Plan:
                 job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS, *plugins])}"
                 steps = runs.length(settings) * settings["seeds"]
                 job = JobSpec(
-                    job_id, "toy", labels, settings, Inputs(), {}, roles=("run",), steps=steps, plugins=plugins
+                    job_id,
+                    "toy",
+                    labels,
+                    settings,
+                    Inputs(),
+                    {},
+                    roles=("run",),
+                    steps=steps,
+                    plugins=plugins,
+                    resources=Resources(devices=0),
                 )
                 plan.add(job)
     return plan
@@ -111,6 +122,7 @@ class _Planner:
         instruction = f"chosen of {preference}" if rows.source == "chosen" else sources.identity(rows, mirror)
         self.identities = {"preference": preference, "instruction": instruction}
         self.model = model_settings(suite.model)
+        self.computing = Resources(memory_bytes=stored_bytes(suite.model))
         self.origins: dict[tuple[str, str], Origin | None] = {}
         self._of_base: dict[str, str] = {}
         self._fronts: dict[int, tuple[str, ...]] = {}
@@ -141,6 +153,7 @@ class _Planner:
         *,
         data: tuple[str, ...] = (),
         origins: Iterable[Origin | None] = (),
+        resources: Resources | None = None,
         **parts: Any,
     ) -> JobSpec:
         """Add a job, whose id has the hash of all that decides its numbers; every one may read the pre-trained model."""
@@ -151,7 +164,8 @@ class _Planner:
         plugins = identity.plugins(origins)
         hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed, front)}"
-        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, plugins=plugins, **parts))
+        parts |= {"plugins": plugins, "resources": resources or self.computing}
+        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, **parts))
 
     def _front_json(self, front: tuple[str, ...]) -> str:
         """Write a front once for all jobs that have it among their inputs."""
@@ -280,7 +294,8 @@ class _Planner:
         """Add a policy that another suite trained; its id holds the hash of all that made it."""
         labels = RunLabels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
         settings = {"model": self.model, "job": job.partition("/")[2]}
-        return self._job("adopt", "adopted", labels, settings, Inputs(), roles=("reference",))
+        parts: dict[str, Any] = {"roles": ("reference",), "resources": NETWORK_ONLY}
+        return self._job("adopt", "adopted", labels, settings, Inputs(), **parts)
 
     def _front(self, seed: int) -> tuple[str, ...]:
         """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at.
@@ -458,18 +473,25 @@ class _Planner:
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def _evaluations(self) -> None:
-        evaluators = {name: one.stages() for name, one in self.suite.evaluation.chosen.items()}
+        chosen = self.suite.evaluation.chosen
+        evaluators = {name: one.stages() for name, one in chosen.items()}
         refuse_equal_kinds(evaluators)
+        loading = {name for name, one in chosen.items() if one.models()}
         policies: list[JobSpec | None] = [
             None,
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
         ]
         for policy in policies:
             for name, stages in evaluators.items():
-                self._evaluate(policy, stages, self._origin(EVALUATORS, name))
+                self._evaluate(policy, stages, self._origin(EVALUATORS, name), loads=name in loading)
 
-    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None) -> None:
-        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others."""
+    def _evaluate(
+        self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None, *, loads: bool
+    ) -> None:
+        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others.
+
+        A stage that asks no policy, of an evaluator that loads no other model either, holds no device.
+        """
         of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
         earlier: dict[str, str] = {}
@@ -491,6 +513,7 @@ class _Planner:
                 inputs,
                 data=stage.data,
                 origins=[origin, *stage.origins],
+                resources=None if stage.policy or loads else NETWORK_ONLY,
             )
             earlier[stage.name or stage.kind] = job.id
             if policy is None:
