@@ -161,7 +161,8 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
+    kinds = {name for job_id in pending for name in (plan.jobs[job_id].kind, plan.jobs[job_id].stage) if name}
+    for line in preflight.try_out(plan.suite, kinds, folder, mirror):
         console.print(line, highlight=False)
 
 

@@ -36,7 +36,8 @@ class Stage:
     """Describe the job that an evaluator's stage is for each policy.
 
     Attributes:
-        kind: of the job on record; no other evaluator's stage has it.
+        kind: of the job on record; no other evaluator's stage has it. Stages of one evaluator that do the same in different
+            ways, such as two judges, may share it: each has a name of its own then.
         settings: what of the options decides its numbers, as JSON values; the model and the data are added.
         name: what later stages find its rows under; the kind by default.
         slug: what the ids of its jobs begin with; the kind by default.
@@ -44,6 +45,7 @@ class Stage:
         data: which of the suite's data sets it reads: preference, instruction.
         policy: whether it asks the policy; a later stage may do with what an earlier one left.
         of_base: whether it asks the base model, once for all policies.
+        reads: names of the earlier stages whose rows it works with; all of them by default.
         labels: who it is besides whose policy it asks, for the record.
         origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
     """
@@ -56,8 +58,14 @@ class Stage:
     data: tuple[str, ...] = ()
     policy: bool = True
     of_base: bool = False
+    reads: tuple[str, ...] | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
+
+    @property
+    def shown_name(self) -> str:
+        """The name, or the kind where it has none of its own."""
+        return self.name or self.kind
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class StageContext:
         datasets: returns the suite's data, with the first so many held-out pairs as text in `judged`.
         earlier: the rows of the earlier stages, by name.
         tell: takes a line of progress.
+        stage: the name of the stage, which tells those of one kind apart.
     """
 
     folder: Path
@@ -85,6 +94,7 @@ class StageContext:
     datasets: Callable[[int], Datasets]
     earlier: Mapping[str, Rows]
     tell: Callable[[str], None]
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ class Evaluator(Protocol):
         """Try what would else fail after hours of training, such as whether a service answers.
 
         Args:
-            kinds: of its stages that are still to be done.
+            kinds: of its stages that are still to be done, and their names.
             results: the suite's folder.
             mirror: an offline mirror of the hub, if there is one.
 
@@ -176,11 +186,11 @@ class Evaluator(Protocol):
         """Say how many tokens its stages may generate after a prompt."""
         return 0
 
-    def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
-        """Say what may have to be paid, as `judges.cost.estimate` does; None where nothing has to be.
+    def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | list[dict[str, Any]] | None:
+        """Say what may have to be paid, as `judges.cost.estimate` does, once for each that is paid; None where nothing has to be.
 
         Args:
-            to_do: how many jobs of each kind are to be done.
+            to_do: how many jobs of each kind, and of each stage by its name, are to be done.
             limits: how long prompts and answers may be.
         """
         return None
@@ -202,7 +212,7 @@ def wrong_stages(made: Any) -> str | None:
     """Say what is no declaration of stages."""
     if not isinstance(made, tuple | list) or not made or not all(isinstance(one, Stage) for one in made):
         return f"{made!r:.100}, but stages are a tuple of Stage, one or more"
-    names = [one.name or one.kind for one in made]
+    names = [one.shown_name for one in made]
     if len(set(names)) < len(names):
         return f"two stages of the name {next(one for one in names if names.count(one) > 1)!r}; give each its own"
     return next((problem for one in made if (problem := _wrong_stage(one))), None)

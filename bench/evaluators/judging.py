@@ -1,51 +1,94 @@
-"""Generated answers beside the chosen ones, compared by a judge: the key `evaluation.win_rate`. No torch at the top."""
+"""Generated answers beside the chosen ones, compared by one judge or several: the key `evaluation.win_rate`. No torch at the top."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from bench.errors import JudgeError
+from bench.errors import InputError, JudgeError, SuiteError
 from bench.evaluators import Evaluator, Outcome, Stage, StageContext
 from bench.evaluators.options import WinRate
 from bench.judges import JUDGES, JudgeSettings
 from bench.settings import Data, Model
 
 
+KEY = "evaluation.win_rate.judge"
+
+
 class Judging(Evaluator):
-    """Generated answers against the chosen answers of held-out pairs, by a judge, which can change without new answers."""
+    """Generated answers against the chosen answers of held-out pairs, by judges, which can change without new answers.
+
+    Every judge works from the same answers. Nothing of a judging depends on the others or on their order, so that one more
+    judge, or another main one, makes no new job of what is judged already.
+    """
 
     Options: ClassVar[type[BaseModel]] = WinRate
     options: WinRate
 
     def stages(self) -> tuple[Stage, ...]:
+        generation = self.options.generation.model_dump(mode="json")
+        answers = Stage(
+            "generate",
+            {"prompts": self.options.prompts, "generation": generation},
+            name="answers",
+            slug="answers",
+            title="answers",
+            data=("preference",),
+        )
+        return answers, *map(self._judged, self._names)
+
+    def _judged(self, name: str) -> Stage:
+        judge = self._names[name]
+        origin = JUDGES.origin(judge.kind)
+        return Stage(
+            "judge",
+            judge.identity(),
+            name=_stage(name),
+            slug="judged",
+            title=f"judged answers, {name}" if len(self._names) > 1 else "judged answers",
+            data=("preference",),
+            policy=False,
+            reads=("answers",),
+            labels={"judge": name},
+            origins=(origin,) if origin else (),
+        )
+
+    @cached_property
+    def _names(self) -> dict[str, JudgeSettings]:
+        """The judges by the names that their scores have, the main one first.
+
+        Raises:
+            InputError: one cannot be what it says, or two have one name.
+        """
         from bench.evaluators.win_rate import judge_name
 
-        judge, generation = self.options.judge, self.options.generation.model_dump(mode="json")
-        origin = JUDGES.origin(judge.kind)
-        return (
-            Stage(
-                "generate",
-                {"prompts": self.options.prompts, "generation": generation},
-                name="answers",
-                slug="answers",
-                title="answers",
-                data=("preference",),
-            ),
-            Stage(
-                "judge",
-                judge.identity(),
-                slug="judged",
-                title="judged answers",
-                data=("preference",),
-                policy=False,
-                labels={"judge": judge_name(judge)},
-                origins=(origin,) if origin else (),
-            ),
-        )
+        found: dict[str, JudgeSettings] = {}
+        for place, judge in enumerate(self.options.judges):
+            with self._at(place):
+                name = judge_name(judge)
+            if name in found:
+                first = list(found).index(name)
+                raise SuiteError(
+                    f"{KEY}[{place}]: its score would be win_rate/{name}, as that of {KEY}[{first}] is; judges have different "
+                    "models, or leave one out"
+                )
+            found[name] = judge
+        return found
+
+    @contextmanager
+    def _at(self, place: int) -> Iterator[None]:
+        """Have an error that names the judge's key name the right one of several."""
+        try:
+            yield
+        except InputError as error:
+            if len(self.options.judges) > 1 and str(error).startswith(KEY):
+                error.args = (f"{KEY}[{place}]{str(error).removeprefix(KEY)}",)
+            raise
 
     def new_tokens(self) -> int:
         return int(self.options.generation.max_new_tokens)
@@ -72,46 +115,78 @@ class Judging(Evaluator):
             Pair(id=row["id"], instruction=pair.prompt, ours=row["answer"], theirs=pair.chosen)
             for row, pair in zip(context.earlier["answers"], judged, strict=True)
         ]
+        judge_name = context.stage.removeprefix(_stage(""))
+        settings = self._names[judge_name]
         scores, rows = win_rate.judge(
             pairs,
-            self.options.judge,
+            settings,
             context.folder,
             context.load,
             context.tell,
-            others=lambda: context.results.glob(win_rate.JOURNALS),
+            others=lambda: win_rate.journals(context.results, judge_name),
         )
         ((name, score),) = scores.items()
         # Failed, not complete: the next run asks only for the pairs that are missing.
         missing = f"{name}: {score.get('reason')}; the same command asks again, only for the missing ones"
         error = JudgeError(missing) if score["value"] is None else None
-        return Outcome(rows, scores, (win_rate.metric(self.options.judge),), error=error)
+        return Outcome(rows, scores, (win_rate.metric(settings),), error=error)
 
     def warnings(self) -> list[str]:
         from bench.judges import trial
 
-        return trial.warnings(self.options.judge)
+        return [line for judge in self.options.judges for line in trial.warnings(judge)]
 
     def models(self) -> dict[str, Model]:
-        judge = self.options.judge
-        return {f"evaluation.win_rate.judge.{key}": model for key, model in judge.judge.models(judge.options).items()}
+        several = len(self.options.judges) > 1
+        return {
+            f"{KEY}{f'[{place}]' if several else ''}.{key}": model
+            for place, judge in enumerate(self.options.judges)
+            for key, model in judge.judge.models(judge.options).items()
+        }
 
     def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
-        """Ask a paid judge one tiny question."""
-        from bench.evaluators.win_rate import JOURNALS
+        """Ask each paid judge that is still needed one tiny question."""
+        from functools import partial
+
+        from bench.evaluators.win_rate import journals
         from bench.judges import trial
 
-        if "judge" not in kinds or not trial.ask(self.options.judge, results, lambda: results.glob(JOURNALS)):
+        answered = []
+        for place, (name, judge) in enumerate(self._names.items()):
+            needed = _stage(name) in kinds or (len(self._names) == 1 and "judge" in kinds)
+            with self._at(place):
+                if needed and trial.ask(judge, results, partial(journals, results, name)):
+                    answered.append(name)
+        if not answered:
             return None
-        return "the judge answers as its configuration needs"
+        if len(self._names) == 1:
+            return "the judge answers as its configuration needs"
+        return f"the judge{'s' if len(answered) > 1 else ''} {' and '.join(answered)} answer{'' if len(answered) > 1 else 's'} as {'their configurations need' if len(answered) > 1 else 'its configuration needs'}"
 
-    def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
+    def price(self, to_do: Mapping[str, int], limits: Data) -> list[dict[str, Any]]:
         from bench.judges import cost
 
-        tokens = self.options.generation.max_new_tokens
-        return cost.estimate(self.options.judge, limits, self.options.prompts, tokens, to_do.get("judge", 0))
+        prompts, tokens = self.options.prompts, self.options.generation.max_new_tokens
+        priced = (
+            cost.estimate(judge, limits, prompts, tokens, to_do.get(_stage(name), 0))
+            for name, judge in self._names.items()
+        )
+        return [one for one in priced if one is not None]
 
     def smoke(self) -> WinRate:
-        """Keep in which orders is asked; the rule judge knows the built-in world."""
+        """Keep in which orders is asked, and whether by several; the rule judge knows the built-in world.
+
+        Beside it stands a tiny untrained model as the second judge: two are enough to see all that several bring.
+        """
         generation = self.options.generation.model_copy(update={"max_new_tokens": 8})
-        judge = JudgeSettings(kind="rule", orders=self.options.judge.orders)
-        return WinRate(prompts=4, generation=generation, judge=judge)
+        first, *others = self.options.judges
+        made: list[dict[str, Any]] = [{"kind": "rule", "orders": first.orders}]
+        made += [{"kind": "local", "local_model": {"source": "random"}, "orders": one.orders} for one in others[:1]]
+        return WinRate.model_validate(
+            {"prompts": 4, "generation": generation, "judge": made if others else made[0]}
+        )
+
+
+def _stage(name: str) -> str:
+    """Name the stage of a judge."""
+    return f"judge:{name}"

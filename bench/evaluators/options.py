@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
 from bench.judges import JudgeSettings
 from bench.settings import Frozen, PathText, Positive, Seed, Text
@@ -111,5 +111,24 @@ class WinRate(Frozen):
     """Held-out pairs to judge for each policy."""
     generation: Generation = Generation()
     """How answers are sampled."""
-    judge: JudgeSettings
-    """Who prefers."""
+    judge: JudgeSettings | tuple[JudgeSettings, ...]
+    """Who prefers: one judge, or a list of two or more, of which the first is the main one. Each has its own score, from the
+    same answers, and the report says how far they agree. `--set` names one by its place: `evaluation.win_rate.judge.1.model`."""
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """Check one judge, or each of several; an error has the place of the key."""
+        if not isinstance(given, list | tuple):
+            return given if isinstance(given, JudgeSettings) else JudgeSettings.model_validate(given)
+        if len(given) < 2:
+            raise ValueError("a list holds two judges or more; write a single one without the list")
+        return _SEVERAL.validate_python(given)
+
+    @property
+    def judges(self) -> tuple[JudgeSettings, ...]:
+        """The judges, the main one first."""
+        return self.judge if isinstance(self.judge, tuple) else (self.judge,)
+
+
+_SEVERAL = TypeAdapter(tuple[JudgeSettings, ...])

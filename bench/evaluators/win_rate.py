@@ -6,15 +6,17 @@ and says how many pairs are unjudged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import InputError
 from bench.evaluators.length import length_controlled
 from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
 from bench.judges.requests import Pair, Request
+from bench.records import record
 from bench.records.metrics import Metric
 from bench.settings import Model
 
@@ -25,6 +27,20 @@ ORDERS = ("ours_first", "theirs_first")
 # Below a suite's folder: those of its judgings, and that of its preflight
 JOURNALS = f"*/*/{JOURNAL}"
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
+
+
+def journals(results: Path, name: str) -> Iterator[Path]:
+    """List the journals of a suite that may hold a judge's replies: those of its judgings, and that of the preflight.
+
+    What the suite's other judges were paid does not count towards this one's ceiling.
+    """
+    for journal in results.glob(JOURNALS):
+        try:
+            labels = record.read_json(journal.parent / "spec.json").get("labels") or {}
+        except InputError:  # of the preflight, or damaged
+            labels = {}
+        if labels.get("judge", name) == name:
+            yield journal
 
 
 def judge_name(settings: JudgeSettings) -> str:

@@ -132,6 +132,7 @@ class JobSpec:
 
     Attributes:
         plugins: whose code decides its numbers besides ours: distribution, version and source hash of each.
+        stage: the name of the evaluator's stage that it is; "" for one that is none.
     """
 
     id: str
@@ -146,6 +147,7 @@ class JobSpec:
     steps: int = 0
     tokens: int = 0
     plugins: tuple[Mapping[str, str], ...] = ()
+    stage: str = ""
 
     @property
     def run_labels(self) -> RunLabels:
