@@ -214,9 +214,9 @@ def plan(
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, execute.default_workers())
     if as_json:
-        print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:
-        print(as_text(made, states, selected, found, disk))
+        print(as_text(made, states, selected, found, disk, folder))
 
 
 @app.command()

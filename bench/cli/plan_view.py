@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from bench.cli import power_view
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
 from bench.records.spec import KINDS, JobSpec
@@ -16,7 +18,12 @@ from bench.suite.suite import Suite
 
 
 def as_dict(
-    plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = (), disk: tuple[int, str] = (0, "")
+    plan: Plan,
+    states: dict[str, str],
+    selected: set[str],
+    stale: Sequence[Stale] = (),
+    disk: tuple[int, str] = (0, ""),
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Return a plan as JSON values.
 
@@ -26,6 +33,7 @@ def as_dict(
         selected: those that are meant.
         stale: what of the folder an upgrade has made stale.
         disk: bytes that are still to be written, and what is not in them.
+        folder: the suite's results, where judged pairs tell how much they spread.
     """
     jobs = [
         {
@@ -46,7 +54,16 @@ def as_dict(
     judges = prices(plan, states, selected)
     by_reason = [asdict(one) for one in stale]
     room = {"disk_bytes_to_do": disk[0], "disk_bytes_left_out": disk[1] or None}
-    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, **room, **_judges(judges), "stale": by_reason}
+    return {
+        "schema": 1,
+        "suite": plan.suite.name,
+        "jobs": jobs,
+        **sums,
+        **room,
+        **_judges(judges),
+        **power_view.as_dict(plan, folder),
+        "stale": by_reason,
+    }
 
 
 def prices(plan: Plan, states: dict[str, str], selected: set[str]) -> list[dict[str, Any]]:
@@ -91,7 +108,12 @@ def _tokens(job: JobSpec) -> int:
 
 
 def as_text(
-    plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = (), disk: tuple[int, str] = (0, "")
+    plan: Plan,
+    states: dict[str, str],
+    selected: set[str],
+    stale: Sequence[Stale] = (),
+    disk: tuple[int, str] = (0, ""),
+    folder: Path | None = None,
 ) -> str:
     """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
@@ -123,6 +145,7 @@ def as_text(
     if disk[0]:
         lines.append(f"  disk: about {in_words(disk[0])} to be written{f', {disk[1]}' if disk[1] else ''}")
     lines += [f"  {estimate_in_words(one)}" for one in prices(plan, states, selected)]
+    lines += [f"  {one}" for one in power_view.as_lines(plan, folder)]
     lines += [f"  {one}" for one in stale]
     return "\n".join(lines)
 

@@ -182,6 +182,13 @@ class Evaluator(Protocol):
         prompts = getattr(self.options, "prompts", 0)
         return prompts if isinstance(prompts, int) else 0
 
+    def items(self) -> dict[str, int | None]:
+        """Say of how many single outcomes from 0 to 1, such as questions, scores are the mean; None where only loading tells.
+
+        By a score's name, or what it begins with. The plan says how small a difference so many can show.
+        """
+        return {}
+
     def new_tokens(self) -> int:
         """Say how many tokens its stages may generate after a prompt."""
         return 0
@@ -206,6 +213,16 @@ DATA = ("preference", "instruction")
 def _no_count(made: Any) -> str | None:
     fits = isinstance(made, int) and not isinstance(made, bool) and made >= 0
     return None if fits else f"{made!r:.100}, but it is how many pairs, 0 or more"
+
+
+def _no_items(made: Any) -> str | None:
+    fits = isinstance(made, Mapping) and all(isinstance(one, str) for one in made)
+    wrong = (
+        next((problem for one in made.values() if one is not None and (problem := _no_count(one))), None)
+        if fits
+        else ""
+    )
+    return wrong if fits else f"{made!r:.100}, but it is a mapping from scores to how many outcomes they have, or None"
 
 
 def wrong_stages(made: Any) -> str | None:
@@ -241,5 +258,9 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
         "win_rate": "bench.evaluators.judging:Judging",
         "base_kl": "bench.evaluators.base_kl:Divergence",
     },
-    Contract(Evaluator, parts=("stages", "run"), returns={"stages": wrong_stages, "pairs_wanted": _no_count}),
+    Contract(
+        Evaluator,
+        parts=("stages", "run"),
+        returns={"stages": wrong_stages, "pairs_wanted": _no_count, "items": _no_items},
+    ),
 )

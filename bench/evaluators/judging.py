@@ -1,4 +1,4 @@
-"""Generated answers beside the chosen ones, compared by one judge or several: the key `evaluation.win_rate`. No torch at the top."""
+"""Generated answers beside the chosen ones, compared by judges: the key `evaluation.win_rate`. No torch at the top."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from bench.evaluators import Evaluator, Outcome, Stage, StageContext
 from bench.evaluators.options import WinRate
 from bench.judges import JUDGES, JudgeSettings
 from bench.settings import Data, Model
-
 
 KEY = "evaluation.win_rate.judge"
 
@@ -90,6 +89,9 @@ class Judging(Evaluator):
                 error.args = (f"{KEY}[{place}]{str(error).removeprefix(KEY)}",)
             raise
 
+    def items(self) -> dict[str, int | None]:
+        return {f"win_rate/{next(iter(self._names))}": self.options.prompts}
+
     def new_tokens(self) -> int:
         return int(self.options.generation.max_new_tokens)
 
@@ -161,7 +163,9 @@ class Judging(Evaluator):
             return None
         if len(self._names) == 1:
             return "the judge answers as its configuration needs"
-        return f"the judge{'s' if len(answered) > 1 else ''} {' and '.join(answered)} answer{'' if len(answered) > 1 else 's'} as {'their configurations need' if len(answered) > 1 else 'its configuration needs'}"
+        if len(answered) == 1:
+            return f"the judge {answered[0]} answers as its configuration needs"
+        return f"the judges {' and '.join(answered)} answer as their configurations need"
 
     def price(self, to_do: Mapping[str, int], limits: Data) -> list[dict[str, Any]]:
         from bench.judges import cost
@@ -182,9 +186,7 @@ class Judging(Evaluator):
         first, *others = self.options.judges
         made: list[dict[str, Any]] = [{"kind": "rule", "orders": first.orders}]
         made += [{"kind": "local", "local_model": {"source": "random"}, "orders": one.orders} for one in others[:1]]
-        return WinRate.model_validate(
-            {"prompts": 4, "generation": generation, "judge": made if others else made[0]}
-        )
+        return WinRate.model_validate({"prompts": 4, "generation": generation, "judge": made if others else made[0]})
 
 
 def _stage(name: str) -> str:

@@ -94,7 +94,8 @@ def judge(
 
     Returns:
         The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
-        or None, as the mean over its orders, and by order. Where the judge must not be asked further (refused key,
+        or None, as the mean over its orders, and by order, and how many characters longer ours is. Where the judge
+        must not be asked further (refused key,
         exhausted quota, ceiling of cost) the score's value is None, and its reason says so.
 
     Raises:
@@ -124,7 +125,11 @@ def judge(
     by_pair: dict[int, dict[str, float | None]] = {pair.id: {} for pair in shown}
     for (pair, order), value in zip(asked, found, strict=True):
         by_pair[pair.id][order] = None if value is None else (2 - value if order == "ours_first" else value - 1)
-    rows = [{"id": number, "preference": _mean(orders), "orders": orders} for number, orders in by_pair.items()]
+    longer = {pair.id: len(pair.ours) - len(pair.theirs) for pair in shown}
+    rows = [
+        {"id": number, "preference": _mean(orders), "orders": orders, "length_difference": longer[number]}
+        for number, orders in by_pair.items()
+    ]
     stopped = str(asking.stopped) if asking.stopped else None
     made = score(rows, shown, settings.max_unjudged_share, stopped) | bill
     return {f"win_rate/{judge_name(settings)}": made}, rows

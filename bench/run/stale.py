@@ -84,7 +84,9 @@ class _Keys:
 
     def __init__(self, suite: Experiment) -> None:
         chosen = suite.evaluation.chosen if isinstance(suite, Suite) else {}
-        self._of_stage = {(stage.kind, stage.shown_name): (name, stage) for name, one in chosen.items() for stage in one.stages()}
+        self._of_stage = {
+            (stage.kind, stage.shown_name): (name, stage) for name, one in chosen.items() for stage in one.stages()
+        }
         dumped = {name: one.options.model_dump(mode="json") for name, one in chosen.items()}
         self._options = {name: record.flat(_by_place(options)) for name, options in dumped.items()}
 

@@ -33,7 +33,7 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
             note = "not judged" if one.preference is None else f"preferred: {100 * one.preference:.0f} %"
             cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
         rows.append(Row(tuple(cells)))
-    judges = ", ".join(filter(None, map(judge_of, tables.scores))) or "none"
+    judges = results.main_judge or ", ".join(filter(None, map(judge_of, tables.scores))) or "none"
     leads = "" if where.archive else " An answer leads to the file with all of them, whole."
     how = (
         f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with how far the judge "

@@ -157,6 +157,12 @@ def _rank_notes(tables: Findings, order: Sequence[RecipeResults]) -> list[str]:
 def judge_notes(results: Results) -> list[str]:
     """Name the judge; say so where one table holds scores of several."""
     judges = [judge for name in results.score_names if (judge := judge_of(name))]
+    if len(judges) > 1 and results.main_judge:
+        beside = ", ".join(judge for judge in judges if judge != results.main_judge)
+        return [
+            f"Win rate: share of answers preferred to the data's chosen answers; main judge: {results.main_judge}; beside it: "
+            f"{beside}. Rates of different judges do not compare; how far the judges agree stands under Judges."
+        ]
     if len(judges) > 1:
         return [f"Different judges: {', '.join(judges)}. Their win rates do not compare with each other."]
     where = _endpoint(results)
