@@ -85,9 +85,13 @@ class Judging(Evaluator):
         try:
             yield
         except InputError as error:
-            if len(self.options.judges) > 1 and str(error).startswith(KEY):
-                error.args = (f"{KEY}[{place}]{str(error).removeprefix(KEY)}",)
+            error.args = (self._placed(str(error), place),)
             raise
+
+    def _placed(self, text: str, place: int) -> str:
+        """Have a text that names the judge's key name the right one of several."""
+        several = len(self.options.judges) > 1 and f"{KEY}[" not in text
+        return text.replace(KEY, f"{KEY}[{place}]") if several else text
 
     def items(self) -> dict[str, int | None]:
         return {f"win_rate/{next(iter(self._names))}": self.options.prompts}
@@ -118,19 +122,20 @@ class Judging(Evaluator):
             for row, pair in zip(context.earlier["answers"], judged, strict=True)
         ]
         judge_name = context.stage.removeprefix(_stage(""))
-        settings = self._names[judge_name]
-        scores, rows = win_rate.judge(
-            pairs,
-            settings,
-            context.folder,
-            context.load,
-            context.tell,
-            others=lambda: win_rate.journals(context.results, judge_name),
-        )
+        settings, place = self._names[judge_name], list(self._names).index(judge_name)
+        with self._at(place):
+            scores, rows = win_rate.judge(
+                pairs,
+                settings,
+                context.folder,
+                context.load,
+                context.tell,
+                others=lambda: win_rate.journals(context.results, judge_name),
+            )
         ((name, score),) = scores.items()
         # Failed, not complete: the next run asks only for the pairs that are missing.
         missing = f"{name}: {score.get('reason')}; the same command asks again, only for the missing ones"
-        error = JudgeError(missing) if score["value"] is None else None
+        error = JudgeError(self._placed(missing, place)) if score["value"] is None else None
         return Outcome(rows, scores, (win_rate.metric(settings),), error=error)
 
     def warnings(self) -> list[str]:
@@ -154,8 +159,9 @@ class Judging(Evaluator):
         from bench.judges import trial
 
         answered = []
+        named = any(one.startswith(_stage("")) for one in kinds)
         for place, (name, judge) in enumerate(self._names.items()):
-            needed = _stage(name) in kinds or (len(self._names) == 1 and "judge" in kinds)
+            needed = _stage(name) in kinds or (not named and "judge" in kinds)
             with self._at(place):
                 if needed and trial.ask(judge, results, partial(journals, results, name)):
                     answered.append(name)

@@ -69,7 +69,7 @@ def against(found: Mapping[PairKey, Verdict], other: Mapping[PairKey, Verdict]) 
 # ---- self-preference -------------------------------------------------------------------------------------------------
 
 # Of a model's name: what is no family
-_SIZES = re.compile(r"[\d.]+[bmk]?|v\d.*|x\d+.*")
+_SIZES = re.compile(r"a?[\d.]+(x[\d.]+)?[bmk]?|v\d.*")
 _COMMON = {
     *(
         "base",
