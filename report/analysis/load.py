@@ -464,9 +464,13 @@ class Results:
 
     def metric(self, name: str) -> Metric:
         """Return what a figure is: as it is derived here, as its record describes it, or as its name tells."""
+        made = self._metric(name)
+        return replace(made, gate=False) if self.is_beside(name) else made
+
+    def _metric(self, name: str) -> Metric:
         known = DERIVED.get(name) or find(name, self._described)
         if known:
-            return replace(known, gate=False) if known.gate and self.is_beside(name) else known
+            return known
         units = (run.job.measurements[name].get("unit") for run in self.trained if name in run.job.measurements)
         return undescribed(name, next((str(unit) for unit in units), "steps" if name == "steps" else ""))
 

@@ -151,7 +151,7 @@ def test_a_plan_prices_each_paid_judge(tiny: TinySuite, endpoint: Any, tmp_path:
 
 
 def test_what_one_judge_was_paid_does_not_stop_another(tiny: TinySuite, run_plan: Any, endpoint: Any) -> None:
-    """Four comparisons of 300 tokens cost a judge $1.20 at these prices; both judges' together are more than the second's ceiling."""
+    """Four comparisons of 300 tokens cost a judge $1.20 here; what both cost is more than the second's ceiling."""
     endpoint.answer = lambda prompt, before: endpoint.choose(0.7)
     judges = [paid(endpoint, "first"), paid(endpoint, "second", max_cost_usd=2.2, concurrency=1)]
     runner = run_plan(judged(tiny, judges))
