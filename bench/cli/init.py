@@ -115,7 +115,7 @@ evaluation: # of every trained policy, the reference and the base model; delete 
     generation: # how answers are sampled
       max_new_tokens: 256 # at most
       temperature: 1.0 # 0 is greedy
-    judge: # EDIT. Who prefers
+    judge: # EDIT. Who prefers; or a list of such mappings, whose first is the main judge: the report says how far they agree
       kind: openai # any OpenAI-compatible endpoint; or local with local_model: {source: ..., path: ...}
       configuration: weighted_alpaca_eval_gpt4_turbo # alpaca-eval's prompt and parser
       model: gpt-4.1 # this configuration needs a model that returns log-probabilities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -97,9 +98,10 @@ class _Keys:
             return setting
         own, options = setting.removeprefix(f"{name}."), self._options[name]
         found = [key for key in options if key == own or key.endswith(f".{own}")]
-        if len(found) > 1:  # of several judges the one that is meant
+        if len(found) > 1:  # of several judges the one that is meant, or all of them
             value = record.flat(stage.settings).get(setting)
             found = [key for key in found if options[key] == value]
+            found = found if len(found) == 1 else list({re.sub(r"\[\d+\]", "", key) for key in found})
         return f"evaluation.{name}.{found[0] if len(found) == 1 else own}"
 
 
