@@ -41,7 +41,7 @@ def blocks(tables: Findings, where: Where) -> tuple[Block, ...]:
     """Return the judges: whether they agree, what their preference hangs on, replies that could not be used, each judging."""
     panel = tables.panel
     found = [
-        *(Text(agreement_in_words(one)) for one in panel.agreements),
+        *(Text(agreement_in_words(one)) for one in panel.agreements if one.judges[0] == panel.judges[0].name),
         _agreements(panel),
         *(Text(sentence, "warning") for one in panel.judges if (sentence := kinship_in_words(one))),
         _biases(panel),
@@ -80,7 +80,7 @@ def agreement_in_words(one: Agreement) -> str:
     if one.same_first:
         text += f". Both put {one.firsts[0]} first"
     elif one.same_first is False:
-        text += f". They do not put the same recipe first: {first} {one.firsts[0]}, {second} {one.firsts[1]}"
+        text += f". They do not put the same recipe first: {first} puts {one.firsts[0]}, {second} {one.firsts[1]}"
     return f"{text}."
 
 
@@ -194,6 +194,12 @@ def _biases(panel: Panel) -> Table | None:
     return Table("What each judge's preference hangs on", columns, tuple(rows), (*notes, f"95 % intervals: {METHOD}."))
 
 
+def example(text: str) -> str:
+    """Cut a reply that could not be used to a line."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST_EXAMPLE else f"{line[: LONGEST_EXAMPLE - 1].rstrip()}…"
+
+
 def _unusable(panel: Panel) -> Table | None:
     rows = tuple(
         Row(
@@ -201,7 +207,7 @@ def _unusable(panel: Panel) -> Table | None:
                 Cell(one.judge),
                 Cell(one.kind),
                 Cell(f"{one.count:,}"),
-                Cell(one_line(one.example, LONGEST_EXAMPLE) or "–"),
+                Cell(example(one.example) or "–"),
             )
         )
         for one in panel.unusable

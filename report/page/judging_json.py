@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from bench.errors import one_line
 from report.analysis.judges import DECISIONS, METHOD, Agreement
 from report.analysis.panel import JudgeSummary, Panel
-from report.page.judging import LONGEST_EXAMPLE, MOST_PARTING, agreement_in_words, kinship_in_words
+from report.page.judging import MOST_PARTING, agreement_in_words, example, kinship_in_words
 
 
 def as_json(panel: Panel) -> dict[str, Any]:
@@ -16,9 +15,7 @@ def as_json(panel: Panel) -> dict[str, Any]:
     return {
         "judges": [_judge_json(one) for one in panel.judges],
         "judge_agreement": [_agreement_json(one) for one in panel.agreements],
-        "unusable_replies": [
-            {**asdict(one), "example": one_line(one.example, LONGEST_EXAMPLE)} for one in panel.unusable
-        ],
+        "unusable_replies": [{**asdict(one), "example": example(one.example)} for one in panel.unusable],
     }
 
 

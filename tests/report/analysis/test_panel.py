@@ -12,6 +12,7 @@ from bench.records.suite_record import find_suites
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.choose.figures import named_figures
+from report.page.verdict import Verdict
 
 TWO = {"win_rate": {"judge": [{"kind": "rule"}, {"kind": "openai"}]}}
 
@@ -88,6 +89,12 @@ def test_agreement_is_over_the_pairs_that_both_judged(two: Any) -> None:
     assert (found.pairs, found.prompts) == (30, 5)
     assert found.firsts == ("mix at λ = 0.5", "sequential at λ = 0.5")
     assert found.same_first is False
+
+
+def test_the_verdict_says_that_another_judge_puts_another_recipe_first(two: Any) -> None:
+    said = Verdict(findings(two)).sentences
+    assert "By win rate mix at λ = 0.5 is first by the main judge, sequential at λ = 0.5 by second." in said
+    assert not any("win rate by judge second" in one.lower() for one in said)
 
 
 def test_replies_that_could_not_be_used_are_added_up(two: Any) -> None:

@@ -108,7 +108,7 @@ def test_agreement_is_a_sentence() -> None:
     )
     many = judging.agreement_in_words(agreement(*[(0.9, 0.9), (0.1, 0.1)] * 8, *[(0.9, 0.1)] * 2, other="y"))
     assert "on 88.9 % of the 18 pairs that both judged (95 % interval " in many
-    assert many.endswith(". They do not put the same recipe first: a x, b y.")
+    assert many.endswith(". They do not put the same recipe first: a puts x, b y.")
     alike = judging.agreement_in_words(agreement(*[(0.9, 0.8)] * 3))
     assert "; how much of it is chance cannot be told, as both decide every pair the same way. " in alike
 
@@ -176,6 +176,11 @@ def test_the_page_says_what_the_judges_are_worth(writer: Callable[..., Any]) -> 
     assert "<b>M</b>" not in page
     assert "\\<b\\>M" in text
     assert "The judge local:world is the policies&#39; own base model" in page
+
+
+def test_an_example_is_cut_to_a_line() -> None:
+    assert judging.example("one\ntwo\x1b[31m") == "one two"
+    assert judging.example("x" * 200) == f"{'x' * 159}…"
 
 
 def test_one_judge_brings_no_agreement(built: Any) -> None:
