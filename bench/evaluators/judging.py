@@ -10,13 +10,12 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from bench.errors import InputError, JudgeError, SuiteError
+from bench.errors import InputError, JudgeError, NoRoom, SuiteError
 from bench.evaluators import Evaluator, Outcome, Stage, StageContext
 from bench.evaluators.options import WinRate
 from bench.judges import JUDGES, JudgeSettings
+from bench.judges.cost import KEY
 from bench.settings import Data, Model
-
-KEY = "evaluation.win_rate.judge"
 
 
 class Judging(Evaluator):
@@ -131,12 +130,13 @@ class Judging(Evaluator):
                 context.load,
                 context.tell,
                 others=lambda: win_rate.journals(context.results, judge_name),
+                results=context.results,
             )
         ((name, score),) = scores.items()
         # Failed, not complete: the next run asks only for the pairs that are missing.
         missing = f"{name}: {score.get('reason')}; the same command asks again, only for the missing ones"
         error = JudgeError(self._placed(missing, place)) if score["value"] is None else None
-        return Outcome(rows, scores, (win_rate.metric(settings),), error=error)
+        return Outcome(rows, scores, (win_rate.metric(settings, score["configuration"]),), error=error)
 
     def warnings(self) -> list[str]:
         from bench.judges import trial
@@ -161,17 +161,16 @@ class Judging(Evaluator):
         answered = []
         named = any(one.startswith(_stage("")) for one in kinds)
         for place, (name, judge) in enumerate(self._names.items()):
-            needed = _stage(name) in kinds or (not named and "judge" in kinds)
+            if _stage(name) not in kinds and (named or "judge" not in kinds):
+                continue
             with self._at(place):
-                if needed and trial.ask(judge, results, partial(journals, results, name)):
-                    answered.append(name)
-        if not answered:
-            return None
-        if len(self._names) == 1:
-            return "the judge answers as its configuration needs"
-        if len(answered) == 1:
-            return f"the judge {answered[0]} answers as its configuration needs"
-        return f"the judges {' and '.join(answered)} answer as their configurations need"
+                try:
+                    answered.append(trial.ask(judge, results, partial(journals, results, name)))
+                except NoRoom:
+                    raise
+                except JudgeError as error:
+                    raise InputError(f"{KEY}: {error}") from None
+        return "\n".join(one.in_words for one in answered if one) or None
 
     def price(self, to_do: Mapping[str, int], limits: Data) -> list[dict[str, Any]]:
         from bench.judges import cost
