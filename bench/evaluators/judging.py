@@ -83,7 +83,7 @@ class Judging(Evaluator):
         """Have an error that names the judge's key name the right one of several."""
         try:
             yield
-        except InputError as error:
+        except (InputError, JudgeError) as error:
             error.args = (self._placed(str(error), place),)
             raise
 

@@ -90,10 +90,10 @@ class Agreement:
         judges: their names, the main one's first.
         pairs, prompts: judged by both; prompts are what intervals draw anew.
         raw: share of the pairs with the same decision.
-        kappa: Cohen's κ of the decisions; NaN where both always decide alike the same way.
+        kappa: Cohen's κ of the decisions; NaN where one of them decides every pair the same way, which is all chance.
         correlation: Spearman's, of the preferences; NaN where one of them never changes.
         tau: Kendall's τ-b of the recipes by mean win rate; NaN with fewer than three recipes.
-        firsts: the recipe that each puts first; None where it ranks none.
+        firsts: the recipe that each puts first; None where it ranks none, or all alike.
         table: pairs by the decisions of both, won, drawn and lost.
         parting: the pairs that were decided differently, furthest apart first.
     """
@@ -186,7 +186,7 @@ def _agreement(
         len(shared),
         len(cells),
         _share(raw_agreement(total[None])[0], raw_agreement(drawn), len(cells)),
-        _share(kappa(total[None])[0], kappa(drawn), len(cells)),
+        _share(_known_kappa(total), kappa(drawn), len(cells)),
         spearman(*preferences),
         *by_rate,
         tuple(tuple(int(count) for count in row) for row in total.reshape(3, 3)),
@@ -210,6 +210,12 @@ def kappa(cells: Floats) -> Floats:
     return np.where(np.isclose(expected, 1.0), np.nan, found)
 
 
+def _known_kappa(total: Floats) -> float:
+    sides = total.reshape(3, 3).sum(axis=1), total.reshape(3, 3).sum(axis=0)
+    constant = any(np.count_nonzero(side) == 1 for side in sides)
+    return math.nan if constant else float(kappa(total[None])[0])
+
+
 def spearman(one: Floats, other: Floats) -> float:
     """Return Spearman's rank correlation; NaN where a side never changes, or there are fewer than three pairs."""
     from scipy.stats import spearmanr
@@ -231,6 +237,9 @@ def _of_recipes(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[f
     best, best_of_other = (
         [name for name in both if rates[name] == max(side)] for rates, side in ((one, first), (other, second))
     )
+    if len(both) in (len(best), len(best_of_other)):
+        ranked = [None if len(both) == len(names) else names[0] for names in (best, best_of_other)]
+        return tau, (ranked[0], ranked[1])
     common = [name for name in best if name in best_of_other]  # of equal rates, one that both put first
     return tau, (common[0], common[0]) if common else (best[0], best_of_other[0])
 

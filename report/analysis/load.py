@@ -465,7 +465,11 @@ class Results:
     def metric(self, name: str) -> Metric:
         """Return what a figure is: as it is derived here, as its record describes it, or as its name tells."""
         made = self._metric(name)
-        return replace(made, gate=False) if self.is_beside(name) else made
+        if not self.is_beside(name):
+            return made
+        return replace(
+            made, gate=False, title=f"{made.title}, {judge_of(name)}"
+        )  # beside the main judge's of the same title
 
     def _metric(self, name: str) -> Metric:
         known = DERIVED.get(name) or find(name, self._described)

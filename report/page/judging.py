@@ -73,7 +73,7 @@ def agreement_in_words(one: Agreement) -> str:
         f"{_ends(one.raw, 100, ' %')}"
     )
     if math.isnan(one.kappa.value):
-        text += "; how much of it is chance cannot be told, as both decide every pair the same way"
+        text += "; how much of it is chance cannot be told, as one decides every pair the same way"
     else:
         words = next(words for most, words in _WORDS if one.kappa.value <= most)
         text += f"; beyond chance the agreement is {words}: Cohen's κ = {number(one.kappa.value, 2)}{_ends(one.kappa)}"
@@ -101,7 +101,7 @@ def _agreements(panel: Panel) -> Table | None:
             Cell(" and ".join(one.judges)),
             Cell(f"{one.pairs:,}", note=f"{one.prompts} prompts"),
             _share(one.raw, 100, 1),
-            _share(one.kappa, 1, 2),
+            _share(one.kappa, 1, 2, reason="one judge decides every pair the same way"),
             _figure(_known(one.correlation), 2, reason="one judge's preference never changes"),
             _figure(_known(one.tau), 2, reason="fewer than three recipes, or all alike"),
             Cell(firsts, note=" / ".join(filter(None, dict.fromkeys(one.firsts)))),
@@ -168,7 +168,11 @@ def _biases(panel: Panel) -> Table | None:
             "Longer won (%)",
             meaning="of the pairs with a winner and unequal lengths; longer answers may be better ones",
         ),
-        Column("Length adjustment", meaning="points by which a win rate moves at equal length, mean over policies"),
+        Column(
+            "Length adjustment",
+            meaning="points by which a win rate moves at equal length, mean over policies; an extrapolation where one side "
+            "is nearly always the longer one",
+        ),
     )
     rows = []
     for one in panel.judges:

@@ -258,7 +258,8 @@ def score_title(name: str, tables: Tables) -> str:
     """Return a score's heading: its title, the judge where one gave it, the unit."""
     writes = score_shown(name, tables)
     judge = judge_of(name)
-    title = f"{writes.metric.title}, {judge}" if judge else writes.metric.title
+    named = not judge or tables.results.is_beside(name)  # by its own title
+    title = writes.metric.title if named else f"{writes.metric.title}, {judge}"
     return f"{title} ({writes.unit})" if writes.unit else title
 
 

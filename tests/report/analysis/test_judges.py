@@ -86,6 +86,20 @@ def test_kappa_is_not_known_where_nothing_is_ever_decided_otherwise() -> None:
     assert math.isnan(found.correlation)
 
 
+def test_kappa_is_not_known_where_one_judge_decides_every_pair_the_same_way() -> None:
+    """All draws beside 6 of 12 won: p_o is p_e whatever the other says; an interval of 0 to 0 would claim knowledge."""
+    (found,) = judges.agreements(both(*[(WIN, DRAW), (DRAW, DRAW)] * 6), {})
+    assert found.raw.value == 0.5
+    assert math.isnan(found.kappa.value)
+    assert math.isnan(found.kappa.low)
+
+
+def test_a_judge_that_rates_all_recipes_alike_puts_none_first() -> None:
+    rates = {"a": {"x": 60.0, "y": 55.0}, "b": {"x": 50.0, "y": 50.0}}
+    (one,) = judges.agreements(both((WIN, WIN)), rates)
+    assert (one.firsts, one.same_first) == (("x", None), None)
+
+
 def test_kappa_is_that_of_scikit_learn() -> None:
     """A check against another implementation, on 500 drawn pairs."""
     metrics = pytest.importorskip("sklearn.metrics")

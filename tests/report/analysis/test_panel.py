@@ -12,6 +12,7 @@ from bench.records.suite_record import find_suites
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.choose.figures import named_figures
+from report.page.present import score_title
 from report.page.verdict import Verdict
 
 TWO = {"win_rate": {"judge": [{"kind": "rule"}, {"kind": "openai"}]}}
@@ -69,6 +70,13 @@ def test_only_the_main_judge_leads_ranks_and_gates(two: Any) -> None:
     assert "win_rate/second" not in (*tables.main_scores, *tables.ranking_scores)
     assert "win_rate/rule" in tables.ranking_scores
     assert not tables.metric("win_rate/second").gate
+    assert [tables.metric(name).title for name in ("win_rate/rule", "win_rate/second")] == [
+        "Win rate",
+        "Win rate, second",
+    ]
+    assert [score_title(name, tables) for name in ("win_rate/rule", "win_rate/second")] == [
+        "Win rate, rule (%)", "Win rate, second (%)",
+    ]  # fmt: skip
     assert named_figures(tables)["win_rate"].figure == "win_rate/rule"
     assert "win_rate/second" in named_figures(tables)
 

@@ -110,7 +110,7 @@ def test_agreement_is_a_sentence() -> None:
     assert "on 88.9 % of the 18 pairs that both judged (95 % interval " in many
     assert many.endswith(". They do not put the same recipe first: a puts x, b y.")
     alike = judging.agreement_in_words(agreement(*[(0.9, 0.8)] * 3))
-    assert "; how much of it is chance cannot be told, as both decide every pair the same way. " in alike
+    assert "; how much of it is chance cannot be told, as one decides every pair the same way. " in alike
 
 
 def two_judges(writer: Callable[..., Any], example: str = "I'd say <b>M</b> | \n*both*") -> Any:
