@@ -117,7 +117,7 @@ evaluation: # of every trained policy, the reference and the base model; delete 
       engine: transformers # on this machine; endpoint: by a server, with endpoint: {base_url: http://127.0.0.1:8000/v1}
       max_new_tokens: 256 # at most
       temperature: 1.0 # 0 is greedy
-    judge: # EDIT. Who prefers
+    judge: # EDIT. Who prefers; or a list of such mappings, whose first is the main judge: the report says how far they agree
       kind: openai # any OpenAI-compatible endpoint; or local with local_model: {source: ..., path: ...}
       configuration: null # how is asked: null is the first that the endpoint answers to, AlpacaEval's own before others
       model: gpt-6-luna # who is asked

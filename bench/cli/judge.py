@@ -45,7 +45,7 @@ def run(
         typer.Option(
             metavar="CONFIG",
             help="A configuration, alpaca-eval's or ours; or a YAML file: a suite, or the keys of its "
-            "evaluation.win_rate.judge. (default: the first that the endpoint answers to)",
+            "evaluation.win_rate.judge, of a list the first. (default: the first that the endpoint answers to)",
         ),
     ] = None,
     model: Annotated[
@@ -154,11 +154,13 @@ def _settings(judge: str | None, given: dict[str, Any]) -> JudgeSettings:
 
     document = Document(Path(judge))
     keys: Any = document.value
-    place: tuple[str, ...] = ()
+    place: tuple[str | int, ...] = ()
     if isinstance(keys, dict) and "evaluation" in keys:  # a whole suite
         place = _IN_A_SUITE
         for part in place:
             keys = keys.get(part) if isinstance(keys, dict) else None
+    if isinstance(keys, list) and keys:  # several judges, of which the first is the main one
+        place, keys = (*place, 0), keys[0]
     if not isinstance(keys, dict):
         raise InputError(f"{judge}: holds no keys of a judge; a suite has them under evaluation.win_rate.judge")
     return _validated(

@@ -171,7 +171,8 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
+    kinds = {name for job_id in pending for name in (plan.jobs[job_id].kind, plan.jobs[job_id].stage) if name}
+    for line in preflight.try_out(plan.suite, kinds, folder, mirror):
         console.print(line, highlight=False)
 
 
@@ -223,9 +224,9 @@ def plan(
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, gpus.default_workers())
     if as_json:
-        print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:
-        print(as_text(made, states, selected, found, disk))
+        print(as_text(made, states, selected, found, disk, folder))
 
 
 @app.command()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, TypeAdapter, field_validator, model_validator
 
 from bench.judges import JudgeSettings
 from bench.settings import Frozen, Label, PathText, Positive, Seed, Text
@@ -188,8 +188,10 @@ class WinRate(Frozen):
     """How many are judged for each policy, from the head of the set; `held_out` needs a number."""
     generation: Generation = Generation()
     """How answers are sampled."""
-    judge: JudgeSettings
-    """Who prefers. With `alpaca_eval`, what is left out is as AlpacaEval 2 has it: an endpoint's model under the
+    judge: JudgeSettings | tuple[JudgeSettings, ...]
+    """Who prefers: one judge, or a list of two or more, of which the first is the main one. Each has its own score, from the
+    same answers, and the report says how far they agree. `--set` names one by its place: `evaluation.win_rate.judge.1.model`.
+    With `alpaca_eval`, what is left out of the only or the main one is as AlpacaEval 2 has it: an endpoint's model under the
     configuration `weighted_alpaca_eval_gpt4_turbo`, each pair in one order."""
 
     _found: FoundSet | None = PrivateAttr(default=None)
@@ -202,6 +204,8 @@ class WinRate(Frozen):
             return given
         judge = given.get("judge", {})
         known = {"kind": "openai", **ALPACA_EVALS_JUDGE}
+        if isinstance(judge, list | tuple) and judge and isinstance(judge[0], Mapping):
+            return {**given, "judge": [{**known, **judge[0]}, *judge[1:]]}
         return {**given, "judge": {**known, **judge} if isinstance(judge, Mapping) else judge}
 
     @model_validator(mode="after")
@@ -220,3 +224,21 @@ class WinRate(Frozen):
         made = self.model_copy(update={"prompts": found.rows})
         made._found = found
         return made
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """Check one judge, or each of several; an error has the place of the key."""
+        if not isinstance(given, list | tuple):
+            return given if isinstance(given, JudgeSettings) else JudgeSettings.model_validate(given)
+        if len(given) < 2:
+            raise ValueError("a list holds two judges or more; write a single one without the list")
+        return _SEVERAL.validate_python(given)
+
+    @property
+    def judges(self) -> tuple[JudgeSettings, ...]:
+        """The judges, the main one first."""
+        return self.judge if isinstance(self.judge, tuple) else (self.judge,)
+
+
+_SEVERAL = TypeAdapter(tuple[JudgeSettings, ...])

@@ -6,17 +6,19 @@ and says how many pairs are unjudged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import InputError
 from bench.evaluators.length import length_controlled
 from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
 from bench.judges.named import configuration
 from bench.judges.requests import Pair, Request
+from bench.records import record
 from bench.records.metrics import Metric
 from bench.settings import Model
 
@@ -30,6 +32,20 @@ JOURNALS = f"*/*/{JOURNAL}"
 # Whose answers ours are compared with where prompts are those of held-out pairs
 CHOSEN = "the chosen answers"
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
+
+
+def journals(results: Path, name: str) -> Iterator[Path]:
+    """List the journals of a suite that may hold a judge's replies: those of its judgings, and that of the preflight.
+
+    What the suite's other judges were paid does not count towards this one's ceiling.
+    """
+    for journal in results.glob(JOURNALS):
+        try:
+            labels = record.read_json(journal.parent / "spec.json").get("labels") or {}
+        except InputError:  # of the preflight, or damaged
+            labels = {}
+        if labels.get("judge", name) == name:
+            yield journal
 
 
 def judge_name(settings: JudgeSettings) -> str:
@@ -94,8 +110,9 @@ def judge(
 
     Returns:
         The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
-        or None, as the mean over its orders, and by order. Where the judge must not be asked further (refused key,
-        exhausted quota, ceiling of cost) the score's value is None, and its reason says so.
+        or None, as the mean over its orders, and by order, and how many characters longer ours is. Where the judge
+        must not be asked further (refused key, exhausted quota, ceiling of cost) the score's value is None, and its reason
+        says so.
 
     Raises:
         JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
@@ -128,7 +145,11 @@ def judge(
         if preference is None and known and known.preference is not None:
             preference, as_stored = known.preference, as_stored + 1
         by_pair[pair.id][order] = preference
-    rows = [{"id": number, "preference": _mean(orders), "orders": orders} for number, orders in by_pair.items()]
+    longer = {pair.id: len(pair.ours) - len(pair.theirs) for pair in shown}
+    rows = [
+        {"id": number, "preference": _mean(orders), "orders": orders, "length_difference": longer[number]}
+        for number, orders in by_pair.items()
+    ]
     stopped = str(asking.stopped) if asking.stopped else None
     made = score(rows, shown, settings.max_unjudged_share, stopped, facts.get("unusable_replies", ())) | facts
     made |= {"as_stored": as_stored} if as_stored else {}

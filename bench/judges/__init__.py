@@ -200,7 +200,7 @@ class JudgeSettings(Frozen):
     max_unjudged_share: Share = 0.0
     """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
-    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    """Ceiling in US dollars for all judging of the suite by this judge: it stops before the ceiling may be passed and keeps what
     came; `null` for none."""
     price: Price | None = None
     """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own."""

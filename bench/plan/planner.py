@@ -124,7 +124,7 @@ class _Planner:
         self.model = model_settings(suite.model)
         self.computing = Resources(memory_bytes=stored_bytes(suite.model))
         self.origins: dict[tuple[str, str], Origin | None] = {}
-        self._of_base: dict[str, str] = {}
+        self._of_base: dict[tuple[str, str], str] = {}
         self._fronts: dict[int, tuple[str, ...]] = {}
         self._written: dict[tuple[str, ...], str] = {}
         self._optima: dict[tuple[Objective, int], str] = {}
@@ -497,10 +497,11 @@ class _Planner:
         earlier: dict[str, str] = {}
         for stage in stages:
             if stage.of_base and policy:
-                earlier[stage.name or stage.kind] = self._of_base[stage.kind]
+                earlier[stage.shown_name] = self._of_base[stage.kind, stage.shown_name]
                 continue
             settings = dict(stage.settings)
-            inputs = Inputs(stages=dict(earlier))
+            read = earlier if stage.reads is None else {name: earlier[name] for name in stage.reads}
+            inputs = Inputs(stages=dict(read))
             if stage.policy:
                 settings |= {"model": self.model} | identity.settings_of(self.suite, stage.data)
                 settings |= {"form": prompt_form.form(self.suite.data)} if stage.form else {}
@@ -514,10 +515,11 @@ class _Planner:
                 data=stage.data,
                 origins=[origin, *stage.origins],
                 resources=None if stage.policy or loads else NETWORK_ONLY,
+                stage=stage.shown_name,
             )
-            earlier[stage.name or stage.kind] = job.id
+            earlier[stage.shown_name] = job.id
             if policy is None:
-                self._of_base[stage.kind] = job.id
+                self._of_base[stage.kind, stage.shown_name] = job.id
 
 
 def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:
@@ -536,7 +538,7 @@ def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:
 
 
 def refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
-    """Refuse two stages whose jobs could not be told apart by their kind.
+    """Refuse stages of two evaluators whose jobs could not be told apart by their kind.
 
     Raises:
         InputError: says whose they are.
@@ -544,7 +546,7 @@ def refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
     taken = dict.fromkeys(KINDS, "training")
     for name, stages in evaluators.items():
         for stage in stages:
-            if stage.kind in taken:
+            if taken.get(stage.kind, f"evaluation.{name}") != f"evaluation.{name}":
                 raise InputError(
                     f"evaluation.{name}: its jobs are of the kind {stage.kind!r}, which those of {taken[stage.kind]} "
                     "have already; its package must call them otherwise"

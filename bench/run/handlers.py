@@ -376,6 +376,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             datasets=datasets,
             earlier={name: list(record.read_jsonl(rows)) for name, rows in earlier.items()},
             tell=context.say,
+            stage=job.stage,
         ),
     )
     _check_outcome(outcome, name, context)

@@ -100,7 +100,7 @@ def try_out(suite: Experiment, kinds: set[str], folder: Path, mirror: Path | Non
 
     Args:
         suite: what is to be run.
-        kinds: of the jobs that are still to be done.
+        kinds: of the jobs that are still to be done, and the names of their stages.
         folder: the suite's results.
         mirror: an offline mirror of the hub, if there is one.
 

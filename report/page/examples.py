@@ -34,7 +34,7 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
             cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
         rows.append(Row(tuple(cells)))
     judged = [name for name in tables.scores if judge_of(name)]
-    judges = ", ".join(map(judge_of, judged)) or "none"
+    judges = results.main_judge or ", ".join(map(judge_of, judged)) or "none"
     other = compared_with(tables.metric(judged[0])) if judged else "the data's chosen answers"
     leads = "" if where.archive else " An answer leads to the file with all of them, whole."
     how = (
