@@ -223,6 +223,7 @@ def plan(
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, gpus.default_workers())
+    _warn(made.suite)
     if as_json:
         print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:

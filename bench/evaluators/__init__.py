@@ -85,6 +85,7 @@ class StageContext:
         earlier: the rows of the earlier stages, by name.
         tell: takes a line of progress.
         stage: the name of the stage, which tells those of one kind apart.
+        stopping: asked whether the user wants to stop; a stage that waits for long raises Interrupted then.
     """
 
     folder: Path
@@ -102,6 +103,8 @@ class StageContext:
     def max_prompt_tokens(self) -> int:
         """The suite's limit."""
         return self.data.max_prompt_tokens
+
+    stopping: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,15 @@ class Evaluator(Protocol):
         Args:
             to_do: how many jobs of each kind, and of each stage by its name, are to be done.
             limits: how long prompts and answers may be.
+        """
+        return None
+
+    def goes_on(self, kind: str, folder: Path) -> str | None:
+        """Say what of a stage that was stopped goes on elsewhere, and comes in with the next run; None: nothing does.
+
+        Args:
+            kind: the stage's.
+            folder: the job's.
         """
         return None
 

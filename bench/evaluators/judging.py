@@ -16,7 +16,7 @@ from bench.evaluators import Evaluator, Outcome, Rows, Stage, StageContext, prom
 from bench.evaluators.options import FoundSet, WinRate
 from bench.evaluators.prompt_sets import Prompt, PromptSet
 from bench.judges import JUDGES, JudgeSettings
-from bench.judges.cost import KEY
+from bench.judges.prices import KEY
 from bench.settings import Data, Model
 
 if TYPE_CHECKING:
@@ -225,6 +225,7 @@ class Judging(Evaluator):
                 context.tell,
                 others=lambda: win_rate.journals(context.results, judge_name),
                 results=context.results,
+                stopping=context.stopping,
             )
         ((name, score),) = scores.items()
         if read is not None:
@@ -291,6 +292,16 @@ class Judging(Evaluator):
             for name, judge in self._names.items()
         )
         return [one for one in priced if one is not None]
+
+    def goes_on(self, kind: str, folder: Path) -> str | None:
+        from bench.judges import batch_notes, journal
+
+        try:
+            rows = journal.rows((folder / journal.JOURNAL).read_bytes()) if kind == "judge" else []
+        except OSError:
+            return None
+        made = [one for one in batch_notes.under_way(rows) if one.step]
+        return "the judge's batch goes on at its endpoint, and the same command takes its results" if made else None
 
     def smoke(self) -> WinRate:
         """Keep in which orders is asked, and whether by several; the rule judge knows the built-in world.

@@ -92,6 +92,7 @@ def judge(
     load_local: Callable[[Model], Policy],
     tell: Callable[[str], None],
     others: Callable[[], Iterable[Path]] = lambda: (),
+    stopping: Callable[[], bool] = lambda: False,
     results: Path | None = None,
     try_out: Callable[[], str] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -104,6 +105,7 @@ def judge(
         load_local: loads a local judge's model.
         tell: takes a line of progress.
         others: lists journals that may hold replies to the same comparisons.
+        stopping: asked whether the user wants to stop, while a batch is waited for.
         results: the suite's folder, where it stands which configuration the judge answers to; `folder` by default.
         try_out: tries a paid judge before it is asked for anything that is missing, and returns the configuration that it
             answers to; by default that is done where nothing is known of it.
@@ -116,6 +118,7 @@ def judge(
 
     Raises:
         JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
+        Interrupted: the user stopped while a batch was waited for; it goes on.
     """
     from bench.judges import trial
 
@@ -132,7 +135,9 @@ def judge(
     def of(request: Request) -> tuple[int, str]:
         return whose[request.instruction, request.first, request.second]
 
-    with Asking(settings, form, folder / JOURNAL, others, load_local, tell, first_of_all=first_of_all) as asking:
+    with Asking(
+        settings, form, folder / JOURNAL, others, load_local, tell, first_of_all=first_of_all, stopping=stopping
+    ) as asking:
         found = form.annotate(
             [_comparison(pair, order) for pair, order in asked], lambda requests: asking.complete(requests, of)
         )

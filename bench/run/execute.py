@@ -74,6 +74,7 @@ class Execution:
         self._waiting: dict[str, float] = {}  # job -> when it may be tried again
         self._no_room: str | None = None
         self._selected: set[str] = set()
+        self._elsewhere: list[str] = []  # what goes on there though the run was stopped
 
     def run(self, selected: set[str]) -> Summary:
         """Run everything that is to do.
@@ -161,7 +162,15 @@ class Execution:
 
     def _interrupted(self) -> str:
         how = "" if self.signals.first in (None, "SIGINT") else f" by {self.signals.first}"
-        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on"
+        elsewhere = "".join(f"; {what}" for what in dict.fromkeys(self._elsewhere))
+        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on{elsewhere}"
+
+    def _goes_on(self, job: JobSpec) -> list[str]:
+        """Return what of a job that was stopped goes on elsewhere, in words."""
+        from bench.run import preflight
+
+        folder = self.folder / "jobs" / job.id
+        return [said for one in preflight.evaluators_of(self.plan.suite) if (said := one.goes_on(job.kind, folder))]
 
     def _keep_record(self, began: str, code: int) -> None:
         """Put on record how the run ended: a scheduler's log may be gone, and its exit code with it."""
@@ -293,6 +302,7 @@ class Execution:
         """Ask the workers to keep a checkpoint and stop; a second Ctrl-C does not wait."""
         self.stopping = True
         self.pool.stop()
+        self._elsewhere += [said for job in self.running.values() if job.kind != "train" for said in self._goes_on(job)]
         with contextlib.suppress(KeyboardInterrupt):
             while self.running and not self.signals.hurried:
                 self._hear(self.pool.events(0.2))

@@ -377,6 +377,7 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             earlier={name: list(record.read_jsonl(rows)) for name, rows in earlier.items()},
             tell=context.say,
             stage=job.stage,
+            stopping=context.stopping,
         ),
     )
     _check_outcome(outcome, name, context)

@@ -275,18 +275,26 @@ def _row(policy: str, judge: str, score: Mapping[str, Any]) -> Row:
         _figure(
             score.get("cost_usd"),
             4,
-            _doubtful(score),
-            "; ".join(filter(None, (score.get("cost_reason"), _doubtful(score)))),
+            _paid(score),
+            "; ".join(filter(None, (score.get("cost_reason"), _paid(score)))),
         ),
     )
     return Row(cells)
 
 
-def _doubtful(score: Mapping[str, Any]) -> str:
-    """Say how many requests may be paid for though nobody saw their answers."""
-    if not score.get("unanswered"):
-        return ""
-    return f"{score['unanswered']} requests without an answer, {score['possibly_paid_twice']} possibly paid twice"
+def _paid(score: Mapping[str, Any]) -> str:
+    """Say what was paid otherwise than the rest, and how many requests may be paid for though nobody saw their answers."""
+    counts = (
+        ("in_batches", "by batch"),
+        ("cached_tokens", "tokens cached"),
+        ("reasoning_tokens", "tokens of reasoning"),
+    )
+    said = [f"{score[name]} {text}" for name, text in counts if score.get(name)]
+    if score.get("unanswered"):
+        said.append(
+            f"{score['unanswered']} requests without an answer, {score['possibly_paid_twice']} possibly paid twice"
+        )
+    return "; ".join(said)
 
 
 def _figure(value: float | None, digits: int, note: str = "", reason: str = "", sign: bool = False) -> Cell:
