@@ -350,16 +350,31 @@ def pack(
 
 @app.command()
 def compare(
-    base: Annotated[
-        Path,
-        typer.Argument(metavar="BASE", help="What to compare with: a results folder, one suite, or a .bench archive."),
+    sides: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[BASE] CANDIDATE",
+            help="What to compare with and the results after the change: each a results folder, one suite, or a .bench archive.",
+            show_default=False,
+        ),
     ],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The results after the change.")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BASE",
+            help="What to compare with, instead of the first argument: a path, or a data set on the hub that holds archives: "
+            "ORG/NAME, ORG/NAME@REVISION or hf://datasets/ORG/NAME@REVISION/FILE.bench.",
+        ),
+    ] = None,
     gate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML: tolerances, which metrics gate, the level.")
     ] = None,
+    mirror: Mirror = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write Markdown for a pull request.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE.xml", help="Write JUnit XML for CI: a case a compared figure.")
+    ] = None,
 ) -> None:
     """Say whether a change made training recipes worse, beyond noise.
 
@@ -367,12 +382,23 @@ def compare(
     """
     from rich.console import Console
 
+    from bench.records import baseline as baselines
     from report.analysis import gate as gates
     from report.compare import compare as comparing
+    from report.compare import junit as junit_xml
     from report.compare import view
 
-    made = comparing.compare(base, candidate, gates.load(gate))
+    if len(sides) != (1 if baseline else 2):
+        asked = (
+            "CANDIDATE alone beside --baseline" if baseline else "BASE and CANDIDATE, or CANDIDATE and --baseline BASE"
+        )
+        raise InputError(f"compare: {len(sides)} {'side' if len(sides) == 1 else 'sides'} given; give {asked}")
+    rules = gates.load(gate)
+    base = baselines.find(baseline, mirror) if baseline else baselines.Baseline(sides[0], str(sides[0]))
+    made = comparing.compare(base.path, sides[-1], rules, base.name)
     view.write(made, out)
+    if junit is not None:
+        junit_xml.write(made, junit)
     if as_json:
         print(json.dumps(view.as_dict(made), indent=1))
     else:
