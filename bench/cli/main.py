@@ -432,6 +432,53 @@ def export(
 
 
 @app.command()
+def publish(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The hub's name of both repositories: ORG/NAME.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="One suite's folder of results, or its archive.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the folders go: OUT/models/ORG/NAME and OUT/datasets/ORG/NAME.")
+    ] = Path("publish"),
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="The run whose adapter is published. [default: the winner's first]"),
+    ] = None,
+    choose: Choose = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Publish the whole model, adapter merged in, instead of the adapter alone.")
+    ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also give away what policies answered and judges replied.")
+    ] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Send the folders to the hub; needs a token (HF_TOKEN, or hf auth login).")
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Repositories that --push makes are for all to see, instead of private.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the folders anew.")] = False,
+) -> None:
+    """Write a suite's records and its recommended adapter as repositories for the hub, with cards; --push sends them.
+
+    Paths, weights of other runs, logs, prompts and, unless --answers is given, answers are not in them.
+    """
+    from bench.export import publish as publisher
+    from bench.export import push as pusher
+
+    token = pusher.token() if push else ""  # before anything is written
+    done = publisher.publish(
+        target, results, out, job=job or "", choose=choose or "", merge=merge, answers=answers, force=force
+    )
+    if done.note:
+        print(f"note: {one_line(done.note)}")
+    for repository in done.repositories:
+        print(repository)
+        if push:
+            print(f"{pusher.push(repository, token, public=public)}: pushed")
+    if not push:
+        print("Look at the folders; --push --force sends them to the hub.")
+
+
+@app.command()
 def init(
     data: Annotated[
         list[str] | None,
