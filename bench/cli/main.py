@@ -297,6 +297,13 @@ def report(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
     choose: Choose = None,
+    lm_eval: Annotated[
+        bool,
+        typer.Option(
+            "--lm-eval",
+            help="Also write lm-eval's results_*.json and samples_*.jsonl of every policy, to SUITE/lm_eval.",
+        ),
+    ] = False,
 ) -> None:
     """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
 
@@ -308,7 +315,7 @@ def report(
     """
     folders = results or [Path("results")]
     if choose is None:
-        _report(folders, out)
+        _report(folders, out, lm_eval)
         return
     from rich.console import Console
 
@@ -318,15 +325,15 @@ def report(
     # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
     choose_view.show(found, Console())
-    _report(folders, out)
+    _report(folders, out, lm_eval)
     choose_view.keep(found, out)
 
 
-def _report(folders: list[Path], out: Path | None) -> None:
+def _report(folders: list[Path], out: Path | None, lm_eval: bool) -> None:
     from bench.records import suite_record
     from report import build
 
-    index = build.build(folders, out)
+    index = build.build(folders, out, lm_eval=lm_eval)
     for note in dict.fromkeys(
         suite.note for folder in folders for suite in suite_record.find_suites(folder) if suite.note
     ):

@@ -31,7 +31,7 @@ def push(repository: Repository, with_token: str, *, public: bool) -> str:
         InputError: the hub refuses, or cannot be reached; the folder stays as it is.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     api = HfApi(token=with_token)
