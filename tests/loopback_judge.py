@@ -63,7 +63,14 @@ class Endpoint:
 
     def like_ours(self, prompt: str, before: int) -> Response:
         """Prefer the answer that says "our" with probability 0.9 where it comes first and 0.6 where second."""
+        if "our answer" not in prompt:  # what a judge is tried with
+            return self.choose()
         return self.choose(0.9 if prompt.index("our answer") < prompt.index("their answer") else 0.4)
+
+    @property
+    def comparisons(self) -> list[str]:
+        """The prompts beside those that a judge is tried with."""
+        return [prompt for prompt in self.prompts if "Say hello. It is " not in prompt]
 
     def times(self, prompt: str) -> int:
         return self.seen[prompt]

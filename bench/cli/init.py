@@ -117,9 +117,9 @@ evaluation: # of every trained policy, the reference and the base model; delete 
       temperature: 1.0 # 0 is greedy
     judge: # EDIT. Who prefers
       kind: openai # any OpenAI-compatible endpoint; or local with local_model: {source: ..., path: ...}
-      configuration: weighted_alpaca_eval_gpt4_turbo # alpaca-eval's prompt and parser
-      model: gpt-4.1 # this configuration needs a model that returns log-probabilities
-      base_url: null # for another endpoint than OpenAI's
+      configuration: null # how is asked: null is the first that the endpoint answers to, AlpacaEval's own before others
+      model: gpt-6-luna # who is asked
+      base_url: null # for another endpoint than OpenAI's, such as your own vLLM
       key_variable: OPENAI_API_KEY # the environment variable that holds the key; a key never stands in a suite
       orders: both # single asks once a pair and costs half
       max_cost_usd: 20 # EDIT. Judging stops before it may cost more; bench plan estimates it; needs a known price

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import output
-from bench.errors import InputError, Interrupted, one_line
+from bench.errors import InputError, Interrupted, JudgeError, NoRoom, OverCeiling, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,6 @@ app = typer.Typer(
     help="Compare answers that exist already: ask a judge, or replay what one has said.", no_args_is_help=True
 )
 
-DEFAULT = "weighted_alpaca_eval_gpt4_turbo"
 PLAIN_LINE_SECONDS = 10.0
 Outputs = Annotated[
     Path, typer.Option(metavar="FILE", help="The answers to be judged: JSON rows of instruction and output.")
@@ -42,13 +41,16 @@ def run(
     outputs: Outputs,
     reference: Reference,
     judge: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="CONFIG",
-            help="An alpaca-eval configuration; or a YAML file: a suite, or the keys of its evaluation.win_rate.judge.",
+            help="A configuration, alpaca-eval's or ours; or a YAML file: a suite, or the keys of its "
+            "evaluation.win_rate.judge. (default: the first that the endpoint answers to)",
         ),
-    ] = DEFAULT,
-    model: Annotated[str | None, typer.Option(help="The endpoint's model. (default: the configuration's)")] = None,
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The endpoint's model. (default: the configuration's, else gpt-6-luna)")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="Another endpoint than OpenAI's.")] = None,
     key_variable: Annotated[
         str | None, typer.Option(help="Environment variable that holds the key. (default: OPENAI_API_KEY)")
@@ -129,7 +131,7 @@ def replay(
     given = {
         "kind": "replay",
         "journal": str(annotations),
-        "configuration": judge or stored.configuration or DEFAULT,
+        "configuration": judge or stored.configuration,
         "orders": orders or stored.orders,
         "max_unjudged_share": max_unjudged_share,
         **({"model": model} if model else {}),
@@ -143,10 +145,10 @@ def replay(
         raise typer.Exit(1)
 
 
-def _settings(judge: str, given: dict[str, Any]) -> JudgeSettings:
+def _settings(judge: str | None, given: dict[str, Any]) -> JudgeSettings:
     """Read a judge's settings from a YAML file, or take a configuration's name; options win."""
     options = {name: f"--{name.replace('_', '-')}" for name in given}
-    if Path(judge).suffix not in (".yaml", ".yml"):
+    if judge is None or Path(judge).suffix not in (".yaml", ".yml"):
         return _validated({"kind": "openai", "configuration": judge, **given}, lambda at: options.get(at[0], "--judge"))
     from bench.suite.yaml_file import Document
 
@@ -199,11 +201,29 @@ def _warn(settings: JudgeSettings) -> None:
 def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Console) -> tuple[str, dict[str, Any]]:
     """Judge the pairs, showing progress, and write what came out beside the journal."""
     from bench.evaluators import win_rate
+    from bench.judges import trial
+    from bench.judges.journal import JOURNAL
     from bench.records import record
+
+    def journals() -> list[Path]:
+        return list(out.glob(f"{trial.FOLDER}/{JOURNAL}"))
+
+    def try_out() -> str:
+        try:
+            answered = trial.ask(settings, out, lambda: out.glob(JOURNAL))
+        except (NoRoom, OverCeiling):
+            raise
+        except JudgeError as error:
+            raise InputError(str(error)) from None
+        if answered is None:
+            return settings.configurations[0]
+        console.print(answered.in_words, markup=False, highlight=False, soft_wrap=True)
+        return answered.configuration
 
     with console.status("") as status:
         try:
-            scores, rows = win_rate.judge(pairs, settings, out, _load, _teller(console, status))
+            tell = _teller(console, status)
+            scores, rows = win_rate.judge(pairs, settings, out, _load, tell, journals, try_out=try_out)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; replies are kept in {out}, the same command goes on") from None
     ((name, score),) = scores.items()
@@ -283,6 +303,7 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     text += f"; {score['n_wins']} won, {score['n_wins_base']} lost, {score['n_draws']} drawn"
     if score["unjudged"]:
         text += f", {score['unjudged']} unjudged"
+    text += _how_asked(score)
     if score["length_controlled_win_rate"] is not None:
         text += f"; length-adjusted {score['length_controlled_win_rate']:.2f} % ({ADJUSTED_BY}, not AlpacaEval's)"
     if "position_bias" in score:
@@ -292,6 +313,18 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     elif "cost_reason" in score:
         text += f"; cost not known: {score['cost_reason']}"
     return text + _doubtful(score)
+
+
+def _how_asked(score: dict[str, Any]) -> str:
+    """Say by which configuration, with what changed, and which replies could not be used."""
+    from bench.evaluators.win_rate import in_words
+
+    text = ""
+    if not score.get("of_alpaca_eval", True):
+        text += f"; asked by {score['configuration']}, so not AlpacaEval's win rate"
+    if score.get("request_changes"):
+        text += f"; changed in the request: {', '.join(score['request_changes'])}"
+    return text + (f"; {in_words(score['unusable_replies'])}" if score.get("unusable_replies") else "")
 
 
 def _doubtful(score: dict[str, Any]) -> str:

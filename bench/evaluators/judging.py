@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from bench.errors import JudgeError
+from bench.errors import InputError, JudgeError, NoRoom
 from bench.evaluators import Evaluator, Outcome, Stage, StageContext
 from bench.evaluators.options import WinRate
 from bench.judges import JUDGES, JudgeSettings
@@ -79,12 +79,14 @@ class Judging(Evaluator):
             context.load,
             context.tell,
             others=lambda: context.results.glob(win_rate.JOURNALS),
+            results=context.results,
         )
         ((name, score),) = scores.items()
         # Failed, not complete: the next run asks only for the pairs that are missing.
         missing = f"{name}: {score.get('reason')}; the same command asks again, only for the missing ones"
         error = JudgeError(missing) if score["value"] is None else None
-        return Outcome(rows, scores, (win_rate.metric(self.options.judge),), error=error)
+        metric = win_rate.metric(self.options.judge, score["configuration"])
+        return Outcome(rows, scores, (metric,), error=error)
 
     def warnings(self) -> list[str]:
         from bench.judges import trial
@@ -99,10 +101,17 @@ class Judging(Evaluator):
         """Ask a paid judge one tiny question."""
         from bench.evaluators.win_rate import JOURNALS
         from bench.judges import trial
+        from bench.judges.cost import KEY
 
-        if "judge" not in kinds or not trial.ask(self.options.judge, results, lambda: results.glob(JOURNALS)):
+        if "judge" not in kinds:
             return None
-        return "the judge answers as its configuration needs"
+        try:
+            answered = trial.ask(self.options.judge, results, lambda: results.glob(JOURNALS))
+        except NoRoom:
+            raise
+        except JudgeError as error:
+            raise InputError(f"{KEY}: {error}") from None
+        return answered.in_words if answered else None
 
     def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
         from bench.judges import cost

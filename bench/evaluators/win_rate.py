@@ -7,6 +7,7 @@ and says how many pairs are unjudged.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bench.evaluators.length import length_controlled
 from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
+from bench.judges.configurations import configuration
 from bench.judges.requests import Pair, Request
 from bench.records.metrics import Metric
 from bench.settings import Model
@@ -34,22 +36,22 @@ def judge_name(settings: JudgeSettings) -> str:
         SuiteError: the configuration does not exist or does not suit this kind of judge.
         InputError: the journal to replay is not there, or holds the replies of several judges.
     """
-    from bench.judges import alpaca
-
-    configuration = alpaca.configuration(settings.configuration, to_ask=settings.judge.asks)
-    return settings.judge.name(settings, configuration)
+    first = configuration(settings.configurations[0], to_ask=settings.judge.asks)
+    return settings.judge.name(settings, first)
 
 
-def metric(settings: JudgeSettings) -> Metric:
-    """Describe the win rate under a judge."""
+def metric(settings: JudgeSettings, asked_by: str | None = None) -> Metric:
+    """Describe the win rate under a judge; `asked_by` is the configuration, where the suite leaves it to the endpoint."""
     name = judge_name(settings)
+    form = configuration(asked_by or settings.configurations[0], to_ask=settings.judge.asks)
+    how = f"by AlpacaEval's {form.name}" if form.of_alpaca_eval else f"by {form.name}, not AlpacaEval's"
     return Metric(
         f"win_rate/{name}",
         "Win rate",
         "%",
         "higher",
         "score",
-        f"against the chosen answers, judged by {name}",
+        f"against the chosen answers, judged by {name}, {how}",
         low=0.0,
         high=100.0,
         gate=True,
@@ -65,6 +67,8 @@ def judge(
     load_local: Callable[[Model], Policy],
     tell: Callable[[str], None],
     others: Callable[[], Iterable[Path]] = lambda: (),
+    results: Path | None = None,
+    try_out: Callable[[], str] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Judge every pair, in both orders or in alpaca-eval's random one.
 
@@ -75,6 +79,9 @@ def judge(
         load_local: loads a local judge's model.
         tell: takes a line of progress.
         others: lists journals that may hold replies to the same comparisons.
+        results: the suite's folder, where it stands which configuration the judge answers to; `folder` by default.
+        try_out: tries a paid judge before it is asked for anything that is missing, and returns the configuration that it
+            answers to; by default that is done where nothing is known of it.
 
     Returns:
         The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
@@ -84,9 +91,12 @@ def judge(
     Raises:
         JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
     """
-    from bench.judges import alpaca
+    from bench.judges import alpaca, trial
 
-    configuration = alpaca.configuration(settings.configuration, to_ask=settings.judge.asks)
+    name, first_of_all = trial.known(settings, results or folder, folder), try_out
+    if name is None:
+        name, first_of_all = (try_out or partial(_try_out, settings, results or folder, others))(), None
+    form = configuration(name, to_ask=settings.judge.asks)
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
     asked = [
         (pair, order)
@@ -98,19 +108,17 @@ def judge(
     def of(request: Request) -> tuple[int, str]:
         return whose[request.instruction, request.first, request.second]
 
-    with Asking(settings, configuration, folder / JOURNAL, others, load_local, tell) as asking:
-        found = alpaca.annotate(
-            configuration,
-            [_comparison(pair, order) for pair, order in asked],
-            lambda requests: asking.complete(requests, of),
+    with Asking(settings, form, folder / JOURNAL, others, load_local, tell, first_of_all=first_of_all) as asking:
+        found = form.annotate(
+            [_comparison(pair, order) for pair, order in asked], lambda requests: asking.complete(requests, of)
         )
-        bill = asking.bill()
+        facts = asking.facts() | asking.bill()
     by_pair: dict[int, dict[str, float | None]] = {pair.id: {} for pair in shown}
     for (pair, order), value in zip(asked, found, strict=True):
         by_pair[pair.id][order] = None if value is None else (2 - value if order == "ours_first" else value - 1)
     rows = [{"id": number, "preference": _mean(orders), "orders": orders} for number, orders in by_pair.items()]
     stopped = str(asking.stopped) if asking.stopped else None
-    made = score(rows, shown, settings.max_unjudged_share, stopped) | bill
+    made = score(rows, shown, settings.max_unjudged_share, stopped, facts.get("unusable_replies", ())) | facts
     return {f"win_rate/{judge_name(settings)}": made}, rows
 
 
@@ -119,6 +127,7 @@ def score(
     pairs: Sequence[Pair],
     max_unjudged_share: float = 0.0,
     stopped: str | None = None,
+    unusable: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Sum judged pairs up: win rate with its standard error and 95 % interval by pair in percent, wins, lengths.
 
@@ -130,6 +139,7 @@ def score(
         pairs: what was compared, in the same order.
         max_unjudged_share: of the pairs; up to it the rate is that of the judged ones.
         stopped: why the judge was not asked for all of them; there is no rate then.
+        unusable: why replies could not be used, by kind.
     """
     from bench.judges import alpaca
 
@@ -148,7 +158,7 @@ def score(
     facts |= {name: figures.get(name, 0) for name in ("n_wins", "n_wins_base", "n_draws")}
     if not judged or stopped or unjudged > max_unjudged_share * len(rows):
         reason = f"{unjudged} of {len(rows)} unjudged" if rows else "no pairs"
-        reason += f": {stopped}" if stopped else ""
+        reason += f": {stopped}" if stopped else f"; {in_words(unusable)}" if unusable else ""
         return {"value": None, "standard_error": None, "reason": reason, **facts, "discrete_win_rate": None}
     error = figures["standard_error"] if len(judged) > 1 else None
     return {
@@ -161,6 +171,20 @@ def score(
             [preference for preference, _ in judged], [len(pair.ours) - len(pair.theirs) for _, pair in judged]
         ),
     }
+
+
+def _try_out(settings: JudgeSettings, results: Path, others: Callable[[], Iterable[Path]]) -> str:
+    from bench.judges import trial
+
+    answered = trial.ask(settings, results, others)
+    return answered.configuration if answered else settings.configurations[0]
+
+
+def in_words(unusable: Sequence[Mapping[str, Any]]) -> str:
+    """Say why replies could not be used: how many of each kind, with an example of the most frequent."""
+    counts = ", ".join(f"{one['count']} × {one['kind']}" for one in unusable)
+    example = f" ({unusable[0]['example']})" if unusable and unusable[0]["example"] else ""
+    return f"replies that could not be used: {counts}{example}"
 
 
 def _interval(rate: float, error: float | None) -> list[float] | None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from bench.errors import InputError
 from bench.export import eval_results, export, results_card
+from bench.export.source import find
 from bench.records import public, safe_files
 from bench.records.archive import SUFFIX
-from bench.records.record import Job
 from bench.records.suite_record import SuiteRecord, find_suites
 from report import build
 from report.analysis.findings import Findings
@@ -150,8 +150,10 @@ def _wanted(suite: SuiteRecord, job: str, choose: str) -> tuple[str | None, str]
             f"no recipe is recommended ({verdict.headline}) name one by --job or --choose; only the records were written",
         )
     run = next(iter(verdict.best.jobs.values()))
-    if not _has_weights(suite.jobs[run]):
-        return None, f"the weights of {run} are not here, so only the records were written"
+    try:
+        find(suite.archive or suite.folder, run)
+    except InputError as error:
+        return None, f"only the records were written: {error}"
     return run, ""
 
 
@@ -160,10 +162,6 @@ def _chosen(suite: SuiteRecord, choose: str) -> str:
     if found.choice is None or found.choice.best is None:
         raise InputError(f"--choose {choose}: {found.reason if found.choice is None else found.choice.headline}")
     return next(iter(found.choice.best.jobs.values()))
-
-
-def _has_weights(job: Job) -> bool:
-    return isinstance(job.path, Path) and (job.path / "adapter").is_dir()
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Who compares two answers. An alpaca-eval configuration makes the prompts and reads the replies.
+"""Who compares two answers. A configuration, alpaca-eval's or our own, makes the prompts and reads the replies.
 
 To add one: a file beside this one and a line in `JUDGES`, or an entry point in the group `bench.judges` of another
 package.
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bench.judges.configurations import configuration as configuration_of
 from bench.judges.requests import Message, Part, Reply, Request
 from bench.plugins import Contract, not_json
 from bench.registry import NoOptions, Registry
 from bench.settings import Frozen, Label, Model, PathText, Positive, Share
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.configurations import Configuration
     from bench.models.policy import Policy
 
 
@@ -38,6 +39,18 @@ __all__ = [
 ]
 
 CONNECTION_ATTEMPTS = 6
+# Of those that read log-probabilities of two labels; the one that a judge here gets where none is named
+DEFAULT_CONFIGURATION = "weighted_alpaca_eval_gpt4_turbo"
+# What an endpoint is tried with, in this order, where none is named
+AUTOMATIC = (
+    DEFAULT_CONFIGURATION,
+    "pairwise_json_schema",
+    "pairwise_function",
+    "pairwise_logprobs",
+    "pairwise_number",
+)
+# OpenAI's cheapest that lives, as documented in November 2026
+DEFAULT_MODEL = "gpt-6-luna"
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,7 @@ class Setup:
 
     Args:
         settings: the suite's.
-        configuration: alpaca-eval's prompt and parser.
+        configuration: makes the prompts and reads the replies.
         load_local: loads a model here.
         reserve: to be called before each request that costs money: notes it and sets its cost and the reply's place on the
             disk aside. Returns what the endpoint may know it by; the same for one whose answer never came. Raises
@@ -72,16 +85,19 @@ class Judge(Protocol):
         endpoint: the host that it pays to ask, unless `base_url` names another; "" where replies cost nothing. One that
             is paid is tried before anything is trained.
         asks: whether prompts are sent; stored replies can be read under more configurations.
+        forms: the configurations that it is tried with where none is named; none: it gets the default one.
         model: what is asked, by name.
         host: where it is asked.
         parameters: everything else that decides a reply.
         sent: what of it an endpoint takes; the same, unless it refused a part.
+        changes: what of it was changed for that, in words.
         journaled: whether replies are kept one by one; not so where they cost nothing to make again.
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     endpoint: ClassVar[str] = ""
     asks: ClassVar[bool] = True
+    forms: ClassVar[tuple[str, ...]] = ()
     model: str
     host: str
     parameters: Mapping[str, Any]
@@ -90,6 +106,10 @@ class Judge(Protocol):
     @property
     def sent(self) -> Mapping[str, Any]:
         return self.parameters
+
+    @property
+    def changes(self) -> Sequence[str]:
+        return ()
 
     def __init__(self, setup: Setup) -> None: ...
 
@@ -142,12 +162,14 @@ class JudgeSettings(Frozen):
     """`openai`: any OpenAI-compatible endpoint; `local`: a model on this machine that scores the two labels; `rule`:
     right and courteous, for the built-in world only; `replay`: the replies of an earlier judging; or another
     package's."""
-    configuration: PathText = "weighted_alpaca_eval_gpt4_turbo"
-    """alpaca-eval's prompt and parser: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
-    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call)."""
+    configuration: PathText | None = None
+    """How is asked and read. alpaca-eval's: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
+    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call). Our own, with ties: `pairwise_json_schema`,
+    `pairwise_function`, `pairwise_logprobs`, `pairwise_number` (plain text). `null`: of `openai`, the first that the endpoint
+    answers to: alpaca-eval's log-probabilities, then our own; of the others, alpaca-eval's."""
     model: Label | None = None
-    """Instead of the configuration's own, which for those two is retired; of `replay`: whose replies, where a journal
-    holds those of several."""
+    """`null`: the configuration's own, which for alpaca-eval's two is retired; without a configuration `gpt-6-luna`. Of
+    `replay`: whose replies, where a journal holds those of several."""
     base_url: str | None = None
     """Another endpoint than OpenAI's; it must carry no key."""
     key_variable: Label = "OPENAI_API_KEY"
@@ -230,6 +252,21 @@ class JudgeSettings(Frozen):
         """The kind's own options."""
         return self.judge.Options.model_validate(self.model_extra)
 
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        """The configurations that come into question: the one that is named, or those that the judge is tried with."""
+        return (self.configuration,) if self.configuration else self.judge.forms or (DEFAULT_CONFIGURATION,)
+
+    @property
+    def asked_model(self) -> str:
+        """The model that is asked, by name."""
+        own = (
+            None
+            if self.configuration is None and self.judge.forms
+            else configuration_of(self.configurations[0], to_ask=False)
+        )
+        return self.model or (own.model if own else None) or DEFAULT_MODEL
+
     def identity(self) -> dict[str, Any]:
         """Return what decides the replies; how fast, how patiently and for how much money they come does not.
 
@@ -237,6 +274,8 @@ class JudgeSettings(Frozen):
             InputError: what the judge works with is not there.
         """
         common = self.model_dump(mode="json", include={"kind", "configuration", "model", "base_url", "orders"})
+        if self.configuration is None and not self.judge.forms:
+            common["configuration"] = DEFAULT_CONFIGURATION
         common |= {"parameters": self.parameters} if self.parameters else {}
         return common | self.judge.identity(self.options)
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import JudgeStopped
+from bench.errors import OverCeiling
 from bench.judges.dialects import for_model, longest_reply
 
 if TYPE_CHECKING:
@@ -95,40 +95,41 @@ class Budget:
     Args:
         price: of a token; None without a ceiling, or where nothing can be counted.
         ceiling: US dollars, with what `spent_before` says; None for no ceiling.
-        completion_tokens: the longest reply, which is what is set aside for one.
+        completion_tokens: returns the longest reply, which is what is set aside for one.
     """
 
-    def __init__(self, price: Rate | None, ceiling: float | None, completion_tokens: int) -> None:
+    def __init__(self, price: Rate | None, ceiling: float | None, completion_tokens: Callable[[], int]) -> None:
         self._price, self._ceiling, self._completion_tokens = price, ceiling, completion_tokens
         self._counting = threading.Lock()
-        self._spent, self._aside = 0.0, 0.0
+        self._spent = 0.0
+        self._aside: dict[Request, list[float]] = {}  # of one request, as often as it is under way
         self.elsewhere: Callable[[], float] = lambda: 0.0
 
     def reserve(self, request: Request) -> None:
         """Set aside what a request may cost.
 
         Raises:
-            JudgeStopped: it might pass the ceiling.
+            OverCeiling: it might pass the ceiling.
         """
         if self._price is None or self._ceiling is None:
             return
         with self._counting:
             spent = self._spent + self.elsewhere()
             cost = self._estimate(request)
-            if spent + self._aside + cost > self._ceiling:
-                raise JudgeStopped(
+            if spent + sum(map(sum, self._aside.values())) + cost > self._ceiling:
+                raise OverCeiling(
                     f"the next comparison may pass the ceiling: ${spent:.4f} of {KEY}.max_cost_usd = {self._ceiling:g} "
                     "are spent; raise it and run again: what was judged is kept"
                 )
-            self._aside += cost
+            self._aside.setdefault(request, []).append(cost)
 
     def settle(self, request: Request, cost: float | None) -> None:
         """Take what a request did cost for what was set aside; where that is not known, the estimate stands."""
         if self._price is None or self._ceiling is None:
             return
         with self._counting:
-            estimate = self._estimate(request)
-            self._aside -= estimate
+            under_way = self._aside.get(request)
+            estimate = under_way.pop() if under_way else 0.0
             self._spent += estimate if cost is None else cost
 
     def spend(self, cost: float) -> None:
@@ -137,7 +138,7 @@ class Budget:
 
     def _estimate(self, request: Request) -> float:
         assert self._price is not None
-        return self._price.of(tokens_of(request), self._completion_tokens)
+        return self._price.of(tokens_of(request), self._completion_tokens())
 
 
 class Account:
@@ -220,16 +221,17 @@ def estimate(
         Comparisons, tokens and US dollars at most; the last null with a reason where the price is not known. None
         without a paid judge or anything to judge.
     """
-    from bench.judges import alpaca
+    from bench.judges.configurations import configuration
 
     if not settings.judge.endpoint or not judgings:
         return None
-    configuration = alpaca.configuration(settings.configuration)
-    model = settings.model or configuration.model
+    model = settings.asked_model
+    forms = [configuration(name) for name in settings.configurations]
     comparisons = judgings * prompts * (2 if settings.orders == "both" else 1)
     answers = max_new_tokens + limits.max_answer_tokens
-    prompt = len(configuration.template) // CHARACTERS_PER_TOKEN + limits.max_prompt_tokens + answers
-    longest = longest_reply(for_model(configuration.parameters, model, settings.parameters))
+    template = max(len(form.template) for form in forms)
+    prompt = template // CHARACTERS_PER_TOKEN + limits.max_prompt_tokens + answers
+    longest = max(longest_reply(for_model(form.parameters, model, settings.parameters)) for form in forms)
     tokens = {"prompt": comparisons * prompt, "completion": comparisons * longest}
     price, reason = rate(settings, model)
     cost = price.of(tokens["prompt"], tokens["completion"]) if price else None

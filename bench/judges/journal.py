@@ -26,6 +26,7 @@ from bench.errors import JudgeError, NoRoom
 from bench.judges import Judge, Request
 from bench.judges.cost import Account
 
+JOURNAL = "journal.jsonl"
 _LOOK_EVERY_SECONDS = 1.0
 # Taken beyond what is needed at once, so that the file is not lengthened for each reply
 _AHEAD_BYTES = 2**16

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,14 @@ from pydantic import BaseModel
 
 from bench.errors import InputError
 from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
+from bench.judges.journal import JOURNAL
 from bench.judges.journal import rows as rows_of
 from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
 from bench.settings import Frozen, PathText
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.configurations import Configuration
 
-JOURNAL = "journal.jsonl"
 JOURNALS = f"**/{JOURNAL}"
 _ANNOTATION = ("instruction", "output_1", "output_2", "raw_completion")
 
@@ -50,20 +51,28 @@ class ReplayJudge(Judge):
     def __init__(self, setup: Setup) -> None:
         path = setup.settings.options.path
         self._annotations = read_annotations(path) if is_annotations(path) else None
+        self._lacking = "there is no reply to it among the annotations"
         self.host = "replay"
         self.parameters: dict[str, Any] = {}
         if self._annotations is not None:
-            self.model = setup.settings.model or setup.configuration.model
+            self.model = setup.settings.asked_model
             return
         self.model = model_of(path, setup.settings.model)
         self._replies = {row["prompt_sha256"]: row for row in journal_rows(path) if named(row) == self.model}
+        asked_by = {str(row.get("configuration") or setup.configuration.name) for row in self._replies.values()}
+        others = (
+            ""
+            if setup.configuration.name in asked_by
+            else f"; its replies came by configuration: {', '.join(asked_by)}"
+        )
+        self._lacking = f"there is no reply to it in the journal{others}"
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
         path = settings.options.path
         if not is_annotations(path):
             return model_of(path, settings.model)
-        return (settings.model or configuration.model).replace("/", "-")
+        return settings.asked_model.replace("/", "-")
 
     @staticmethod
     def identity(options: ReplayOptions) -> dict[str, Any]:
@@ -73,7 +82,10 @@ class ReplayJudge(Judge):
         """Answer every request; one that was never judged has no reply."""
         for request in requests:
             completion = self._completion(request)
-            receive(request, Reply(completion, None if completion else "there is no reply to it in the journal"))
+            receive(
+                request,
+                Reply(completion, None if completion else self._lacking, kind="" if completion else "no reply kept"),
+            )
 
     def _completion(self, request: Request) -> dict[str, Any] | None:
         from bench.judges.asking import prompt_hash
@@ -134,12 +146,14 @@ def stored(path: Path) -> Stored:
         InputError: it is neither, or empty.
     """
     if not is_annotations(path):
-        orders = {row["order"] for row in journal_rows(path)}
-        return Stored(None, "both" if len(orders) > 1 else "single")
-    rows = annotation_rows(path)
-    if not rows:
+        rows = list(journal_rows(path))
+        orders = {row["order"] for row in rows}
+        ((name, _),) = Counter(row.get("configuration") for row in rows).most_common(1) or ((None, 0),)
+        return Stored(name, "both" if len(orders) > 1 else "single")
+    annotated = annotation_rows(path)
+    if not annotated:
         raise InputError(f"{path}: holds no annotation")
-    name = rows[0].get("annotator")
+    name = annotated[0].get("annotator")
     return Stored(name if isinstance(name, str) else None, "single")
 
 

@@ -60,6 +60,7 @@ class Reply:
         tokens: as the endpoint counted them.
         seconds: until it came.
         state: `answered`; `refused`, which costs nothing; or `unanswered`: whether it is paid for cannot be known.
+        kind: the kind of fault where there is no completion, for counting; `adapted` where the request was changed for it.
     """
 
     completion: dict[str, Any] | None
@@ -67,3 +68,4 @@ class Reply:
     tokens: Mapping[str, int] | None = None
     seconds: float = 0.0
     state: State = "answered"
+    kind: str = ""

@@ -20,6 +20,7 @@ PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their ans
 
 def run(endpoint: Any, folder: Path, **changes: Any) -> dict[str, Any]:
     given = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    given |= {"configuration": "weighted_alpaca_eval_gpt4_turbo"}
     settings = JudgeSettings.model_validate(given | {"concurrency": 1} | changes)
     others = lambda: folder.parent.glob(f"*/{JOURNAL}")  # noqa: E731
     scores, _ = judge(PAIRS, settings, folder, None, lambda text: None, others)  # type: ignore[arg-type]
@@ -78,7 +79,7 @@ def test_a_budget_sets_aside_what_is_under_way() -> None:
     Once one has cost 0.05 only, 0.42 are set aside and 0.05 spent, so the next one does not fit: 0.68; a second that
     cost 0.05 makes room.
     """
-    budget = Budget(Rate(10_000, 100_000, ""), 0.65, completion_tokens=1)
+    budget = Budget(Rate(10_000, 100_000, ""), 0.65, completion_tokens=lambda: 1)
     request = Request("", "", "", (Message("user", (Part("x" * 40, True),)),))
     for _ in range(3):
         budget.reserve(request)
@@ -154,6 +155,7 @@ def test_the_ceiling_keeps_what_came_and_more_money_goes_on(endpoint: Any, tmp_p
     settings = JudgeSettings.model_validate(
         {
             "kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY",
+            "configuration": "weighted_alpaca_eval_gpt4_turbo",
             "price": PRICE, "max_cost_usd": 2.5,
         }
     )  # fmt: skip

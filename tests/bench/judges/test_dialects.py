@@ -80,7 +80,7 @@ def test_another_request_may_have_learned_it_meanwhile_and_nobody_learns_for_eve
 
 @pytest.mark.parametrize(("ours", "theirs"), [(" m", " M"), ("\u2581m", "\u2581M"), ("\u0120m", "\u0120M")])
 def test_labels_with_a_space_before_them_are_read(ours: str, theirs: str) -> None:
-    read = alpaca.reader(alpaca.configuration("weighted_alpaca_eval_gpt4_turbo"))
+    read = alpaca.configuration("weighted_alpaca_eval_gpt4_turbo").reader()
     top = [{"token": ours, "logprob": -0.3}, {"token": theirs, "logprob": -1.35}, {"token": "The", "logprob": -5.0}]
     form = read({"text": ours, "logprobs": {"content": [{"token": ours, "logprob": -0.3, "top_logprobs": top}]}})
     assert form is not None
@@ -91,10 +91,10 @@ def test_a_reply_that_cannot_be_used_says_why() -> None:
     weighted, ranked = (
         alpaca.configuration(name) for name in ("weighted_alpaca_eval_gpt4_turbo", "alpaca_eval_gpt4_turbo_fn")
     )
-    assert alpaca.why_unusable(weighted, {"text": "m"}).startswith("it came without log-probabilities, which the conf")
+    assert weighted.why_unusable({"text": "m"}).reason.startswith("it came without log-probabilities, which the conf")
     thinks = {"text": "<think>", "logprobs": {"content": [{"token": "<think>", "logprob": 0.0, "top_logprobs": []}]}}
-    assert "'<think>'" in alpaca.why_unusable(weighted, thinks)
-    assert alpaca.why_unusable(ranked, {"text": "Neither."}).startswith("its text 'Neither.' is no ranking")
+    assert "'<think>'" in weighted.why_unusable(thinks).reason
+    assert ranked.why_unusable({"text": "Neither."}).reason.startswith("its text 'Neither.' is no ranking")
 
 
 def test_estimates_count_the_longest_reply_that_is_asked_for() -> None:

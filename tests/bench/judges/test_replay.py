@@ -19,6 +19,7 @@ PAIRS = [Pair(number, f"Question {number}?", f"our answer {number}", f"their ans
 def asked(endpoint: Any, folder: Path, **changes: Any) -> tuple[dict[str, Any], list[Any]]:
     endpoint.answer = endpoint.like_ours
     given = {"kind": "openai", "model": "org/some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    given |= {"configuration": "weighted_alpaca_eval_gpt4_turbo"}
     settings = JudgeSettings.model_validate(given | changes)
     return judge(PAIRS, settings, folder, None, lambda text: None)  # type: ignore[arg-type]
 
@@ -49,7 +50,9 @@ def test_a_comparison_that_was_not_judged_is_unjudged(endpoint: Any, tmp_path: P
     """One order alone cannot stand for both, and a changed answer is another comparison."""
     asked(endpoint, tmp_path, orders="single")
     scores, _ = replayed(tmp_path / JOURNAL)
-    assert scores["win_rate/org-some-judge"]["reason"] == "4 of 4 unjudged"
+    assert scores["win_rate/org-some-judge"]["reason"] == (
+        "4 of 4 unjudged; replies that could not be used: 4 × no reply kept (there is no reply to it in the journal)"
+    )
     changed = [Pair(0, "Question 0?", "our other answer", "their answer 0"), *PAIRS[1:]]
     scores, _ = replayed(tmp_path / JOURNAL, changed, orders="single")
     assert scores["win_rate/org-some-judge"]["reason"] == "1 of 4 unjudged"
