@@ -117,12 +117,11 @@ def stage(folder: Path) -> Path:
     return path
 
 
-def build(folder: Path = FOLDER) -> int:
-    """Write FOLDER/site; return the builder's exit code, which a link or heading that is not there makes 1."""
-    path = stage(folder)
+def run(path: Path) -> int:
+    """Build by a settings' file; return the builder's exit code, which a link or heading that is not there makes 1."""
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", path.name]
     return subprocess.run(command, cwd=path.parent, check=False).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(build(*map(Path, sys.argv[1:2])))
+    sys.exit(run(stage(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)))
