@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.registry import Origin
-from bench.settings import Training
+from bench.settings import Training, TrainingParts
 from bench.suite.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
@@ -63,6 +63,17 @@ def training_settings(settings: Training) -> dict[str, Any]:
         if not made[name]:
             del made[name]
     return made
+
+
+def tuning_settings(suite: TrainingParts) -> dict[str, Any]:
+    """Return what is trained: the adapter's settings, younger ones where they are not at their default; or all weights."""
+    if suite.adapter is None:
+        return {"tuning": "full"}
+    made = suite.adapter.model_dump(mode="json")
+    for name, default in (("variant", "lora"), ("init", "default")):
+        if made[name] == default:
+            del made[name]
+    return {"lora": made}
 
 
 def settings_of(suite: Suite, data: tuple[str, ...]) -> dict[str, Any]:

@@ -184,7 +184,7 @@ class _Planner:
         suite = self.suite
         settings = {
             "model": self.model,
-            "lora": suite.lora.model_dump(mode="json"),
+            **identity.tuning_settings(suite),
             "data": identity.data_settings(suite),
             "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
@@ -430,7 +430,7 @@ class _Planner:
         del training["evaluate_every"]  # not a step's
         settings = {
             "model": self.model,
-            "lora": suite.lora.model_dump(mode="json"),
+            **identity.tuning_settings(suite),
             "data": identity.data_settings(suite),
             "training": training,
             "reduction": suite.objectives.reduction,

@@ -17,7 +17,7 @@ from bench.records.record import ROWS, Job, again, read_job, read_json, read_jso
 # Not what a job made known: its own words, what says by itself whether it is sound, and what is gone by the end.
 _LEFT_OUT = (".*", "log.txt", "spec.json", "status.json", "*.cut", "*.lock")
 _CHECKPOINTS = "checkpoints"  # each says by itself what it must hold
-_WEIGHTS = ("adapter", "model")  # may be deleted whole, and are made again when a job needs them
+_WEIGHTS = ("adapter", "model")  # either; may be deleted whole, and are made again when a job needs them
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,19 @@ class Damage:
         return f"{self.job}: {self.what}"
 
 
+def weights_in(path: RecordPath) -> list[str]:
+    """Name the folders of weights that a job's folder holds: `adapter`, or `model` where all weights are its own."""
+    return [name for name in _WEIGHTS if (path / name).is_dir()]
+
+
 def of_files(folder: Path) -> dict[str, str]:
     """Return name -> sha256 of what a job leaves behind, once it is on the disk."""
     found = {}
     for path in _files(folder):
         safe_files.flush(path)
         found[path.relative_to(folder).as_posix()] = hashes.file_hash(path)
-    for name in _WEIGHTS:
-        if (folder / name).is_dir():
-            safe_files.flush_folder(folder / name)
+    for name in weights_in(folder):
+        safe_files.flush_folder(folder / name)
     safe_files.flush_folder(folder)
     return found
 

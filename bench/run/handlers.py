@@ -247,7 +247,7 @@ def _cost(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 
 def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    """Make an adapter by other means than the shared loop, and write what a training job writes of it."""
+    """Make a policy by other means than the shared loop, and write what a training job writes of it."""
     from bench.recipes import RECIPES, Making
     from bench.recipes.steps import Steps
     from bench.train import run_log
@@ -284,7 +284,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             measurements = run_log.not_measured(kind.untrained)
             shared = {"shared_machine": True} if context.environment["workers"] > 1 else {}
             measurements["recipe_seconds"] = record.measured(seconds, "s", **shared)
-        difference = run_log.save_adapter(policy, run.datasets, folder)
+        difference = run_log.save_policy(policy, run.datasets, folder)
     finally:
         policy.detach()
         if kind.untrained is None:
@@ -324,10 +324,12 @@ def _compute_row_optimum(job: JobSpec, context: WorkerContext, folder: Path) -> 
 
 
 def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    """Take over the adapter that a job of another suite in the same results folder trained."""
+    """Take over the policy that a job of another suite in the same results folder trained."""
     from bench.train import run_log
 
-    shutil.copytree(inputs.adopted(job, context.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
+    source = inputs.adopted(job, context.folder)
+    for name in seal.weights_in(source):
+        shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
     reason = f"trained by another suite: {job.run_labels.method}"
     record.write_json(folder / "measurements.json", run_log.not_measured(reason))
     record.write_metrics(folder, run_log.metrics())

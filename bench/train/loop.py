@@ -34,7 +34,7 @@ from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.micro_batches import MicroBatches
 from bench.train.model_flops import ModelFlops, matrix_rate
-from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
+from bench.train.run_log import TOKEN_COUNTS, RunLog, save_policy
 from bench.train.setup import setup_of
 from bench.train.stopping import Rule
 
@@ -80,7 +80,7 @@ class TrainingRun:
 
 
 def train(run: TrainingRun) -> None:
-    """Train one adapter and leave its records in the job's folder.
+    """Train one policy and leave its records in the job's folder.
 
     Raises:
         Interrupted: the user stopped it; the checkpoint is kept.
@@ -162,7 +162,7 @@ class Trainer:
         self.passing: tuple[Objective, ...] = ()  # what the pass at hand is on
         self.joint_backward = False
         self._read = self._lost = 0.0
-        self.policy.attach(run.suite.lora, seed, model_dropout=self.settings.model_dropout)
+        self.policy.attach(run.suite.adapter, seed, model_dropout=self.settings.model_dropout)
         lora_products.install(self.policy)
         compiled.install(self.policy)
         self.parameters = list(self.policy.trainable().values())
@@ -184,6 +184,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
+        self.policy.end_step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.observe(losses)
@@ -265,7 +266,7 @@ class Trainer:
         return terms, tokens
 
     def descend(self, choice: Choice) -> dict[Objective, float]:
-        """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
+        """Leave the gradient of the weighted objectives on what is trained; return their losses before the update."""
         taken, self.taken = self.taken, {}
         reused = taken.keys() >= choice.weights.keys() and not choice.chosen_sft
         for objective, one in taken.items():
@@ -294,7 +295,7 @@ class Trainer:
     def _descent_terms(
         self, choice: Choice, rows: Mapping[Objective, Sequence[int]]
     ) -> tuple[dict[Objective, list[Tensor]], list[Tensor]]:
-        """Leave the gradient on the adapter; return the micro-batches' losses, and those on chosen answers."""
+        """Leave the gradient on what is trained; return the micro-batches' losses, and those on chosen answers."""
         terms: dict[Objective, list[Tensor]] = {}
         chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
@@ -376,7 +377,7 @@ class Trainer:
         return self.losses.of_optimum(objective, self.batches.last[objective])
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
-        """Add up over processes: gradients on the adapter, and the losses."""
+        """Add up over processes: gradients of what is trained, and the losses."""
         self.processes.sum_gradients(self.parameters)
         return dict(zip(terms, self._sums(list(terms.values())), strict=True))
 
@@ -503,10 +504,11 @@ class Trainer:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
         run = self.run
         sizes = {objective: 2 * size for objective, size in self.micro_batches.sizes.items()}
-        # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
-        logps = run.base_logps.get(split) if self.step == 0 else None
+        # Most fresh adapters change nothing, bit for bit, so θ_1 of every run is the base model.
+        untrained = self.step == 0 and (run.suite.adapter is None or run.suite.adapter.starts_exactly)
+        logps = run.base_logps.get(split) if untrained else None
         logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
-        if self.step == 0:
+        if untrained:
             run.base_logps[split] = logps
         if run.reference is None:
             chosen, rejected = logps[Objective.DPO].T.tolist()
@@ -525,10 +527,10 @@ class Trainer:
         self.processes.wait()
 
     def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
-        """Save the adapter, see that it reloads, and write what was measured."""
+        """Save the policy, see that it reloads, and write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
-        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)  # of the adapter that was trained
-        difference = save_adapter(self.policy, datasets, folder)
+        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)  # of the policy that was trained
+        difference = save_policy(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
         measurements |= run_log.compile_seconds(self.policy.compile_seconds)
@@ -557,7 +559,8 @@ class Trainer:
             "step": self.step,
             "phase": self.phase,
             "stopped": self.stopped,
-            "adapter": self.policy.adapter_state(),
+            "adapter": self.policy.trained_state(),
+            "start": self.policy.start,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "method": self.method.state(),
@@ -571,7 +574,7 @@ class Trainer:
         """Go on where a checkpoint was kept; one of another job's says nothing of this run's method."""
         self.step = state["step"]
         self.stopped = state["stopped"]
-        self.policy.restore_adapter(state["adapter"])
+        self.policy.restore_trained(state["adapter"], state.get("start"))  # older versions had none
         self.start_phase(state["phase"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
