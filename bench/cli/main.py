@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,6 +106,13 @@ def run(
             "processors ÷ workers]",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help="Where jobs run: local, or on the nodes of a Ray cluster: ray, ray://HOST:PORT (extra: ray).",
+        ),
+    ] = "local",
     smoke: Smoke = False,
     as_json: AsJson = False,
 ) -> None:
@@ -115,7 +123,7 @@ def run(
     from rich.console import Console
 
     from bench.cli.progress import Progress
-    from bench.run import execute, preflight, space, standing, thread_counts
+    from bench.run import execute, pools, preflight, space, standing
 
     output.never_ends_a_run()
     plan = _plan(suite, overrides, mirror, smoke)
@@ -124,31 +132,35 @@ def run(
     console = Console(stderr=as_json)
     found = standing.look(plan, folder)
     pending = standing.to_do(plan, folder, selected, found.states)
-    count = workers or execute.default_workers()
-    thread_counts.of_folder(folder, count, threads)
-    space.check(plan, folder, pending, count)
+    pool = pools.make(engine, plan.suite, folder, mirror, workers, threads, tell=partial(_show, console))
+    if pending:
+        pool.check([plan.jobs[job_id] for job_id in pending])
+    space.check(plan, folder, pending, pool.size)
     with _located(suite, overrides, smoke):
         preflight.check(plan.suite)
         _preflight(plan, folder, pending, mirror, console)
     for job_id, what in found.damaged.items():
-        console.print(f"{job_id}: found damaged: {what}", markup=False, highlight=False, soft_wrap=True)
+        _show(console, f"{job_id}: found damaged: {what}")
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
-        f"{len(pending)} to do on {count} {'worker' if count == 1 else 'workers'}",
+        f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
         highlight=False,
     )
-    with Progress(plan, pending, count, console) as progress:
-        summary = execute.Execution(plan, folder, progress, mirror, workers, threads).run(selected)
+    with Progress(plan, pending, pool.size, console) as progress:
+        summary = execute.Execution(plan, folder, progress, pool).run(selected)
     if as_json:
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(execute.exit_code(summary))
 
 
+def _show(console: Console, line: str) -> None:
+    console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
     """Find out before anything is trained what would fail hours later."""
-    from bench.run import execute, inputs, preflight
-    from bench.suite.toy import ToySuite
+    from bench.run import inputs, preflight
 
     _warn(plan.suite)
     if not pending:
@@ -156,8 +168,6 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     for job in (plan.jobs[job_id] for job_id in pending):
         if job.kind == "adopt":
             inputs.adopted(job, folder)
-    if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
-        execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
@@ -204,14 +214,14 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import execute, space, stale, standing
+    from bench.run import gpus, space, stale, standing
 
     made = _plan(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
-    disk = space.needed(made, folder, pending, execute.default_workers())
+    disk = space.needed(made, folder, pending, gpus.default_workers())
     if as_json:
         print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
     else:

@@ -27,12 +27,14 @@ from bench.plan.plan import Plan
 from bench.recipes import RECIPES
 from bench.records.spec import (
     KINDS,
+    NETWORK_ONLY,
     WITH_ADAPTER,
     Inputs,
     JobSpec,
     Labels,
     PolicyLabels,
     Prefix,
+    Resources,
     RunLabels,
     ToyLabels,
 )
@@ -90,7 +92,16 @@ def _toy(suite: ToySuite) -> Plan:
                 job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS, *plugins])}"
                 steps = runs.length(settings) * settings["seeds"]
                 job = JobSpec(
-                    job_id, "toy", labels, settings, Inputs(), {}, roles=("run",), steps=steps, plugins=plugins
+                    job_id,
+                    "toy",
+                    labels,
+                    settings,
+                    Inputs(),
+                    {},
+                    roles=("run",),
+                    steps=steps,
+                    plugins=plugins,
+                    resources=Resources(devices=0),
                 )
                 plan.add(job)
     return plan
@@ -274,7 +285,8 @@ class _Planner:
         """Add a policy that another suite trained; its id holds the hash of all that made it."""
         labels = RunLabels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
         settings = {"model": self.model, "job": job.partition("/")[2]}
-        return self._job("adopt", "adopted", labels, settings, Inputs(), roles=("reference",))
+        parts: dict[str, Any] = {"roles": ("reference",), "resources": NETWORK_ONLY}
+        return self._job("adopt", "adopted", labels, settings, Inputs(), **parts)
 
     def _front(self, seed: int) -> tuple[str, ...]:
         """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at.
@@ -452,18 +464,25 @@ class _Planner:
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def _evaluations(self) -> None:
-        evaluators = {name: one.stages() for name, one in self.suite.evaluation.chosen.items()}
+        chosen = self.suite.evaluation.chosen
+        evaluators = {name: one.stages() for name, one in chosen.items()}
         refuse_equal_kinds(evaluators)
+        loading = {name for name, one in chosen.items() if one.models()}
         policies: list[JobSpec | None] = [
             None,
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
         ]
         for policy in policies:
             for name, stages in evaluators.items():
-                self._evaluate(policy, stages, self._origin(EVALUATORS, name))
+                self._evaluate(policy, stages, self._origin(EVALUATORS, name), loads=name in loading)
 
-    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None) -> None:
-        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others."""
+    def _evaluate(
+        self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None, *, loads: bool
+    ) -> None:
+        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others.
+
+        A stage that asks no policy, of an evaluator that loads no other model either, holds no device.
+        """
         of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
         earlier: dict[str, str] = {}
@@ -484,6 +503,7 @@ class _Planner:
                 inputs,
                 data=stage.data,
                 origins=[origin, *stage.origins],
+                resources=Resources() if stage.policy or loads else NETWORK_ONLY,
             )
             earlier[stage.name or stage.kind] = job.id
             if policy is None:

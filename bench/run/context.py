@@ -75,9 +75,11 @@ class WorkerContext:
         return self._policies[key]
 
     def tokenizer(self, pretrained: str | None) -> Any:
-        """Return the base model's tokenizer, and leave the adapter on a policy that somebody may be asking."""
+        """Return the base model's tokenizer; a model is not loaded for it, as what only asks a service has no use for one."""
+        from bench.models import tokenizers
+
         loaded = self._policies.get((self.suite.model, pretrained))
-        return (loaded or self.base(self.suite.model, pretrained)).tokenizer
+        return loaded.tokenizer if loaded else tokenizers.load(self.suite.model)
 
     def base_to_train(self, pretrained: str | None) -> Policy:
         """Return the suite's base model, on a GPU whose memory in use is not that of an earlier job's passes."""
