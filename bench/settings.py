@@ -387,6 +387,12 @@ class Training(Frozen):
     """`true` leaves the base model's own dropout on in training; without it the losses of the same rows compare."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """A longer gradient is scaled down to this norm; `null` leaves it."""
+    devices: Annotated[Positive | Literal["auto"], Field(union_mode="left_to_right")] = 1
+    """Devices that one job trains on at once, sharing each batch's rows: `auto` is 1, and where a GPU has no room for what is
+    trained as many as have. Without GPUs they are processes that share a worker's processors."""
+    shard: Annotated[bool | Literal["auto"], BeforeValidator(_on_off_or_auto)] = "auto"
+    """On several devices: `true` leaves on each a part of every weight, and gets a layer's together as it is computed; `false`
+    gives each all weights; `auto`: true where all weights are trained, or where one device has no room for them."""
     evaluate_every: Positive = 100
     """Steps between two points of a trajectory; evaluation is not timed as training."""
     checkpoint_every: Positive = 200

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ModelError
+from bench.models.processes import is_shard, whole
 
 FOLDER, FILE = "model", "model.safetensors"
 
@@ -100,14 +101,22 @@ def put_in(model: Any, weights: dict[str, Tensor]) -> None:
         own[name].copy_(value)
 
 
-def save(model: Any, folder: Path) -> None:
-    """Save a model's weights in their own type, by their names in memory; what shares weights is saved once."""
+def save(model: Any, folder: Path, dtype: torch.dtype, writes: bool = True) -> None:
+    """Save a model's weights in the type it computes in, by their names in memory; what shares weights is saved once.
+
+    Of weights that lie in parts every process calls this, and the one that `writes` gets them whole, one at a time.
+    """
     from safetensors.torch import save_file
 
-    (folder / FOLDER).mkdir(parents=True, exist_ok=True)
-    state = {name: one.detach().contiguous().cpu() for name, one in model.named_parameters()}
-    save_file(state, folder / FOLDER / FILE, metadata={"format": "pt"})
-    model.config.save_pretrained(str(folder / FOLDER))
+    state = {}
+    for name, one in model.named_parameters():
+        value = whole(one.detach())
+        if writes:
+            state[name] = (value.to(dtype) if one.is_floating_point() else value).contiguous().cpu()
+    if writes:
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        save_file(state, folder / FOLDER / FILE, metadata={"format": "pt"})
+        model.config.save_pretrained(str(folder / FOLDER))
 
 
 @torch.no_grad()
@@ -130,7 +139,20 @@ def load(model: Any, folder: Path) -> None:
                 raise ModelError(
                     f"{path}: {name} has the shape {list(value.shape)}, and this model's {list(own[name].shape)}"
                 )
-            own[name].copy_(value)
+            own[name].copy_(_part_of(value.to(own[name].dtype), own[name]))
+
+
+def _part_of(value: Tensor, own: Tensor) -> Tensor:
+    """Return a tensor as `own` lies: whole, or in parts, of which this process takes its own."""
+    if not is_shard(own):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    shared: Any = own
+    made: Tensor = distribute_tensor(
+        value.to(shared.device_mesh.device_type), shared.device_mesh, shared.placements, src_data_rank=None
+    )
+    return made
 
 
 def _tensors(file: Any, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

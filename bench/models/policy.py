@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.data.tokens import Example
     from bench.models.compiled import Compiled
     from bench.models.objectives import Layout
+    from bench.models.processes import Processes
 
 ADAPTER = "adapter"
 
@@ -39,6 +40,8 @@ class Policy:
         full: what is trained where all weights are; None: an adapter, or nothing.
         kept: base weights that are others now, as they were, in the CPU's memory by name.
         start: an adapter's factors as they began, where their product was taken out of the weights.
+        processes: who computes with it together; None: this process alone.
+        sharded: whether each of them has a part of every weight.
     """
 
     model: Any
@@ -55,6 +58,8 @@ class Policy:
     full: full_weights.Training | None = None
     kept: dict[str, torch.Tensor] = field(default_factory=dict)
     start: dict[str, torch.Tensor] = field(default_factory=dict)
+    processes: Processes | None = None
+    sharded: bool = False
 
     def layout_of(self, examples: Sequence[Example]) -> Layout:
         """Return how rows are to lie: attention by stretch knows no window, so none may be narrower than the rows."""
@@ -101,6 +106,12 @@ class Policy:
         return sorted(token for token in known if token is not None and 0 <= token < size)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; trained weights that lie in parts are kept in float32."""
+        found: torch.dtype = getattr(torch, self.settings.dtype)
+        return found
+
+    @property
     def has_adapter(self) -> bool:
         return hasattr(self.model, "get_base_model")
 
@@ -122,11 +133,19 @@ class Policy:
         if not model_dropout:
             dropout.turn_off(self.model)
         torch.manual_seed(seed)
+        if self.sharded and lora and (lora.moves_weights or lora.variant == "dora" or lora.init == "mica"):
+            raise ModelError(
+                f"training.shard: an adapter of variant {lora.variant} and init {lora.init} is made of whole weights, of which "
+                "each device has a part here; set training.shard: false, or give variant lora or rslora and init default"
+            )
         if lora is None:
-            self.kept = full_weights.copies(self.model)
+            # Weights in parts are those of processes that end with their job.
+            self.kept = {} if self.sharded else full_weights.copies(self.model)
             self.full = full_weights.Training(self.model)
         else:
             self._attach_adapter(lora)
+            if self.processes is not None:
+                self._start_alike()
         self.set_checkpointing(self.settings.gradient_checkpointing is True)
 
     def _attach_adapter(self, lora: Lora) -> None:
@@ -156,6 +175,13 @@ class Policy:
             self.start = adapters.factors(self.model)
             adapted = {f"{name}.weight" for name in adapters.base_names(self.model)}
             self.kept = {name: one for name, one in self.kept.items() if name in adapted}
+
+    def _start_alike(self) -> None:
+        """Take the main process's fresh adapter: devices may decompose weights, or draw numbers, otherwise."""
+        assert self.processes is not None
+        state, start = self.trained_state(), {name: one.clone() for name, one in self.start.items()}
+        self.processes.of_main([*state.values(), *start.values()])
+        self.restore_trained(state, start)
 
     def _sentence_logits(self) -> torch.Tensor:
         from bench.models import probe
@@ -196,7 +222,7 @@ class Policy:
 
         self.detach()
         if full_weights.is_saved_in(folder):
-            self.kept = full_weights.copies(self.model)
+            self.kept = {} if self.sharded else full_weights.copies(self.model)
             full_weights.load(self.model, folder)
         else:
             self.model = peft.PeftModel.from_pretrained(self.model, str(folder / ADAPTER), is_trainable=False)
@@ -286,8 +312,11 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Save what makes the policy of the base model: the adapter, or all weights."""
+        writes = self.processes is None or self.processes.main
         if not self.has_adapter:
-            full_weights.save(self.model, folder)
+            full_weights.save(self.model, folder, self.dtype, writes)
+        elif not writes:
+            return
         elif self.start:
             adapters.save(self.model, folder / ADAPTER, self.start)
         else:
@@ -339,7 +368,8 @@ class Policy:
     def logits(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Return the logits of one small batch, for comparing two states of the model."""
         self.model.eval()
-        logits: torch.Tensor = self.model(input_ids=input_ids).logits.float()
+        # Of the model itself: an adapter's layers are in it, and weights in parts are put together around its own call.
+        logits: torch.Tensor = self.model_alone()(input_ids=input_ids).logits.float()
         return logits
 
     def check_reload(self, folder: Path, input_ids: torch.Tensor) -> float:
@@ -380,21 +410,37 @@ def checkpoint_activations(model: Any, on: bool = True) -> None:
     enable({"use_reentrant": False})
 
 
-def load(settings: Model, device: torch.device, pretrained: Path | None = None) -> Policy:
+def load(
+    settings: Model,
+    device: torch.device,
+    pretrained: Path | None = None,
+    processes: Processes | None = None,
+    sharded: bool = False,
+) -> Policy:
     """Load a base model and its tokenizer.
 
     Args:
         settings: the suite's model settings.
         device: where it goes.
         pretrained: folder of the plan's pre-training job, for source `world`.
+        processes: who computes with it together; None: this process alone.
+        sharded: whether each of them gets a part of every weight, which is then trained where `settings.tuning` is `full`.
 
     Raises:
         ModelError: it cannot be found or loaded.
     """
     choose_kernels(device)
     model, tokenizer = load_model(settings, pretrained)
-    policy = Policy(model.to(device), tokenizer, device, settings)
-    _check_weights(policy)
+    policy = Policy(model, tokenizer, device, settings, processes=processes, sharded=sharded)
+    if sharded:
+        from bench.models import sharding
+
+        assert processes is not None
+        _check_weights(policy)
+        sharding.shard(model, processes, getattr(torch, settings.dtype), settings.tuning == "full")
+    else:
+        model.to(device)
+        _check_weights(policy)
     _check_kernels(policy)
     return policy
 
@@ -493,8 +539,10 @@ def _check_kernels(policy: Policy) -> None:
     from bench.models import bf16_matmul, one_call, packed_attention, probe, rms_norm
     from bench.models.objectives import collate, sequence_logps
 
-    rms_norm.install(policy.model)
-    if bf16_matmul.install(policy.model):
+    # These are for weights that are frozen, and all here.
+    if not policy.sharded:
+        rms_norm.install(policy.model)
+    if not policy.sharded and bf16_matmul.install(policy.model):
         policy.note("this CPU multiplies bfloat16 slower than float32: products are made in float32, and rounded")
     config = policy.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
@@ -520,7 +568,7 @@ def _check_kernels(policy: Policy) -> None:
         )
     policy.model.bench_full_logits = False
     policy.model.bench_logit_cap = getattr(config, "final_logit_softcapping", None)
-    dtype = policy.model.dtype
+    dtype = policy.dtype
     try:
         fast = probe.agree(sequence_logps(policy.model, batch), expected, dtype)
     except (AttributeError, TypeError):

@@ -58,7 +58,9 @@ def training_settings(settings: Training) -> dict[str, Any]:
 
     A setting younger than the first records is left out at its default, so that their ids stay what they were.
     """
-    made = settings.model_dump(mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"})
+    # On how many devices it is computed changes its numbers by rounding only.
+    left_out = {"epochs", "steps", "budget", "checkpoint_every", "stopping", "devices", "shard"}
+    made = settings.model_dump(mode="json", exclude=left_out)
     for name in ("group_by_length", "model_dropout"):
         if not made[name]:
             del made[name]

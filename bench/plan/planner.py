@@ -28,6 +28,7 @@ from bench.recipes import RECIPES
 from bench.records.spec import (
     KINDS,
     NETWORK_ONLY,
+    ON_SEVERAL_DEVICES,
     WITH_ADAPTER,
     Inputs,
     JobSpec,
@@ -156,6 +157,9 @@ class _Planner:
         plugins = identity.plugins(origins)
         hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed, front)}"
+        devices = self.suite.training.devices
+        if kind in ON_SEVERAL_DEVICES and devices != "auto":
+            parts.setdefault("resources", Resources(devices=devices))
         return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, plugins=plugins, **parts))
 
     def _front_json(self, front: tuple[str, ...]) -> str:

@@ -22,7 +22,7 @@ _STEP, _ROW, _JOB = 400, 250, 20_000
 _STATES = 3  # of a trained parameter in a checkpoint: itself, and AdamW's two moments
 _KEPT = 2  # checkpoints of a running job
 _FLOAT = 4
-_BYTES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "bfloat16": 2}
 _WHOLE = "model.safetensors"  # of a run that trains all weights, and of a pre-training
 _LONGEST_HEADER = 100 << 20
 
@@ -49,8 +49,8 @@ def _weights_of_a_run(suite: Suite) -> tuple[int, int] | None:
     """Return the bytes of what a run saves, and of a checkpoint, by the shapes in the model's files; None: they are not here."""
     lora = suite.adapter
     if lora is None:
-        parameters = sum(math.prod(shape) for shape in _shapes(suite.model).values())
-        return (_BYTES[suite.model.dtype] * parameters, _STATES * _FLOAT * parameters) if parameters else None
+        weights = parameters(suite.model)
+        return None if weights is None else (BYTES[suite.model.dtype] * weights, _STATES * _FLOAT * weights)
     trained = adapter_parameters(suite.model, lora)
     if trained is None:
         return None
@@ -63,7 +63,7 @@ def _seen(suite: Suite, folder: Path) -> tuple[int, int] | None:
     largest = max((path.stat().st_size for path in (folder / "jobs").glob(f"*/{saved}")), default=None)
     if largest is None:
         return None
-    numbers = largest // (_FLOAT if suite.adapter else _BYTES[suite.model.dtype])
+    numbers = largest // (_FLOAT if suite.adapter else BYTES[suite.model.dtype])
     return largest, _STATES * _FLOAT * numbers
 
 
@@ -114,6 +114,11 @@ def in_words(size: int) -> str:
         if size >= one:
             return f"{size / one:,.1f} {unit}"
     return f"{size} bytes"
+
+
+def parameters(model: Model) -> int | None:
+    """Count a model's weights by the shapes in its files, which are not loaded; None where there are none."""
+    return sum(math.prod(shape) for shape in _shapes(model).values()) or None
 
 
 def adapter_parameters(model: Model, lora: Lora) -> int | None:

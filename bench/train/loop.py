@@ -18,19 +18,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.collectors import collect
+from bench.collectors import collect, of_devices
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory, is_out_of_memory
 from bench.methods import METHODS, Choice, Gradients, Objective, choices
 from bench.models import compiled, held_out, lora_products, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
+from bench.models.processes import Processes
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint, gradients, run_log
+from bench.train import budget, checkpoint, gradients, run_log, shards
 from bench.train.batches import Batches
-from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.micro_batches import MicroBatches
 from bench.train.model_flops import ModelFlops, matrix_rate
@@ -132,13 +132,15 @@ class _Probe:
 class Trainer:
     """A run's state between steps.
 
-    Under `torchrun` every process holds one; they share each batch's rows, take the same steps and evaluate alike, and
-    only the main one writes.
+    Under `torchrun` every process holds one; they share each batch's rows and the evaluations', take the same steps, and only
+    the main one writes.
     """
 
     def __init__(self, run: TrainingRun) -> None:
         self.run, self.policy, self.settings = run, run.policy, run.suite.training
-        self.processes = Processes(run.policy.device)
+        self.processes = run.policy.processes or Processes(run.policy.device)
+        if not self.processes.alone:
+            run.policy.processes = self.processes
         self.accelerator = self.processes.accelerator
         self.log = RunLog(run.folder, self.processes.main)
         labels = run.job.run_labels
@@ -347,6 +349,8 @@ class Trainer:
         Fewer rows come first, which costs the least time. Two graphs alive at once need as much in parts: there, activations
         are forgotten first. Without them, whole batches may fit again.
         """
+        if self.policy.sharded:  # the others wait in the midst of their passes, and cannot begin anew
+            return False
         graph = torch.is_grad_enabled()
         if not (graph and self.joint_backward) and self.micro_batches.shrink(self.passing):
             return True
@@ -365,7 +369,11 @@ class Trainer:
     def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
         """Cut this process's share of a batch into micro-batches, to be passed through next."""
         self.passing = (objective,)
-        return self.losses.parts(objective, rows, self.processes.own(rows))
+        parts = self.losses.parts(objective, rows, self.processes.own(rows))
+        if self.policy.sharded:  # weights are put together for each pass, by all processes: every one makes as many
+            most = -(-self.processes.most(len(rows)) // self.micro_batches.sizes[objective])
+            parts += [self.losses.idle(objective, rows)] * (most - len(parts))
+        return parts
 
     def _count(self, name: str, batch: Batch) -> None:
         """Count a batch's tokens under `name`, and its padding."""
@@ -433,7 +441,7 @@ class Trainer:
             checkpoint.drop(folder, after=found.step if found else 0)
         if found is None:
             return False
-        self.restore(found.state, own=True)
+        self.restore(found, own=True)
         self.log.resume(self.step, found.rows)
         self.processes.wait()
         return True
@@ -452,7 +460,7 @@ class Trainer:
             beta = self.run.suite.objectives.beta
             checkpoint.copy_rows(source, self.run.folder, prefix.step, self.run.reference, beta, self.primary)
         self.processes.wait()
-        self.restore(found.state, own=False)
+        self.restore(found, own=False)
         self.log.resume(self.step)
         return True
 
@@ -496,9 +504,13 @@ class Trainer:
         scores: dict[str, dict[str, Any]] = {}
         for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
             scores |= self.scores(split)
-        self.log.usage(self.step, self.collecting.drain())
+        self.log.usage(self.step, self.used())
         self.log.evaluation(self.step, max(self.phase, 0), scores)
         return scores
+
+    def used(self) -> list[dict[str, Any]]:
+        """Return what the collectors saw since the last call, on all devices together."""
+        return of_devices(self.processes.gathered(self.collecting.drain()), self.policy.device.type)
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
@@ -522,15 +534,18 @@ class Trainer:
             # An early end was found by an evaluation of this very step, on one split: the row with both replaces it.
             record.cut_jsonl(self.run.folder / "trajectory.jsonl", last_step=self.step - 1)
         scores = self.evaluate(both_splits=True)
+        forward = self.policy.forward_facts(
+            self.run.datasets.train[Objective.DPO].examples
+        )  # of the policy that was trained
+        if self.processes.main or self.policy.sharded:
+            difference = save_policy(self.policy, self.run.datasets, self.run.folder)
         if self.processes.main:
-            self.write_results(scores)
+            self.write_results(scores, forward, difference)
         self.processes.wait()
 
-    def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
-        """Save the policy, see that it reloads, and write what was measured."""
+    def write_results(self, scores: dict[str, dict[str, Any]], forward: dict[str, Any], difference: float) -> None:
+        """Write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
-        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)  # of the policy that was trained
-        difference = save_policy(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
         measurements |= run_log.compile_seconds(self.policy.compile_seconds)
@@ -550,18 +565,23 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Keep everything a resumed run needs to take the same steps."""
-        self.log.usage(self.step, self.collecting.drain())
+        self.log.usage(self.step, self.used())
+        folder, state = self.run.folder, self.state()
+        if self.policy.full is not None:
+            shards.save(folder, self.step, shards.tensors(self.policy, self.optimizer), self.processes)
         if self.processes.main:
-            checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
+            checkpoint.save(folder, self.step, state, keep=self.run.job.keep_steps)
+        self.processes.wait()
 
     def state(self) -> dict[str, Any]:
+        whole = self.policy.full is not None  # whose tensors lie beside it: see `shards`
         return {
             "step": self.step,
             "phase": self.phase,
             "stopped": self.stopped,
-            "adapter": self.policy.trained_state(),
+            "adapter": {} if whole else self.policy.trained_state(),
             "start": self.policy.start,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": {} if whole else self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "method": self.method.state(),
             "batches": self.batches.state(),
@@ -570,13 +590,17 @@ class Trainer:
             "random": checkpoint.random_state(self.policy.device),
         }
 
-    def restore(self, state: Mapping[str, Any], own: bool) -> None:
+    def restore(self, found: checkpoint.Checkpoint, own: bool) -> None:
         """Go on where a checkpoint was kept; one of another job's says nothing of this run's method."""
+        state = found.state
         self.step = state["step"]
         self.stopped = state["stopped"]
-        self.policy.restore_trained(state["adapter"], state.get("start"))  # older versions had none
         self.start_phase(state["phase"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.policy.full is not None:
+            shards.restore(found.tensors, self.policy, self.optimizer)
+        else:
+            self.policy.restore_trained(state["adapter"], state.get("start"))  # older versions had none
+            self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if own:
             self.method.restore(state["method"])
