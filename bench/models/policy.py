@@ -86,6 +86,7 @@ class Policy:
             "attention": packed if layout == "shared_prompt" else "by row",
             "compiled": "layers" if self.compiled is not None and self.compiled.failure is None else "nothing",
             "gradient_checkpointing": self.checkpointing,
+            **({"weights": f"in parts on {self.processes.count} devices"} if self.sharded and self.processes else {}),
             "notes": self.notes,
         }
 
