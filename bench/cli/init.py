@@ -31,9 +31,10 @@ model: # the base model, the same for every run
   dtype: float32 # float32 or bfloat16; bfloat16 on a recent GPU
   gradient_checkpointing: false # true saves memory and costs time; auto: on a GPU, once memory runs out
 
-lora: # the adapter; only it is trained
+lora: # the adapter; only it is trained, but with model.tuning: full
   rank: 16 # size of the adapter
   alpha: 32 # its scale is alpha / rank
+  variant: lora # or dora, rslora
   dropout: 0.0 # share of its inputs set to 0 while training
   targets: [all-linear] # or module names: [q_proj, v_proj] for Llama, [query_key_value] for GPT-NeoX
 

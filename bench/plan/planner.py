@@ -28,6 +28,7 @@ from bench.recipes import RECIPES
 from bench.records.spec import (
     KINDS,
     NETWORK_ONLY,
+    ON_SEVERAL_DEVICES,
     WITH_ADAPTER,
     Inputs,
     JobSpec,
@@ -164,7 +165,9 @@ class _Planner:
         plugins = identity.plugins(origins)
         hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed, front)}"
-        parts |= {"plugins": plugins, "resources": resources or self.computing}
+        devices = self.suite.training.devices
+        several = replace(self.computing, devices=devices) if kind in ON_SEVERAL_DEVICES and devices != "auto" else None
+        parts |= {"plugins": plugins, "resources": resources or several or self.computing}
         return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, **parts))
 
     def _front_json(self, front: tuple[str, ...]) -> str:
@@ -204,7 +207,7 @@ class _Planner:
         suite = self.suite
         settings = {
             "model": self.model,
-            "lora": suite.lora.model_dump(mode="json"),
+            **identity.tuning_settings(suite),
             "data": identity.data_settings(suite),
             "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
@@ -451,7 +454,7 @@ class _Planner:
         del training["evaluate_every"]  # not a step's
         settings = {
             "model": self.model,
-            "lora": suite.lora.model_dump(mode="json"),
+            **identity.tuning_settings(suite),
             "data": identity.data_settings(suite),
             "training": training,
             "reduction": suite.objectives.reduction,

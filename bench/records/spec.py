@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WITH_ADAPTER = ("train", "recipe", "adopt")
+# What `training.devices` is of: training, and passes over training rows with its policies.
+ON_SEVERAL_DEVICES = ("train", "cost", "reference_logps", "row_optimum")
 # Kinds of jobs and what they are called; beside them stand those of the evaluators' stages.
 KINDS = {
     "pretrain": "pre-training",

@@ -16,9 +16,10 @@ from bench.plan import priority
 from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
-from bench.run import space, standing
+from bench.run import devices, space, standing
 from bench.run.pool import Event, Pool
 from bench.run.signals import Signals
+from bench.suite.suite import Suite
 
 LAST_RUN = "last_run.json"
 WORKER_DIED = "WorkerDied"
@@ -64,7 +65,9 @@ class Execution:
 
     def __init__(self, plan: Plan, folder: Path, listener: Listener, pool: Pool) -> None:
         self.plan, self.folder, self.listener, self.pool = plan, folder, listener, pool
-        self.order = priority.order(plan)
+        if isinstance(plan.suite, Suite):
+            self.plan = devices.settled(plan, plan.suite, pool.largest)
+        self.order = priority.order(self.plan)
         self.stopping = False  # what is at work was told to stop
         self.signals = Signals()
         self.summary = Summary()
@@ -138,8 +141,7 @@ class Execution:
         for job_id in complete:
             found = seal.damaged_checkpoints(self.folder / "jobs" / job_id)
             for path in found:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
+                seal.delete_checkpoint(path)
             if found:
                 deleted[job_id] = [f"checkpoint {what}; deleted" for what in found.values()]
         return deleted
