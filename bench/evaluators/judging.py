@@ -96,9 +96,10 @@ class Judging(Evaluator):
         return Outcome(rows, scores, (metric,), error=error)
 
     def warnings(self) -> list[str]:
+        from bench.evaluators import endpoint
         from bench.judges import trial
 
-        return trial.warnings(self.options.judge)
+        return [*endpoint.doubts(self.options.generation), *trial.warnings(self.options.judge)]
 
     def models(self) -> dict[str, Model]:
         judge = self.options.judge
