@@ -238,9 +238,11 @@ class Judging(Evaluator):
         return Outcome(rows, scores, (win_rate.metric(settings, score["configuration"], against),), error=error)
 
     def warnings(self) -> list[str]:
+        from bench.evaluators import endpoint
         from bench.judges import trial
 
-        return [line for judge in self.options.judges for line in trial.warnings(judge)]
+        judges = (line for judge in self.options.judges for line in trial.warnings(judge))
+        return [*endpoint.warnings(self.options.generation), *judges]
 
     def models(self) -> dict[str, Model]:
         several = len(self.options.judges) > 1
