@@ -43,7 +43,7 @@ class Judging(Evaluator):
                 asked,
                 name="answers",
                 slug="answers",
-                title="answers",
+                title="answers" if held_out else f"answers to {self._set_in_words}",
                 data=("preference",) if held_out else (),
                 form=not held_out,
             ),
@@ -63,6 +63,13 @@ class Judging(Evaluator):
     def _has_set(self) -> bool:
         """Whether prompts come from elsewhere than the held-out pairs."""
         return self.options.prompts_from != prompt_sets.HELD_OUT
+
+    @property
+    def _set_in_words(self) -> str:
+        """Name the set and how many of its prompts are judged, as far as that is known."""
+        name, count = self.options.prompts_from, self.options.prompts
+        many = "the prompts" if count == "all" else f"{count} prompts"
+        return f"{many} of {name if name == prompt_sets.ALPACA_EVAL else Path(name).name}"
 
     def settled(self, mirror: Path | None) -> WinRate:
         """Read the prompt set, if there is one."""

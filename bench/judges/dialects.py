@@ -220,6 +220,8 @@ class Dialect:
             other = words[0] if words else ("required" if isinstance(value, Mapping) else None)
         elif type(value) is int and about not in _SAMPLING and (bound := _bound(value, message)) is not None:
             other = bound
+        elif isinstance(value, str) and value.isdigit() and (bound := _bound(int(value), message)) is not None:
+            other = str(bound)  # that it is to be a text was learned before
         elif type(value) in (int, float) and _AS_TEXT.search(message):
             other = str(value)
         tried = f"{about}={other}" in self._tried

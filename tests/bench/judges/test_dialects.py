@@ -238,3 +238,9 @@ def test_more_words_for_a_bound_or_another_name(message: str, longest: dict[str,
 def test_a_temperature_outside_its_bounds_is_left_out() -> None:
     dialect = Dialect({"temperature": 0}, _tried={"reasoning_effort"})
     assert learn(dialect, "temperature must be greater than 0") == {}
+
+
+def test_a_number_that_is_to_be_a_text_keeps_to_bounds_as_one() -> None:
+    dialect = Dialect({"max_tokens": 1})
+    assert learn(dialect, "max_tokens: Input should be a valid string") == {"max_tokens": "1"}
+    assert learn(dialect, "max_tokens must be at least 64") == {"max_tokens": "64"}
