@@ -21,9 +21,8 @@ def model_settings(settings: Model) -> dict[str, Any]:
     Raises:
         ModelError: a local model or package is not there.
     """
-    made = settings.model_dump(
-        mode="json", exclude={"path", "compile"}
-    )  # compiled, it gives the same numbers to rounding
+    # Compiled, it gives the same numbers to rounding; what is trained of it is a matter of the jobs that train.
+    made = settings.model_dump(mode="json", exclude={"path", "compile", "tuning"})
     if settings.source != "world":
         del made["pretraining_steps"]
     if made["gradient_checkpointing"] == "auto":

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WITH_ADAPTER = ("train", "recipe", "adopt")
+# What `training.devices` is of: training, and passes over training rows with its policies.
+ON_SEVERAL_DEVICES = ("train", "cost", "reference_logps", "row_optimum")
 # Kinds of jobs and what they are called; beside them stand those of the evaluators' stages.
 KINDS = {
     "pretrain": "pre-training",
@@ -156,6 +158,7 @@ class JobSpec:
     Attributes:
         plugins: whose code decides its numbers besides ours: distribution, version and source hash of each.
         resources: what it takes of the machine that it runs on.
+        stage: the name of the evaluator's stage that it is; "" for one that is none.
     """
 
     id: str
@@ -171,6 +174,7 @@ class JobSpec:
     tokens: int = 0
     plugins: tuple[Mapping[str, str], ...] = ()
     resources: Resources = Resources()
+    stage: str = ""
 
     @property
     def run_labels(self) -> RunLabels:

@@ -16,9 +16,10 @@ from bench.plan import priority
 from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
-from bench.run import space, standing
+from bench.run import devices, space, standing
 from bench.run.pool import Event, Pool
 from bench.run.signals import Signals
+from bench.suite.suite import Suite
 
 LAST_RUN = "last_run.json"
 WORKER_DIED = "WorkerDied"
@@ -64,7 +65,9 @@ class Execution:
 
     def __init__(self, plan: Plan, folder: Path, listener: Listener, pool: Pool) -> None:
         self.plan, self.folder, self.listener, self.pool = plan, folder, listener, pool
-        self.order = priority.order(plan)
+        if isinstance(plan.suite, Suite):
+            self.plan = devices.settled(plan, plan.suite, pool.largest)
+        self.order = priority.order(self.plan)
         self.stopping = False  # what is at work was told to stop
         self.signals = Signals()
         self.summary = Summary()
@@ -74,6 +77,7 @@ class Execution:
         self._waiting: dict[str, float] = {}  # job -> when it may be tried again
         self._no_room: str | None = None
         self._selected: set[str] = set()
+        self._elsewhere: list[str] = []  # what goes on there though the run was stopped
 
     def run(self, selected: set[str]) -> Summary:
         """Run everything that is to do.
@@ -137,8 +141,7 @@ class Execution:
         for job_id in complete:
             found = seal.damaged_checkpoints(self.folder / "jobs" / job_id)
             for path in found:
-                path.unlink(missing_ok=True)
-                path.with_suffix(".json").unlink(missing_ok=True)
+                seal.delete_checkpoint(path)
             if found:
                 deleted[job_id] = [f"checkpoint {what}; deleted" for what in found.values()]
         return deleted
@@ -161,7 +164,15 @@ class Execution:
 
     def _interrupted(self) -> str:
         how = "" if self.signals.first in (None, "SIGINT") else f" by {self.signals.first}"
-        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on"
+        elsewhere = "".join(f"; {what}" for what in dict.fromkeys(self._elsewhere))
+        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on{elsewhere}"
+
+    def _goes_on(self, job: JobSpec) -> list[str]:
+        """Return what of a job that was stopped goes on elsewhere, in words."""
+        from bench.run import preflight
+
+        folder = self.folder / "jobs" / job.id
+        return [said for one in preflight.evaluators_of(self.plan.suite) if (said := one.goes_on(job.kind, folder))]
 
     def _keep_record(self, began: str, code: int) -> None:
         """Put on record how the run ended: a scheduler's log may be gone, and its exit code with it."""
@@ -293,6 +304,7 @@ class Execution:
         """Ask the workers to keep a checkpoint and stop; a second Ctrl-C does not wait."""
         self.stopping = True
         self.pool.stop()
+        self._elsewhere += [said for job in self.running.values() if job.kind != "train" for said in self._goes_on(job)]
         with contextlib.suppress(KeyboardInterrupt):
             while self.running and not self.signals.hurried:
                 self._hear(self.pool.events(0.2))

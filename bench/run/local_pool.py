@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
@@ -14,6 +15,8 @@ from bench.records.spec import JobSpec
 from bench.run import gpus, thread_counts, worker
 from bench.run.pool import Event, check_room
 from bench.suite.suite import Experiment, Suite
+
+PROCESSES = 8  # that a job may be split into at least where there are no GPUs: it is then tried out, not sped up
 
 
 @dataclass
@@ -64,10 +67,11 @@ class LocalPool:
         sharing: int | None = None,
     ) -> None:
         self.suite, self.folder, self.mirror = suite, folder, mirror
-        self.size = self.largest = size
+        self.size = size
         self.threads, self.threads_alone = threads, threads_alone
         self._sharing = size if sharing is None else sharing
         self._gpus = gpus.visible()
+        self.largest = size if self._gpus else max(size, os.cpu_count() or 1, PROCESSES)
         self._context = multiprocessing.get_context("spawn")
         self._places: list[_Place] = []
         self._died: list[Event] = []  # while they were given a job
@@ -79,7 +83,7 @@ class LocalPool:
 
     def idle(self, job: JobSpec) -> _Place | None:
         resources = job.resources
-        count = 0 if resources.network_only else max(1, resources.devices)
+        count = 0 if resources.network_only else max(1, self._slots(resources.devices))
         for one in [one for one in self._places if one.job is None]:
             if not one.process.is_alive():
                 self._end(one)
@@ -92,6 +96,10 @@ class LocalPool:
             return None if any(not one.slots for one in self._places) else self._start(())
         slots = self._make_room(count)
         return None if slots is None else self._start(slots)
+
+    def _slots(self, devices: int) -> int:
+        """Return how many slots a job takes: without GPUs more devices than there are share what there is."""
+        return devices if self._gpus else min(devices, self.size)
 
     def _make_room(self, count: int) -> tuple[int, ...] | None:
         """Find so many free slots, if need be by ending idle workers of another shape; None while others are at work on them."""
