@@ -21,6 +21,7 @@ from bench.registry import NoOptions, Registry
 from bench.settings import Frozen, Label, Model, PathText, Positive, Share
 
 if TYPE_CHECKING:
+    from bench.judges.annotation_files import Kept
     from bench.judges.configurations import Configuration
     from bench.models.policy import Policy
 
@@ -140,6 +141,11 @@ class Judge(Protocol):
         """Return the models that it loads, by the key that names each."""
         return {}
 
+    @staticmethod
+    def kept(settings: JudgeSettings, configuration: Configuration) -> Mapping[tuple[str, str, str], Kept]:
+        """Return what it knows of pairs (instruction, ours, theirs) that were each judged in one order: which, and how."""
+        return {}
+
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request, handing over each reply as soon as it is there, from any thread.
 
@@ -210,7 +216,7 @@ class JudgeSettings(Frozen):
     max_unjudged_share: Share = 0.0
     """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
-    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    """Ceiling in US dollars for all judging of the suite by this judge: it stops before the ceiling may be passed and keeps what
     came; `null` for none."""
     price: Price | None = None
     """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own, or litellm where it is installed."""
@@ -218,11 +224,17 @@ class JudgeSettings(Frozen):
     @field_validator("base_url")
     @classmethod
     def _carries_no_secret(cls, value: str | None) -> str | None:
-        """Records keep the URL, so nothing secret may stand in it."""
+        return None if value is None else cls.without_secret(value)
+
+    @staticmethod
+    def without_secret(value: str) -> str:
+        """Refuse what is no address, or carries a secret: records keep the URL.
+
+        Raises:
+            ValueError: says what it must be.
+        """
         from urllib.parse import urlsplit
 
-        if value is None:
-            return None
         try:
             parts = urlsplit(value)
             secret = parts.username or parts.password or parts.query

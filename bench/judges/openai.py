@@ -10,7 +10,8 @@ many requests in a row that all failed    fatal: the endpoint is down
 429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
 a redirect                                fatal: key and prompts go to no other address
 400 for one prompt (too long, filtered)   that comparison stays unjudged
-400, 404, 422 that name a field           it is left out, renamed or given another value, and the request sent again
+400, 403, 404, 422 that name a field      it is left out, renamed or given another value, and the request sent again
+500 of a template that takes no system    its message is put at the head of the user's
 another 400, 422                          fatal: every prompt would be refused
 an answer cut off before it said anything longer replies are allowed, twice at most, and it is asked again
 an answer without a usable label          asked again a few times, then unjudged
@@ -31,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from bench.errors import JudgeError, JudgeRefused, JudgeStopped, one_line
 from bench.judges import AUTOMATIC, Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects, faults, usage
@@ -118,6 +120,7 @@ class OpenaiJudge(Judge):
             base_url=self._base_url,
             timeout=Timeout(self._patience, connect=min(self._patience, LONGEST_CONNECT_SECONDS)),
             max_retries=0,
+            default_headers={"api-key": self._key} if _is_azures(self._base_url) else None,
             http_client=DefaultHttpxClient(follow_redirects=False),
         )
 
@@ -214,7 +217,8 @@ class OpenaiJudge(Judge):
             return False
         except Fault as fault:
             if not fault.passes and not fault.concerns_one_prompt:
-                refused = fault.status in (400, 404, 405, 422, 501) and not self._unknown(fault)
+                fields = self._is_about_fields(fault, self.parameters)
+                refused = (fields or fault.status in (405, 501)) and not self._unknown(fault)
                 kind = JudgeRefused if refused else JudgeStopped
                 raise kind(self.explain(fault)) from None  # its chain may quote the key
             self._count_failure(fault, stop)
@@ -279,13 +283,24 @@ class OpenaiJudge(Judge):
 
     def learn(self, sent: Mapping[str, Any], system: bool, fault: Fault) -> bool:
         """Leave out, rename or change what the endpoint refuses by its name; say whether that gave another request."""
-        if fault.status not in (400, 404, 422) or fault.concerns_one_prompt:
+        if fault.concerns_one_prompt:
             return False
         with self._learning:
             before = len(self._dialect.changes)
-            learned = self._dialect.learn(sent, fault.words, fault.field, system)
+            if fault.status == 500:
+                learned = self._dialect.learn_no_system(fault.words, system)
+            else:
+                learned = self._is_about_fields(fault, sent) and self._dialect.learn(
+                    sent, fault.words, fault.field, system
+                )
             self._tell_changes(before)
         return learned
+
+    def _is_about_fields(self, fault: Fault, sent: Mapping[str, Any]) -> bool:
+        """Tell whether another form of the request may be taken: a 403 speaks of the key, unless it names a field."""
+        if fault.status == 403:
+            return self._dialect.names(sent, fault.words, fault.field)
+        return fault.status in (400, 404, 422)
 
     def _tell_changes(self, before: int) -> None:
         for change in self._dialect.changes[before:]:
@@ -352,6 +367,12 @@ class OpenaiJudge(Judge):
     def without_key(self, text: str) -> str:
         # a short "key" is the any-value-will-do of an endpoint without keys; it may be a part of any word
         return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
+
+
+def _is_azures(base_url: str | None) -> bool:
+    """Tell Azure's form of an address, where a resource's key may be taken in a header of its own alone."""
+    parts = urlsplit(base_url or "")
+    return parts.path.rstrip("/").endswith("/openai/v1") or str(parts.hostname or "").endswith(".azure.com")
 
 
 class _Stopped(Exception):

@@ -78,12 +78,12 @@ def warnings(settings: JudgeSettings, today: date | None = None) -> list[str]:
     if not settings.judge.endpoint:
         return []
     model = settings.asked_model
-    old, how = old_price(settings, model, today), _ending(shutdown(settings, model), today)
-    prices = [old] if old else []
-    if not how:
-        return prices
+    how, old = _ending(shutdown(settings, model), today), old_price(settings, model, today)
     named = "" if settings.model else f", which {settings.configuration} names,"
-    return [f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna", *prices]
+    ends = (
+        f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna" if how else None
+    )
+    return [line for line in (ends, old) if line]
 
 
 def _ending(day: date | None, today: date | None) -> str:

@@ -75,7 +75,7 @@ MISTAKES = {
     "an unknown option further in": (
         "  win_rate:\n    prompts: 2\n    generation: {temprature: 1}\n    judge: {kind: rule}\n",
         "x.yaml:13: unknown key 'temprature'; did you mean 'temperature'? "
-        "known: batch_size, max_new_tokens, seed, temperature, top_p",
+        "known: batch_size, endpoint, engine, max_new_tokens, seed, temperature, top_p",
     ),
     "an unknown judge": (
         "  win_rate: {prompts: 2, judge: {kind: rul}}\n",
