@@ -58,6 +58,10 @@ def run(
     orders: Annotated[
         str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
     ] = None,
+    batch: Annotated[
+        bool | None,
+        typer.Option("--batch/--no-batch", help="Ask in a batch, at half the price where it is. (default: no)"),
+    ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 300)")] = None,
     max_cost_usd: Annotated[
@@ -84,6 +88,7 @@ def run(
         "base_url": base_url,
         "key_variable": key_variable,
         "orders": orders,
+        "batch": batch,
         "concurrency": concurrency,
         "timeout_seconds": timeout_seconds,
         "max_cost_usd": max_cost_usd,
@@ -127,7 +132,7 @@ def replay(
     from bench.judges import replay as replaying
 
     pairs = completion_files.pairs(outputs, reference)
-    stored = replaying.stored(annotations)
+    stored = replaying.stored(annotations, chosen=judge is not None)
     given = {
         "kind": "replay",
         "journal": str(annotations),
@@ -306,6 +311,8 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     if score["unjudged"]:
         text += f", {score['unjudged']} unjudged"
     text += _how_asked(score)
+    if score.get("as_stored"):
+        text += f"; {score['as_stored']} preferences as the annotations store them, for lack of the judge's replies"
     if score["length_controlled_win_rate"] is not None:
         text += f"; length-adjusted {score['length_controlled_win_rate']:.2f} % ({ADJUSTED_BY}, not AlpacaEval's)"
     if "position_bias" in score:
@@ -314,6 +321,9 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
         text += f"; cost ${score['cost_usd']:.4f}"
     elif "cost_reason" in score:
         text += f"; cost not known: {score['cost_reason']}"
+    parts = (("cached", "cached_tokens"), ("reasoning", "reasoning_tokens"))
+    counted = [f"{score[key]:,} {name}" for name, key in parts if score.get(key)]
+    text += f" ({' and '.join(counted)} tokens among them)" if counted else ""
     return text + _doubtful(score)
 
 

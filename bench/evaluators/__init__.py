@@ -48,6 +48,7 @@ class Stage:
         reads: names of the earlier stages whose rows it works with; all of them by default.
         labels: who it is besides whose policy it asks, for the record.
         origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
+        form: whether it asks texts of its own in the form of the suite's prompts.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Stage:
     reads: tuple[str, ...] | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
+    form: bool = False
 
     @property
     def shown_name(self) -> str:
@@ -76,25 +78,33 @@ class StageContext:
         folder: the job's; what is kept in it is found again after an interruption.
         results: the suite's folder.
         mirror: an offline mirror of the hub, if there is one.
-        max_prompt_tokens: the suite's limit.
+        data: the suite's data settings, with the form and the longest tokens of prompts.
         policy: returns the policy to ask.
         load: loads another model, such as a judge's.
         datasets: returns the suite's data, with the first so many held-out pairs as text in `judged`.
         earlier: the rows of the earlier stages, by name.
         tell: takes a line of progress.
         stage: the name of the stage, which tells those of one kind apart.
+        stopping: asked whether the user wants to stop; a stage that waits for long raises Interrupted then.
     """
 
     folder: Path
     results: Path
     mirror: Path | None
-    max_prompt_tokens: int
+    data: Data
     policy: Callable[[], Policy]
     load: Callable[[Model], Policy]
     datasets: Callable[[int], Datasets]
     earlier: Mapping[str, Rows]
     tell: Callable[[str], None]
     stage: str = ""
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The suite's limit."""
+        return self.data.max_prompt_tokens
+
+    stopping: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,25 @@ class Evaluator(Protocol):
             SuiteError: with the key and what to do.
         """
 
+    def settled(self, mirror: Path | None) -> Any:
+        """Return its options with what they leave to be looked up, such as how many rows a set has, before a plan is made.
+
+        Args:
+            mirror: an offline mirror of the hub, if there is one.
+
+        Raises:
+            InputError: what they mean is not there.
+        """
+        return self.options
+
+    def own_prompts(self, data: Data, tokenizer: Callable[[], Any], mirror: Path | None) -> list[str]:
+        """Return prompts that policies are asked beside the suite's own rows, as the model will see them.
+
+        Raises:
+            DataError: one cannot be put into the suite's form.
+        """
+        return []
+
     def warnings(self) -> list[str]:
         """Say what is doubtful."""
         return []
@@ -199,6 +228,15 @@ class Evaluator(Protocol):
         Args:
             to_do: how many jobs of each kind, and of each stage by its name, are to be done.
             limits: how long prompts and answers may be.
+        """
+        return None
+
+    def goes_on(self, kind: str, folder: Path) -> str | None:
+        """Say what of a stage that was stopped goes on elsewhere, and comes in with the next run; None: nothing does.
+
+        Args:
+            kind: the stage's.
+            folder: the job's.
         """
         return None
 

@@ -13,7 +13,9 @@ _WITHOUT_REASONING = re.compile(r"(?:.*/)?gpt-(?:[5-9]|[1-9]\d)(?:[.-].*)?")
 _ALWAYS_REASONING = re.compile(r"(?:.*/)?o[1-9](?:-.*)?")
 _LONGEST = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _LONGEST_NAME = re.compile(
-    r"\b(max\w*tokens?\w*|\w*token_limit|\w*(?:output|reply|response|completion)_(?:tokens|length)\w*)\b", re.IGNORECASE
+    r"\b(max\w*(?:tokens?|length)\w*|\w*token_?(?:limit|budget)|\w*(?:output|reply|response|completion)_?(?:tokens|length)\w*"
+    r"|\w+_(?:limit|budget)|(?-i:\w+(?:Limit|Budget)))\b",
+    re.IGNORECASE,
 )
 _INSTEAD = re.compile(
     r"(?:\b(?:use|try|did you mean|renamed to|replaced (?:by|with)|superseded by|in favou?r of|call(?:ed)? it|is now|expects?)\b)"
@@ -28,7 +30,7 @@ _AT_LEAST = re.compile(
     re.IGNORECASE,
 )
 _AT_MOST = re.compile(
-    r"(?:<=|≤|at most|max(?:imum)?(?: value)?(?: of| is|[:=])?|less than or equal to|not more than|no more than"
+    r"(?:<=|≤|at most|max(?:imum)?(?: allowed)?(?: value)?(?: of| is|[:=])?|less than or equal to|not more than|no more than"
     r"|between \d+ and)\D{0,3}(\d+)",
     re.IGNORECASE,
 )
@@ -39,10 +41,14 @@ _NO_SYSTEM = re.compile(
     r"system.{0,30}\b(role|message|prompt|instruction|turn)s?\b|\broles?\b.{0,60}['\"`]?system\b|developer instruction",
     re.IGNORECASE,
 )
+# The same where a server's own template fails at it, as an error of the server: in words that can mean nothing else
+_NO_SYSTEM_ROLE = re.compile(r"system (?:role|message|prompt)s? (?:is |are )?(?:not |un)supported", re.IGNORECASE)
+_LISTED = re.compile(r"\b(?:supported|allowed|known|valid|accepted|permitted|available)\b[^.:;]*:", re.IGNORECASE)
+_SET_TO = re.compile(r"\bset [\W_]*([a-z]+(?:_[a-z]+)+)[\W_]* to ['\"`](\w+)['\"`]")
 _MISSING = re.compile(r"required|missing|must be (?:set|given|specified|provided)|needs?\b", re.IGNORECASE)
 _ONLY_WITHOUT_REASONING = ("temperature", "top_p", "logprobs", "top_logprobs")
 _EFFORTS = ("none", "minimal", "low", "medium", "high")
-MOST_CHANGES = 10
+MOST_CHANGES = 16
 # A reply that reasoning ate: what it may have then
 LONGER_REPLIES = (2048, 16384)
 
@@ -94,9 +100,10 @@ class Dialect:
     system: bool = True
     _tried: set[str] = field(default_factory=set)
     _longest: int = 0
+    _longest_name: str | None = None
 
     def __post_init__(self) -> None:
-        self._longest = longest_reply(self.sent)
+        self._longest, self._longest_name = longest_reply(self.sent), _longest_field(self.sent)
 
     def messages(self, messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         """Return messages as the endpoint takes them: where it has no system's, that stands at the head of the user's."""
@@ -120,6 +127,8 @@ class Dialect:
             return True
         if len(self.changes) >= MOST_CHANGES:
             return False
+        if self._set_as_told(tried, message):
+            return True
         about = _about(tried, message, named)
         if about is None:
             return self._learn_of_others(tried, message, named)
@@ -130,20 +139,42 @@ class Dialect:
         self.sent = made
         return True
 
+    def learn_no_system(self, message: str, system: bool = True) -> bool:
+        """Learn from a server's own error that its template takes no system message; say whether that is what it met."""
+        if not system or not _NO_SYSTEM_ROLE.search(message):
+            return False
+        return not self.system or self._without_system()
+
+    def names(self, tried: Mapping[str, Any], message: str, named: str | None) -> bool:
+        """Say whether a refusal is about one of the fields that were sent."""
+        return _about(tried, message, named) is not None
+
     def allow_longer(self, tried: Mapping[str, Any]) -> bool:
         """Let replies be longer, as one was cut off before it said anything; say whether another request has a chance."""
         if self.sent != tried:
             return True
-        name = _longest_field(tried)
+        name = self._longest_name if self._longest_name in tried else _longest_field(tried)
         longer = next((one for one in LONGER_REPLIES if name and one > int(tried[name])), None)
         if name is None or longer is None:
             return False
-        self.sent = {**tried, name: longer}
+        self.sent = {**tried, name: type(tried[name])(longer)}
         self.changes.append(f"{name}: {longer}, as a reply was cut off before it said anything")
+        return True
+
+    def _set_as_told(self, tried: Mapping[str, Any], message: str) -> bool:
+        """Set a field to the word that a refusal says it is to be set to, once."""
+        told = _SET_TO.search(message)
+        if not told or f"{told[1]}={told[2]}" in self._tried or tried.get(told[1]) == told[2]:
+            return False
+        self.sent = {**tried, told[1]: told[2]}
+        self._tried |= {*self.sent, f"{told[1]}={told[2]}"}
+        self.changes.append(f"{told[1]}: {told[2]}")
         return True
 
     def _changed(self, made: dict[str, Any], about: str, message: str) -> dict[str, Any] | None:
         """Return the fields without what was refused, or with another name or value for it; None: it is needed."""
+        if about == "logprobs" and "top_logprobs" in made and _bound(made["top_logprobs"], message) is not None:
+            about = "top_logprobs"  # asked for are more of them than it gives
         value = made[about]
         other = self._other_value(about, value, message)
         if other is not None:
@@ -155,6 +186,7 @@ class Dialect:
         if renamed is not None:
             del made[about]
             made[renamed] = value
+            self._longest_name = renamed if about == self._longest_name else self._longest_name
             self.changes.append(f"{about} sent as {renamed}")
             return made
         effort = "reasoning_effort" in made or "reasoning_effort" in self._tried
@@ -197,25 +229,31 @@ class Dialect:
 
     def _learn_of_others(self, tried: Mapping[str, Any], message: str, named: str | None) -> bool:
         """Change what a refusal wants that is none of the fields: no system message, or a field that is missing."""
-        if self.system and (_NO_SYSTEM.search(message) or (named == "messages" and "system" in message.lower())):
-            self.system = False
-            self.changes.append("the system message put at the head of the user's")
-            return True
+        of_a_role = named == "messages" and re.search(r"\b(system|role)\b", message, re.IGNORECASE)
+        if self.system and (_NO_SYSTEM.search(message) or of_a_role):
+            return self._without_system()
         wanted = _LONGEST_NAME.search(f"{named or ''} {message}")
         if wanted and wanted[1] not in self._tried | tried.keys() and _MISSING.search(message):
             self.sent = {**tried, wanted[1]: self._longest}
             self._tried |= self.sent.keys()
+            self._longest_name = wanted[1]
             self.changes.append(f"{wanted[1]}: {self._longest} added")
             return True
         return False
+
+    def _without_system(self) -> bool:
+        self.system = False
+        self.changes.append("the system message put at the head of the user's")
+        return True
 
 
 def _about(tried: Mapping[str, Any], message: str, named: str | None) -> str | None:
     """Return which of the fields a refusal is about; None where it is about none of them."""
     if named in tried:
         return named
-    words = set(re.findall(r"[A-Za-z_]+", message))
-    return next((name for name in tried if name in words), None)
+    before = _LISTED.split(message, maxsplit=1)[0]  # what follows names what would be taken
+    words = [word for text in (before, message) for word in re.findall(r"[A-Za-z_]+", text)]
+    return next((word for word in words if word in tried), None)
 
 
 def _bound(value: int, message: str) -> int | None:

@@ -527,3 +527,9 @@ def _is_known_unit(run: Run, name: str) -> bool:
 def judge_of(name: str) -> str:
     """Return the judge of a win rate, win_rate/<judge>; "" for any other score."""
     return name.removeprefix("win_rate/") if name.startswith("win_rate/") else ""
+
+
+def compared_with(metric: Metric) -> str:
+    """Say whose answers a win rate compares with; the data's chosen ones where its description says no other."""
+    said = metric.meaning.partition(", judged by ")[0].removeprefix("against ")
+    return said if said and said != "the chosen answers" else "the data's chosen answers"

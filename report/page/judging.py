@@ -13,6 +13,7 @@ from report.analysis.findings import Findings
 from report.analysis.judges import DECISIONS, METHOD, Agreement, Share
 from report.analysis.load import Results, judge_of
 from report.analysis.panel import JudgeSummary, Panel
+from report.page import alpaca_eval
 from report.page.where import Where
 from report.render.document import Block, Cell, Column, Details, Row, Table, Text
 from report.render.numbers import MISSING, number
@@ -242,7 +243,20 @@ def details(results: Results) -> Details | None:
     if not rows:
         return None
     notes = tuple(f"{column.title}: {column.meaning}." for column in _COLUMNS if column.meaning)
-    return Details("Each judging: interval, position, length, cost", (Table("", _COLUMNS, tuple(rows), notes),))
+    table = Table("", _COLUMNS, tuple(rows), (*_prompts(results), *notes))
+    return Details("Each judging: interval, position, length, cost", (table, *alpaca_eval.blocks(results)))
+
+
+def _prompts(results: Results) -> list[str]:
+    """Say whose prompts were judged, where they are not those of held-out pairs, and how many were too long."""
+    said: dict[str, None] = {}
+    for job in results.record.jobs.values():
+        for score in job.scores.values() if job.kind == "judge" else ():
+            if "prompts_from" in score:
+                cut = score["cut_prompts"]
+                lost = f"; {cut} prompts were too long and lost their left end" if cut else ""
+                said[f"Compared with {score['against']}: {score['n']} prompts{lost}."] = None
+    return list(said)
 
 
 def _row(policy: str, judge: str, score: Mapping[str, Any]) -> Row:
@@ -264,18 +278,26 @@ def _row(policy: str, judge: str, score: Mapping[str, Any]) -> Row:
         _figure(
             score.get("cost_usd"),
             4,
-            _doubtful(score),
-            "; ".join(filter(None, (score.get("cost_reason"), _doubtful(score)))),
+            _paid(score),
+            "; ".join(filter(None, (score.get("cost_reason"), _paid(score)))),
         ),
     )
     return Row(cells)
 
 
-def _doubtful(score: Mapping[str, Any]) -> str:
-    """Say how many requests may be paid for though nobody saw their answers."""
-    if not score.get("unanswered"):
-        return ""
-    return f"{score['unanswered']} requests without an answer, {score['possibly_paid_twice']} possibly paid twice"
+def _paid(score: Mapping[str, Any]) -> str:
+    """Say what was paid otherwise than the rest, and how many requests may be paid for though nobody saw their answers."""
+    counts = (
+        ("in_batches", "by batch"),
+        ("cached_tokens", "tokens cached"),
+        ("reasoning_tokens", "tokens of reasoning"),
+    )
+    said = [f"{score[name]} {text}" for name, text in counts if score.get(name)]
+    if score.get("unanswered"):
+        said.append(
+            f"{score['unanswered']} requests without an answer, {score['possibly_paid_twice']} possibly paid twice"
+        )
+    return "; ".join(said)
 
 
 def _figure(value: float | None, digits: int, note: str = "", reason: str = "", sign: bool = False) -> Cell:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from report.analysis.findings import Findings
-from report.analysis.load import OBJECTIVES, Results, judge_of
+from report.analysis.load import OBJECTIVES, Results, compared_with, judge_of
 from report.analysis.metrics import SIGNED
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import RecipeResults, Tables
@@ -167,7 +167,8 @@ def judge_notes(results: Results) -> list[str]:
         return [f"Different judges: {', '.join(judges)}. Their win rates do not compare with each other."]
     where = _endpoint(results)
     judge = f"{judges[0]}{where}" if judges else ""
-    return [f"Win rate: share of answers preferred to the data's chosen answers; judge: {judge}."] if judges else []
+    other = next((compared_with(results.metric(name)) for name in results.score_names if judge_of(name)), "")
+    return [f"Win rate: share of answers preferred to {other}; judge: {judge}."] if judges else []
 
 
 def _endpoint(results: Results) -> str:

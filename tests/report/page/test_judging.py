@@ -47,7 +47,7 @@ def test_a_judging_tells_position_length_and_cost(writer: Callable[..., Any]) ->
         "value": 12.34, "standard_error": 2.0, "interval_95": [8.42, 16.26], "n": 50, "unjudged": 2,
         "position_bias": -0.0625, "mean_length_ours": 174.2, "mean_length_theirs": 151.0,
         "length_controlled_win_rate": 15.5, "length_controlled_standard_error": 2.25, "cost_usd": 0.0304,
-        "unanswered": 3, "possibly_paid_twice": 2,
+        "unanswered": 3, "possibly_paid_twice": 2, "in_batches": 95, "cached_tokens": None, "reasoning_tokens": 64,
     }  # fmt: skip
     write_json(folder / "scores.json", {"win_rate/paid": score})
     (cells,) = [cells for cells in rows(made) if cells[1].text == "paid"]
@@ -55,7 +55,8 @@ def test_a_judging_tells_position_length_and_cost(writer: Callable[..., Any]) ->
         "base", "paid", "12.3", "50", "−0.062", "174", "151", "15.5", "0.0304",
     ]  # fmt: skip
     assert [cells[place].note for place in (2, 3, 7)] == ["8.4 to 16.3", "2 unjudged", "± 2.2"]
-    assert cells[8].note == "3 requests without an answer, 2 possibly paid twice"
+    said = "95 by batch; 64 tokens of reasoning; 3 requests without an answer, 2 possibly paid twice"
+    assert cells[8].note == said
 
 
 def test_what_is_not_known_is_marked_with_its_reason(writer: Callable[..., Any]) -> None:
