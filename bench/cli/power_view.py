@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import InputError
 from bench.evaluators import Evaluator
+from bench.evaluators.prompt_sets import HELD_OUT
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.records.spec import RunLabels
@@ -85,7 +86,9 @@ def _score(plan: Plan, evaluator: Evaluator, name: str, items: int | None, folde
         return made
     spread = _measured(plan, folder, name) if folder else None
     made["measured_points"] = spread and 100 * power.detectable(spread, items, seeds, recipes)
-    found = power.needed(spread or power.AT_WORST, POINTS / 100, seeds, recipes)
+    # a prompt set has no more prompts than it has
+    most = power.MOST_ITEMS if getattr(evaluator.options, "prompts_from", HELD_OUT) == HELD_OUT else items
+    found = power.needed(spread or power.AT_WORST, POINTS / 100, seeds, recipes, most)
     made["to_see_points"] = {"points": POINTS, "spread": "measured" if spread else "at_worst"}
     if found is not None:
         judged = sum(job.stage == f"judge:{name.removeprefix('win_rate/')}" for job in plan.jobs.values())
@@ -149,7 +152,7 @@ def _in_words(name: str, one: dict[str, Any]) -> str:
 
 def _needed_in_words(one: dict[str, Any]) -> str:
     if "prompts" not in one:
-        return "more prompts and seeds than anybody would judge"
+        return "more prompts and seeds than there are, or anybody would judge"
     text = f"{one['prompts']:,} prompts × {one['seeds']} seeds: {one['comparisons']:,} comparisons"
     if one["cost_usd_at_most"] is None:
         text += ", cost not known"

@@ -84,16 +84,23 @@ class Needed:
     seeds: int
 
 
-def needed(spread: Spread, difference: float, seeds: int, recipes: int) -> Needed | None:
+def needed(spread: Spread, difference: float, seeds: int, recipes: int, most: int = MOST_ITEMS) -> Needed | None:
     """Return the fewest seeds, from the suite's and three on, with which few enough items do; None: too many of either.
 
     A recipe differs with the seed by itself: no number of items makes up for too few seeds then.
+
+    Args:
+        spread: of the difference.
+        difference: to be seen.
+        seeds: of the suite.
+        recipes: of the suite.
+        most: items that there are.
     """
     for count in range(max(seeds, SEEDS_FOR_AN_INTERVAL), MOST_SEEDS + 1):
         error = difference / detectable(Spread(1.0), 1, count, recipes) / math.sqrt(count)
         room = error**2 * count - spread.seed
         items = math.ceil(spread.item / room - 1e-9) if room > 0 else math.inf
-        if items <= MOST_ITEMS:
+        if items <= most:
             return Needed(max(1, int(items)), count)
     return None
 

@@ -105,7 +105,10 @@ def _agreements(panel: Panel) -> Table | None:
             _share(one.kappa, 1, 2, reason="one judge decides every pair the same way"),
             _figure(_known(one.correlation), 2, reason="one judge's preference never changes"),
             _figure(_known(one.tau), 2, reason="fewer than three recipes, or all alike"),
-            Cell(firsts, note=" / ".join(filter(None, dict.fromkeys(one.firsts)))),
+            Cell(
+                firsts,
+                note=" / ".join(name or "all alike" for name in dict.fromkeys(one.firsts)) if any(one.firsts) else "",
+            ),
         )
         rows.append(Row(cells))
     if not rows:

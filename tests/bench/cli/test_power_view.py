@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,16 @@ def test_two_points_are_priced(tiny: TinySuite) -> None:
     assert f"at most ${needs['cost_usd_at_most']:,.2f}" in lines(suite)[1]
     unknown = judged(tiny, judge={key: value for key, value in paid.items() if key != "price"})
     assert lines(unknown)[1].endswith(", cost not known")
+
+
+def test_a_prompt_set_has_no_more_prompts_than_it_has(tiny: TinySuite, tmp_path: Path) -> None:
+    """Thirty prompts are all there are: two points take more seeds than anybody would train."""
+    rows = [{"instruction": f"Question {number}?", "output": "An answer."} for number in range(30)]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    win_rate = {"prompts_from": str(tmp_path / "set.json"), "judge": {"kind": "rule"}}
+    first, second = lines(tiny(**SEEDS, evaluation={"win_rate": win_rate}))
+    assert first.startswith("30 prompts × 3 seeds show win rates of two recipes ")
+    assert second == "2 points would take more prompts and seeds than there are, or anybody would judge"
 
 
 def test_questions_count_where_files_tell(tiny: TinySuite) -> None:

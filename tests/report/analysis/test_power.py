@@ -76,6 +76,15 @@ def test_more_seeds_are_needed_where_no_number_of_items_would_do() -> None:
     assert needed(Spread(0.5, 10.0), 0.02, 3, 2) is None
 
 
+def test_where_items_are_given_more_seeds_are_needed() -> None:
+    """805 prompts are not enough with three seeds: 5,245 would be (four recipes)."""
+    found = needed(AT_WORST, 0.02, 3, 4, most=805)
+    assert found is not None
+    assert found.items <= 805
+    assert detectable(AT_WORST, found.items, found.seeds, 4) <= 0.02
+    assert detectable(AT_WORST, 805, found.seeds - 1, 4) > 0.02
+
+
 def test_the_spread_is_found_again() -> None:
     """Differences of variance 2 · 0.2 an item and 2 · 0.01 a seed, on 60 seeds, prompts of changing difficulty."""
     generator = np.random.default_rng(5)
