@@ -187,14 +187,15 @@ def _put(
     policy: Policy, server: Server, base: Model, folder: Path, tell: Callable[[str], None]
 ) -> Iterator[tuple[Model, dict[str, Any]]]:
     """Have the server answer as the policy for a while; yield what to ask, and how the adapter is there."""
-    if not hasattr(policy.model, "get_base_model"):
+    whole = not policy.has_adapter
+    if whole and not policy.kept:
         yield base, {"how": "none", "sha256": None}
         return
     policy.save(folder / SERVED)
     saved = (folder / SERVED / ADAPTER).resolve()
-    sha256 = _hash(saved)
+    sha256 = _hash(folder / SERVED)
     try:
-        if server.settings.adapters == "merged" or _is_dora(policy):
+        if whole or server.settings.adapters == "merged" or _is_dora(policy):
             with _merged(policy, server, folder, tell) as model:
                 yield model, {"how": _WITHIN, "sha256": sha256}
             return
@@ -221,7 +222,7 @@ def _merged(policy: Policy, server: Server, folder: Path, tell: Callable[[str], 
     """
     made = (folder / MERGED).resolve()
     if not (made / "complete").exists():
-        tell("merging the adapter into a whole model")
+        tell("writing the policy as a whole model")
         shutil.rmtree(made, ignore_errors=True)
         try:
             write_merged(policy.model, made)
@@ -233,9 +234,14 @@ def _merged(policy: Policy, server: Server, folder: Path, tell: Callable[[str], 
     try:
         server.answers(model, {0: "Hello"}, lambda place: {"max_tokens": 1, "temperature": 0.0})
     except Refused as error:
-        why = "is DoRA, which servers do not load" if _is_dora(policy) else f"is to be merged ({KEY}.adapters)"
+        why = (
+            "adapter is DoRA, which servers do not load"
+            if _is_dora(policy)
+            else f"adapter is to be merged ({KEY}.adapters)"
+        )
+        why = why if policy.has_adapter else "policy has weights of its own"
         raise JobError(
-            f"the adapter {why}: it is merged into {made}, and {server.host} does not serve that ({error.said}); serve it under "
+            f"the {why}: the whole model is in {made}, and {server.host} does not serve that ({error.said}); serve it under "
             f"this name, such as by: vllm serve {made} --dtype {policy.settings.dtype} --generation-config vllm, beside the "
             "base model behind one address, then run again"
         ) from None
@@ -244,11 +250,14 @@ def _merged(policy: Policy, server: Server, folder: Path, tell: Callable[[str], 
 
 
 def _is_dora(policy: Policy) -> bool:
-    return any(bool(getattr(one, "use_dora", False)) for one in policy.model.peft_config.values())
+    configs = policy.model.peft_config.values() if policy.has_adapter else ()
+    return any(bool(getattr(one, "use_dora", False)) for one in configs)
 
 
 def _hash(folder: Path) -> str:
-    files = sorted(file for file in folder.iterdir() if file.name.startswith("adapter_"))
+    files = sorted(
+        file for file in folder.rglob("*") if file.suffix == ".safetensors" or file.name == "adapter_config.json"
+    )
     return hashlib.sha256("".join(f"{file.name} {file_hash(file)}\n" for file in files).encode()).hexdigest()
 
 

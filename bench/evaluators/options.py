@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, TypeAdapter, field_validator, model_validator
 
 from bench.judges import JudgeSettings
 from bench.settings import Frozen, Label, PathText, Positive, Seed, Text
@@ -154,12 +156,89 @@ class Generation(Frozen):
         return device == "cuda" and "batch_size" not in self.model_fields_set
 
 
-class WinRate(Frozen):
-    """Compare generated answers with the chosen answers of the preference test split."""
+# As AlpacaEval 2 judges its set.
+ALPACA_EVALS_JUDGE = {"configuration": "weighted_alpaca_eval_gpt4_turbo", "orders": "single"}
 
-    prompts: Positive
-    """Held-out pairs to judge for each policy."""
+
+@dataclass(frozen=True)
+class FoundSet:
+    """What a plan knows of a prompt set.
+
+    Attributes:
+        rows: how many are judged.
+        instructions_sha256: of what policies are asked.
+        sha256: of that and the reference answers.
+        characters: mean lengths of an instruction and of a reference answer.
+    """
+
+    rows: int
+    instructions_sha256: str
+    sha256: str
+    characters: tuple[float, float]
+
+
+class WinRate(Frozen):
+    """Compare generated answers with reference answers: the chosen ones of held-out pairs, or those of a prompt set."""
+
+    prompts_from: PathText = "held_out"
+    """`held_out`: prompts and chosen answers of the preference test split; `alpaca_eval`: AlpacaEval 2's 805 instructions
+    with gpt-4-1106-preview's answers, from the hub or its copy in a mirror (`tatsu-lab/alpaca_eval`); or a JSON or JSON lines
+    file of rows with `instruction` and `output` (or `reference`). Instructions are put into the suite's own template."""
+    prompts: Positive | Literal["all"] = "all"
+    """How many are judged for each policy, from the head of the set; `held_out` needs a number."""
     generation: Generation = Generation()
     """How answers are sampled."""
-    judge: JudgeSettings
-    """Who prefers."""
+    judge: JudgeSettings | tuple[JudgeSettings, ...]
+    """Who prefers: one judge, or a list of two or more, of which the first is the main one. Each has its own score, from the
+    same answers, and the report says how far they agree. `--set` names one by its place: `evaluation.win_rate.judge.1.model`.
+    With `alpaca_eval`, what is left out of the only or the main one is as AlpacaEval 2 has it: an endpoint's model under the
+    configuration `weighted_alpaca_eval_gpt4_turbo`, each pair in one order."""
+
+    _found: FoundSet | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judged_as_the_set_is(cls, given: Any) -> Any:
+        """Fill in AlpacaEval's own judge where the suite names none."""
+        if not isinstance(given, Mapping) or given.get("prompts_from") != "alpaca_eval":
+            return given
+        judge = given.get("judge", {})
+        known = {"kind": "openai", **ALPACA_EVALS_JUDGE}
+        if isinstance(judge, list | tuple) and judge and isinstance(judge[0], Mapping):
+            return {**given, "judge": [{**known, **judge[0]}, *judge[1:]]}
+        return {**given, "judge": {**known, **judge} if isinstance(judge, Mapping) else judge}
+
+    @model_validator(mode="after")
+    def _has_a_count(self) -> WinRate:
+        if self.prompts_from == "held_out" and self.prompts == "all":
+            raise ValueError("prompts: say how many held-out pairs are judged, such as 64")
+        return self
+
+    @property
+    def found(self) -> FoundSet | None:
+        """What is known of the set since the plan was made."""
+        return self._found
+
+    def with_set(self, found: FoundSet) -> WinRate:
+        """Return these options with the set that they mean."""
+        made = self.model_copy(update={"prompts": found.rows})
+        made._found = found
+        return made
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _one_or_several(cls, given: Any) -> Any:
+        """Check one judge, or each of several; an error has the place of the key."""
+        if not isinstance(given, list | tuple):
+            return given if isinstance(given, JudgeSettings) else JudgeSettings.model_validate(given)
+        if len(given) < 2:
+            raise ValueError("a list holds two judges or more; write a single one without the list")
+        return _SEVERAL.validate_python(given)
+
+    @property
+    def judges(self) -> tuple[JudgeSettings, ...]:
+        """The judges, the main one first."""
+        return self.judge if isinstance(self.judge, tuple) else (self.judge,)
+
+
+_SEVERAL = TypeAdapter(tuple[JudgeSettings, ...])

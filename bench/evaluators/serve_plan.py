@@ -58,14 +58,14 @@ class Needs:
 
     Attributes:
         model: the suite's base model.
-        lora: its adapters.
+        lora: its adapters; None: whole models are trained.
         endpoint: how it will be asked; None: the suite names none yet.
         tokens: of the longest prompt and answer together.
         at_once: adapters that are asked at once: one a worker.
     """
 
     model: Model
-    lora: Lora
+    lora: Lora | None
     endpoint: Endpoint | None
     tokens: int
     at_once: int
@@ -101,14 +101,16 @@ def _where(model: Model) -> str:
 
 
 def _vllm(needs: Needs, model: str) -> ServePlan:
-    rank = next((rank for rank in VLLM_RANKS if rank >= needs.lora.rank), None)
-    if rank is None:
-        raise InputError(f"lora.rank = {needs.lora.rank}: vLLM loads adapters of rank {VLLM_RANKS[-1]} at most")
     command = ["vllm", "serve", model, *_revision(needs.model), "--dtype", needs.model.dtype]
     command += _name(needs, model)
     command += ["--max-model-len", str(needs.tokens), "--generation-config", "vllm"]
     environment = {}
-    if _with_lora(needs):
+    if served := _rank(needs):
+        rank = next((rank for rank in VLLM_RANKS if rank >= served), None)
+        if rank is None:
+            raise InputError(
+                f"lora.rank: adapters of rank {served} are saved, and vLLM loads those of {VLLM_RANKS[-1]} at most"
+            )
         command += ["--enable-lora", "--max-lora-rank", str(rank)]
         command += ["--max-loras", str(needs.at_once), "--max-cpu-loras", str(needs.at_once)]
         environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
@@ -122,16 +124,20 @@ def _vllm(needs: Needs, model: str) -> ServePlan:
 def _sglang(needs: Needs, model: str) -> ServePlan:
     command = ["python", "-m", "sglang.launch_server", "--model-path", model, *_revision(needs.model)]
     command += ["--dtype", needs.model.dtype, *_name(needs, model), "--context-length", str(needs.tokens)]
-    if _with_lora(needs):
-        command += ["--enable-lora", "--max-lora-rank", str(needs.lora.rank), "--lora-target-modules", "all"]
+    if served := _rank(needs):
+        command += ["--enable-lora", "--max-lora-rank", str(served), "--lora-target-modules", "all"]
         # The base counts as one of them
         command += ["--max-loras-per-batch", str(needs.at_once + 1)]
     command += _place(needs, "sglang")
     return ServePlan("sglang", tuple(command), {}, _notes(needs))
 
 
-def _with_lora(needs: Needs) -> bool:
-    return needs.endpoint is None or needs.endpoint.adapters == "lora"
+def _rank(needs: Needs) -> int:
+    """Return the rank of the adapters as they are saved; 0 where merged or whole models are served instead."""
+    lora = needs.lora
+    if lora is None or lora.variant == "dora" or (needs.endpoint is not None and needs.endpoint.adapters != "lora"):
+        return 0
+    return lora.rank * (2 if lora.moves_weights else 1)
 
 
 def _revision(model: Model) -> list[str]:
@@ -161,10 +167,12 @@ def _notes(needs: Needs) -> tuple[str, ...]:
         found.append("the suite makes its answers here: set evaluation.win_rate.generation.engine to endpoint")
     if needs.endpoint is not None and needs.endpoint.key_variable:
         found.append(f"add --api-key with what {needs.endpoint.key_variable} holds: the suite sends it")
-    if _with_lora(needs):
+    if _rank(needs):
         found.append("the server must see the results folder under the same path, to load adapters from it")
     else:
-        found.append("each policy's merged model must be served, too, under its folder's path")
+        found.append(
+            "each policy's whole model must be served, too, under its folder's path: servers load no other kind of policy"
+        )
     return tuple(found)
 
 

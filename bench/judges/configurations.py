@@ -15,8 +15,11 @@ Completion = Mapping[str, Any]
 Complete = Callable[[Sequence[Request]], list[Completion | None]]
 
 
+# As tags, in Mistral's brackets, or in the channels of gpt-oss where a server hands them on as they are
 _THINKING = re.compile(
-    r"\A.*</(?:think|thinking|thought|reasoning)>|<(think|thinking|thought|reasoning)>.*\Z", re.DOTALL | re.I
+    r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/think\]|<\|channel\|>final<\|message\|>)"
+    r"|(?:<(?:think|thinking|thought|reasoning)>|\[think\]|<\|channel\|>analysis<\|message\|>).*\Z",
+    re.DOTALL | re.I,
 )
 
 

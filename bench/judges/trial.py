@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import JudgeRefused, JudgeStopped, one_line
-from bench.judges import JudgeSettings, Request
+from bench.judges import JudgeSettings, Request, Setup
 from bench.judges.asking import JOURNAL, Asking
 from bench.judges.configurations import Completion, Configuration
-from bench.judges.cost import shutdown
 from bench.judges.faults import NO_ANSWER
 from bench.judges.journal import rows as journal_rows
 from bench.judges.named import configuration
+from bench.judges.prices import old_price, shutdown
 from bench.settings import Model
 
 FOLDER = Path("preflight") / "judge"
@@ -69,15 +69,21 @@ class Answered:
 
 
 def warnings(settings: JudgeSettings, today: date | None = None) -> list[str]:
-    """Say that a judge's model is retired, or soon will be; `today` is the machine's own day where it is not given."""
+    """Say that a judge's model is retired, or soon will be, or that its price was read long ago.
+
+    Args:
+        settings: the judge's.
+        today: the machine's own day where it is not given.
+    """
     if not settings.judge.endpoint:
         return []
     model = settings.asked_model
-    how = _ending(shutdown(settings, model), today)
-    if not how:
-        return []
+    how, old = _ending(shutdown(settings, model), today), old_price(settings, model, today)
     named = "" if settings.model else f", which {settings.configuration} names,"
-    return [f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna"]
+    ends = (
+        f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna" if how else None
+    )
+    return [line for line in (ends, old) if line]
 
 
 def _ending(day: date | None, today: date | None) -> str:
@@ -106,14 +112,17 @@ def ask(
 
     Raises:
         JudgeError: the judge cannot be used; says what to change.
+        InputError: it is to be asked in batches, and its endpoint has none.
     """
     if not settings.judge.endpoint:
         return None
     patient = {"concurrency": 1, "timeout_seconds": min(settings.timeout_seconds, _LONGEST_WAIT_SECONDS)}
-    patient |= {"batch": False} if "batch" in JudgeSettings.model_fields else {}
+    patient |= {"batch": False}
     kept = _kept(settings, folder)
     passed_over: dict[str, str] = dict(kept["passed_over"]) if kept else {}
     names = (kept["configuration"],) if kept else settings.configurations
+    if settings.batch:
+        _check_batches(settings, names[0])
     for name in names:
         one = settings.model_copy(update={**patient, "configuration": name, "model": settings.asked_model})
         try:
@@ -129,6 +138,21 @@ def ask(
     raise JudgeRefused(
         f"the judge {settings.asked_model} answers to none of the configurations, choose another judge.model ({reasons})"
     )
+
+
+def _check_batches(settings: JudgeSettings, name: str) -> None:
+    """See that an endpoint has batches, without asking for one.
+
+    Raises:
+        InputError: it has none.
+    """
+    from bench.judges.batch_endpoint import BatchEndpoint
+    from bench.judges.openai import OpenaiJudge
+
+    judge = settings.judge(Setup(settings, configuration(name), _no_model))
+    if isinstance(judge, OpenaiJudge):
+        with judge.connect() as client:
+            BatchEndpoint(judge, client, settings.first_pause_seconds, lambda: False).check()
 
 
 def _briefly(reason: str) -> str:

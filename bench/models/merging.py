@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,8 @@ def merged(model: Any) -> Iterator[Any]:
     try:
         for name, layer in layers.items():
             weight = layer.base_layer.weight
-            delta = sum(layer.get_delta_weight(adapter).float() for adapter in layer.active_adapters)
             kept[name] = weight.detach().to("cpu", copy=True)
-            weight.copy_((weight.float() + delta).to(weight.dtype))
+            weight.copy_(_sum(layer, weight).to(weight.dtype))
             _put(causal, name, layer.base_layer)
         yield causal
     finally:
@@ -46,39 +45,29 @@ def merged(model: Any) -> Iterator[Any]:
             _put(causal, name, layers[name])
 
 
-@torch.no_grad()
 def write_merged(model: Any, folder: Path) -> None:
-    """Write the causal model with its adapter merged in by peft, which knows every kind of its own, such as DoRA.
-
-    Afterwards the weights are those from before, bit for bit.
+    """Write the causal model with its adapter merged in.
 
     Raises:
-        CannotMerge: the adapter is on weights that the embeddings share.
+        CannotMerge: as `merged`.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    causal = model.get_base_model()
-    layers = {name: one for name, one in causal.named_modules() if isinstance(one, BaseTunerLayer)}
-    embeddings = causal.get_input_embeddings().weight
-    shared = next((name for name, one in layers.items() if one.base_layer.weight is embeddings), None)
-    if shared:
-        raise CannotMerge(f"{shared} shares its weights with the embeddings")
-    kept = {name: one.base_layer.weight.detach().to("cpu", copy=True) for name, one in layers.items()}
-    try:
-        for one in layers.values():
-            one.merge(safe_merge=True)
-        own = {name: value for name, value in causal.state_dict().items() if _of_the_base(name, layers)}
-        causal.save_pretrained(folder, state_dict={name.replace(".base_layer.", "."): one for name, one in own.items()})
-    finally:
-        for name, before in kept.items():
-            layers[name].unmerge()
-            layers[name].base_layer.weight.copy_(before)
+    with merged(model) as causal:
+        causal.save_pretrained(folder)
 
 
-def _of_the_base(name: str, layers: Mapping[str, Any]) -> bool:
-    """Whether a tensor is the base model's, under the name that it has behind an adapter."""
-    holder = next((one for one in layers if name.startswith(f"{one}.")), None)
-    return holder is None or name.startswith(f"{holder}.base_layer.")
+def _sum(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    """Return W + ΔW in float32; with DoRA its rows stretched to their trained lengths."""
+    total: torch.Tensor = weight.float() + sum(
+        layer.get_delta_weight(adapter).float() for adapter in layer.active_adapters
+    )
+    for adapter in _dora(layer):
+        total *= (layer.lora_magnitude_vector[adapter].weight.float() / torch.linalg.norm(total, dim=1))[:, None]
+    return total
+
+
+def _dora(layer: Any) -> list[str]:
+    """Name a layer's adapters that are DoRA."""
+    return [name for name in layer.active_adapters if name in getattr(layer, "lora_magnitude_vector", {})]
 
 
 def _adapted(causal: Any) -> dict[str, Any]:
@@ -90,7 +79,8 @@ def _adapted(causal: Any) -> dict[str, Any]:
     for name, one in found.items():
         if not (isinstance(one, LoraLayer) and type(one.base_layer) is nn.Linear) or one.merged:
             raise CannotMerge(f"{name} is not LoRA beside a linear layer")
-        if set(one.active_adapters) - set(one.lora_A) or getattr(one, "lora_variant", None):
+        own_kind = set(getattr(one, "lora_variant", None) or ()) - set(_dora(one))
+        if set(one.active_adapters) - set(one.lora_A) or own_kind or (_dora(one) and len(one.active_adapters) > 1):
             raise CannotMerge(f"{name} has a kind of LoRA of its own")
         if one.base_layer.weight is causal.get_input_embeddings().weight:
             raise CannotMerge(f"{name} shares its weights with the embeddings")

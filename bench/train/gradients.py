@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.errors import JobError
 from bench.methods import Gradients, Objective
+from bench.models.processes import whole
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def compared(taken: Mapping[Objective, Taken]) -> Gradients:
 
 def _inner(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     products = (torch.sum(a.double() * b.double()) for a, b in zip(one, other, strict=True))
-    return float(torch.stack(list(products)).sum())
+    return float(torch.stack([whole(product) for product in products]).sum())
 
 
 def put_back(

@@ -262,7 +262,7 @@ def test_dora_is_merged_and_what_must_be_served_is_told(answer: Answer, vllm: Vl
             value.add_(torch.randn_like(value) * 0.2)
     policy.model.eval()
     with pytest.raises(
-        JobError, match=r"is DoRA, which servers do not load: it is merged into .*/merged, .* vllm serve"
+        JobError, match=r"is DoRA, which servers do not load: the whole model is in .*/merged, .* vllm serve"
     ):
         answer(policy, prompts())
     assert vllm.bodies("/v1/load_lora_adapter") == []

@@ -109,6 +109,50 @@ def test_a_judge_that_sends_no_requests_takes_no_parameters() -> None:
         JudgeSettings(kind="rule", parameters={"seed": 1})
 
 
+def test_what_a_refusal_lists_as_taken_is_not_what_it_is_about() -> None:
+    """Of several fields it is about the first that it names, before a list of what would be taken."""
+    dialect = Dialect(dict(SENT))
+    made = learn(dialect, "unsupported argument temperature; supported arguments: max_tokens, logprobs, top_logprobs")
+    assert made is not None and made["max_tokens"] == 1
+    assert learn(Dialect(dict(SENT) | {"reasoning_effort": "none"}), "top_logprobs, not logprobs, is refused") == {
+        **{name: value for name, value in SENT.items() if name != "top_logprobs"},
+        "reasoning_effort": "none",
+    }
+
+
+def test_a_field_is_set_to_what_the_refusal_says_once() -> None:
+    dialect = Dialect(dict(SENT), needed=("tools",))
+    told = (
+        "Function tools with reasoning_effort are not supported. Use /v1/responses or set reasoning_effort to 'none'."
+    )
+    assert learn(dialect, told, "reasoning_effort") == {**SENT, "reasoning_effort": "none"}
+    assert (learn(dialect, told, "reasoning_effort") or {}).get("reasoning_effort") is None
+
+
+def test_fewer_alternatives_are_asked_for_where_that_is_the_bound() -> None:
+    dialect = Dialect(dict(SENT), needed=("logprobs", "top_logprobs"))
+    assert learn(dialect, "Requested sample logprobs of 5, which is greater than max allowed: 3") == {
+        **SENT,
+        "top_logprobs": 3,
+    }
+
+
+def test_an_error_of_a_template_teaches_that_it_takes_no_system_message() -> None:
+    """Other errors of a server's own teach nothing: the same request may be answered later."""
+    dialect = Dialect(dict(SENT))
+    assert not dialect.learn_no_system("internal system error: message queue is full")
+    assert dialect.learn_no_system("Jinja Exception: System role not supported")
+    assert (dialect.system, dialect.changes) == (False, ["the system message put at the head of the user's"])
+    assert dialect.learn_no_system("Jinja Exception: System role not supported")  # sent before that was known
+    assert not dialect.learn_no_system("Jinja Exception: System role not supported", system=False)
+
+
+def test_the_longest_reply_is_lengthened_under_whatever_name_it_has() -> None:
+    dialect = Dialect({"max_tokens": 16})
+    assert learn(dialect, "unknown setting max_tokens, use 'replyAmount' instead", "max_tokens") == {"replyAmount": 16}
+    assert dialect.allow_longer(dict(dialect.sent)) and dialect.sent == {"replyAmount": 2048}
+
+
 @pytest.mark.parametrize(
     ("message", "named", "change"),
     [
@@ -172,3 +216,31 @@ def test_replies_that_reasoning_ate_may_be_longer_twice() -> None:
     assert dialect.allow_longer(dict(dialect.sent))
     assert not dialect.allow_longer(dict(dialect.sent))
     assert not Dialect({"temperature": 0}).allow_longer({"temperature": 0})
+
+
+@pytest.mark.parametrize(
+    ("message", "longest"),
+    [
+        ("max_tokens must be greater than 63", {"max_tokens": 64}),
+        ("max_tokens > 99 is wanted", {"max_tokens": 100}),
+        ("max_tokens out of range [64, 4096]", {"max_tokens": 64}),
+        ("max_tokens: allowed are values from 32 to 8192", {"max_tokens": 32}),
+        ("max_tokens is called token_ceiling here", {"token_ceiling": 1}),
+        ("max_tokens -> replyTokens", {"replyTokens": 1}),
+        ("please do not send max_tokens; it was renamed 'budget'", {"budget": 1}),
+    ],
+)
+def test_more_words_for_a_bound_or_another_name(message: str, longest: dict[str, Any]) -> None:
+    rest = {name: value for name, value in SENT.items() if name != "max_tokens"}
+    assert learn(Dialect(dict(SENT)), message) == rest | longest
+
+
+def test_a_temperature_outside_its_bounds_is_left_out() -> None:
+    dialect = Dialect({"temperature": 0}, _tried={"reasoning_effort"})
+    assert learn(dialect, "temperature must be greater than 0") == {}
+
+
+def test_a_number_that_is_to_be_a_text_keeps_to_bounds_as_one() -> None:
+    dialect = Dialect({"max_tokens": 1})
+    assert learn(dialect, "max_tokens: Input should be a valid string") == {"max_tokens": "1"}
+    assert learn(dialect, "max_tokens must be at least 64") == {"max_tokens": "64"}

@@ -81,7 +81,7 @@ def test_a_model_alone_is_as_it_is() -> None:
 
 def test_another_kind_of_adapter_stays_beside_the_weights() -> None:
     kinds = [
-        peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], use_dora=True),
+        peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights="mica"),
         peft.LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]),
     ]
     for settings in kinds:
