@@ -15,7 +15,8 @@ from typing import Any
 from bench.data.tokens import Tokenizing
 from bench.errors import JobError
 from bench.evaluators import endpoint_check as check
-from bench.evaluators.endpoint import KEY, NEUTRAL, WITH_IDS, Model, Prompt, Refused, Said, Server
+from bench.evaluators.endpoint import KEY, NEUTRAL, WITH_IDS, Model, Prompt, Said, Server
+from bench.evaluators.endpoint_requests import Refused
 from bench.evaluators.options import Generation
 from bench.models.merging import CannotMerge, write_merged
 from bench.models.policy import ADAPTER, Policy
