@@ -51,17 +51,25 @@ def blocks(results: Results) -> tuple[Block, ...]:
     ]
     ours = [(of, score) for of, score in found if score["published_compares"] and score.get("value") is not None]
     if ours:
-        return (_table(ours),)
+        return (_table(ours, _endpoints(results)),)
     reasons = dict.fromkeys(str(score.get("published_reason") or score.get("reason")) for _, score in found)
     text = f"AlpacaEval 2's published win rates do not compare with these: {'; '.join(reasons)}."
     return (Text(text),) if found else ()
 
 
-def _table(ours: list[Score]) -> Table:
+def _endpoints(results: Results) -> list[str]:
+    """List the addresses other than its maker's at which the judge was asked."""
+    judged = (job for job in results.record.jobs.values() if job.kind == "judge")
+    return sorted({str(job.spec["settings"].get("base_url") or "") for job in judged} - {""})
+
+
+def _table(ours: list[Score], endpoints: list[str]) -> Table:
     rows = [(float(score["value"]), _own(of, score)) for of, score in ours]
     rows += [(figures[0], _theirs(name, figures)) for name, figures in _published()["models"].items()]
     ranked = sorted(rows, key=lambda one: -one[0])
     notes = [f"Published: {_published()['source']}; the judge is {_published()['judge']} on both sides."]
+    if endpoints:
+        notes.append(f"Ours was asked at {', '.join(endpoints)}: that it is that model is the endpoint's word.")
     notes += [f"{column.title}: {column.meaning}." for column in _COLUMNS if column.meaning]
     return Table(TITLE, _COLUMNS, tuple(row for _, row in ranked), tuple(notes))
 

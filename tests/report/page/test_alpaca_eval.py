@@ -7,9 +7,12 @@ from report.page import alpaca_eval
 from report.render.document import Table, Text
 
 
-def results(*scores: dict[str, Any]) -> Any:
+def results(*scores: dict[str, Any], base_url: str | None = None) -> Any:
+    spec = {"settings": {"base_url": base_url}}
     jobs = {
-        str(number): SimpleNamespace(kind="judge", labels={"of": f"run-{number}"}, scores={"win_rate/judge": score})
+        str(number): SimpleNamespace(
+            kind="judge", labels={"of": f"run-{number}"}, scores={"win_rate/judge": score}, spec=spec
+        )
         for number, score in enumerate(scores)
     }
     return SimpleNamespace(record=SimpleNamespace(jobs=jobs))
@@ -35,6 +38,12 @@ def test_published_win_rates_stand_beside_ours_by_rank() -> None:
     alpaca = next(row for row in table.rows if row.cells[0].text == "alpaca-7b")
     assert [cell.text for cell in alpaca.cells] == ["alpaca-7b", "published", "2.6", "–", "5.9", "396"]
     assert any("no figure of AlpacaEval's" in note for note in table.notes)
+
+
+def test_another_endpoint_is_named() -> None:
+    (table,) = alpaca_eval.blocks(results(OURS, base_url="http://127.0.0.1:1/v1"))
+    assert isinstance(table, Table)
+    assert any("asked at http://127.0.0.1:1/v1" in note for note in table.notes)
 
 
 def test_a_sentence_says_why_they_do_not_compare() -> None:
