@@ -74,7 +74,7 @@ class RayPool:
         self.suite, self.folder, self.mirror = suite, folder, mirror
         self._ray, self._most = ray, workers
         self._seats: list[_Seat] = []
-        self._here = local_pool.LocalPool(suite, folder, mirror, size=0, threads=1, threads_alone=1)
+        self._here = local_pool.LocalPool(suite, folder, mirror, size=0, threads=1, threads_alone=1, sharing=1)
         self.nodes = ray_nodes.Nodes(ray, suite, folder, mirror, tell)
         shares = [one.processors // max(1, one.gpus) for one in self.nodes.computing()]
         if not shares:
