@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import socket
@@ -32,7 +31,8 @@ class Node:
     processors: int
     gpus: int
     memory: int
-    usable: bool = False  # found to see the folder, with our version
+    usable: bool = False  # it said that it sees the folder, and nothing was lost on it since
+    told_of: bool = False
 
     @property
     def affinity(self) -> Any:
@@ -79,7 +79,6 @@ class Nodes:
         while problem := _silence(self._head):
             if time.monotonic() > until:
                 self.gone = True
-                atexit.unregister(self._ray.shutdown)  # it would wait, too
                 raise JobError(
                     f"the Ray cluster is gone: its head {self._head} does not answer ({problem}); checkpoints are kept in "
                     f"{self.folder}, the same command goes on"
@@ -116,9 +115,15 @@ class Nodes:
                 problem = self._problem(ref)
                 if problem:
                     raise InputError(f"--engine ray: node {node.address} {problem}")
-                node.usable = True
+                node.usable = node.told_of = True
         finally:
             self.forget(refs)
+
+    def doubt(self, node: Node) -> None:
+        """Ask a node on which something was lost whether it is there, before anything else is begun on it."""
+        if node.usable:
+            node.usable = False
+            self._ask(node)
 
     def _ask(self, node: Node) -> Any:
         """Ask a node what it sees."""
@@ -158,7 +163,11 @@ class Nodes:
             node, problem = self._asked[ref][0], self._problem(ref)
             self.forget([ref])
             node.usable = not problem
-            self.tell(f"node {node.address} joined" + (f" and is not used: it {problem}" if problem else ""))
+            if not node.told_of:
+                self.tell(f"node {node.address} joined" + (f" and is not used: it {problem}" if problem else ""))
+            elif problem:
+                self.tell(f"node {node.address} does not answer, and is used no more")
+            node.told_of = True
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return []
         self._looked = time.monotonic()

@@ -74,7 +74,7 @@ class RayPool:
         self.suite, self.folder, self.mirror = suite, folder, mirror
         self._ray, self._most = ray, workers
         self._seats: list[_Seat] = []
-        self._here = local_pool.LocalPool(suite, folder, mirror, size=0, threads=1, threads_alone=1)
+        self._here = local_pool.LocalPool(suite, folder, mirror, size=0, threads=1, threads_alone=1, sharing=1)
         self.nodes = ray_nodes.Nodes(ray, suite, folder, mirror, tell)
         shares = [one.processors // max(1, one.gpus) for one in self.nodes.computing()]
         if not shares:
@@ -113,7 +113,7 @@ class RayPool:
             return self._here.idle(job)
         count = max(1, job.resources.devices)
         for seat in [one for one in self._seats if one.job is None]:
-            if (seat.slots, seat.alone) == (count, job.alone) and self._is_there(seat):
+            if (seat.slots, seat.alone) == (count, job.alone) and seat.node.usable and self._is_there(seat):
                 return seat
         if job.alone:
             self._end([one for one in self._seats if one.job is None])
@@ -128,8 +128,7 @@ class RayPool:
         try:
             return not seat.used or bool(self._ray.get(seat.actor.is_there.remote(), timeout=_CALM_SECONDS))
         except self._ray.exceptions.RayError:
-            self._seats.remove(seat)
-            self._ray.kill(seat.actor)
+            self._lost(seat, "")
             return False
 
     def _with_room(self, count: int, job: JobSpec) -> Node | None:
@@ -246,12 +245,12 @@ class RayPool:
         if seat.job:  # one listens at a time, else the news would be split between two
             seat.news = seat.actor.listen.remote()
 
-    def _lost(self, seat: _Seat, how: str) -> Iterator[Event]:
-        """Forget an actor that is gone; say of its job that it died."""
+    def _lost(self, seat: _Seat, how: str) -> list[Event]:
+        """Forget an actor that is gone, and doubt its node; say of its job that it died."""
         self._seats.remove(seat)
         self._ray.kill(seat.actor)
-        if seat.job:
-            yield Event(seat.job, "died", {"message": how})
+        self.nodes.doubt(seat.node)
+        return [Event(seat.job, "died", {"message": how})] if seat.job else []
 
     def _end(self, seats: Sequence[_Seat]) -> None:
         """Let idle workers go home, and end those at work."""

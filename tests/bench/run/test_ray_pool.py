@@ -105,12 +105,14 @@ class Ray:
         known = self.declared.items()
         return [{"NodeID": name, "Alive": True, "NodeManagerAddress": name, "Resources": has} for name, has in known]
 
-    def remote(self, kind: Any) -> Any:
-        return self
+    def remote(self, *kind: Any, **options: Any) -> Any:
+        return self if kind else lambda function: self
 
     def options(self, **options: Any) -> Any:
-        self.made.append(Actor(options))
-        return SimpleNamespace(remote=lambda share: self.made[-1])
+        actor = Actor(options)
+        if "num_gpus" in options:
+            self.made.append(actor)
+        return SimpleNamespace(remote=lambda *arguments: actor)
 
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(gcs_address="head:6379")
@@ -123,8 +125,6 @@ class Ray:
 
     def kill(self, actor: Any) -> None:
         self.gone.append(actor)
-
-    def shutdown(self) -> None: ...
 
 
 @pytest.fixture
@@ -242,9 +242,40 @@ def test_an_idle_actor_that_is_gone_costs_no_attempt(pool_of: Any, monkeypatch: 
     def gone(ref: Any, timeout: float | None = None) -> Any:
         raise RuntimeError("the actor died")
 
+    node = first.node
+    with monkeypatch.context() as patched:
+        patched.setattr(pool._ray, "get", gone)
+        assert give(pool, job()) is None and pool._seats == []  # its node is asked first
+    assert not node.usable
+    patch_answers(pool, monkeypatch)
+    assert pool.events(0.0) == [] and node.usable
+    assert give(pool, job()) is not None
+
+
+def patch_answers(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have nodes say that they see everything."""
+    from bench import __version__
+
+    monkeypatch.setattr(pool._ray, "get", lambda ref, timeout=None: (__version__, ""))
+
+
+def test_after_a_loss_nothing_is_begun_on_a_node_before_it_answers(
+    pool_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next attempt would die where the first did, while nobody has noticed yet that the node is gone."""
+    pool = pool_of({"CPU": 4, "GPU": 2}, {"CPU": 2, "GPU": 1})
+    first, beside = give(pool, job()), give(pool, job())
+    assert (first.node.id, beside.node.id) == ("n0", "n0")
+
+    def gone(ref: Any, timeout: float | None = None) -> Any:
+        raise RuntimeError("The actor died because its node has died. Node Id: n0")
+
     monkeypatch.setattr(pool._ray, "get", gone)
-    second = give(pool, job())
-    assert second is not first and pool._seats == [second]
+    monkeypatch.setattr(pool._ray, "wait", lambda refs, num_returns=1, timeout=None: (refs[:1], refs[1:]))
+    (event, *_) = pool._hear(first)
+    assert event.kind == "died" and "its node left" in event.message["message"]
+    assert not first.node.usable
+    assert give(pool, job()).node.id == "n1" and pool.idle(job()) is None
 
 
 def test_the_job_of_a_node_that_left_died_and_its_devices_count_no_longer(
