@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 BENCH := $(BIN)/bench
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart smollm2 test check reference bench floors clean
+.PHONY: help quickstart smollm2 test check reference docs bench floors clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(VENV)/.dev ## Format, lint and types.
 
 reference: $(VENV)/.installed ## Write docs/reference/ anew from the code.
 	$(BIN)/python docs/generate.py
+
+docs: $(VENV)/.dev ## Build the documents as a site into build/docs/site/; a link that leads nowhere ends it.
+	$(BIN)/python docs/site.py
 
 bench: $(VENV)/.smollm2 ## Measure speed and memory beside TRL and lm-eval into benchmarks/RESULTS.md (QUICK=1: under 10 minutes).
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)

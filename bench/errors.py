@@ -14,7 +14,9 @@
     │   ├── OutOfMemory           names the key to lower
     │   ├── DamagedInput          what another job left behind is not as it was written; that job is made anew
     │   └── JudgeError            a judge that cannot answer; what was judged is kept
-    │       └── JudgeStopped      one that must not be asked further: refused key, exhausted quota, ceiling of cost
+    │       └── JudgeStopped      one that must not be asked further: refused key, exhausted quota
+    │           ├── JudgeRefused  the endpoint takes no request of that form, or gives no reply that can be used
+    │           ├── OverCeiling   the ceiling of cost is reached
     │           └── NoRoom        exit code 2: no room on the disk for its replies, so none was asked for
     └── Interrupted               exit code 130: stopped by the user, checkpoint kept
 
@@ -115,6 +117,14 @@ class JudgeError(JobError):
 
 class JudgeStopped(JudgeError):
     """Report a judge that must not be asked any further; what it said is summed up as far as it goes."""
+
+
+class JudgeRefused(JudgeStopped):
+    """Report an endpoint that takes no request as a configuration makes it, or gives no usable reply; it may another's."""
+
+
+class OverCeiling(JudgeStopped):
+    """Report that the next request may cost more than is allowed."""
 
 
 class NoRoom(JudgeStopped):

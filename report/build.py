@@ -11,6 +11,7 @@ from bench.errors import InputError
 from bench.records.record import write_json
 from bench.records.safe_files import drop_link, sweep, write_text
 from bench.records.suite_record import SuiteRecord, find_suites
+from report import lm_eval_files
 from report.analysis import choices
 from report.analysis.findings import Findings
 from report.analysis.load import Results
@@ -22,13 +23,14 @@ from report.render import html, markdown
 from report.toy import page
 
 
-def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
+def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: bool = False) -> Path:
     """Write every suite's report.html, report.md, report.json, runs.parquet and figures, and index.html.
 
     Args:
         results: folders of suites, single suites' folders, or archives.
         out: where reports go; beside the records when left out (then `<suite>/report.html`), with the index in the
             first folder. An archive's report goes to the folder that is named like it.
+        lm_eval: also write what was asked of every policy in lm-eval's form, to `<suite>/lm_eval`.
 
     Returns:
         The path of index.html.
@@ -48,6 +50,9 @@ def build(results: Path | Sequence[Path], out: Path | None = None) -> Path:
         _suite(record, record.folder if out is None else out / label, label)
         for record, label in zip(records, labels(records), strict=True)
     ]
+    if lm_eval:
+        for one in built:
+            lm_eval_files.write(one.results.record, one.folder / "lm_eval")
     root = out or (folders[0] if folders[0].is_dir() else records[0].folder)
     path = root / "index.html"
     write_text(path, index.page(built, root))

@@ -112,15 +112,17 @@ evaluation: # of every trained policy, the reference and the base model; delete 
     limit: 5 # questions a subject; null is all
     chat_template: false # true asks in the model's chat template
   win_rate: # generated answers against the chosen answers of your held-out pairs
+    prompts_from: held_out # or alpaca_eval, or a file of instruction and output rows
     prompts: 64 # pairs judged for each policy
     generation: # how answers are sampled
+      engine: transformers # on this machine; endpoint: by a server, with endpoint: {base_url: http://127.0.0.1:8000/v1}
       max_new_tokens: 256 # at most
       temperature: 1.0 # 0 is greedy
-    judge: # EDIT. Who prefers
+    judge: # EDIT. Who prefers; or a list of such mappings, whose first is the main judge: the report says how far they agree
       kind: openai # any OpenAI-compatible endpoint; or local with local_model: {source: ..., path: ...}
-      configuration: weighted_alpaca_eval_gpt4_turbo # alpaca-eval's prompt and parser
-      model: gpt-4.1 # this configuration needs a model that returns log-probabilities
-      base_url: null # for another endpoint than OpenAI's
+      configuration: null # how is asked: null is the first that the endpoint answers to, AlpacaEval's own before others
+      model: gpt-6-luna # who is asked
+      base_url: null # for another endpoint than OpenAI's, such as your own vLLM
       key_variable: OPENAI_API_KEY # the environment variable that holds the key; a key never stands in a suite
       orders: both # single asks once a pair and costs half
       max_cost_usd: 20 # EDIT. Judging stops before it may cost more; bench plan estimates it; needs a known price

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bench.cli import output
-from bench.errors import InputError, Interrupted, one_line
+from bench.errors import InputError, Interrupted, JudgeError, NoRoom, OverCeiling, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,6 @@ app = typer.Typer(
     help="Compare answers that exist already: ask a judge, or replay what one has said.", no_args_is_help=True
 )
 
-DEFAULT = "weighted_alpaca_eval_gpt4_turbo"
 PLAIN_LINE_SECONDS = 10.0
 Outputs = Annotated[
     Path, typer.Option(metavar="FILE", help="The answers to be judged: JSON rows of instruction and output.")
@@ -42,19 +41,26 @@ def run(
     outputs: Outputs,
     reference: Reference,
     judge: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="CONFIG",
-            help="An alpaca-eval configuration; or a YAML file: a suite, or the keys of its evaluation.win_rate.judge.",
+            help="A configuration, alpaca-eval's or ours; or a YAML file: a suite, or the keys of its "
+            "evaluation.win_rate.judge, of a list the first. (default: the first that the endpoint answers to)",
         ),
-    ] = DEFAULT,
-    model: Annotated[str | None, typer.Option(help="The endpoint's model. (default: the configuration's)")] = None,
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The endpoint's model. (default: the configuration's, else gpt-6-luna)")
+    ] = None,
     base_url: Annotated[str | None, typer.Option(help="Another endpoint than OpenAI's.")] = None,
     key_variable: Annotated[
         str | None, typer.Option(help="Environment variable that holds the key. (default: OPENAI_API_KEY)")
     ] = None,
     orders: Annotated[
         str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
+    ] = None,
+    batch: Annotated[
+        bool | None,
+        typer.Option("--batch/--no-batch", help="Ask in a batch, at half the price where it is. (default: no)"),
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 300)")] = None,
@@ -82,6 +88,7 @@ def run(
         "base_url": base_url,
         "key_variable": key_variable,
         "orders": orders,
+        "batch": batch,
         "concurrency": concurrency,
         "timeout_seconds": timeout_seconds,
         "max_cost_usd": max_cost_usd,
@@ -125,11 +132,11 @@ def replay(
     from bench.judges import replay as replaying
 
     pairs = completion_files.pairs(outputs, reference)
-    stored = replaying.stored(annotations)
+    stored = replaying.stored(annotations, chosen=judge is not None)
     given = {
         "kind": "replay",
         "journal": str(annotations),
-        "configuration": judge or stored.configuration or DEFAULT,
+        "configuration": judge or stored.configuration,
         "orders": orders or stored.orders,
         "max_unjudged_share": max_unjudged_share,
         **({"model": model} if model else {}),
@@ -143,20 +150,22 @@ def replay(
         raise typer.Exit(1)
 
 
-def _settings(judge: str, given: dict[str, Any]) -> JudgeSettings:
+def _settings(judge: str | None, given: dict[str, Any]) -> JudgeSettings:
     """Read a judge's settings from a YAML file, or take a configuration's name; options win."""
     options = {name: f"--{name.replace('_', '-')}" for name in given}
-    if Path(judge).suffix not in (".yaml", ".yml"):
+    if judge is None or Path(judge).suffix not in (".yaml", ".yml"):
         return _validated({"kind": "openai", "configuration": judge, **given}, lambda at: options.get(at[0], "--judge"))
     from bench.suite.yaml_file import Document
 
     document = Document(Path(judge))
     keys: Any = document.value
-    place: tuple[str, ...] = ()
+    place: tuple[str | int, ...] = ()
     if isinstance(keys, dict) and "evaluation" in keys:  # a whole suite
         place = _IN_A_SUITE
         for part in place:
             keys = keys.get(part) if isinstance(keys, dict) else None
+    if isinstance(keys, list) and keys:  # several judges, of which the first is the main one
+        place, keys = (*place, 0), keys[0]
     if not isinstance(keys, dict):
         raise InputError(f"{judge}: holds no keys of a judge; a suite has them under evaluation.win_rate.judge")
     return _validated(
@@ -199,11 +208,29 @@ def _warn(settings: JudgeSettings) -> None:
 def _judge(pairs: list[Any], settings: JudgeSettings, out: Path, console: Console) -> tuple[str, dict[str, Any]]:
     """Judge the pairs, showing progress, and write what came out beside the journal."""
     from bench.evaluators import win_rate
+    from bench.judges import trial
+    from bench.judges.journal import JOURNAL
     from bench.records import record
+
+    def journals() -> list[Path]:
+        return list(out.glob(f"{trial.FOLDER}/{JOURNAL}"))
+
+    def try_out() -> str:
+        try:
+            answered = trial.ask(settings, out, lambda: out.glob(JOURNAL))
+        except (NoRoom, OverCeiling):
+            raise
+        except JudgeError as error:
+            raise InputError(str(error)) from None
+        if answered is None:
+            return settings.configurations[0]
+        console.print(answered.in_words, markup=False, highlight=False, soft_wrap=True)
+        return answered.configuration
 
     with console.status("") as status:
         try:
-            scores, rows = win_rate.judge(pairs, settings, out, _load, _teller(console, status))
+            tell = _teller(console, status)
+            scores, rows = win_rate.judge(pairs, settings, out, _load, tell, journals, try_out=try_out)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; replies are kept in {out}, the same command goes on") from None
     ((name, score),) = scores.items()
@@ -283,6 +310,9 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     text += f"; {score['n_wins']} won, {score['n_wins_base']} lost, {score['n_draws']} drawn"
     if score["unjudged"]:
         text += f", {score['unjudged']} unjudged"
+    text += _how_asked(score)
+    if score.get("as_stored"):
+        text += f"; {score['as_stored']} preferences as the annotations store them, for lack of the judge's replies"
     if score["length_controlled_win_rate"] is not None:
         text += f"; length-adjusted {score['length_controlled_win_rate']:.2f} % ({ADJUSTED_BY}, not AlpacaEval's)"
     if "position_bias" in score:
@@ -291,7 +321,22 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
         text += f"; cost ${score['cost_usd']:.4f}"
     elif "cost_reason" in score:
         text += f"; cost not known: {score['cost_reason']}"
+    parts = (("cached", "cached_tokens"), ("reasoning", "reasoning_tokens"))
+    counted = [f"{score[key]:,} {name}" for name, key in parts if score.get(key)]
+    text += f" ({' and '.join(counted)} tokens among them)" if counted else ""
     return text + _doubtful(score)
+
+
+def _how_asked(score: dict[str, Any]) -> str:
+    """Say by which configuration, with what changed, and which replies could not be used."""
+    from bench.evaluators.win_rate import in_words
+
+    text = ""
+    if not score.get("of_alpaca_eval", True):
+        text += f"; asked by {score['configuration']}, so not AlpacaEval's win rate"
+    if score.get("request_changes"):
+        text += f"; changed in the request: {', '.join(score['request_changes'])}"
+    return text + (f"; {in_words(score['unusable_replies'])}" if score.get("unusable_replies") else "")
 
 
 def _doubtful(score: dict[str, Any]) -> str:

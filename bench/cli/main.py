@@ -171,7 +171,8 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
+    kinds = {name for job_id in pending for name in (plan.jobs[job_id].kind, plan.jobs[job_id].stage) if name}
+    for line in preflight.try_out(plan.suite, kinds, folder, mirror):
         console.print(line, highlight=False)
 
 
@@ -222,23 +223,50 @@ def plan(
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, gpus.default_workers())
+    _warn(made.suite)
     if as_json:
-        print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:
-        print(as_text(made, states, selected, found, disk))
+        print(as_text(made, states, selected, found, disk, folder))
 
 
 @app.command()
-def validate(suite: SuiteName, overrides: Overrides = None) -> None:
-    """Check a suite without running it: every key, value and name."""
+def validate(suite: SuiteName, mirror: Mirror = None, overrides: Overrides = None) -> None:
+    """Check a suite without running it: every key, value and name, and the rows that are on this machine or in the mirror."""
     from bench.run import preflight
-    from bench.suite import yaml_file
 
-    checked = yaml_file.load(suite, overrides or [])
+    checked = _load(suite, overrides, mirror, smoke=False)
     with _located(suite, overrides):
         preflight.check(checked)
+        read, doubts = preflight.open_data(checked, mirror)
     _warn(checked)
-    print(f"{checked.name}: valid; {checked.contents}")
+    for line in doubts:
+        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
+    print(f"{checked.name}: valid; {checked.contents}" + (f"; rows read: {', '.join(read)}" if read else ""))
+
+
+@app.command("serve-plan")
+def serve_plan(
+    suite: SuiteName,
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the run, each with an adapter of its own.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Print how to start the server that makes a suite's answers: the exact command lines of vLLM and SGLang.
+
+    For suites with `evaluation.win_rate.generation.engine: endpoint`, or before that is set.
+    """
+    from bench.evaluators import serve_plan as serving
+    from bench.run import preflight
+    from bench.suite.suite import Suite
+
+    loaded = _load(suite, overrides, mirror, False)
+    if not isinstance(loaded, Suite):
+        raise InputError(f"{loaded.name}: a toy has no model to serve")
+    with _located(suite, overrides):
+        made = serving.plans(preflight.serving_needs(loaded, workers))
+    print(json.dumps([one.as_dict() for one in made], indent=1) if as_json else serving.as_text(made))
 
 
 @app.command()
@@ -307,6 +335,13 @@ def report(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where reports go. [default: beside the records]")] = None,
     choose: Choose = None,
+    lm_eval: Annotated[
+        bool,
+        typer.Option(
+            "--lm-eval",
+            help="Also write lm-eval's results_*.json and samples_*.jsonl of every policy, to SUITE/lm_eval.",
+        ),
+    ] = False,
 ) -> None:
     """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
 
@@ -318,7 +353,7 @@ def report(
     """
     folders = results or [Path("results")]
     if choose is None:
-        _report(folders, out)
+        _report(folders, out, lm_eval)
         return
     from rich.console import Console
 
@@ -328,15 +363,15 @@ def report(
     # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
     choose_view.show(found, Console())
-    _report(folders, out)
+    _report(folders, out, lm_eval)
     choose_view.keep(found, out)
 
 
-def _report(folders: list[Path], out: Path | None) -> None:
+def _report(folders: list[Path], out: Path | None, lm_eval: bool) -> None:
     from bench.records import suite_record
     from report import build
 
-    index = build.build(folders, out)
+    index = build.build(folders, out, lm_eval=lm_eval)
     for note in dict.fromkeys(
         suite.note for folder in folders for suite in suite_record.find_suites(folder) if suite.note
     ):
@@ -360,16 +395,31 @@ def pack(
 
 @app.command()
 def compare(
-    base: Annotated[
-        Path,
-        typer.Argument(metavar="BASE", help="What to compare with: a results folder, one suite, or a .bench archive."),
+    sides: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[BASE] CANDIDATE",
+            help="What to compare with and the results after the change: each a results folder, one suite, or a .bench archive.",
+            show_default=False,
+        ),
     ],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The results after the change.")],
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BASE",
+            help="What to compare with, instead of the first argument: a path, or a data set on the hub that holds archives: "
+            "ORG/NAME, ORG/NAME@REVISION or hf://datasets/ORG/NAME@REVISION/FILE.bench.",
+        ),
+    ] = None,
     gate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML: tolerances, which metrics gate, the level.")
     ] = None,
+    mirror: Mirror = None,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Write Markdown for a pull request.")] = None,
+    junit: Annotated[
+        Path | None, typer.Option(metavar="FILE.xml", help="Write JUnit XML for CI: a case a compared figure.")
+    ] = None,
 ) -> None:
     """Say whether a change made training recipes worse, beyond noise.
 
@@ -377,12 +427,23 @@ def compare(
     """
     from rich.console import Console
 
+    from bench.records import baseline as baselines
     from report.analysis import gate as gates
     from report.compare import compare as comparing
+    from report.compare import junit as junit_xml
     from report.compare import view
 
-    made = comparing.compare(base, candidate, gates.load(gate))
+    if len(sides) != (1 if baseline else 2):
+        asked = (
+            "CANDIDATE alone beside --baseline" if baseline else "BASE and CANDIDATE, or CANDIDATE and --baseline BASE"
+        )
+        raise InputError(f"compare: {len(sides)} {'side' if len(sides) == 1 else 'sides'} given; give {asked}")
+    rules = gates.load(gate)
+    base = baselines.find(baseline, mirror) if baseline else baselines.Baseline(sides[0], str(sides[0]))
+    made = comparing.compare(base.path, sides[-1], rules, base.name)
     view.write(made, out)
+    if junit is not None:
+        junit_xml.write(made, junit)
     if as_json:
         print(json.dumps(view.as_dict(made), indent=1))
     else:
@@ -413,6 +474,53 @@ def export(
     if done.note:
         print(f"note: {done.note}")
     print(done)
+
+
+@app.command()
+def publish(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The hub's name of both repositories: ORG/NAME.")],
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="One suite's folder of results, or its archive.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the folders go: OUT/models/ORG/NAME and OUT/datasets/ORG/NAME.")
+    ] = Path("publish"),
+    job: Annotated[
+        str | None,
+        typer.Option(metavar="JOB", help="The run whose adapter is published. [default: the winner's first]"),
+    ] = None,
+    choose: Choose = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Publish the whole model, adapter merged in, instead of the adapter alone.")
+    ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Also give away what policies answered and judges replied.")
+    ] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Send the folders to the hub; needs a token (HF_TOKEN, or hf auth login).")
+    ] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Repositories that --push makes are for all to see, instead of private.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write the folders anew.")] = False,
+) -> None:
+    """Write a suite's records and its recommended adapter as repositories for the hub, with cards; --push sends them.
+
+    Paths, weights of other runs, logs, prompts and, unless --answers is given, answers are not in them.
+    """
+    from bench.export import publish as publisher
+    from bench.export import push as pusher
+
+    token = pusher.token() if push else ""  # before anything is written
+    done = publisher.publish(
+        target, results, out, job=job or "", choose=choose or "", merge=merge, answers=answers, force=force
+    )
+    if done.note:
+        print(f"note: {one_line(done.note)}")
+    for repository in done.repositories:
+        print(repository)
+        if push:
+            print(f"{pusher.push(repository, token, public=public)}: pushed")
+    if not push:
+        print("Look at the folders; --push --force sends them to the hub.")
 
 
 @app.command()

@@ -16,7 +16,7 @@ from bench.data.rows import ALPACA
 from bench.export.source import Source, Written
 from bench.records import record
 from bench.records.metrics import Metric
-from report.analysis.load import OBJECTIVES, Measured, Results, Run, judge_of
+from report.analysis.load import OBJECTIVES, Measured, Results, Run, compared_with, judge_of
 from report.analysis.metrics import RATIOS
 from report.analysis.tables import RecipeResults, Tables
 from report.choose.figures import base_value
@@ -225,9 +225,10 @@ class _Card:
             yield self._table(self.scores)
             judges = [judge for name in self.scores if (judge := judge_of(name))]
             if judges:
-                yield (
-                    f"Win rates are against the chosen answers of held-out pairs, judged by {escape(', '.join(judges))}."
+                others = dict.fromkeys(
+                    compared_with(self.tables.metric(name)) for name in self.scores if judge_of(name)
                 )
+                yield f"Win rates are against {escape('; '.join(others))}, judged by {escape(', '.join(judges))}."
         yield "### Cost of training"
         costs = [name for name in (*self.tables.costs, "runtime_increase_percent") if self._has_cost(name)]
         yield self._table(costs, against_base=False)

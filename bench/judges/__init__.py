@@ -1,4 +1,4 @@
-"""Who compares two answers. An alpaca-eval configuration makes the prompts and reads the replies.
+"""Who compares two answers. A configuration, alpaca-eval's or our own, makes the prompts and reads the replies.
 
 To add one: a file beside this one and a line in `JUDGES`, or an entry point in the group `bench.judges` of another
 package.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from bench.judges.named import configuration as configuration_of
 from bench.judges.requests import Message, Part, Reply, Request
 from bench.plugins import Contract, not_json
 from bench.registry import NoOptions, Registry
 from bench.settings import Frozen, Label, Model, PathText, Positive, Share
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.annotation_files import Kept
+    from bench.judges.configurations import Configuration
     from bench.models.policy import Policy
 
 
@@ -38,6 +41,18 @@ __all__ = [
 ]
 
 CONNECTION_ATTEMPTS = 6
+# Of those that read log-probabilities of two labels; the one that a judge here gets where none is named
+DEFAULT_CONFIGURATION = "weighted_alpaca_eval_gpt4_turbo"
+# What an endpoint is tried with, in this order, where none is named
+AUTOMATIC = (
+    DEFAULT_CONFIGURATION,
+    "pairwise_json_schema",
+    "pairwise_function",
+    "pairwise_logprobs",
+    "pairwise_number",
+)
+# OpenAI's cheapest that lives, as documented in November 2026
+DEFAULT_MODEL = "gpt-6-luna"
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ class Setup:
 
     Args:
         settings: the suite's.
-        configuration: alpaca-eval's prompt and parser.
+        configuration: makes the prompts and reads the replies.
         load_local: loads a model here.
         reserve: to be called before each request that costs money: notes it and sets its cost and the reply's place on the
             disk aside. Returns what the endpoint may know it by; the same for one whose answer never came. Raises
@@ -71,17 +86,22 @@ class Judge(Protocol):
         Options: a pydantic model of the keys that it takes beside those of every judge.
         endpoint: the host that it pays to ask, unless `base_url` names another; "" where replies cost nothing. One that
             is paid is tried before anything is trained.
+        batches: whether it can be asked in batches.
         asks: whether prompts are sent; stored replies can be read under more configurations.
+        forms: the configurations that it is tried with where none is named; none: it gets the default one.
         model: what is asked, by name.
         host: where it is asked.
         parameters: everything else that decides a reply.
         sent: what of it an endpoint takes; the same, unless it refused a part.
+        changes: what of it was changed for that, in words.
         journaled: whether replies are kept one by one; not so where they cost nothing to make again.
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     endpoint: ClassVar[str] = ""
+    batches: ClassVar[bool] = False
     asks: ClassVar[bool] = True
+    forms: ClassVar[tuple[str, ...]] = ()
     model: str
     host: str
     parameters: Mapping[str, Any]
@@ -91,7 +111,15 @@ class Judge(Protocol):
     def sent(self) -> Mapping[str, Any]:
         return self.parameters
 
+    @property
+    def changes(self) -> Sequence[str]:
+        return ()
+
     def __init__(self, setup: Setup) -> None: ...
+
+    def shutdown(self) -> date | None:
+        """Ask the endpoint when it stops serving the model; None where it does not say."""
+        return None
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
@@ -113,6 +141,11 @@ class Judge(Protocol):
         """Return the models that it loads, by the key that names each."""
         return {}
 
+    @staticmethod
+    def kept(settings: JudgeSettings, configuration: Configuration) -> Mapping[tuple[str, str, str], Kept]:
+        """Return what it knows of pairs (instruction, ours, theirs) that were each judged in one order: which, and how."""
+        return {}
+
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request, handing over each reply as soon as it is there, from any thread.
 
@@ -124,13 +157,24 @@ class Judge(Protocol):
         """
 
 
-class Price(Frozen):
-    """Give what an endpoint asks for a million tokens, in US dollars."""
+Usd = Annotated[float, Field(ge=0)]
 
-    input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+
+class Price(Frozen):
+    """Give what an endpoint asks for a million tokens, in US dollars; what is left out is what is known of its model."""
+
+    input_usd_per_million_tokens: Usd | None = None
     """US dollars a million tokens of prompts."""
-    output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
-    """US dollars a million tokens of replies."""
+    output_usd_per_million_tokens: Usd | None = None
+    """US dollars a million tokens of replies, their reasoning among them."""
+    cached_input_usd_per_million_tokens: Usd | None = None
+    """Of prompts, for what the endpoint had in its cache, where it counts that; as any other token where this is not known."""
+    cache_write_usd_per_million_tokens: Usd | None = None
+    """Of prompts, for what it put there; as any other token where this is not known."""
+    batch_factor: Share | None = None
+    """What a batch costs of all that: 0.5 is half price. As single requests where this is not known."""
+    read: date | None = None
+    """The day on which you read the price; one of 90 days ago is warned of."""
 
 
 class JudgeSettings(Frozen):
@@ -142,12 +186,14 @@ class JudgeSettings(Frozen):
     """`openai`: any OpenAI-compatible endpoint; `local`: a model on this machine that scores the two labels; `rule`:
     right and courteous, for the built-in world only; `replay`: the replies of an earlier judging; or another
     package's."""
-    configuration: PathText = "weighted_alpaca_eval_gpt4_turbo"
-    """alpaca-eval's prompt and parser: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
-    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call)."""
+    configuration: PathText | None = None
+    """How is asked and read. alpaca-eval's: `weighted_alpaca_eval_gpt4_turbo` (needs log-probabilities) or
+    `alpaca_eval_gpt4_turbo_fn` (a ranking by function call). Our own, with ties: `pairwise_json_schema`,
+    `pairwise_function`, `pairwise_logprobs`, `pairwise_number` (plain text). `null`: of `openai`, the first that the endpoint
+    answers to: alpaca-eval's log-probabilities, then our own; of the others, alpaca-eval's."""
     model: Label | None = None
-    """Instead of the configuration's own, which for those two is retired; of `replay`: whose replies, where a journal
-    holds those of several."""
+    """`null`: the configuration's own, which for alpaca-eval's two is retired; without a configuration `gpt-6-luna`. Of
+    `replay`: whose replies, where a journal holds those of several."""
     base_url: str | None = None
     """Another endpoint than OpenAI's; it must carry no key."""
     key_variable: Label = "OPENAI_API_KEY"
@@ -157,6 +203,9 @@ class JudgeSettings(Frozen):
     `{max_tokens: null, max_completion_tokens: 32}`. What is known of a model's family is done without."""
     orders: Literal["both", "single"] = "both"
     """`both`: each pair in both orders; `single`: in one, drawn at random."""
+    batch: bool = False
+    """Whether what is missing is asked for as a batch, at half the price at OpenAI's and within a day, where the endpoint has
+    batches of OpenAI's form."""
     concurrency: Positive = 8
     """Requests in flight."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
@@ -167,19 +216,25 @@ class JudgeSettings(Frozen):
     max_unjudged_share: Share = 0.0
     """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
-    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    """Ceiling in US dollars for all judging of the suite by this judge: it stops before the ceiling may be passed and keeps what
     came; `null` for none."""
     price: Price | None = None
-    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own."""
+    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own, or litellm where it is installed."""
 
     @field_validator("base_url")
     @classmethod
     def _carries_no_secret(cls, value: str | None) -> str | None:
-        """Records keep the URL, so nothing secret may stand in it."""
+        return None if value is None else cls.without_secret(value)
+
+    @staticmethod
+    def without_secret(value: str) -> str:
+        """Refuse what is no address, or carries a secret: records keep the URL.
+
+        Raises:
+            ValueError: says what it must be.
+        """
         from urllib.parse import urlsplit
 
-        if value is None:
-            return None
         try:
             parts = urlsplit(value)
             secret = parts.username or parts.password or parts.query
@@ -202,6 +257,8 @@ class JudgeSettings(Frozen):
     def _sends_requests(self) -> JudgeSettings:
         if self.parameters and not self.judge.endpoint:
             raise ValueError(f"parameters: a judge of kind {self.kind!r} sends no requests; leave it out")
+        if self.batch and not self.judge.batches:
+            raise ValueError(f"batch: a judge of kind {self.kind!r} is not asked in batches; leave it out")
         return self
 
     @model_validator(mode="before")
@@ -230,6 +287,21 @@ class JudgeSettings(Frozen):
         """The kind's own options."""
         return self.judge.Options.model_validate(self.model_extra)
 
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        """The configurations that come into question: the one that is named, or those that the judge is tried with."""
+        return (self.configuration,) if self.configuration else self.judge.forms or (DEFAULT_CONFIGURATION,)
+
+    @property
+    def asked_model(self) -> str:
+        """The model that is asked, by name."""
+        own = (
+            None
+            if self.configuration is None and self.judge.forms
+            else configuration_of(self.configurations[0], to_ask=False)
+        )
+        return self.model or (own.model if own else None) or DEFAULT_MODEL
+
     def identity(self) -> dict[str, Any]:
         """Return what decides the replies; how fast, how patiently and for how much money they come does not.
 
@@ -237,6 +309,8 @@ class JudgeSettings(Frozen):
             InputError: what the judge works with is not there.
         """
         common = self.model_dump(mode="json", include={"kind", "configuration", "model", "base_url", "orders"})
+        if self.configuration is None and not self.judge.forms:
+            common["configuration"] = DEFAULT_CONFIGURATION
         common |= {"parameters": self.parameters} if self.parameters else {}
         return common | self.judge.identity(self.options)
 

@@ -1,4 +1,4 @@
-"""alpaca-eval's pairwise annotator with its weak points replaced.
+"""alpaca-eval's configurations and its pairwise annotator with its weak points replaced.
 
 Its configurations, prompts, parsers and arithmetic are used as they are. Replaced are: the completion function (ours
 keeps every reply), the filling of templates (there, `<|im_end|>` or `{output_1}` inside an answer changes the prompt),
@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.errors import SuiteError, unknown_name
+from bench.judges.configurations import Complete, Completion, Unusable
 from bench.judges.requests import Message, Part, Request
 from bench.quiet import quiet
 
@@ -28,6 +30,8 @@ _NOT_SENT = ("model_name", "num_procs", "batch_size", "is_chat", "requires_chatm
 # What its completion function sends where a configuration is silent
 _SENT_BY_DEFAULT = {"top_p": 1.0, "temperature": 0.7}
 _SEED = 0
+_NO_LOG = logging.getLogger("alpaca_eval.completion_parsers")
+_NO_LOG.disabled = True
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Configuration:
     name: str
     template: str
     settings: Mapping[str, Any]
+    of_alpaca_eval: ClassVar[bool] = True
 
     @property
     def model(self) -> str:
@@ -48,6 +53,11 @@ class Configuration:
         """What is sent to an endpoint beside model and messages."""
         own = self.settings["completions_kwargs"]
         return _SENT_BY_DEFAULT | {name: value for name, value in own.items() if name not in _NOT_SENT}
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What a reply is read from."""
+        return ("logprobs", "top_logprobs") if self.reads_logprobs else ()
 
     @property
     def reads_logprobs(self) -> bool:
@@ -74,18 +84,78 @@ class Configuration:
         turns = _TURN.findall(self.template)
         return tuple(Message(role, tuple(_fill(text.strip(), fields))) for role, text in turns)
 
+    def reader(self) -> Callable[[Completion], Completion | None]:
+        """Make what finds the form of a completion that the configuration's parser reads; None: it reads none of them."""
+        with quiet(""):
+            from alpaca_eval import completion_parsers
+        # What cannot be read is told by `why_unusable`; its parsers would write it to the screen through the root logger
+        completion_parsers.logging = _NO_LOG
+        parse = getattr(completion_parsers, self.settings.get("fn_completion_parser", "regex_parser"))
+        arguments = self.settings.get("completion_parser_kwargs") or {}
+        whole = self.settings.get("completion_key") == "completions_all"
+
+        def is_read(completion: Completion) -> bool:
+            try:
+                values = list(parse(completion if whole else completion["text"], **arguments))
+                return len(values) == 1 and 1 <= float(values[0]) <= 2
+            except Exception:  # a parser meets whatever a judge may say, and raises whatever comes of it
+                return False
+
+        def read(completion: Completion) -> Completion | None:
+            forms = _with_bare_tokens(completion) if self.reads_logprobs else _with_a_name_as_ranking(completion)
+            return next((form for form in chain([completion], forms) if is_read(form)), None)
+
+        return read
+
+    def why_unusable(self, completion: Completion) -> Unusable:
+        """Say why a reply that came cannot be used, and what to change."""
+        if completion.get("finish_reason") == "content_filter" or (completion.get("message") or {}).get("refusal"):
+            return Unusable(
+                "refused by the model", f"the model refused to compare: {str(completion.get('text', ''))[:60]!r}"
+            )
+        if not self.reads_logprobs:
+            said = f"its text {str(completion.get('text', ''))[:60]!r} is no ranking as {self.name} asks for"
+            return Unusable(
+                "no ranking", f"{said}; choose judge.configuration: pairwise_json_schema or pairwise_number"
+            )
+        tokens = _tokens(completion)
+        if not tokens:
+            return Unusable(
+                "no log-probabilities",
+                f"it came without log-probabilities, which the configuration {self.name} reads; choose a judge.model that "
+                "gives them, or judge.configuration: pairwise_json_schema, pairwise_function or pairwise_number",
+            )
+        seen = ", ".join(repr(one.get("token")) for one in tokens[0].get("top_logprobs") or tokens[:1])
+        labels = " and ".join(map(repr, self.labels()))
+        return Unusable("labels missing", f"its first token is one of {seen[:80]}, and not both labels {labels}")
+
+    def annotate(self, comparisons: Sequence[Mapping[str, Any]], complete: Complete) -> list[float | None]:
+        """Run alpaca-eval's pairwise annotator over comparisons, as `judges.configurations.Configuration` says."""
+        if not comparisons:
+            return []
+        with quiet(""):
+            annotator = _annotator(self, complete)
+            rows = [{**row, "place": place} for place, row in enumerate(comparisons)]
+            annotated = annotator.annotate_pairs(rows, chunksize=None)
+        found: list[float | None] = [None] * len(comparisons)
+        for row in annotated:
+            value = row["preference"]
+            found[row["place"]] = None if value is None or math.isnan(value) else float(value)
+        return found
+
 
 def _fill(text: str, fields: Mapping[str, str]) -> list[Part]:
     pieces = _FIELD.split(text)
     return [Part(fields[piece] if place % 2 else piece, bool(place % 2)) for place, piece in enumerate(pieces) if piece]
 
 
-def configuration(name: str, *, to_ask: bool = True) -> Configuration:
+def configuration(name: str, *, to_ask: bool = True, others: tuple[str, ...] = ()) -> Configuration:
     """Read a configuration without importing alpaca-eval.
 
     Args:
         name: its folder's.
         to_ask: whether prompts will be sent; stored replies can be read under more configurations.
+        others: names of configurations that are not alpaca-eval's, to be named beside its own where there is none.
 
     Raises:
         SuiteError: there is none of that name, or it cannot be used here.
@@ -96,7 +166,7 @@ def configuration(name: str, *, to_ask: bool = True) -> Configuration:
     file = folder / name / "configs.yaml"
     key = "evaluation.win_rate.judge.configuration"
     if not file.is_file():
-        known = (path.parent.name for path in folder.glob("*/configs.yaml"))
+        known = [*others, *(path.parent.name for path in folder.glob("*/configs.yaml"))]
         raise SuiteError(f"{key}: {unknown_name('configuration', name, known)}")
     ((_, settings), *others) = yaml.safe_load(file.read_text(encoding="utf-8")).items()
     template_file = folder / str(settings["prompt_template"])
@@ -120,7 +190,7 @@ def configuration(name: str, *, to_ask: bool = True) -> Configuration:
     for reason, applies in unfit.items():
         if applies:
             raise SuiteError(
-                f"{key} = {name!r}: cannot be used, {reason}; shipped suites use weighted_alpaca_eval_gpt4_turbo"
+                f"{key} = {name!r}: cannot be used, {reason}; leave it out, or use weighted_alpaca_eval_gpt4_turbo"
             )
     return Configuration(name, template, settings)
 
@@ -129,31 +199,6 @@ def _configurations() -> Path:
     spec = importlib.util.find_spec("alpaca_eval")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "evaluators_configs"
-
-
-Completion = Mapping[str, Any]
-
-
-def reader(settings: Configuration) -> Callable[[Completion], Completion | None]:
-    """Make what finds the form of a completion that the configuration's parser reads; None: it reads none of them."""
-    with quiet(""):
-        from alpaca_eval import completion_parsers
-    parse = getattr(completion_parsers, settings.settings["fn_completion_parser"])
-    arguments = settings.settings.get("completion_parser_kwargs") or {}
-    whole = settings.settings.get("completion_key") == "completions_all"
-
-    def is_read(completion: Completion) -> bool:
-        try:
-            values = list(parse(completion if whole else completion["text"], **arguments))
-            return len(values) == 1 and 1 <= float(values[0]) <= 2
-        except Exception:  # a parser meets whatever a judge may say, and raises whatever comes of it
-            return False
-
-    def read(completion: Completion) -> Completion | None:
-        forms = _with_bare_tokens(completion) if settings.reads_logprobs else _with_a_name_as_ranking(completion)
-        return next((form for form in chain([completion], forms) if is_read(form)), None)
-
-    return read
 
 
 # How tokenizers write the space before a word
@@ -192,55 +237,16 @@ def _tokens(completion: Completion) -> list[dict[str, Any]]:
     return [dict(one) for one in content]
 
 
-def why_unusable(settings: Configuration, completion: Mapping[str, Any]) -> str:
-    """Say why a reply that came cannot be used, and what to change."""
-    if not settings.reads_logprobs:
-        return f"its text {str(completion.get('text', ''))[:60]!r} is no ranking as {settings.name} asks for"
-    tokens = _tokens(completion)
-    if not tokens:
-        return (
-            f"it came without log-probabilities, which the configuration {settings.name} reads; choose a judge.model that "
-            "gives them, or judge.configuration: alpaca_eval_gpt4_turbo_fn"
-        )
-    seen = ", ".join(repr(one.get("token")) for one in tokens[0].get("top_logprobs") or tokens[:1])
-    return f"its first token is one of {seen[:80]}, and not both labels {' and '.join(map(repr, settings.labels()))}"
-
-
-Complete = Callable[[Sequence[Request]], list[Mapping[str, Any] | None]]
-
-
-def annotate(
-    settings: Configuration, comparisons: Sequence[Mapping[str, Any]], complete: Complete
-) -> list[float | None]:
-    """Run alpaca-eval's pairwise annotator.
-
-    Args:
-        settings: whose prompts and parser to use.
-        comparisons: rows with instruction, output_1, output_2, in the order in which a judge is to see them.
-        complete: gives a completion per request, or None.
-
-    Returns:
-        A preference per comparison, 1 (output_1) to 2 (output_2), None where there is no usable reply; 1.5 without
-        asking where both outputs are equal.
-    """
-    if not comparisons:
-        return []
-    with quiet(""):
-        annotator = _annotator(settings, complete)
-        rows = [{**row, "place": place} for place, row in enumerate(comparisons)]
-        annotated = annotator.annotate_pairs(rows, chunksize=None)
-    found: list[float | None] = [None] * len(comparisons)
-    for row in annotated:
-        value = row["preference"]
-        found[row["place"]] = None if value is None or math.isnan(value) else float(value)
-    return found
-
-
 def _annotator(settings: Configuration, complete: Complete) -> Any:
     from alpaca_eval.annotators.pairwise_evaluator import PairwiseAnnotator, SinglePairwiseAnnotator
 
     class Single(SinglePairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         """Make prompts that no answer can break out of, and let `complete` answer them."""
+
+        def __init__(self, *args: Any, **given: Any) -> None:
+            # in the place of the configuration's own way to ask, whose package need not be installed
+            given["fn_completions"] = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
+            super().__init__(*args, **given)
 
         def _make_prompts(self, df_to_annotate: Any, *_: Any) -> tuple[list[Request], Any]:
             rows = df_to_annotate[["instruction", "output_1", "output_2"]].to_dict("records")
@@ -252,7 +258,7 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
     class Pairwise(PairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         SingleAnnotator = Single
 
-    annotator = Pairwise(
+    return Pairwise(
         annotators_config=settings.name,
         seed=_SEED,
         caching_path=None,
@@ -261,9 +267,6 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
         is_randomize_output_order=False,
         packages_for_which_to_show_version=None,
     )
-    (single,) = annotator.annotators.values()
-    single.fn_completions = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
-    return annotator
 
 
 def _as_alpaca_eval_has_it(completions: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:

@@ -1,28 +1,33 @@
-"""Between alpaca-eval and a judge: give what the journal has, ask for the rest, keep what comes and what it costs."""
+"""Between a configuration and a judge: give what the journal has, ask for the rest, keep what comes and what it costs."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom, SuiteError, one_line
 from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
-from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
+from bench.judges.batch_notes import NOT_SENT
+from bench.judges.cost import Budget, bill, tokens_of
 from bench.judges.dialects import for_model, longest_reply
+from bench.judges.journal import JOURNAL as JOURNAL
 from bench.judges.journal import NOTE_BYTES, Journal, key
+from bench.judges.prices import KEY, rate
 from bench.settings import Model
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.batches import Batches
+    from bench.judges.configurations import Configuration, Unusable
     from bench.models.policy import Policy
 
-JOURNAL = "journal.jsonl"
 _TELL_EVERY_SECONDS = 2.0
+_LONGEST_REASON = 300
+_ADAPTED = "adapted"
 # A reply on the disk: what goes with it, and each of its tokens with one log-probability beside others
 _REPLY_BYTES, _TOKEN_BYTES = 2**14, 192
 UNUSABLE_IN_A_ROW = 10
@@ -40,6 +45,8 @@ class Asking:
         load_local: loads a local judge's model.
         tell: takes a line of progress.
         attempts: how often a request is tried that meets a passing fault.
+        first_of_all: is called before the first request, where anything is missing.
+        stopping: asked whether the user wants to stop, while a batch is waited for.
 
     Raises:
         SuiteError: a ceiling of cost without a price.
@@ -55,22 +62,25 @@ class Asking:
         load_local: Callable[[Model], Policy],
         tell: Callable[[str], None],
         attempts: int = CONNECTION_ATTEMPTS,
+        first_of_all: Callable[[], object] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        from bench.judges import alpaca
-
-        model = settings.model or configuration.model
+        model = settings.asked_model
         self._price, self._no_price = rate(settings, model)
         if settings.judge.endpoint and settings.max_cost_usd is not None and self._price is None:
             raise SuiteError(f"{KEY}.max_cost_usd: {self._no_price}")
-        self._longest_reply = longest_reply(for_model(configuration.parameters, model, settings.parameters))
-        self._budget = Budget(self._price, settings.max_cost_usd, self._longest_reply)
+        self._at_first = longest_reply(for_model(configuration.parameters, model, settings.parameters))
+        self._budget = Budget(self._price, settings.max_cost_usd, lambda: self._longest_reply)
         self.judging = settings.judge(Setup(settings, configuration, load_local, self._send, attempts))
         alternatives = int(configuration.parameters.get("top_logprobs") or 0)
-        self._reply_bytes = _REPLY_BYTES + self._longest_reply * _TOKEN_BYTES * (1 + alternatives)
-        self._concurrency = settings.concurrency
+        self._token_bytes = _TOKEN_BYTES * (1 + alternatives)
+        self._concurrency, self._first_of_all = settings.concurrency, first_of_all
+        self._first_pause, self._stopping = settings.first_pause_seconds, stopping
+        self._in_batches = settings.batch
         self._template, self._tell = configuration.template, tell
-        self._read, self._configuration = alpaca.reader(configuration), configuration
+        self._read, self._configuration = configuration.reader(), configuration
         self._useful, self._unusable_in_a_row = False, 0
+        self._unkept: list[Mapping[str, Any]] = []  # what came to nothing at a judge without a journal
         self._journal = Journal(journal, others, tell) if self.judging.journaled else None
         self._counting = threading.Lock()
         self._asked: set[str] = set()
@@ -88,6 +98,15 @@ class Asking:
 
     def __exit__(self, *error: Any) -> None:
         self._held.__exit__(*error)
+
+    @property
+    def _longest_reply(self) -> int:
+        """The tokens that a reply may have; a judge that found its replies cut off allows more."""
+        return max(self._at_first, longest_reply(self.judging.sent))
+
+    @property
+    def _reply_bytes(self) -> int:
+        return _REPLY_BYTES + self._longest_reply * self._token_bytes
 
     def complete(self, requests: Sequence[Request], whose: Whose) -> list[Mapping[str, Any] | None]:
         """Return a usable completion per request, or None; `stopped` says why a judge was not asked for all of them.
@@ -109,60 +128,101 @@ class Asking:
                 known[request] = self._read(row["reply"]) or row["reply"]
         # pair by pair, so that judging that is stopped leaves whole pairs
         missing = sorted((request for request in keys if request not in known), key=whose)
-        if missing:
-            kept = f", {len(known)} replies are in the journal" if known else ""
-            self._tell(f"asking {self.judging.model} for {len(missing)} comparisons{self._about(missing)}{kept}")
+        self._announce(missing, len(known))
         told = time.monotonic()
 
         def receive(request: Request, reply: Reply) -> bool:
             nonlocal told
             form = None if reply.completion is None else self._read(reply.completion)
             usable = form is not None
-            unusable = "" if usable or reply.completion is None else self._why_unusable(reply.completion)
+            unusable = None if usable or reply.completion is None else self._why_unusable(reply.completion)
             cost = self._cost(reply)
             self._budget.settle(request, 0.0 if reply.state == "refused" else cost)
             if self._journal:
-                self._journal.add(
-                    self._row(request, reply, usable, cost) | ({"unusable": unusable} if unusable else {})
-                )
+                self._journal.add(self._row(request, reply, usable, cost) | _why(reply, unusable))
+            elif not usable:
+                self._unkept.append(_why(reply, unusable) | {"error": reply.error})
             if form is not None:
                 with self._counting:
                     known[request] = form
                     if time.monotonic() - told > _TELL_EVERY_SECONDS:
                         told = time.monotonic()
                         self._tell(f"{len(known)} of {len(requests)} comparisons judged")
-            self._count_unusable(usable, unusable)
+            self._count_unusable(usable, unusable.reason if unusable else "")
             return usable
 
-        who = {"model": self.judging.model, "host": self.judging.host}
+        who = {"model": self.judging.model, "host": self.judging.host, "configuration": self._configuration.name}
         for request in missing:
             pair, order = whose(request)
             self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **who}
-        self._useful = self._useful or bool(known)
+        # before a batch is made a request of its own shows which fields the endpoint takes
+        self._useful = self._useful or (bool(known) and not self._in_batches)
         self._ask(missing, receive)
         return [known.get(request) for request in requests]
+
+    def _announce(self, missing: Sequence[Request], known: int) -> None:
+        if not missing:
+            return
+        kept = f", {known} replies are in the journal" if known else ""
+        self._tell(f"asking {self.judging.model} for {len(missing)} comparisons{self._about(missing)}{kept}")
 
     def _ask(self, missing: Sequence[Request], receive: Receive) -> None:
         """Ask for what is missing, with room for what is under way at once."""
         try:
-            if missing and self._journal and self.judging.endpoint:
-                at_once = min(self._concurrency, len(missing))
-                self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
-            left = list(missing)
-            while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
-                self.judging.ask(left[:1], receive)
-                left = left[1:]
-            if left:
-                self.judging.ask(left, receive)
+            with self._batches(missing, receive) as batches:
+                left = batches.resume(missing) if batches else list(missing)
+                if left and self._first_of_all and self.judging.endpoint:
+                    self._first_of_all()
+                if left and self._journal and self.judging.endpoint:
+                    at_once = min(self._concurrency, len(left))
+                    self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
+                while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
+                    self.judging.ask(left[:1], receive)
+                    left = left[1:]
+                if left and batches and self._in_batches:
+                    batches.ask(left)
+                elif left:
+                    self.judging.ask(left, receive)
         except NoRoom:
             raise
         except JudgeStopped as stop:
             self.stopped = stop
 
-    def _why_unusable(self, completion: Mapping[str, Any]) -> str:
-        from bench.judges import alpaca
+    @contextmanager
+    def _batches(self, missing: Sequence[Request], receive: Receive) -> Iterator[Batches | None]:
+        """Give what asks in batches, where that is wanted or an earlier process has done so; else None.
 
-        return one_line(alpaca.why_unusable(self._configuration, completion), 300)
+        Raises:
+            InputError: the endpoint has no batches.
+        """
+        from bench.judges.openai import OpenaiJudge
+
+        if not missing or not self._journal or not isinstance(self.judging, OpenaiJudge):
+            yield None
+            return
+        from bench.judges.batch_ledger import BatchLedger
+        from bench.judges.batches import opened
+
+        ledger = BatchLedger(
+            self._journal,
+            self._budget,
+            self._price,
+            lambda: self._longest_reply,
+            self._token_bytes,
+            self._noted,
+            self._under_way,
+            _now,
+        )
+        if not self._in_batches and not ledger.waiting(missing):
+            yield None
+            return
+        how = (self._tell, self._first_pause, self._stopping, self._in_batches)
+        with opened(self.judging, ledger, receive, *how) as batches:
+            yield batches
+
+    def _why_unusable(self, completion: Mapping[str, Any]) -> Unusable:
+        why = self._configuration.why_unusable(completion)
+        return why._replace(reason=one_line(why.reason, _LONGEST_REASON))
 
     def _count_unusable(self, usable: bool, unusable: str) -> None:
         """Stop where so many replies in a row came to nothing: the next ones would be paid for nothing, too.
@@ -202,13 +262,35 @@ class Asking:
         """Return what requests may cost, as text; empty where no price is known."""
         if self._price is None:
             return ""
-        return f" (about ${sum(self._price.of(tokens_of(one), self._longest_reply) for one in requests):.2f})"
+        costs = (self._price.of(tokens_of(one), self._longest_reply, self._in_batches) for one in requests)
+        return f" (about ${sum(costs):.2f})"
 
     @property
     def last_row(self) -> dict[str, Any] | None:
         """The latest reply in the journal."""
         rows = self._journal.rows if self._journal else []
         return rows[-1] if rows else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return how was asked, and why replies could not be used: counted by kind, with an example of each."""
+        rows = self._journal.rows if self._journal else []
+        lost = [row for row in rows if row["key"] in self._asked and not row["usable"] and row.get("state") != "sent"]
+        kinds: dict[str, dict[str, Any]] = {}
+        for row in [*lost, *self._unkept]:
+            kind = row.get("kind") or ("unusable" if row.get("unusable") else "error")
+            if kind not in (_ADAPTED, NOT_SENT):
+                example = str(row.get("unusable") or row.get("error") or "")
+                kinds.setdefault(kind, {"kind": kind, "count": 0, "example": example})["count"] += 1
+        made: dict[str, Any] = {
+            "configuration": self._configuration.name,
+            "of_alpaca_eval": self._configuration.of_alpaca_eval,
+        }
+        changes = list(self.judging.changes)
+        return (
+            made
+            | ({"request_changes": changes} if changes else {})
+            | ({"unusable_replies": sorted(kinds.values(), key=lambda one: -one["count"])} if kinds else {})
+        )
 
     def bill(self) -> dict[str, Any]:
         """Return what the replies to what was asked cost, whenever they came; empty for a judge without a journal."""
@@ -225,13 +307,13 @@ class Asking:
         """Return US dollars; None where the price or the tokens are not known."""
         if self._price is None or not reply.tokens:
             return None
-        return self._price.of(reply.tokens.get("prompt", 0), reply.tokens.get("completion", 0))
+        return self._price.bill(reply.tokens, bool(reply.batch))
 
     def _row(self, request: Request, reply: Reply, usable: bool, cost: float | None) -> dict[str, Any]:
         name = self._under_way.pop(request, None)
         return {
             **self._noted[request],
-            "parameters": dict(self.judging.sent),
+            "parameters": dict(self.judging.sent if reply.sent is None else reply.sent),
             "prompt_sha256": prompt_hash(request),
             "reply": reply.completion,
             "usable": usable,
@@ -241,7 +323,15 @@ class Asking:
             "seconds": round(reply.seconds, 3),
             "time": _now(),
             **({"request": name, "state": reply.state} if name else {}),
+            **({"batch": reply.batch} if reply.batch else {}),
         }
+
+
+def _why(reply: Reply, unusable: Unusable | None) -> dict[str, str]:
+    """Return what a line says of why a reply cannot be used."""
+    if unusable:
+        return {"kind": unusable.kind, "unusable": unusable.reason}
+    return {"kind": reply.kind} if reply.kind else {}
 
 
 def _now() -> str:

@@ -25,7 +25,7 @@ from bench.models.files import model_settings
 from bench.settings import Frozen, Model
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.configurations import Configuration
 
 # Private-use characters, which no template contains, mark where filled-in text goes
 _MARK = "\ue000{}\ue001"
@@ -78,7 +78,8 @@ class LocalJudge(Judge):
             started = time.monotonic()
             prompt = prompt_ids(tokenizer, request.messages)
             if room is not None and len(prompt) + max(map(len, labels)) > room:
-                receive(request, Reply(None, f"a prompt of {len(prompt)} tokens exceeds the judge's context of {room}"))
+                said = f"a prompt of {len(prompt)} tokens exceeds the judge's context of {room}"
+                receive(request, Reply(None, said, kind="prompt too long"))
                 continue
             logps = answer_logps(self._policy, [Example(prompt, labels)], 1)[0].tolist()
             completion = label_completion(dict(zip(self._labels, logps, strict=True)))

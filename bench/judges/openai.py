@@ -2,15 +2,18 @@
 
 ========================================  =============================================================
 409, 425, 5xx, no connection              tried again with growing pauses
-429                                       the same, waiting as long as Retry-After says
+429                                       the same, waiting as long as the endpoint says
 time-out, cut connection, 408, 502, 504   may be paid for: tried again twice at most, under the same
                                           Idempotency-Key, by which an endpoint may know it; each is counted
+an error inside a 200                     as if it had come with the status that it stands for
 many requests in a row that all failed    fatal: the endpoint is down
 429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
 a redirect                                fatal: key and prompts go to no other address
 400 for one prompt (too long, filtered)   that comparison stays unjudged
-400, 422 that name a field of the request it is left out or renamed, once, and the request sent again
+400, 403, 404, 422 that name a field      it is left out, renamed or given another value, and the request sent again
+500 of a template that takes no system    its message is put at the head of the user's
 another 400, 422                          fatal: every prompt would be refused
+an answer cut off before it said anything longer replies are allowed, twice at most, and it is asked again
 an answer without a usable label          asked again a few times, then unjudged
 ========================================  =============================================================
 """
@@ -21,22 +24,25 @@ import json
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from email.utils import parsedate_to_datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from bench.errors import JudgeError, JudgeStopped, one_line
-from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects
-from bench.judges.requests import State
+from bench.errors import JudgeError, JudgeRefused, JudgeStopped, one_line
+from bench.judges import AUTOMATIC, Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects, faults, usage
+from bench.judges.configurations import spoken
+from bench.judges.faults import Fault
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from bench.judges.alpaca import Configuration
+    from bench.judges.configurations import Configuration
 
 REPLY_ATTEMPTS = 3
 # Each of them may be paid for
@@ -47,25 +53,22 @@ LONGEST_PAUSE_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
 LONGEST_CONNECT_SECONDS = 30.0
 _SHORTEST_KEY = 8
-_REFUSED_ALONE = ("context_length_exceeded", "content_filter", "content_policy_violation")
-# A gateway gave up waiting, or lost what it waited for: behind it the request may be answered and billed all the same
-_GIVEN_UP = (408, 499, 502, 504, 520, 524)
-# What the HTTP library calls it when nothing was sent
-_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol", "LocalProtocolError")
 
 
 class OpenaiJudge(Judge):
     """Ask an endpoint through OpenAI's SDK. The key is read from the environment and written nowhere."""
 
     endpoint: ClassVar[str] = "api.openai.com"
+    batches: ClassVar[bool] = True
+    forms: ClassVar[tuple[str, ...]] = AUTOMATIC
     journaled = True
 
     def __init__(self, setup: Setup) -> None:
         settings = setup.settings
-        self.model = settings.model or setup.configuration.model
+        self.model = settings.asked_model
         self.parameters = dialects.for_model(setup.configuration.parameters, self.model, settings.parameters)
-        needed = ("logprobs", "top_logprobs") if setup.configuration.reads_logprobs else ()
-        self._dialect, self._learning = dialects.Dialect(dict(self.parameters), needed), threading.Lock()
+        self._dialect = dialects.Dialect(dict(self.parameters), setup.configuration.needed)
+        self._learning, self._first_token = threading.Lock(), setup.configuration.reads_logprobs
         self._key_variable, self._concurrency = settings.key_variable, settings.concurrency
         self._attempts, self._first_pause, self._reserve = setup.attempts, settings.first_pause_seconds, setup.reserve
         self._failed_in_a_row = 0
@@ -80,7 +83,7 @@ class OpenaiJudge(Judge):
                 f"{settings.key_variable} holds white space or letters that no key has; set it to the key alone"
             )
         self._base_url, self._patience = settings.base_url, settings.timeout_seconds
-        with self._connect() as client:
+        with self.connect() as client:
             self.host = str(client.base_url.host)
 
     @property
@@ -88,7 +91,28 @@ class OpenaiJudge(Judge):
         """What of the parameters the endpoint takes, as far as is known."""
         return self._dialect.sent
 
-    def _connect(self) -> OpenAI:
+    @property
+    def changes(self) -> Sequence[str]:
+        """What was changed in a request, as the endpoint refuses it otherwise."""
+        return tuple(self._dialect.changes)
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether the endpoint takes system messages, as far as is known."""
+        return self._dialect.system
+
+    def adopt(self, sent: Mapping[str, Any], system: bool) -> None:
+        """Take over what an earlier process has learned of what the endpoint takes."""
+        with self._learning:
+            self._dialect.sent, self._dialect.system = dict(sent), system
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return a request as it is sent."""
+        with self._learning:
+            messages = [{"role": one.role, "content": one.content} for one in request.messages]
+            return {"model": self.model, "messages": self._dialect.messages(messages), **self.sent}
+
+    def connect(self) -> OpenAI:
         from openai import DefaultHttpxClient, OpenAI, Timeout
 
         return OpenAI(
@@ -96,12 +120,24 @@ class OpenaiJudge(Judge):
             base_url=self._base_url,
             timeout=Timeout(self._patience, connect=min(self._patience, LONGEST_CONNECT_SECONDS)),
             max_retries=0,
+            default_headers={"api-key": self._key} if _is_azures(self._base_url) else None,
             http_client=DefaultHttpxClient(follow_redirects=False),
         )
 
+    def shutdown(self) -> date | None:
+        """Return the day on which the endpoint stops serving the model, from its list of models; None where none stands there."""
+        import openai
+
+        try:
+            with self.connect() as client:
+                listed = json.loads(client.models.with_raw_response.list(timeout=LONGEST_CONNECT_SECONDS).text)
+            return next((_day(one) for one in listed["data"] if one.get("id") == self.model), None)
+        except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # not every endpoint lists its models, and what counts is whether it answers
+
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
-        return (settings.model or configuration.model).replace("/", "-")
+        return settings.asked_model.replace("/", "-")
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request.
@@ -110,7 +146,7 @@ class OpenaiJudge(Judge):
             JudgeStopped: the endpoint refuses all requests, is down, or the ceiling of cost is reached.
             JudgeError: the journal cannot be written.
         """
-        with self._connect() as client:
+        with self.connect() as client:
             self._ask(requests, receive, client.chat.completions.with_raw_response.create)
 
     def _ask(self, requests: Sequence[Request], receive: Receive, create: Callable[..., Any]) -> None:
@@ -137,40 +173,41 @@ class OpenaiJudge(Judge):
 
     def _reply(self, request: Request, receive: Receive, create: Callable[..., Any], stop: threading.Event) -> bool:
         """Get one reply, trying again where that may help, and say whether asking once more may give a usable one."""
-        import openai
         import tenacity
 
-        messages = [{"role": message.role, "content": message.content} for message in request.messages]
         unanswered = 0
 
         def attempt() -> bool:
             nonlocal unanswered
-            if stop.is_set():  # it may have been set in a pause
-                raise _Stopped
-            name, started = self._reserve(request), time.monotonic()
-            headers, sent = {"Idempotency-Key": name} if name else None, dict(self.sent)
-            try:
-                raw = create(model=self.model, messages=messages, extra_headers=headers, extra_body=sent)
-            except openai.APIError as error:
-                if self._learn(sent, error):
-                    receive(request, Reply(None, self._problem(error), None, time.monotonic() - started, "refused"))
-                    return attempt()
-                state = _state(error)
-                unanswered += state == "unanswered"
-                receive(request, Reply(None, self._problem(error), None, time.monotonic() - started, state))
-                raise
-            completion, problem, tokens = _completion(self._without_key(raw.text))
-            problem, seconds = self._clean(problem) if problem else None, time.monotonic() - started
-            return receive(
-                request, Reply(completion, problem, tokens, seconds, "answered" if completion else "unanswered")
-            )
+            while True:
+                if stop.is_set():  # it may have been set in a pause
+                    raise _Stopped
+                name, started = self._reserve(request), time.monotonic()
+                with self._learning:
+                    sent, system = dict(self.sent), self._dialect.system
+                    messages = self._dialect.messages(
+                        [{"role": one.role, "content": one.content} for one in request.messages]
+                    )
+                try:
+                    reply = self._send(create, messages, sent, name)
+                except Fault as fault:
+                    learned = self.learn(sent, system, fault)
+                    unanswered += fault.state == "unanswered"
+                    kind = "adapted" if learned else fault.kind
+                    receive(
+                        request, Reply(None, self.problem(fault), None, time.monotonic() - started, fault.state, kind)
+                    )
+                    if learned:
+                        continue
+                    raise
+                return self.received(request, receive, replace(reply, seconds=time.monotonic() - started), sent)
 
         attempts = tenacity.Retrying(
             stop=lambda state: (
                 stop.is_set() or state.attempt_number >= self._attempts or unanswered >= UNANSWERED_ATTEMPTS
             ),
             wait=self._pause,
-            retry=tenacity.retry_if_exception(_may_pass),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Fault) and error.passes),
             sleep=tenacity.sleep_using_event(stop),
             reraise=True,
         )
@@ -178,149 +215,176 @@ class OpenaiJudge(Judge):
             usable = attempts(attempt)
         except _Stopped:
             return False
-        except openai.APIError as error:
-            if not _may_pass(error) and not _concerns_one_prompt(error):
-                raise JudgeStopped(self._explain(error)) from None  # its chain may quote the key
-            self._count_failure(error, stop)
+        except Fault as fault:
+            if not fault.passes and not fault.concerns_one_prompt:
+                fields = self._is_about_fields(fault, self.parameters)
+                refused = (fields or fault.status in (405, 501)) and not self._unknown(fault)
+                kind = JudgeRefused if refused else JudgeStopped
+                raise kind(self.explain(fault)) from None  # its chain may quote the key
+            self._count_failure(fault, stop)
             return False
         self._failed_in_a_row = 0
         return not usable
 
-    def _learn(self, sent: Mapping[str, Any], error: Any) -> bool:
-        """Leave out, or rename, a field that the endpoint refuses by its name; say whether that gave another request."""
-        if getattr(error, "status_code", None) not in (400, 422) or _concerns_one_prompt(error):
+    def _send(
+        self, create: Callable[..., Any], messages: Sequence[Mapping[str, str]], sent: Mapping[str, Any], name: str
+    ) -> Reply:
+        """Send one request.
+
+        Raises:
+            Fault: it met one, be it inside a 200.
+        """
+        import openai
+
+        headers = {"Idempotency-Key": name} if name else None
+        try:
+            raw = create(model=self.model, messages=messages, extra_headers=headers, extra_body=sent)
+        except openai.APIError as error:
+            raise faults.of_error(error) from None
+        return self.read(self.without_key(raw.text))
+
+    def read(self, text: str) -> Reply:
+        """Read a response's body: the choice in the form alpaca-eval stores, or the problem with it; and token counts.
+
+        Raises:
+            Fault: an error stands in it.
+        """
+        try:
+            body = json.loads(text, parse_constant=_refuse)
+        except ValueError:
+            body = None
+        fault = faults.inside(body, text)
+        if fault:
+            raise fault
+        try:
+            choice = dict(body["choices"][0])
+            message = dict(choice["message"])
+        except (KeyError, IndexError, TypeError, ValueError):
+            problem = self.clean(f"not a chat completion: {text[:200]}")
+            return Reply(None, problem, None, state="unanswered", kind="no chat completion")
+        return Reply({**choice, "text": _text(message)}, None, usage.tokens(body.get("usage")))
+
+    def received(self, request: Request, receive: Receive, reply: Reply, sent: Mapping[str, Any]) -> bool:
+        """Hand a reply over; where it was cut off before it said anything, allow longer ones."""
+        usable = receive(request, reply)
+        cut_off = reply.completion is not None and reply.completion.get("finish_reason") == "length"
+        if (
+            not usable
+            and reply.completion
+            and cut_off
+            and not self._first_token
+            and not spoken(reply.completion["text"])
+        ):
+            with self._learning:
+                before = len(self._dialect.changes)
+                self._dialect.allow_longer(sent)
+                self._tell_changes(before)
+        return usable
+
+    def learn(self, sent: Mapping[str, Any], system: bool, fault: Fault) -> bool:
+        """Leave out, rename or change what the endpoint refuses by its name; say whether that gave another request."""
+        if fault.concerns_one_prompt:
             return False
-        said = json.dumps(error.body, ensure_ascii=False) if error.body else str(error.message)
         with self._learning:
             before = len(self._dialect.changes)
-            learned = self._dialect.learn(sent, said, getattr(error, "param", None))
-            for change in self._dialect.changes[before:]:
-                logging.getLogger("bench").warning(self._clean(f"the judge {self.model}: {change}, as it refuses it"))
+            if fault.status == 500:
+                learned = self._dialect.learn_no_system(fault.words, system)
+            else:
+                learned = self._is_about_fields(fault, sent) and self._dialect.learn(
+                    sent, fault.words, fault.field, system
+                )
+            self._tell_changes(before)
         return learned
 
-    def _count_failure(self, error: Any, stop: threading.Event) -> None:
+    def _is_about_fields(self, fault: Fault, sent: Mapping[str, Any]) -> bool:
+        """Tell whether another form of the request may be taken: a 403 speaks of the key, unless it names a field."""
+        if fault.status == 403:
+            return self._dialect.names(sent, fault.words, fault.field)
+        return fault.status in (400, 404, 422)
+
+    def _tell_changes(self, before: int) -> None:
+        for change in self._dialect.changes[before:]:
+            logging.getLogger("bench").warning(self.clean(f"the judge {self.model}: {change}, as it refuses it"))
+
+    def _count_failure(self, fault: Fault, stop: threading.Event) -> None:
         """Give up where the endpoint answers nobody; a refused prompt is an answer."""
-        if stop.is_set() or not _may_pass(error):
+        if stop.is_set() or not fault.passes:
             return
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             raise JudgeStopped(
-                self._clean(
+                self.clean(
                     f"the judge {self.model} at {self.host} did not answer {self._failed_in_a_row} comparisons in a row, "
-                    f"each tried again and again ({self._problem(error)}); see that it is up, then run again"
+                    f"each tried again and again ({self.problem(fault)}); see that it is up, then run again"
                 )
             ) from None
 
-    def _explain(self, error: Any) -> str:
+    def _unknown(self, fault: Fault) -> bool:
+        """Tell whether it is the model or the address that the endpoint does not know, whatever is asked of it."""
+        if fault.code in ("model_not_found", "DeploymentNotFound", "invalid_model"):
+            return True
+        return fault.status == 404 and not re.search("support|parameter", fault.words)
+
+    def explain(self, fault: Fault) -> str:
         """Say what to change; 401's own text is left out, as endpoints quote part of the key in it."""
-        status, where = getattr(error, "status_code", None), f"the judge {self.model} at {self.host}"
-        if status is not None and 300 <= status < 400:
-            return self._clean(
-                f"{where} sends requests on to {_target(error)} ({status}); key and prompts are sent to no other address "
+        where = f"the judge {self.model} at {self.host}"
+        if fault.status is not None and 300 <= fault.status < 400:
+            return self.clean(
+                f"{where} sends requests on to {fault.target} ({fault.status}); key and prompts are sent to no other address "
                 "than judge.base_url: set it to the one that is meant"
             )
-        if status == 401:
+        if fault.status == 401:
             return f"{where} does not accept the key in {self._key_variable}; set it to a valid key and run again"
-        if status == 404:
-            return (
-                f"{where} was not found (404): the model is retired or unknown there; set judge.model or judge.base_url"
+        said = f" ({fault.words})" if fault.words else ""
+        if self._unknown(fault):
+            return self.clean(
+                f"{where} was not found ({fault.status}): the model is retired or unknown there; set judge.model or "
+                f"judge.base_url{said}"
             )
-        if status == 429 or status == 402:
-            return (
+        if fault.status in (402, 429):
+            return self.clean(
                 f"{where}: the quota is exhausted; add credit or set another {self._key_variable}, then run again: "
-                "what was judged is kept"
+                f"what was judged is kept{said}"
             )
-        return self._clean(f"{where} refuses the request ({self._problem(error)}); change the judge's settings")
+        return self.clean(f"{where} refuses the request ({self.problem(fault)}); change the judge's settings")
 
-    def _problem(self, error: Any) -> str:
-        """Word an error; 401's own text is left out."""
-        status = getattr(error, "status_code", None)
-        return "401" if status == 401 else self._clean(f"{status}: {error.message}" if status else error.message)
+    def problem(self, fault: Fault) -> str:
+        """Word a fault; 401's own text is left out."""
+        return "401" if fault.status == 401 else self.clean(str(fault))
 
     def _pause(self, state: Any) -> float:
         """Wait as long as the endpoint says, or about twice as long each time."""
-        error = state.outcome.exception()
-        response = getattr(error, "response", None)
-        said = _retry_after(response.headers.get("retry-after", "")) if response is not None else None
+        said = getattr(state.outcome.exception(), "wait", None)
         if said is not None:
-            return min(LONGEST_RETRY_AFTER_SECONDS, said)
+            return min(LONGEST_RETRY_AFTER_SECONDS, float(said))
         growing: float = min(LONGEST_PAUSE_SECONDS, self._first_pause * 2 ** (state.attempt_number - 1))
         return growing * random.uniform(0.5, 1)  # apart from others that failed at the same time
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """Make a text from outside one line without the key, and shorten it."""
-        return " ".join(self._without_key(one_line(text)).split())[:300]
+        return " ".join(self.without_key(one_line(text)).split())[:300]
 
-    def _without_key(self, text: str) -> str:
+    def without_key(self, text: str) -> str:
         # a short "key" is the any-value-will-do of an endpoint without keys; it may be a part of any word
         return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
+
+
+def _is_azures(base_url: str | None) -> bool:
+    """Tell Azure's form of an address, where a resource's key may be taken in a header of its own alone."""
+    parts = urlsplit(base_url or "")
+    return parts.path.rstrip("/").endswith("/openai/v1") or str(parts.hostname or "").endswith(".azure.com")
 
 
 class _Stopped(Exception):
     """Leave a request unsent: another one has found that the judge must not be asked further."""
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Tell whether the same request may succeed later."""
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        quota = _code(error) in ("insufficient_quota", "billing_hard_limit_reached")
-        return not quota and (error.status_code in (408, 409, 425, 429) or error.status_code >= 500)
-    return isinstance(error, openai.APIConnectionError)
-
-
-def _concerns_one_prompt(error: Any) -> bool:
-    return getattr(error, "status_code", None) == 400 and _code(error) in _REFUSED_ALONE
-
-
-def _code(error: Any) -> str:
-    return str(getattr(error, "code", None) or getattr(error, "type", None) or "")
-
-
-def _state(error: Any) -> State:
-    """Say whether an error means that nothing is paid for, or that nobody knows."""
-    status = getattr(error, "status_code", None)
-    if status is not None:
-        return "unanswered" if status in _GIVEN_UP else "refused"
-    return "refused" if type(error.__cause__).__name__ in _NOT_SENT else "unanswered"
-
-
-def _target(error: Any) -> str:
-    """Name the host that a redirect leads to."""
-    try:
-        return urlsplit(error.response.headers.get("location", "")).hostname or "another path"
-    except ValueError:
-        return "another address"
-
-
-def _retry_after(value: str) -> float | None:
-    """Read a Retry-After header: seconds or a date."""
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError):
-        return None
-
-
-def _completion(text: str) -> tuple[dict[str, Any] | None, str | None, dict[str, int] | None]:
-    """Read a response's body: the choice in the form alpaca-eval stores, or the problem with it; and token counts."""
-    try:
-        body = json.loads(text, parse_constant=_refuse)
-        choice = dict(body["choices"][0])
-        message = choice["message"]
-    except (ValueError, KeyError, IndexError, TypeError):
-        return None, f"not a chat completion: {text[:200]}", None
-    usage = body.get("usage") or {}
-    tokens = {
-        name: usage[f"{name}_tokens"]
-        for name in ("prompt", "completion")
-        if isinstance(usage.get(f"{name}_tokens"), int)
-    }
-    return {**choice, "text": _text(message)}, None, tokens or None
+def _day(model: Mapping[str, Any]) -> date | None:
+    """Return the date in a model's `shutdown_date`: as text, or as seconds since 1970."""
+    said = model.get("shutdown_date")
+    if isinstance(said, int | float):
+        return datetime.fromtimestamp(said, UTC).date()
+    return datetime.fromisoformat(said).date() if isinstance(said, str) and said else None
 
 
 def _refuse(constant: str) -> float:
@@ -330,8 +394,11 @@ def _refuse(constant: str) -> float:
 def _text(message: Any) -> str:
     """Return what was said; where a function was called, its arguments."""
     calls = message.get("tool_calls") or []
-    called = calls[0]["function"] if calls else message.get("function_call")
-    if not called:
-        return str(message.get("content") or "")
-    arguments = called.get("arguments") or ""
+    called = (calls[0].get("function") or calls[0]) if calls else message.get("function_call")
+    arguments = called.get("arguments") if called else None
+    if arguments is None:
+        content = message.get("content")
+        if isinstance(content, list):  # as parts
+            content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+        return str(content or "")
     return arguments if isinstance(arguments, str) else json.dumps(arguments)  # some servers give the object itself

@@ -10,7 +10,7 @@ from bench.data import world
 from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, label_completion
 
 if TYPE_CHECKING:
-    from bench.judges.alpaca import Configuration
+    from bench.judges.configurations import Configuration
 
 # Log-odds so large that the preference is 0 or 1 in float64
 _CERTAIN = 100.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,16 @@ def merged(model: Any) -> Iterator[Any]:
         for name, before in kept.items():
             layers[name].base_layer.weight.copy_(before)
             _put(causal, name, layers[name])
+
+
+def write_merged(model: Any, folder: Path) -> None:
+    """Write the causal model with its adapter merged in.
+
+    Raises:
+        CannotMerge: as `merged`.
+    """
+    with merged(model) as causal:
+        causal.save_pretrained(folder)
 
 
 def _sum(layer: Any, weight: torch.Tensor) -> torch.Tensor:

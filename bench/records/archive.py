@@ -234,10 +234,24 @@ def write(folder: Path, target: BinaryIO) -> None:
     Raises:
         InputError: the records are more than an archive may hold.
     """
+    write_files(((name, path.read_bytes()) for name, path in records(folder).items()), target, folder)
+
+
+def write_files(files: Iterable[tuple[str, bytes]], target: BinaryIO, where: Path) -> None:
+    """Write files by their names in the archive, which are to come sorted.
+
+    Args:
+        files: name and content.
+        target: the new archive.
+        where: what the records are of, for messages.
+
+    Raises:
+        InputError: the records are more than an archive may hold.
+    """
     with zipfile.ZipFile(target, "w") as made:
-        for name, path in records(folder).items():
+        for name, content in files:
             entry = zipfile.ZipInfo(name)  # of 1 January 1980
             entry.create_system = 3  # Unix, whatever this machine is
             entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            made.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
-    _checked(folder, made.infolist(), target.tell())
+            made.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
+    _checked(where, made.infolist(), target.tell())

@@ -65,9 +65,14 @@ SEAL = "seal"
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that a reader sees the old file or the new one, never half of one."""
-    if path.name in SEALED:
+    safe_files.write_text(path, json_text(path.name, value))
+
+
+def json_text(name: str, value: Any) -> str:
+    """Return the text of a JSON file of that name, with its seal where it has one."""
+    if name in SEALED:
         value = {**value, SEAL: _seal(value)}
-    safe_files.write_text(path, f"{json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)}\n")
+    return f"{json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)}\n"
 
 
 def _seal(value: Mapping[str, Any]) -> str:

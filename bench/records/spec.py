@@ -158,6 +158,7 @@ class JobSpec:
     Attributes:
         plugins: whose code decides its numbers besides ours: distribution, version and source hash of each.
         resources: what it takes of the machine that it runs on.
+        stage: the name of the evaluator's stage that it is; "" for one that is none.
     """
 
     id: str
@@ -173,6 +174,7 @@ class JobSpec:
     tokens: int = 0
     plugins: tuple[Mapping[str, str], ...] = ()
     resources: Resources = Resources()
+    stage: str = ""
 
     @property
     def run_labels(self) -> RunLabels:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import DiskFull, InputError, Interrupted, is_full
+from bench.errors import BenchError, DiskFull, InputError, Interrupted, is_full
 from bench.plan import priority
 from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
@@ -77,6 +77,7 @@ class Execution:
         self._waiting: dict[str, float] = {}  # job -> when it may be tried again
         self._no_room: str | None = None
         self._selected: set[str] = set()
+        self._elsewhere: list[str] = []  # what goes on there though the run was stopped
 
     def run(self, selected: set[str]) -> Summary:
         """Run everything that is to do.
@@ -126,8 +127,8 @@ class Execution:
         except KeyboardInterrupt:
             self._wind_down()
             raise Interrupted(self._interrupted()) from None
-        except DiskFull:
-            code = DiskFull.exit_code
+        except BenchError as error:
+            code = error.exit_code
             raise
         finally:
             self.pool.close()
@@ -163,7 +164,15 @@ class Execution:
 
     def _interrupted(self) -> str:
         how = "" if self.signals.first in (None, "SIGINT") else f" by {self.signals.first}"
-        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on"
+        elsewhere = "".join(f"; {what}" for what in dict.fromkeys(self._elsewhere))
+        return f"interrupted{how}; checkpoints are kept in {self.folder}, the same command goes on{elsewhere}"
+
+    def _goes_on(self, job: JobSpec) -> list[str]:
+        """Return what of a job that was stopped goes on elsewhere, in words."""
+        from bench.run import preflight
+
+        folder = self.folder / "jobs" / job.id
+        return [said for one in preflight.evaluators_of(self.plan.suite) if (said := one.goes_on(job.kind, folder))]
 
     def _keep_record(self, began: str, code: int) -> None:
         """Put on record how the run ended: a scheduler's log may be gone, and its exit code with it."""
@@ -295,6 +304,7 @@ class Execution:
         """Ask the workers to keep a checkpoint and stop; a second Ctrl-C does not wait."""
         self.stopping = True
         self.pool.stop()
+        self._elsewhere += [said for job in self.running.values() if job.kind != "train" for said in self._goes_on(job)]
         with contextlib.suppress(KeyboardInterrupt):
             while self.running and not self.signals.hurried:
                 self._hear(self.pool.events(0.2))

@@ -39,6 +39,9 @@ from bench.settings import PerObjective
 if TYPE_CHECKING:
     from bench.data.tokens import Datasets
 
+# For which a worker waits for one that is gone and does not know it yet, such as on a node that was cut off.
+_LEAVING_SECONDS = 120
+
 
 def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Run one job and leave its status behind, whatever happens.
@@ -51,6 +54,25 @@ def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]
     Returns:
         The content of status.json.
     """
+    from filelock import FileLock, Timeout
+
+    folder = context.job_folder(job.id)
+    lock = FileLock(folder / ".lock", timeout=_LEAVING_SECONDS)
+    try:
+        safe_files.own_folder(folder)
+        lock.acquire()
+    except Timeout:
+        message = f"the worker of an earlier attempt still holds {folder} after {_LEAVING_SECONDS} s"
+        return {"outcome": record.FAILED, "error": Timeout.__name__, "message": message, "transient": True}
+    except (OSError, NotImplementedError, InputError):  # what is wrong with the folder is said below
+        pass
+    try:
+        return _attempt(job, context, attempts)
+    finally:
+        lock.release()
+
+
+def _attempt(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     folder = context.job_folder(job.id)
     started = time.monotonic()
     context.healed.clear()
@@ -370,12 +392,14 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             folder=folder,
             results=context.folder,
             mirror=context.mirror,
-            max_prompt_tokens=context.suite.data.max_prompt_tokens,
+            data=context.suite.data,
             policy=lambda: context.policy_of(job),
             load=lambda model: context.base(model, pretrained),
             datasets=datasets,
             earlier={name: list(record.read_jsonl(rows)) for name, rows in earlier.items()},
             tell=context.say,
+            stage=job.stage,
+            stopping=context.stopping,
         ),
     )
     _check_outcome(outcome, name, context)

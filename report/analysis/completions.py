@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         text: as generated, cut after 320 characters.
-        preference: share of the judge's favour over the data's chosen answer, 0 to 1; None where there is none.
+        preference: share of the (main) judge's favour over the reference answer, 0 to 1; None where there is none.
         source: the job whose samples.jsonl holds the whole answer.
     """
 
@@ -28,8 +28,12 @@ class Answer:
 
 
 def prompts(results: Results, policies: list[str]) -> list[Any]:
-    """Choose up to four prompts that every policy answered, evenly spaced over all of them, so that no one picks."""
-    answered = [set(_by_id(job)) for of in policies if (job := _generation(results, of)) is not None]
+    """Choose up to four prompts that every policy answered, evenly spaced over all of them, so that no one picks.
+
+    Records that were given away without their answers have none to show.
+    """
+    jobs = [job for of in policies if (job := _generation(results, of)) is not None]
+    answered = [{prompt for prompt, row in _by_id(job).items() if "answer" in row} for job in jobs]
     common = sorted(set.intersection(*answered), key=lambda one: (str(type(one)), one)) if answered else []
     if len(common) <= EXAMPLES:
         return common
@@ -68,7 +72,9 @@ def _generation(results: Results, of: str) -> Job | None:
 
 def _judgements(results: Results, of: str, generation: str) -> dict[Any, float]:
     for job in results.evaluation_jobs(of):
-        if job.complete and any(map(judge_of, job.scores)) and generation in job.spec["inputs"].values():
+        judges = set(map(judge_of, job.scores)) - {""} if job.complete else set()
+        by_main = not results.main_judge or results.main_judge in judges
+        if judges and by_main and generation in job.spec["inputs"].values():
             rows = _by_id(job)
             return {
                 prompt: float(row["preference"]) for prompt, row in rows.items() if row.get("preference") is not None

@@ -94,10 +94,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was compared."""
+    """Everything that was compared.
 
-    base: Path
-    candidate: Path
+    Attributes:
+        base, candidate: what a reader is told they are.
+    """
+
+    base: str
+    candidate: str
     gate: Gate
     suites: tuple[Compared, ...]
     notes: tuple[str, ...] = ()
@@ -115,8 +119,13 @@ class Comparison:
         return {PASS: "no regression", REGRESSION: "regression", INCONCLUSIVE: "inconclusive"}[self.exit_code]
 
 
-def compare(base: Path, candidate: Path, gate: Gate) -> Comparison:
+def compare(base: Path, candidate: Path, gate: Gate, base_name: str = "") -> Comparison:
     """Compare two results folders, roots or single suites, or archives.
+
+    Args:
+        base, candidate: where the records are.
+        gate: what may get worse, and by how much.
+        base_name: what a reader is told the base is; its path unless given.
 
     Raises:
         InputError: a folder is missing or holds no suite, or both have no suite in common.
@@ -126,11 +135,12 @@ def compare(base: Path, candidate: Path, gate: Gate) -> Comparison:
     if not pairs:
         names = [", ".join(one.name for one in side) for side in found]
         raise InputError(
-            f"{base} and {candidate} have no suite in common: {' against '.join(names)}; give two folders of the same suite"
+            f"{base_name or base} and {candidate} have no suite in common: {' against '.join(names)}; give two folders of "
+            "the same suite"
         )
     notes = (*notes, *dict.fromkeys(one.note for pair in pairs for one in pair if one.note))
     made = compare_sides([(read(ours), read(theirs)) for ours, theirs in pairs], gate)
-    return Comparison(base, candidate, gate, made, notes)
+    return Comparison(base_name or str(base), str(candidate), gate, made, notes)
 
 
 def compare_sides(pairs: Sequence[tuple[Side, Side]], gate: Gate) -> tuple[Compared, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA = 1
+_JOINER = "\u2060"
 _MARKS = {comparing.WORSE: "✗", comparing.BETTER: "✓"}
 _COLOURS = {comparing.WORSE: "red", comparing.BETTER: "green", comparing.FEW: "yellow", comparing.REFUSED: "yellow"}
 
@@ -147,7 +149,19 @@ def as_markdown(made: Comparison) -> str:
     parts += [markdown.escape(note) for note in made.notes]
     for suite in made.suites:
         parts += [f"## {markdown.escape(suite.name)}", *_suite(suite)]
-    return "\n\n".join([*parts, f"_{markdown.escape(_how(made))}_"]) + "\n"
+    return _inert("\n\n".join([*parts, f"_{markdown.escape(_how(made))}_"])) + "\n"
+
+
+def _inert(text: str) -> str:
+    """Keep names in a pull request's comment from calling people, linking elsewhere or turning the direction of reading.
+
+    GitHub looks for @name, #12, GH-12 and addresses after Markdown has taken backslashes away; a word joiner between sign
+    and name stops that and cannot be seen. Characters that are not printable are left out.
+    """
+    cut = re.sub(
+        r"(?<=(?<!\w)@)(?=\w)|(?<=#)(?=\w)|(?<=\bGH-)(?=\d)|(?<=\bwww\.)|(?<=://)", _JOINER, text, flags=re.IGNORECASE
+    )
+    return "".join(letter for letter in cut if letter.isprintable() or letter in f"\n{_JOINER}")
 
 
 def _suite(suite: Compared) -> Iterable[str]:
@@ -228,8 +242,8 @@ def as_dict(made: Comparison) -> dict[str, Any]:
         "outcome": made.outcome,
         "exit_code": made.exit_code,
         "headline": headline(made),
-        "base": str(made.base),
-        "candidate": str(made.candidate),
+        "base": made.base,
+        "candidate": made.candidate,
         "level": made.gate.level,
         "notes": list(made.notes),
         "suites": [

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_batches import batches as batches
+from loopback_dialects import dialect as dialect
 from loopback_judge import endpoint as endpoint
+from model_server import _llama_server as _llama_server
+from model_server import _transformers_server as _transformers_server
+from model_server import llama_server as llama_server
+from model_server import transformers_server as transformers_server
 
 from bench.plan import planner
 from bench.records import record

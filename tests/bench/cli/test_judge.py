@@ -49,6 +49,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_of_a_suites_judges_the_first_is_asked(endpoint: Any, folder: Path, bench: Any) -> None:
+    """An error of one of its keys has its line."""
+    endpoint.answer = endpoint.like_ours
+    judge = f"{{kind: openai, model: main-judge, base_url: '{endpoint.url}', key_variable: JUDGE_KEY}}"
+    suite = folder / "suite.yaml"
+    suite.write_text(f"evaluation:\n  win_rate:\n    judge:\n      - {judge}\n      - {{kind: rule}}\n")
+    files = ("--outputs", "ours.json", "--reference", "theirs.json", "--judge", "suite.yaml")
+    code, out, _ = bench("run", *files)
+    assert code == 0
+    assert "win rate 75.00 % by main-judge" in out
+    assert {body["model"] for body in endpoint.bodies} == {"main-judge"}
+    suite.write_text(suite.read_text().replace("key_variable", "kye_variable"))
+    code, _, said = bench("run", *files)
+    assert (code, "suite.yaml:4: unknown key 'kye_variable'" in said) == (2, True)
+
+
 def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, bench: Any) -> None:
     """Ours get 0.9 in first and 0.6 in second place: 75 %. Question 3 has no usable reply at first: 11 of 12, exit 1.
 
@@ -62,16 +78,19 @@ def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, 
     code, out, _ = bench(*ask)
     assert code == 1
     assert out.splitlines()[-1] == (
-        "judged: no win rate by some-judge: 1 of 12 unjudged; the same command asks only for the missing ones"
+        "judged: no win rate by some-judge: 1 of 12 unjudged; replies that could not be used: 6 × no log-probabilities (it came "
+        "without log-probabilities, which the configuration weighted_alpaca_eval_gpt4_turbo reads; choose a judge.model that "
+        "gives them, or judge.configuration: pairwise_json_schema, pairwise_function or pairwise_number); the same command asks "
+        "only for the missing ones"
     )
-    before = len(endpoint.prompts)
+    before = len(endpoint.comparisons)
     assert before == 22 + 2 * 3
 
     endpoint.answer = good
     code, out, err = bench(*ask, "--json")
     made = json.loads(out)
     assert code == 0
-    assert len(endpoint.prompts) == before + 2
+    assert len(endpoint.comparisons) == before + 2
     assert made["win_rate"] == pytest.approx(75)
     assert (made["n_total"], made["n_unjudged"], made["n_wins"], made["judge"]) == (12, 0, 12, "some-judge")
     assert made["length_adjusted_win_rate"] == pytest.approx(75)
@@ -86,7 +105,7 @@ def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, 
     assert "; length-adjusted 75.00 % (our own regression on the difference in length, not AlpacaEval's)" in last
     assert "; position bias +0.150" in last
     assert "possibly paid twice" not in last
-    written = {path.name: path.read_text() for path in (folder / "judged").iterdir()}
+    written = {path.name: path.read_text() for path in (folder / "judged").iterdir() if path.is_file()}
     assert {"journal.jsonl", "samples.jsonl", "scores.json"} <= written.keys()
     assert KEY not in "".join([*written.values(), out, err])
 
@@ -99,7 +118,7 @@ def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, 
 def test_what_may_be_paid_twice_is_on_the_screen(endpoint: Any, folder: Path, bench: Any) -> None:
     """Each of 12 comparisons is cut off once: 12 requests without an answer, at less than a cent in all."""
     good, cut = endpoint.like_ours, endpoint.respond(cut=True)
-    endpoint.answer = lambda prompt, before: good(prompt, before) if before else cut
+    endpoint.answer = lambda prompt, before: good(prompt, before) if before or "Say hello" in prompt else cut
     (folder / "judge.yaml").write_text(
         f"model: some-judge\nbase_url: {endpoint.url}\nkey_variable: JUDGE_KEY\norders: single\nfirst_pause_seconds: 0.01\n"
         "price: {input_usd_per_million_tokens: 2, output_usd_per_million_tokens: 8}\n"
@@ -130,10 +149,11 @@ def test_a_full_disk_is_one_line_and_exit_code_2(limit_kib: int, endpoint: Any, 
     full = subprocess.run(
         [sys.executable, "-c", code, *ask], capture_output=True, text=True, env=environment, cwd=folder
     )
-    asked = len(endpoint.prompts)
+    asked = len(endpoint.comparisons)
     assert full.returncode == 2
     (line,) = full.stderr.splitlines()
-    assert line.startswith("bench: judged: the disk has no room for a judge's replies: ")
+    assert ": the disk has no room for a judge's replies: " in line
+    assert line.startswith("bench: judged")
     assert "make room and run again: what was judged is kept" in line
     assert (asked == 0) == (limit_kib == 64)
     assert asked < 120
@@ -146,7 +166,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2(limit_kib: int, endpoint: Any, 
     )
     made = json.loads(again.stdout)
     assert (made["win_rate"], made["unanswered"]) == (pytest.approx(75), 0)
-    assert len(endpoint.prompts) == 120
+    assert len(endpoint.comparisons) == 120
 
 
 def test_published_judgements_give_the_published_figures(judgements: Path, tmp_path: Path, bench: Any) -> None:
@@ -178,13 +198,13 @@ def test_a_yaml_file_holds_more_keys_and_options_win(endpoint: Any, folder: Path
         "price: {input_usd_per_million_tokens: 2, output_usd_per_million_tokens: 8}\n"
     )
     ask = ("run", "--outputs", "ours.json", "--reference", "theirs.json", "--judge", "judge.yaml")
-    code, out, _ = bench(*ask)
+    code, _, err = bench(*ask)
     assert code == 1
-    assert "12 of 12 unjudged: the next comparison may pass the ceiling" in out
+    assert "the next comparison may pass the ceiling" in err
     assert endpoint.prompts == []
     code, out, _ = bench(*ask, "--max-cost-usd", "1")
     assert code == 0
-    assert len(endpoint.prompts) == 12
+    assert len(endpoint.comparisons) == 12
     assert "; cost $0.0073" in out  # 12 · (300 · 2 + 1 · 8) / 10⁶ = 0.0073
     assert "position bias" not in out
 
@@ -194,7 +214,7 @@ def test_a_yaml_file_holds_more_keys_and_options_win(endpoint: Any, folder: Path
     )
     code, out, _ = bench(*ask[:-1], "suite.yaml", "--orders", "both")
     assert code == 0
-    assert len(endpoint.prompts) == 24  # the other orders
+    assert len(endpoint.comparisons) == 24  # the other orders
     assert "; cost $0.0146" in out
 
 
@@ -233,9 +253,14 @@ def test_a_retired_model_is_warned_of_and_its_refusal_says_what_to_do(
     endpoint.answer = lambda prompt, before: endpoint.respond(status=404, body=gone)
     monkeypatch.setenv("OPENAI_BASE_URL", endpoint.url)
     files = ("--outputs", "ours.json", "--reference", "theirs.json")
-    code, out, err = bench("run", *files, "--key-variable", "JUDGE_KEY")
-    assert code == 1
+    judge = ("--judge", "weighted_alpaca_eval_gpt4_turbo")
+    code, _, err = bench("run", *files, *judge, "--key-variable", "JUDGE_KEY")
+    assert code == 2
     assert (
         "bench: warning: the judge gpt-4-1106-preview, which weighted_alpaca_eval_gpt4_turbo names, is retired" in err
     )
-    assert "12 of 12 unjudged: the judge gpt-4-1106-preview at 127.0.0.1 was not found (404)" in out
+    assert (
+        "bench: the judge gpt-4-1106-preview at 127.0.0.1 was not found (404): the model is retired or unknown there"
+        in err
+    )
+    assert err.rstrip().endswith("set judge.model or judge.base_url (The model has been deprecated)")

@@ -72,13 +72,13 @@ def test_repeated_pairs_are_asked_once_and_equal_outputs_never() -> None:
     rows = [("q", "x", "y"), ("q", "x", "y"), ("q", "y", "x"), ("q", "z", "z"), ("r", "x", "y")]
     comparisons = [dict(zip(("instruction", "output_1", "output_2"), row, strict=True)) for row in rows]
     configuration = alpaca.configuration(SHIPPED[0])
-    assert alpaca.annotate(configuration, comparisons, complete) == [1, 1, 1, 1.5, 1]  # type: ignore[arg-type]
+    assert configuration.annotate(comparisons, complete) == [1, 1, 1, 1.5, 1]  # type: ignore[arg-type]
     assert len(asked) == 3
 
 
 def test_the_function_form_is_read() -> None:
     """The model called m is output_1: ranked second, output_2 is preferred. Anything else is unusable."""
-    read = alpaca.reader(alpaca.configuration("alpaca_eval_gpt4_turbo_fn"))
+    read = alpaca.configuration("alpaca_eval_gpt4_turbo_fn").reader()
     ranked = '{"ordered_models": [{"model": "m", "rank": 2}, {"model": "M", "rank": 1}]}'
     assert read({"text": ranked}) == {"text": ranked}
     named = read({"text": " M "})
@@ -116,7 +116,8 @@ def test_configurations_that_cannot_be_used_are_refused(name: str, reason: str) 
 
 def test_judge_names() -> None:
     assert judge_name(JudgeSettings(kind="rule")) == "rule"
-    assert judge_name(JudgeSettings(kind="openai")) == "gpt-4-1106-preview"
+    assert judge_name(JudgeSettings(kind="openai")) == "gpt-6-luna"
+    assert judge_name(JudgeSettings(kind="openai", configuration=SHIPPED[0])) == "gpt-4-1106-preview"
     assert judge_name(JudgeSettings(kind="openai", model="meta/llama-4")) == "meta-llama-4"
     local = Model(source="hub", path="HuggingFaceTB/SmolLM2-135M-Instruct")
     assert judge_name(JudgeSettings(kind="local", local_model=local)) == "local:SmolLM2-135M-Instruct"

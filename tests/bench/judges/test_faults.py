@@ -31,7 +31,8 @@ from bench.evaluators.win_rate import judge
 from bench.judges.requests import Pair
 from bench.judges import JudgeSettings
 pairs = [Pair(number, f"Question {number}?", f"our answer {number}", f"their answer {number}") for number in range(40)]
-settings = JudgeSettings(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=4)
+settings = JudgeSettings(kind="openai", model="some-judge", base_url=sys.argv[1], key_variable="JUDGE_KEY", concurrency=4,
+    configuration="weighted_alpaca_eval_gpt4_turbo")
 judge(pairs, settings, Path(sys.argv[2]), None, lambda text: None)
 """
 
@@ -62,6 +63,7 @@ def run(
     settings = JudgeSettings.model_validate(
         {
             "kind": "openai",
+            "configuration": "weighted_alpaca_eval_gpt4_turbo",
             "model": "some-judge",
             "base_url": endpoint.url,
             "key_variable": "JUDGE_KEY",

@@ -46,7 +46,7 @@ def policy() -> Policy:
 def test_the_preference_is_the_labels_share_of_the_next_token(policy: Policy, tmp_path: Path) -> None:
     """In each order p(m) / (p(m) + p(M)) is for the answer shown first; computed here from the whole prompt's logits."""
     scores, rows = judge(PAIRS, SETTINGS, tmp_path, lambda model: policy, lambda text: None)
-    configuration = alpaca.configuration(SETTINGS.configuration)
+    configuration = alpaca.configuration(SETTINGS.configurations[0])
     label, other = (policy.tokenizer(text)["input_ids"][0] for text in ("m", "M"))
     for pair, row in zip(PAIRS, rows, strict=True):
         share = {}
@@ -77,7 +77,7 @@ def test_the_preference_is_the_labels_share_of_the_next_token(policy: Policy, tm
 def test_no_answer_changes_the_prompts_structure(answer: str, policy: Policy) -> None:
     """The chat's markers stay: 3 turn starts (system, user, judge), 2 ends; the answer's text is there as it was."""
     fields = {"instruction": "Hi.", "output_1": answer, "output_2": "Hello."}
-    messages = alpaca.configuration(SETTINGS.configuration).messages(fields)
+    messages = alpaca.configuration(SETTINGS.configurations[0]).messages(fields)
     ids = prompt_ids(policy.tokenizer, messages)
     start, end = policy.tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
     assert (ids.count(start), ids.count(end)) == (3, 2)
@@ -92,7 +92,9 @@ def test_a_prompt_beyond_the_context_is_unjudged(policy: Policy, tmp_path: Path)
     scores, rows = judge(pairs, SETTINGS, tmp_path, lambda model: policy, lambda text: None)
     score: dict[str, Any] = scores["win_rate/local:some-judge"]
     assert score["value"] is None
-    assert score["reason"] == "1 of 2 unjudged"
+    assert score["reason"].startswith(
+        "1 of 2 unjudged; replies that could not be used: 2 × prompt too long (a prompt of "
+    )
     assert rows[0]["preference"] is not None
     errors = [row["error"] for row in read_jsonl(tmp_path / JOURNAL) if not row["usable"]]
     assert len(errors) == 2

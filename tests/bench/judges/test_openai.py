@@ -22,6 +22,7 @@ KEY = "sk-planted-0123456789"
 
 def settings(endpoint: Any, **changes: Any) -> JudgeSettings:
     given = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    given["configuration"] = "weighted_alpaca_eval_gpt4_turbo"
     return JudgeSettings.model_validate(
         given | {"concurrency": 2, "timeout_seconds": 60, "first_pause_seconds": 0.01} | changes
     )
@@ -133,7 +134,7 @@ def test_an_endpoint_that_answers_too_late_is_sent_each_request_three_times(endp
     endpoint.answer = lambda prompt, before: endpoint.respond(wait=never)
     score, _ = run(endpoint, tmp_path, PAIRS[:1], timeout_seconds=0.3)
     never.set()
-    assert score["reason"] == "1 of 1 unjudged"
+    assert score["reason"].startswith("1 of 1 unjudged; replies that could not be used: 6 × no answer in time")
     assert (len(endpoint.prompts), score["requests"]) == (6, 0)
     assert (score["unanswered"], score["possibly_paid_twice"]) == (6, 4)
 
@@ -164,7 +165,7 @@ def test_a_request_that_never_left_is_not_counted(tmp_path: Path, endpoint: Any)
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     score, _ = run(endpoint, tmp_path, PAIRS[:1], base_url=url, first_pause_seconds=0)
-    assert score["reason"] == "1 of 1 unjudged"
+    assert score["reason"].startswith("1 of 1 unjudged; replies that could not be used: 12 × no connection")
     assert (score["requests"], score["unanswered"], score["possibly_paid_twice"]) == (0, 0, 0)
 
 
@@ -305,7 +306,10 @@ def test_a_share_of_unjudged_pairs_may_be_allowed(endpoint: Any, tmp_path: Path)
     assert score["value"] == pytest.approx(75)
     assert (score["n"], score["unjudged"]) == (4, 1)
     score, _ = run(endpoint, tmp_path, max_unjudged_share=0.24)
-    assert (score["value"], score["reason"]) == (None, "1 of 4 unjudged")
+    assert score["value"] is None
+    assert score["reason"].startswith(
+        "1 of 4 unjudged; replies that could not be used: 12 × no log-probabilities (it came"
+    )
 
 
 def test_replies_without_a_label_are_unjudged_and_only_they_are_asked_again(endpoint: Any, tmp_path: Path) -> None:
@@ -315,7 +319,9 @@ def test_replies_without_a_label_are_unjudged_and_only_they_are_asked_again(endp
     endpoint.answer = lambda prompt, before: unusable if "Question 2" in prompt else good(prompt, before)
     score, rows = run(endpoint, tmp_path)
     assert score["value"] is None
-    assert score["reason"] == "1 of 4 unjudged"
+    assert score["reason"].startswith(
+        "1 of 4 unjudged; replies that could not be used: 6 × no log-probabilities (it came without"
+    )
     assert rows[2]["preference"] is None
     assert len(endpoint.prompts) == 6 + 2 * 3
 
@@ -330,7 +336,9 @@ def test_a_filtered_prompt_is_unjudged_without_asking_twice(endpoint: Any, tmp_p
     filtered = endpoint.respond(status=400, body=b'{"error": {"message": "filtered", "code": "content_filter"}}')
     endpoint.answer = lambda prompt, before: filtered if "Question 1" in prompt else good(prompt, before)
     score, _ = run(endpoint, tmp_path)
-    assert score["reason"] == "1 of 4 unjudged"
+    assert score["reason"].startswith(
+        "1 of 4 unjudged; replies that could not be used: 2 × prompt refused (400: filtered)"
+    )
     assert len(endpoint.prompts) == 8
 
 

@@ -27,6 +27,7 @@ def test_the_published_win_rate_comes_out_of_the_real_replies(endpoint: Any, jud
     pairs = [Pair(number, row["instruction"], row["output_2"], row["output_1"]) for number, row in enumerate(rows)]
     settings = JudgeSettings(
         kind="openai",
+        configuration="weighted_alpaca_eval_gpt4_turbo",
         base_url=endpoint.url,
         key_variable="JUDGE_KEY",
         orders="single",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,3 +30,12 @@ def test_a_toy_takes_no_device_but_computes() -> None:
     plan = planner.make(yaml_file.load("toy"))
     (resources,) = {job.resources for job in plan.jobs.values()}
     assert resources.devices == 0 and not resources.network_only
+
+
+def test_what_computes_needs_memory_for_the_weights(tiny: Any, tmp_path: Path) -> None:
+    """As they lie on the disk: 12 and 30 bytes. A judge by a rule needs none."""
+    for name, text in (("config.json", "{}"), ("a.safetensors", "x" * 12), ("b.safetensors", "x" * 30)):
+        (tmp_path / name).write_text(text)
+    suite = tiny(model={"source": "local", "path": str(tmp_path)}, evaluation=judged({"kind": "rule"}))
+    taken = {job.kind: job.resources for job in planner.make(suite).jobs.values()}
+    assert taken["train"] == Resources(memory_bytes=42) and taken["judge"] == NETWORK_ONLY

@@ -31,6 +31,7 @@ JOURNAL = Path("preflight") / "judge" / "journal.jsonl"
 def judged(tiny: Callable[..., Suite], endpoint: Any, prompts: int = 2, **changes: Any) -> Suite:
     """A suite whose paid judge is the loopback endpoint."""
     judge = {"kind": "openai", "model": "some-judge", "base_url": endpoint.url, "key_variable": "JUDGE_KEY"}
+    judge["configuration"] = "weighted_alpaca_eval_gpt4_turbo"
     generation = {"max_new_tokens": 4, "temperature": 0}
     win_rate = {"prompts": prompts, "generation": generation, "judge": judge | {"first_pause_seconds": 0} | changes}
     return tiny(evaluation={"win_rate": win_rate})
@@ -43,7 +44,7 @@ def test_a_judge_that_answers_is_asked_once_and_its_bill_kept(
     price = {"input_usd_per_million_tokens": 2, "output_usd_per_million_tokens": 8}
     suite = judged(tiny, endpoint, price=price)
     assert preflight.try_out(suite, {"lm_eval", "judge"}, tmp_path, None) == [
-        "the judge answers as its configuration needs"
+        "the judge some-judge at 127.0.0.1 answers to weighted_alpaca_eval_gpt4_turbo (AlpacaEval's)"
     ]
     sent, row = read_jsonl(tmp_path / JOURNAL)  # noted before it was asked, and answered
     assert (sent["state"], sent["request"]) == ("sent", row["request"])
@@ -78,8 +79,8 @@ def test_what_is_wrong_is_one_line_of_bad_input(
 @pytest.mark.parametrize(
     ("configuration", "needs"),
     [
-        ("weighted_alpaca_eval_gpt4_turbo", "log-probabilities of both labels"),
-        ("alpaca_eval_gpt4_turbo_fn", "a ranking"),
+        ("weighted_alpaca_eval_gpt4_turbo", "it came without log-probabilities, which the configuration"),
+        ("alpaca_eval_gpt4_turbo_fn", "its text 'neither of the two' is no ranking as"),
     ],
 )
 def test_a_judge_without_what_its_configuration_reads_is_refused(
@@ -87,7 +88,7 @@ def test_a_judge_without_what_its_configuration_reads_is_refused(
 ) -> None:
     said = {"role": "assistant", "content": "neither of the two"}
     endpoint.answer = lambda prompt, before: endpoint.choose(logprobs=None, message=said)
-    with pytest.raises(InputError, match=f"answers, but without {needs}, which the configuration {configuration}"):
+    with pytest.raises(InputError, match=f"answers, but its reply cannot be used: {needs} {configuration}"):
         preflight.try_out(judged(tiny, endpoint, configuration=configuration), {"judge"}, tmp_path, None)
 
 
@@ -122,7 +123,8 @@ def test_a_retired_model_is_warned_of(tiny: Callable[..., Suite]) -> None:
     assert named == (
         "the judge gpt-4-1106-preview is retired since 2026-03-26; set judge.model to one that lives longer, such as gpt-6-luna"
     )
-    (own,) = preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": {"kind": "openai"}}}))
+    judge = {"kind": "openai", "configuration": "weighted_alpaca_eval_gpt4_turbo"}
+    (own,) = preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}}))
     assert "gpt-4-1106-preview, which weighted_alpaca_eval_gpt4_turbo names, is retired" in own
     judge = {"kind": "openai", "model": "gpt-6-luna"}
     assert preflight.warnings(tiny(evaluation={"win_rate": {"prompts": 2, "judge": judge}})) == []
