@@ -44,8 +44,10 @@ def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -
         if widened:
             _widen(one)
         fully_shard(one, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    model.set_gradient_divide_factor(1.0)  # losses are shares of the batch's: their gradients add up
-    model.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+        one.set_gradient_divide_factor(
+            1.0
+        )  # losses are shares of the batch's, so their gradients add up; of this one's own
+        one.set_force_sum_reduction_for_comms(True)  # gloo knows no other
     model.bench_token_logps = types.MethodType(_token_logps, model)
     register_fsdp_forward_method(model, "bench_token_logps")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bench.plan.plan import Plan
-from bench.records.spec import ON_SEVERAL_DEVICES, Resources
+from bench.records.spec import ON_SEVERAL_DEVICES
 from bench.run import space
 from bench.settings import TrainingParts
 
@@ -53,7 +53,7 @@ def settled(plan: Plan, suite: TrainingParts, largest: int) -> Plan:
     count = 1
     while need > SHARE * memory * count and 2 * count <= largest:
         count *= 2
-    several = {name: replace(job, resources=Resources(devices=count)) for name, job in plan.jobs.items()}
+    several = {name: replace(job, resources=replace(job.resources, devices=count)) for name, job in plan.jobs.items()}
     return replace(
         plan, jobs={n: several[n] if job.kind in ON_SEVERAL_DEVICES else job for n, job in plan.jobs.items()}
     )

@@ -183,7 +183,7 @@ class Trainer:
             self.start_phase(choice.phase)
         losses = self.descend(choice)
         if self.settings.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            gradients.clip(self.parameters, self.settings.max_grad_norm)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.policy.end_step()

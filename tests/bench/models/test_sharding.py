@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from shards import LORA, ROWS
+from weights_in_parts import LORA, ROWS
 
 from bench.models import policy
 from bench.models.objectives import collate, sft_sum
 from bench.settings import Model
 
-PROGRAM = Path(__file__).parent / "shards.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "weights_in_parts.py"
 ROOT = Path(__file__).resolve().parents[3]
 
 
