@@ -74,6 +74,11 @@ def _share(value: float) -> float:
 Share = Annotated[float, AfterValidator(_share), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 
 
+def _one_or_more(value: Any) -> Any:
+    """Take a text alone for a list of one: `targets: all-linear`."""
+    return [value] if isinstance(value, str) else value
+
+
 def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     if len(set(values)) != len(values):
         raise ValueError("must not repeat a value")
@@ -165,7 +170,7 @@ class Lora(Frozen):
     of the weights into the adapter for training, and save what they learned as a plain adapter of twice the rank."""
     dropout: BelowOne = 0.0
     """Share of the adapter's inputs that is set to 0 in training."""
-    targets: Annotated[tuple[Text, ...], Field(min_length=1)] = ("all-linear",)
+    targets: Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_one_or_more)] = ("all-linear",)
     """Names of the modules that get an adapter, such as `q_proj`, or the one word `all-linear`."""
 
     @model_validator(mode="after")

@@ -231,16 +231,18 @@ def plan(
 
 
 @app.command()
-def validate(suite: SuiteName, overrides: Overrides = None) -> None:
-    """Check a suite without running it: every key, value and name."""
+def validate(suite: SuiteName, mirror: Mirror = None, overrides: Overrides = None) -> None:
+    """Check a suite without running it: every key, value and name, and the rows that are on this machine or in the mirror."""
     from bench.run import preflight
-    from bench.suite import yaml_file
 
-    checked = yaml_file.load(suite, overrides or [])
+    checked = _load(suite, overrides, mirror, smoke=False)
     with _located(suite, overrides):
         preflight.check(checked)
+        read, doubts = preflight.open_data(checked, mirror)
     _warn(checked)
-    print(f"{checked.name}: valid; {checked.contents}")
+    for line in doubts:
+        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
+    print(f"{checked.name}: valid; {checked.contents}" + (f"; rows read: {', '.join(read)}" if read else ""))
 
 
 @app.command("serve-plan")

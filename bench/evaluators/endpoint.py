@@ -373,6 +373,20 @@ class Refused(JobError):
         self.status, self.said = status, said
 
 
+def doubts(generation: Generation) -> list[str]:
+    """Say what of the server the suite leaves open: answers that another version makes later would count as the same."""
+    settings = generation.endpoint
+    if generation.engine != "endpoint" or settings is None:
+        return []
+    missing = [name for name in ("server", "version") if getattr(settings, name) is None]
+    if not missing:
+        return []
+    return [
+        f"{KEY}: without {' and '.join(missing)} answers of another engine count as the same; give what the server says of "
+        "itself, which bench run shows before it trains"
+    ]
+
+
 def try_out(generation: Generation) -> str | None:
     """Ask the server for one token, and whether it can load adapters, before anything is trained.
 

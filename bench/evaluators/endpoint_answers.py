@@ -25,6 +25,12 @@ from bench.records.hashes import file_hash
 KEPT, SERVED, MERGED = "answered.jsonl", "served", "merged"
 # Seeds of two prompts differ; 2³² − 1 is llama.cpp's word for a random one
 _SEEDS = 2**31
+# How an adapter is there, and what to do where it has no effect
+_LOADED, _WITHIN = "loaded by the server", "merged"
+_ADVICE = {
+    _LOADED: f"such adapters can be merged: set {KEY}.adapters to merged",
+    _WITHIN: "is it the merged model that is served under its folder's path, and not the base under any name?",
+}
 
 
 def answers_and_facts(
@@ -66,7 +72,8 @@ def answers_and_facts(
         checked = check.base(policy, few, of_base, server.host)
         with _put(policy, server, base, folder, tell) as (model, adapter):
             if model is not base:
-                checked |= check.adapter(policy, few, of_base, asking.greedily(model, few), server.host)
+                tried = asking.greedily(model, few)
+                checked |= check.adapter(policy, few, of_base, tried, server.host, _ADVICE[adapter["how"]])
             said = asking.all(model, ids, folder / KEPT, {"about": about, "adapter": adapter["sha256"]}, tell)
         rows = [_row(policy, place, said[place], stop) for place in range(len(ids))]
         facts = {
@@ -189,14 +196,14 @@ def _put(
     try:
         if whole or server.settings.adapters == "merged" or _is_dora(policy):
             with _merged(policy, server, folder, tell) as model:
-                yield model, {"how": "merged", "sha256": sha256}
+                yield model, {"how": _WITHIN, "sha256": sha256}
             return
         # A name that was used before may meet what a cache holds of it
         name = f"bench-{sha256[:10]}-{secrets.token_hex(3)}"
         tell(f"loading the adapter at {server.host} as {name}")
         model = server.load(name, saved, base)
         try:
-            yield model, {"how": "loaded by the server", "sha256": sha256}
+            yield model, {"how": _LOADED, "sha256": sha256}
         finally:
             problem = server.unload(name)
             if problem:

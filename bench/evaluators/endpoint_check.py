@@ -53,7 +53,9 @@ def base(policy: Policy, prompts: Prompts, said: Answers, host: str) -> dict[str
     return {"prompts": len(prompts), "tokens": tokens, "base_gap_nats": gap}
 
 
-def adapter(policy: Policy, prompts: Prompts, of_base: Answers, said: Answers, host: str) -> dict[str, Any]:
+def adapter(
+    policy: Policy, prompts: Prompts, of_base: Answers, said: Answers, host: str, advice: str
+) -> dict[str, Any]:
     """See that a server's answers are those of the policy, and not the base's.
 
     Args:
@@ -62,6 +64,7 @@ def adapter(policy: Policy, prompts: Prompts, of_base: Answers, said: Answers, h
         of_base: the server's greedy answers without the adapter.
         said: with it.
         host: the server's, for messages.
+        advice: what to do where it was ignored.
 
     Returns:
         Facts for the record.
@@ -82,8 +85,7 @@ def adapter(policy: Policy, prompts: Prompts, of_base: Answers, said: Answers, h
     ):
         raise JobError(
             f"{host} ignores the adapter, without an error: on {len(telling)} prompts where greedy decoding of the policy says "
-            "something else than the base it says what the base says; such adapters can be merged: set "
-            "evaluation.win_rate.generation.endpoint.adapters to merged"
+            f"something else than the base it says what the base says; {advice}"
         )
     if gap is not None and gap > MOST_MEAN_GAP and _with_ids(said):
         raise JobError(

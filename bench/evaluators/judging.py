@@ -44,7 +44,7 @@ class Judging(Evaluator):
             asked,
             name="answers",
             slug="answers",
-            title="answers",
+            title=f"answers to {self._set_in_words}" if self._has_set else "answers",
             data=() if self._has_set else ("preference",),
             form=self._has_set,
         )
@@ -112,6 +112,13 @@ class Judging(Evaluator):
     def _has_set(self) -> bool:
         """Whether prompts come from elsewhere than the held-out pairs."""
         return self.options.prompts_from != prompt_sets.HELD_OUT
+
+    @property
+    def _set_in_words(self) -> str:
+        """Name the set and how many of its prompts are judged, as far as that is known."""
+        name, count = self.options.prompts_from, self.options.prompts
+        many = "the prompts" if count == "all" else f"{count} prompts"
+        return f"{many} of {name if name == prompt_sets.ALPACA_EVAL else Path(name).name}"
 
     def settled(self, mirror: Path | None) -> WinRate:
         """Read the prompt set, if there is one."""
@@ -238,9 +245,11 @@ class Judging(Evaluator):
         return Outcome(rows, scores, (win_rate.metric(settings, score["configuration"], against),), error=error)
 
     def warnings(self) -> list[str]:
+        from bench.evaluators import endpoint
         from bench.judges import trial
 
-        return [line for judge in self.options.judges for line in trial.warnings(judge)]
+        judges = (line for judge in self.options.judges for line in trial.warnings(judge))
+        return [*endpoint.doubts(self.options.generation), *judges]
 
     def models(self) -> dict[str, Model]:
         several = len(self.options.judges) > 1

@@ -13,15 +13,19 @@ _WITHOUT_REASONING = re.compile(r"(?:.*/)?gpt-(?:[5-9]|[1-9]\d)(?:[.-].*)?")
 _ALWAYS_REASONING = re.compile(r"(?:.*/)?o[1-9](?:-.*)?")
 _LONGEST = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _LONGEST_NAME = re.compile(
-    r"\b(max\w*(?:tokens?|length)\w*|\w*token_?(?:limit|budget)|\w*(?:output|reply|response|completion)_?(?:tokens|length)\w*"
-    r"|\w+_(?:limit|budget)|(?-i:\w+(?:Limit|Budget)))\b",
+    r"\b(max\w*(?:tokens?|length)\w*|\w*token_?(?:limit|budget|ceiling|cap)|\w*(?:output|reply|response|completion)_?(?:tokens|length)\w*"
+    r"|\w+_(?:limit|budget|ceiling)|(?-i:\w+(?:Limit|Budget|Ceiling)))\b",
     re.IGNORECASE,
+)
+_CUE = (
+    r"(?:\b(?:use|try|did you mean|renamed(?: to)?|replaced (?:by|with)|superseded by|in favou?r of|call(?:ed|s)?(?: it)?|named"
+    r"|is now|expects?)\b|->|=>|→)"
 )
 _INSTEAD = re.compile(
-    r"(?:\b(?:use|try|did you mean|renamed to|replaced (?:by|with)|superseded by|in favou?r of|call(?:ed)? it|is now|expects?)\b)"
-    r"[\W_]*(?:the )?(?:parameter |field |name )?[\W_]*((?-i:[a-z]+(?:_[a-z]+)+|[a-z]+[A-Z]\w+))",
-    re.IGNORECASE,
+    _CUE + r"[\W_]*(?:the )?(?:parameter |field |name )?[\W_]*((?-i:[a-z]+(?:_[a-z]+)+|[a-z]+[A-Z]\w+))", re.IGNORECASE
 )
+# Names of one word count where they are quoted and the longest reply is meant
+_QUOTED_INSTEAD = re.compile(_CUE + r"[^'\"`.;]{0,30}['\"`]([A-Za-z_]+)['\"`]", re.IGNORECASE)
 _USE_INSTEAD = re.compile(r"\buse [\W_]*([a-z][a-z_]*[a-z])\W* instead", re.IGNORECASE)
 _ONE_OF_TWO = re.compile(r"\bboth\b|only one", re.IGNORECASE)
 _AT_LEAST = re.compile(
@@ -34,6 +38,9 @@ _AT_MOST = re.compile(
     r"|between \d+ and)\D{0,3}(\d+)",
     re.IGNORECASE,
 )
+_MORE_THAN = re.compile(r"(?:greater|more|larger|higher) than (\d+)(?![\d.]*\d)|> ?(\d+)\b(?!\.\d)", re.IGNORECASE)
+_LESS_THAN = re.compile(r"(?:less|fewer|smaller|lower) than (\d+)(?![\d.]*\d)|< ?(\d+)\b(?!\.\d)", re.IGNORECASE)
+_RANGE = re.compile(r"(?:range|interval|\bfrom|\bin|within)\D{0,12}(\d+) ?(?:\.\.+|-|–|,|to|and) ?(\d+)", re.IGNORECASE)
 _AS_TEXT = re.compile(
     r"must be (?:a )?string|valid string|expected (?:a )?string|string_type|as a string", re.IGNORECASE
 )
@@ -47,6 +54,7 @@ _LISTED = re.compile(r"\b(?:supported|allowed|known|valid|accepted|permitted|ava
 _SET_TO = re.compile(r"\bset [\W_]*([a-z]+(?:_[a-z]+)+)[\W_]* to ['\"`](\w+)['\"`]")
 _MISSING = re.compile(r"required|missing|must be (?:set|given|specified|provided)|needs?\b", re.IGNORECASE)
 _ONLY_WITHOUT_REASONING = ("temperature", "top_p", "logprobs", "top_logprobs")
+_SAMPLING = ("temperature", "top_p")  # left out rather than set to a bound
 _EFFORTS = ("none", "minimal", "low", "medium", "high")
 MOST_CHANGES = 16
 # A reply that reasoning ate: what it may have then
@@ -210,8 +218,10 @@ class Dialect:
         elif about == "tool_choice":
             words = [one for one in ("required", "any", "auto") if one != value and re.search(rf"\b{one}\b", message)]
             other = words[0] if words else ("required" if isinstance(value, Mapping) else None)
-        elif type(value) is int and (bound := _bound(value, message)) is not None:
+        elif type(value) is int and about not in _SAMPLING and (bound := _bound(value, message)) is not None:
             other = bound
+        elif isinstance(value, str) and value.isdigit() and (bound := _bound(int(value), message)) is not None:
+            other = str(bound)  # that it is to be a text was learned before
         elif type(value) in (int, float) and _AS_TEXT.search(message):
             other = str(value)
         tried = f"{about}={other}" in self._tried
@@ -221,7 +231,8 @@ class Dialect:
         """Return the name that the refusal gives a field, or the other one of the longest reply."""
         known = made.keys() | self._tried
         names = [found[1] for pattern in (_USE_INSTEAD, _INSTEAD) for found in pattern.finditer(message)]
-        if _LONGEST_NAME.fullmatch(about):
+        if about == self._longest_name or _LONGEST_NAME.fullmatch(about):
+            names += [found[1] for found in _QUOTED_INSTEAD.finditer(message)]
             names += [found[1] for found in _LONGEST_NAME.finditer(message)]
             names += [_LONGEST[about]] if about in _LONGEST else []
         fits = (name for name in names if name not in known and name.lower() != about.lower())
@@ -258,10 +269,20 @@ def _about(tried: Mapping[str, Any], message: str, named: str | None) -> str | N
 
 def _bound(value: int, message: str) -> int | None:
     """Return the nearest value that a refusal allows; None where it names no bound that this value passes."""
-    least, most = _AT_LEAST.search(message), _AT_MOST.search(message)
-    if least and value < int(least[1]):
-        return int(least[1])
-    return int(most[1]) if most and value > int(most[1]) else None
+    found = _RANGE.search(message)
+    least, most = (int(found[1]), int(found[2])) if found else (_of(_AT_LEAST, message), _of(_AT_MOST, message))
+    above, below = _of(_MORE_THAN, message), _of(_LESS_THAN, message)
+    least = above + 1 if least is None and above is not None else least
+    most = below - 1 if most is None and below is not None else most
+    if least is not None and value < least:
+        return least
+    return most if most is not None and value > most else None
+
+
+def _of(pattern: re.Pattern[str], message: str) -> int | None:
+    """Return the number that a pattern finds."""
+    found = pattern.search(message)
+    return next((int(one) for one in found.groups() if one), None) if found else None
 
 
 def _brief(value: Any) -> str:

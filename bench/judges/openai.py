@@ -32,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from bench.errors import JudgeError, JudgeRefused, JudgeStopped, one_line
 from bench.judges import AUTOMATIC, Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects, faults, usage
@@ -119,6 +120,7 @@ class OpenaiJudge(Judge):
             base_url=self._base_url,
             timeout=Timeout(self._patience, connect=min(self._patience, LONGEST_CONNECT_SECONDS)),
             max_retries=0,
+            default_headers={"api-key": self._key} if _is_azures(self._base_url) else None,
             http_client=DefaultHttpxClient(follow_redirects=False),
         )
 
@@ -365,6 +367,12 @@ class OpenaiJudge(Judge):
     def without_key(self, text: str) -> str:
         # a short "key" is the any-value-will-do of an endpoint without keys; it may be a part of any word
         return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
+
+
+def _is_azures(base_url: str | None) -> bool:
+    """Tell Azure's form of an address, where a resource's key may be taken in a header of its own alone."""
+    parts = urlsplit(base_url or "")
+    return parts.path.rstrip("/").endswith("/openai/v1") or str(parts.hostname or "").endswith(".azure.com")
 
 
 class _Stopped(Exception):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import DiskFull, InputError, Interrupted, is_full
+from bench.errors import BenchError, DiskFull, InputError, Interrupted, is_full
 from bench.plan import priority
 from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
@@ -127,8 +127,8 @@ class Execution:
         except KeyboardInterrupt:
             self._wind_down()
             raise Interrupted(self._interrupted()) from None
-        except DiskFull:
-            code = DiskFull.exit_code
+        except BenchError as error:
+            code = error.exit_code
             raise
         finally:
             self.pool.close()

@@ -256,6 +256,36 @@ def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
     return doubts
 
 
+def open_data(suite: Experiment, mirror: Path | None) -> tuple[list[str], list[str]]:
+    """Read the rows of data sets that are on this machine, as `check_data` does; those of the hub alone wait for a run.
+
+    Returns:
+        The data sets that were read, and what is doubtful; that a tokenizer of the hub was out of reach is a doubt, too.
+
+    Raises:
+        ModelError, DataError: see `check_data`.
+    """
+    from bench.data import sources
+
+    if not isinstance(suite, Suite):
+        return [], []
+    named = [one for one in (suite.data.preference, suite.data.instruction) if one.source in ("hub", "local")]
+    found = list(dict.fromkeys(str(one.path) for one in named if one.source == "local" or mirror is not None))
+    for one in named:
+        sources.locate(one, mirror)  # one that is missing is an error, whatever the model
+    if not found:
+        return [], []
+    model = suite.model
+    try:
+        if model.source == "hub":  # one that is out of reach is known at once, not after the library's many tries
+            _check_repository("model", str(model.path), model.revision, "model", ModelError)
+        return found, check_data(suite, mirror)
+    except ModelError as error:
+        if model.source != "hub":
+            raise
+        return [], [f"the rows were not read: {error}"]
+
+
 def _check_repository(
     key: str, name: str, revision: str | None, kind: Literal["model", "dataset"], problem: type[InputError]
 ) -> None:

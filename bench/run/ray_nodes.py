@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import InputError, one_line
+from bench.errors import InputError, JobError, one_line
 from bench.records import safe_files
 from bench.run import ray_place
 from bench.suite.suite import Experiment, Suite
@@ -19,6 +20,7 @@ from bench.suite.suite import Experiment, Suite
 _LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 _CHECK_SECONDS = 120.0  # for a node to say what it sees: it imports the package
 _CONNECT_SECONDS = 5.0
+_HEAD_SECONDS = 30.0  # for which a head may be silent; after 60 Ray ends the process that waits for it, without a word
 
 
 @dataclass(eq=False)
@@ -49,6 +51,9 @@ class Nodes:
         folder: the suite's results, on a file system that all nodes share.
         mirror: an offline mirror of the hub, if there is one.
         tell: hears of nodes that come and go.
+
+    Attributes:
+        gone: whether the whole cluster is, so that Ray is to be asked for nothing more.
     """
 
     def __init__(
@@ -58,7 +63,29 @@ class Nodes:
         self._ray = ray
         self._known = {one.id: one for one in self._alive()}
         self._asked: dict[Any, tuple[Node, Path]] = {}
-        self._looked = time.monotonic()
+        self._looked = self._seen = time.monotonic()
+        self.gone = False
+        self._head = str(ray.get_runtime_context().gcs_address)
+
+    def see_head(self, *, now: bool = False) -> None:
+        """See that the cluster's head answers, before anything is asked of Ray: it would wait for it. At most every other second.
+
+        Raises:
+            JobError: it does not, and has not for a while.
+        """
+        if not now and time.monotonic() - self._seen < _LOOK_SECONDS:
+            return
+        until = time.monotonic() + _HEAD_SECONDS
+        while problem := _silence(self._head):
+            if time.monotonic() > until:
+                self.gone = True
+                atexit.unregister(self._ray.shutdown)  # it would wait, too
+                raise JobError(
+                    f"the Ray cluster is gone: its head {self._head} does not answer ({problem}); checkpoints are kept in "
+                    f"{self.folder}, the same command goes on"
+                )
+            time.sleep(1.0)
+        self._seen = time.monotonic()
 
     def _alive(self) -> Iterator[Node]:
         for one in self._ray.nodes():
@@ -135,6 +162,7 @@ class Nodes:
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
+        self.see_head(now=True)
         alive = {one.id: one for one in self._alive()}
         left = [one for one in self._known.values() if one.id not in alive]
         for node in left:
@@ -169,8 +197,12 @@ def connect(address: str | None) -> Any:
         raise InputError(
             f"RAY_ADDRESS={where}: bench runs on a machine of the cluster, not through Ray's client; unset it there"
         )
-    if where and where != "local" and where != "auto":
-        _see_that_somebody_answers(where)
+    # Asked here at once, what Ray would find out after minutes and over many lines.
+    if where and where not in ("local", "auto") and (problem := _silence(where)):
+        raise InputError(
+            f"--engine ray://{where}: nobody answers there ({problem}); it must be HOST:PORT of the head, as "
+            "`ray start --head` prints it"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
     import ray
 
@@ -183,13 +215,11 @@ def connect(address: str | None) -> Any:
     return ray
 
 
-def _see_that_somebody_answers(address: str) -> None:
-    """Find out at once what Ray would find out after minutes, and over many lines."""
+def _silence(address: str) -> str:
+    """Say why nobody answers at HOST:PORT; "" if somebody does."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"--engine ray://{address}: nobody answers there ({one_line(str(error))}); it must be HOST:PORT of the head, as "
-            "`ray start --head` prints it"
-        ) from None
+        return one_line(str(error))
+    return ""

@@ -6,15 +6,13 @@ command, with the keys of its environment. docs/decisions/pool.md.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from bench.errors import InputError, JobError, one_line
+from bench.errors import InputError
 from bench.records.spec import JobSpec
 from bench.run import local_pool, ray_nodes, ray_place, space, thread_counts
 from bench.run.pool import Event, check_room
@@ -139,8 +137,8 @@ class RayPool:
         busy = [one for one in self._seats if one.job]
         if self.size - sum(one.slots for one in busy) < count:
             return None
-        with self._there():
-            available = self._ray._private.state.available_resources_per_node()
+        self.nodes.see_head()
+        available = self._ray._private.state.available_resources_per_node()
         for node in sorted(self.nodes.computing(), key=self._free, reverse=True):
             taken = sum(one.slots for one in busy if one.node is node)
             if node.usable and self._slots(node) - taken >= count and self._has(node, count, job, available):
@@ -214,33 +212,18 @@ class RayPool:
 
     def events(self, wait: float | None, wake: int | None = None) -> list[Event]:
         patience = _LOOK_SECONDS if wait is None else min(wait, _LOOK_SECONDS)
-        with self._there():
-            busy = {one.news: one for one in self._seats if one.job}
-            if busy:
-                ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=patience)
-                found = [event for one in ready for event in self._hear(busy[one])]
-                found += self._here.events(0.0)
-            else:
-                found = self._here.events(patience, wake)
-            for node in self.nodes.that_left():
-                for seat in [one for one in self._seats if one.node is node]:
-                    found += self._lost(seat, f"node {node.address} left the cluster")
-            return found
-
-    @contextmanager
-    def _there(self) -> Iterator[None]:
-        """Say in a line that the whole cluster is gone.
-
-        Raises:
-            JobError: it is.
-        """
-        try:
-            yield
-        except self._ray.exceptions.RayError as error:
-            why = one_line((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
-            raise JobError(
-                f"the Ray cluster is gone ({why}); checkpoints are kept in {self.folder}, the same command goes on"
-            ) from error
+        self.nodes.see_head()
+        busy = {one.news: one for one in self._seats if one.job}
+        if busy:
+            ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=patience)
+            found = [event for one in ready for event in self._hear(busy[one])]
+            found += self._here.events(0.0)
+        else:
+            found = self._here.events(patience, wake)
+        for node in self.nodes.that_left():
+            for seat in [one for one in self._seats if one.node is node]:
+                found += self._lost(seat, f"node {node.address} left the cluster")
+        return found
 
     def _hear(self, seat: _Seat) -> Iterator[Event]:
         job = seat.job
@@ -248,6 +231,7 @@ class RayPool:
         try:
             news = self._ray.get(seat.news)
         except self._ray.exceptions.RayError as error:
+            self.nodes.see_head(now=True)
             why = "its node left the cluster" if "node has died" in str(error) else "it ended unasked"
             yield from self._lost(seat, f"the worker on node {seat.node.address} is gone: {why}")
             return
@@ -287,9 +271,8 @@ class RayPool:
     def close(self) -> None:
         self._here.close()
         self.nodes.forget()
-        with contextlib.suppress(self._ray.exceptions.RayError):  # with a cluster that is gone they are gone, too
+        if not self.nodes.gone:  # else all places are gone with it, and to ask it to end them would be to wait for it
             self._end(list(self._seats))
-        self._ray.shutdown()
 
 
 def of_cluster(

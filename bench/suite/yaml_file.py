@@ -168,6 +168,8 @@ class Document:
             # A check of keys against each other names the key to change first.
             return f"{where}: {dotted(at)}: {message}" if at else f"{self.where(_parsed(message))}: {message}"
         given = shortened(repr(details["input"]))
+        if details["type"] == "tuple_type":
+            message = f"must be a list, such as [{shortened(str(details['input']))}]"
         return f"{where}: {dotted(at, 'the suite')} = {given}: {message[0].lower()}{message[1:]}"
 
     def where(self, at: Place) -> str:

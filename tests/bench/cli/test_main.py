@@ -267,6 +267,36 @@ def test_validate_says_what_a_suite_holds(folder: Path) -> None:
     assert (code, out) == (0, "tiny: valid; sequential, mix; 1 λ; seeds [0]; 6 steps a run\n")
 
 
+def test_validate_reads_the_rows_that_are_on_this_machine(folder: Path) -> None:
+    """Five pairs are there; eight to train on and two held out are asked for. A model that only the hub has is a doubt."""
+    rows = "".join(json.dumps({"prompt": f"a {n}", "chosen": f"b {n}", "rejected": "c"}) + "\n" for n in range(5))
+    (folder / "pairs.jsonl").write_text(rows, encoding="utf-8")
+    local = [
+        "--set",
+        "data.preference={source: local, path: pairs.jsonl, rows: 8, evaluation_rows: 2, test_split: null}",
+        "--set",
+        "data.instruction={source: chosen, rows: 2, evaluation_rows: 1}",
+    ]
+    code, _, err = bench("validate", "tiny.yaml", *local, folder=folder)
+    assert (code, err) == (2, "bench: pairs.jsonl: 8 rows wanted, but split 'train' has 5; lower rows\n")
+    few = [*local, "--set", "data.preference.rows=2"]
+    code, out, err = bench("validate", "tiny.yaml", *few, folder=folder)
+    assert (code, out.split("; ")[-1]) == (0, "rows read: pairs.jsonl\n"), err
+    hub = ["--set", "model={source: hub, path: nobody/has-it}"]
+    code, out, err = bench("validate", "tiny.yaml", *few, *hub, folder=folder)
+    assert code == 0 and "bench: warning: the rows were not read: model.path = 'nobody/has-it'" in err
+    assert "rows read" not in out
+    (folder / "pairs.jsonl").unlink()
+    assert bench("validate", "tiny.yaml", *few, folder=folder)[0] == 2
+
+
+def test_one_target_needs_no_brackets(folder: Path) -> None:
+    """As in a file; what else is a list says so."""
+    assert bench("validate", "tiny.yaml", "--set", "lora.targets=all-linear", folder=folder)[0] == 0
+    code, _, err = bench("validate", "tiny.yaml", "--set", "lambdas=0.5", folder=folder)
+    assert (code, err) == (2, "bench: --set lambdas=0.5: lambdas = 0.5: must be a list, such as [0.5]\n")
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_what_a_scheduler_sends_to_the_whole_group_keeps_a_checkpoint(folder: Path, name: str) -> None:
     process = start("run", "tiny.yaml", "--set", "training.steps=4000", folder=folder)

@@ -84,6 +84,20 @@ def test_a_smoke_asks_no_server(tiny: TinySuite) -> None:
     assert small.evaluation.chosen["win_rate"].options.generation.engine == "transformers"
 
 
+def test_an_engine_without_a_name_is_doubtful(tiny: TinySuite) -> None:
+    def said(**more: Any) -> list[str]:
+        return preflight.warnings(
+            suite(tiny, {"engine": "endpoint", "endpoint": settings("http://a.example/v1", **more)})
+        )
+
+    assert said(server="vllm", version="0.28.0") == []
+    assert said(server="vllm")[0].startswith(
+        "evaluation.win_rate.generation.endpoint: without version answers of another"
+    )
+    assert "without server and version" in said()[0]
+    assert preflight.warnings(suite(tiny, {})) == []
+
+
 # ---- before training -------------------------------------------------------------------------------------------------
 
 

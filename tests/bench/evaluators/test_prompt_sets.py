@@ -194,6 +194,8 @@ def test_a_plan_knows_the_rows_and_how_many(tiny: TinySuite, tmp_path: Path) -> 
     assert evaluator.pairs_wanted() == 0
     (price,) = plan_view.prices(made, dict.fromkeys(made.jobs, "pending"), set(made.jobs))
     assert price["comparisons"] == 4 * 4  # base, reference, optimum and one run
+    pending = dict.fromkeys(made.jobs, "pending")
+    assert "4 × answers to 4 prompts of mine.jsonl: 4 pending" in plan_view.as_text(made, pending, set(made.jobs))
 
     moved = about_the_world(tmp_path / "moved.json")
     again = planner.make(tiny(evaluation={"win_rate": {"prompts_from": str(moved), "prompts": 4, "judge": judge}}))

@@ -216,3 +216,31 @@ def test_replies_that_reasoning_ate_may_be_longer_twice() -> None:
     assert dialect.allow_longer(dict(dialect.sent))
     assert not dialect.allow_longer(dict(dialect.sent))
     assert not Dialect({"temperature": 0}).allow_longer({"temperature": 0})
+
+
+@pytest.mark.parametrize(
+    ("message", "longest"),
+    [
+        ("max_tokens must be greater than 63", {"max_tokens": 64}),
+        ("max_tokens > 99 is wanted", {"max_tokens": 100}),
+        ("max_tokens out of range [64, 4096]", {"max_tokens": 64}),
+        ("max_tokens: allowed are values from 32 to 8192", {"max_tokens": 32}),
+        ("max_tokens is called token_ceiling here", {"token_ceiling": 1}),
+        ("max_tokens -> replyTokens", {"replyTokens": 1}),
+        ("please do not send max_tokens; it was renamed 'budget'", {"budget": 1}),
+    ],
+)
+def test_more_words_for_a_bound_or_another_name(message: str, longest: dict[str, Any]) -> None:
+    rest = {name: value for name, value in SENT.items() if name != "max_tokens"}
+    assert learn(Dialect(dict(SENT)), message) == rest | longest
+
+
+def test_a_temperature_outside_its_bounds_is_left_out() -> None:
+    dialect = Dialect({"temperature": 0}, _tried={"reasoning_effort"})
+    assert learn(dialect, "temperature must be greater than 0") == {}
+
+
+def test_a_number_that_is_to_be_a_text_keeps_to_bounds_as_one() -> None:
+    dialect = Dialect({"max_tokens": 1})
+    assert learn(dialect, "max_tokens: Input should be a valid string") == {"max_tokens": "1"}
+    assert learn(dialect, "max_tokens must be at least 64") == {"max_tokens": "64"}

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bench.collectors import nvml
-from bench.errors import InputError
+from bench.errors import InputError, JobError
 from bench.records.spec import Inputs, JobSpec, Resources
 from bench.run import pools, ray_nodes, ray_place, ray_pool, thread_counts
 from benchmarks.campaigns import base
@@ -112,6 +112,9 @@ class Ray:
         self.made.append(Actor(options))
         return SimpleNamespace(remote=lambda share: self.made[-1])
 
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="head:6379")
+
     def get(self, ref: Any, timeout: float | None = None) -> Any:
         return True
 
@@ -121,11 +124,14 @@ class Ray:
     def kill(self, actor: Any) -> None:
         self.gone.append(actor)
 
+    def shutdown(self) -> None: ...
+
 
 @pytest.fixture
 def pool_of(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(ray_nodes.Node, "affinity", property(lambda node: node.id))
+    monkeypatch.setattr(ray_nodes, "_silence", lambda address: "")
 
     def make(*nodes: dict[str, float], workers: int | None = None, threads: int | None = None) -> Any:
         made = ray_pool.RayPool(Ray(*nodes), tiny(), tmp_path, None, workers, threads, lambda line: None)
@@ -253,6 +259,22 @@ def test_the_job_of_a_node_that_left_died_and_its_devices_count_no_longer(
     (event,) = pool.events(None)
     assert (event.kind, event.message) == ("died", {"message": f"node {lost.node.address} left the cluster"})
     assert pool._seats == [kept] and pool.size == 1
+
+
+def test_a_head_that_is_silent_for_long_ends_the_run_in_a_line(pool_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Ray would end the process; and nothing is asked of it any more."""
+    pool = pool_of({"CPU": 4, "GPU": 1})
+    give(pool, job())
+    monkeypatch.setattr(ray_nodes, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(ray_nodes, "_HEAD_SECONDS", 0.0)
+    monkeypatch.setattr(ray_nodes, "_silence", lambda address: f"{address} refused")
+    monkeypatch.setattr(ray_nodes.time, "sleep", lambda seconds: None)
+    with pytest.raises(
+        JobError, match=r"^the Ray cluster is gone: its head head:6379 does not answer \(head:6379 refused"
+    ):
+        pool.events(None)
+    monkeypatch.setattr(pool._ray, "kill", None)
+    pool.close()
 
 
 # ---- on a cluster ----------------------------------------------------------------------------------------------------
