@@ -9,7 +9,6 @@ token ids has its text made tokens anew, which for some tokenizers are others: s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -42,7 +41,8 @@ def base(policy: Policy, prompts: Prompts, said: Answers, host: str) -> dict[str
     Raises:
         JobError: they are not: it serves another model, or changes what the model says.
     """
-    gap = _mean([gap for place in prompts for gap in gaps(policy, prompts[place], said[place], of_base=True)])
+    with policy.as_base():
+        gap = _mean(_all_gaps(policy, prompts, said))
     if gap is not None and gap > MOST_MEAN_GAP and _with_ids(said):
         raise JobError(
             f"{host}: its greedy answers are not those of the suite's model: their tokens fall short of the model's own by "
@@ -72,20 +72,23 @@ def adapter(
     Raises:
         JobError: the adapter was ignored, or it is another one.
     """
-    telling = [place for place in prompts if _tells(policy, prompts[place], of_base[place])]
-    gap = _mean([gap for place in prompts for gap in gaps(policy, prompts[place], said[place])])
+    own, own_of_base = _all_gaps(policy, prompts, said), _all_gaps(policy, prompts, of_base)
+    with policy.as_base():
+        bases, bases_of_base = _all_gaps(policy, prompts, said), _all_gaps(policy, prompts, of_base)
+    telling = [place for place in prompts if _tells(own_of_base[place], bases_of_base[place])]
+    gap = _mean(own)
     facts: dict[str, Any] = {"policy_gap_nats": gap, "telling_prompts": len(telling)}
     if not telling:
         facts["reason"] = (
             "greedy decoding of the policy says what the base says on these prompts, so an adapter that is"
         )
         facts["reason"] += " ignored could not be told from one that is not"
-    elif all(said[place].text == of_base[place].text for place in telling) or _like_the_base(
-        policy, {place: prompts[place] for place in telling}, said
+    elif all(said[place].text == of_base[place].text for place in telling) or (
+        sum(sum(own[place]) for place in telling) >= sum(sum(bases[place]) for place in telling)
     ):
         raise JobError(
-            f"{host} ignores the adapter, without an error: on {len(telling)} prompts where greedy decoding of the policy says "
-            f"something else than the base it says what the base says; {advice}"
+            f"{host} ignores what makes the policy and answers as the base, without an error: on {len(telling)} prompts where "
+            f"greedy decoding of the policy says something else it says what the base says; {advice}"
         )
     if gap is not None and gap > MOST_MEAN_GAP and _with_ids(said):
         raise JobError(
@@ -95,21 +98,17 @@ def adapter(
     return facts
 
 
-def _tells(policy: Policy, prompt: Sequence[int], said: Said) -> bool:
-    """Whether the policy would have said something else than the base, beyond rounding."""
-    pairs = zip(gaps(policy, prompt, said), gaps(policy, prompt, said, of_base=True), strict=True)
-    return any(own - bases > TELLING_GAP for own, bases in pairs)
+def _tells(own: Sequence[float], bases: Sequence[float]) -> bool:
+    """Whether the policy would have said something else than the base, beyond rounding; gaps of the base's answer."""
+    return any(one - other > TELLING_GAP for one, other in zip(own, bases, strict=True))
 
 
-def _like_the_base(policy: Policy, prompts: Prompts, said: Answers) -> bool:
-    """Whether answers are the base's rather than the policy's, though they differ from the base's others by rounding."""
-    own = sum(sum(gaps(policy, prompts[place], said[place])) for place in prompts)
-    bases = sum(sum(gaps(policy, prompts[place], said[place], of_base=True)) for place in prompts)
-    return own >= bases
+def _all_gaps(policy: Policy, prompts: Prompts, said: Answers) -> dict[int, list[float]]:
+    return {place: gaps(policy, prompts[place], said[place]) for place in prompts}
 
 
 @torch.no_grad()
-def gaps(policy: Policy, prompt: Sequence[int], said: Said, *, of_base: bool = False) -> list[float]:
+def gaps(policy: Policy, prompt: Sequence[int], said: Said) -> list[float]:
     """Return by how many nats each token of an answer falls short of the likeliest one; of its end, too, where it ended."""
     ends = policy.end_of_turn_ids()
     made = said.ids if said.ids is not None else policy.tokenizer(said.text, add_special_tokens=False)["input_ids"]
@@ -117,10 +116,8 @@ def gaps(policy: Policy, prompt: Sequence[int], said: Said, *, of_base: bool = F
     if not ids and not (said.ended and ends):
         return []
     policy.model.eval()
-    has_adapter = hasattr(policy.model, "get_base_model")
-    with policy.model.disable_adapter() if of_base and has_adapter else nullcontext():
-        row = torch.tensor([[*prompt, *ids]], device=policy.device)
-        logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 :].float()
+    row = torch.tensor([[*prompt, *ids]], device=policy.device)
+    logits = policy.model(input_ids=row, use_cache=False).logits[0, len(prompt) - 1 :].float()
     best = logits.amax(-1)
     found: list[float] = []
     if ids:
@@ -134,5 +131,6 @@ def _with_ids(said: Answers) -> bool:
     return all(one.ids is not None for one in said.values())
 
 
-def _mean(values: Sequence[float]) -> float | None:
+def _mean(found: Mapping[int, Sequence[float]]) -> float | None:
+    values = [gap for gaps in found.values() for gap in gaps]
     return sum(values) / len(values) if values else None

@@ -230,7 +230,7 @@ def test_llama_cpps_answers_are_the_models(smollm2: Policy, llama_server: ModelS
 
 def test_llama_cpp_takes_any_name_for_its_one_model(policy: Policy, llama_server: ModelServer, tmp_path: Path) -> None:
     """So it answers as the base where the merged model is asked for, without an error; that is seen."""
-    with pytest.raises(JobError, match="ignores the adapter, without an error"):
+    with pytest.raises(JobError, match="answers as the base, without an error"):
         by_server(policy, llama_server, tmp_path)
 
 

@@ -164,7 +164,10 @@ def test_an_answer_ends_at_a_stop_string(answer: Answer) -> None:
 
 def test_a_server_that_ignores_the_adapter_is_told(answer: Answer, vllm: Vllm) -> None:
     vllm.ignores = True
-    with pytest.raises(JobError, match=r"ignores the adapter, without an error: on \d prompts where greedy decoding"):
+    with pytest.raises(
+        JobError,
+        match=r"answers as the base, without an error: on \d prompts where greedy decoding of the policy .*adapters to merged",
+    ):
         answer(adapted(), prompts())
     assert vllm.loaded == {}
 
@@ -277,16 +280,53 @@ def test_dora_is_merged_and_what_must_be_served_is_told(answer: Answer, vllm: Vl
     assert set(missing) <= {"lm_head.weight"}
     assert [row["answer"] for row in here(whole, prompts())] == [row["answer"] for row in here(policy, prompts())]
 
-    base = vllm.policy
-
-    def served(name: str, prompt: list[int], body: dict[str, Any]) -> Any:
-        vllm.policy = whole if name == str(merged) else base
-        return Vllm._generate(vllm, name, prompt, body)
-
-    vllm.loaded[str(merged)] = merged
-    vllm.ignores = True  # it is no adapter
-    vllm._generate = served  # type: ignore[method-assign]
+    serve_whole(vllm, merged, whole)
     rows, facts = answer(policy, prompts())
     assert facts["adapter"] == "merged"
     assert rows == here(policy, prompts())
     assert not merged.exists()
+
+
+def serve_whole(vllm: Vllm, folder: Path, whole: Policy) -> None:
+    """Have the server serve one more whole model under its folder's path."""
+    base = vllm.policy
+
+    def served(name: str, prompt: list[int], body: dict[str, Any]) -> Any:
+        vllm.policy = whole if name == str(folder) else base
+        return Vllm._generate(vllm, name, prompt, body)
+
+    vllm.loaded[str(folder)] = folder
+    vllm.ignores = True  # it is no adapter
+    vllm._generate = served  # type: ignore[method-assign]
+
+
+def test_a_policy_whose_weights_were_all_trained_is_served_whole(answer: Answer, vllm: Vllm, tmp_path: Path) -> None:
+    trained = load()
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for value in trained.model.parameters():
+            value.add_(torch.randn_like(value) * 0.1)
+    trained.save(tmp_path / "job")
+    policy = load()
+    policy.attach_saved(tmp_path / "job")
+    wanted = here(policy, prompts())
+    assert wanted == here(trained, prompts())
+    assert wanted != here(load(), prompts())
+    with pytest.raises(
+        JobError, match=r"the policy has weights of its own: the whole model is in .*/merged, and .* vllm serve"
+    ):
+        answer(policy, prompts())
+    merged = tmp_path / "merged"
+    assert merged.is_dir()
+    serve_whole(vllm, merged, trained)
+    rows, facts = answer(policy, prompts())
+    assert rows == wanted
+    assert facts["checked"]["telling_prompts"] > 0
+    assert facts["checked"]["base_gap_nats"] == pytest.approx(0, abs=1e-4)
+    assert facts["checked"]["policy_gap_nats"] == pytest.approx(0, abs=1e-4)
+    assert here(policy, prompts()) == wanted
+
+    vllm.policy = load()
+    serve_whole(vllm, merged, load())
+    with pytest.raises(JobError, match=r"answers as the base, .* is it the merged model that is served"):
+        answer(policy, prompts())

@@ -60,7 +60,7 @@ def test_what_is_asked_for_is_what_is_served() -> None:
     )
     assert plan.notes[1:] == (
         "add --api-key with what SERVER_KEY holds: the suite sends it",
-        "each policy's merged model must be served, too, under its folder's path",
+        "each policy's whole model must be served, too, under its folder's path: servers load no other kind of policy",
     )
 
 
@@ -73,7 +73,7 @@ def test_a_path_with_a_space_is_quoted(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"rank": 513}, r"lora\.rank = 513: vLLM loads adapters of rank 512 at most"),
+        ({"rank": 513}, r"lora\.rank: adapters of rank 513 are saved, and vLLM loads those of 512 at most"),
         ({"base": {"source": "world"}}, r"model\.source = 'world': a model that is made here, which no server loads"),
         (
             {"server": "llama.cpp"},
