@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -157,7 +158,8 @@ def _check_batches(settings: JudgeSettings, name: str) -> None:
 
 def _briefly(reason: str) -> str:
     """Return the reason without whose it is, as that stands beside it."""
-    return one_line(reason.split(": ", 1)[-1] if reason.startswith("the judge ") else reason, _LONGEST_REASON)
+    own = re.sub(r"^the judge .+? at [^ :]+:? (answers, but its reply cannot be used: )?", "", reason)
+    return one_line(own.removesuffix("; change the judge's settings"), _LONGEST_REASON)
 
 
 def known(settings: JudgeSettings, folder: Path, judging: Path) -> str | None:
