@@ -10,6 +10,7 @@
     │   ├── PluginError           another package's code: does not fit its protocol, or raises
     │   └── DiskFull              says where, and how much is needed
     ├── JobError                  exit code 1: one job failed, the others go on
+    │   ├── RankDied              one of the processes that compute a job together is gone; it is tried again
     │   ├── OutOfMemory           names the key to lower
     │   ├── DamagedInput          what another job left behind is not as it was written; that job is made anew
     │   └── JudgeError            a judge that cannot answer; what was judged is kept
@@ -89,6 +90,10 @@ class JobError(BenchError):
     exit_code = 1
 
 
+class RankDied(JobError):
+    """Report that one of the processes that compute a job together is gone; the job is tried again, as after a worker's death."""
+
+
 class OutOfMemory(JobError):
     """Report that memory ran out, naming the key to lower."""
 
@@ -141,7 +146,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 # Of other libraries, whose classes are not imported for it: a network or a device that may be well again in a moment.
-_TRANSIENT = ("ConnectionError", "Timeout", "TimeoutException", "TimeoutError", "TransportError", "IncompleteRead")
+_TRANSIENT = (
+    "RankDied",
+    "ConnectionError",
+    "Timeout",
+    "TimeoutException",
+    "TimeoutError",
+    "TransportError",
+    "IncompleteRead",
+)
 _DEVICE = ("AcceleratorError", "CUDA error", "cuBLAS", "CUBLAS_STATUS", "CUDNN_STATUS", "NCCL error", "NVML: Driver")
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 

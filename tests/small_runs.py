@@ -93,9 +93,11 @@ class Bench:
 
 
 def adapter(job: record.Job) -> dict[str, torch.Tensor]:
+    """Return the weights that a job saved: its adapter's, or all."""
     from safetensors.torch import load_file
 
-    return dict(load_file(job.path / "adapter" / "adapter_model.safetensors"))
+    whole = job.path / "model" / "model.safetensors"
+    return dict(load_file(whole if whole.exists() else job.path / "adapter" / "adapter_model.safetensors"))
 
 
 def assert_same_run(one: record.Job, other: record.Job) -> None:

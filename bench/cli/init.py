@@ -31,9 +31,10 @@ model: # the base model, the same for every run
   dtype: float32 # float32 or bfloat16; bfloat16 on a recent GPU
   gradient_checkpointing: false # true saves memory and costs time; auto: on a GPU, once memory runs out
 
-lora: # the adapter; only it is trained
+lora: # the adapter; only it is trained, but with model.tuning: full
   rank: 16 # size of the adapter
   alpha: 32 # its scale is alpha / rank
+  variant: lora # or dora, rslora
   dropout: 0.0 # share of its inputs set to 0 while training
   targets: [all-linear] # or module names: [q_proj, v_proj] for Llama, [query_key_value] for GPT-NeoX
 
@@ -111,11 +112,13 @@ evaluation: # of every trained policy, the reference and the base model; delete 
     limit: 5 # questions a subject; null is all
     chat_template: false # true asks in the model's chat template
   win_rate: # generated answers against the chosen answers of your held-out pairs
+    prompts_from: held_out # or alpaca_eval, or a file of instruction and output rows
     prompts: 64 # pairs judged for each policy
     generation: # how answers are sampled
+      engine: transformers # on this machine; endpoint: by a server, with endpoint: {base_url: http://127.0.0.1:8000/v1}
       max_new_tokens: 256 # at most
       temperature: 1.0 # 0 is greedy
-    judge: # EDIT. Who prefers
+    judge: # EDIT. Who prefers; or a list of such mappings, whose first is the main judge: the report says how far they agree
       kind: openai # any OpenAI-compatible endpoint; or local with local_model: {source: ..., path: ...}
       configuration: null # how is asked: null is the first that the endpoint answers to, AlpacaEval's own before others
       model: gpt-6-luna # who is asked

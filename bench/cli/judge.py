@@ -45,7 +45,7 @@ def run(
         typer.Option(
             metavar="CONFIG",
             help="A configuration, alpaca-eval's or ours; or a YAML file: a suite, or the keys of its "
-            "evaluation.win_rate.judge. (default: the first that the endpoint answers to)",
+            "evaluation.win_rate.judge, of a list the first. (default: the first that the endpoint answers to)",
         ),
     ] = None,
     model: Annotated[
@@ -57,6 +57,10 @@ def run(
     ] = None,
     orders: Annotated[
         str | None, typer.Option(help="both, or single: one order a pair, at random. (default: both)")
+    ] = None,
+    batch: Annotated[
+        bool | None,
+        typer.Option("--batch/--no-batch", help="Ask in a batch, at half the price where it is. (default: no)"),
     ] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Requests in flight. (default: 8)")] = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="Patience with one request. (default: 300)")] = None,
@@ -84,6 +88,7 @@ def run(
         "base_url": base_url,
         "key_variable": key_variable,
         "orders": orders,
+        "batch": batch,
         "concurrency": concurrency,
         "timeout_seconds": timeout_seconds,
         "max_cost_usd": max_cost_usd,
@@ -127,7 +132,7 @@ def replay(
     from bench.judges import replay as replaying
 
     pairs = completion_files.pairs(outputs, reference)
-    stored = replaying.stored(annotations)
+    stored = replaying.stored(annotations, chosen=judge is not None)
     given = {
         "kind": "replay",
         "journal": str(annotations),
@@ -154,11 +159,13 @@ def _settings(judge: str | None, given: dict[str, Any]) -> JudgeSettings:
 
     document = Document(Path(judge))
     keys: Any = document.value
-    place: tuple[str, ...] = ()
+    place: tuple[str | int, ...] = ()
     if isinstance(keys, dict) and "evaluation" in keys:  # a whole suite
         place = _IN_A_SUITE
         for part in place:
             keys = keys.get(part) if isinstance(keys, dict) else None
+    if isinstance(keys, list) and keys:  # several judges, of which the first is the main one
+        place, keys = (*place, 0), keys[0]
     if not isinstance(keys, dict):
         raise InputError(f"{judge}: holds no keys of a judge; a suite has them under evaluation.win_rate.judge")
     return _validated(
@@ -304,6 +311,8 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
     if score["unjudged"]:
         text += f", {score['unjudged']} unjudged"
     text += _how_asked(score)
+    if score.get("as_stored"):
+        text += f"; {score['as_stored']} preferences as the annotations store them, for lack of the judge's replies"
     if score["length_controlled_win_rate"] is not None:
         text += f"; length-adjusted {score['length_controlled_win_rate']:.2f} % ({ADJUSTED_BY}, not AlpacaEval's)"
     if "position_bias" in score:
@@ -312,6 +321,9 @@ def _sentence(name: str, score: dict[str, Any]) -> str:
         text += f"; cost ${score['cost_usd']:.4f}"
     elif "cost_reason" in score:
         text += f"; cost not known: {score['cost_reason']}"
+    parts = (("cached", "cached_tokens"), ("reasoning", "reasoning_tokens"))
+    counted = [f"{score[key]:,} {name}" for name, key in parts if score.get(key)]
+    text += f" ({' and '.join(counted)} tokens among them)" if counted else ""
     return text + _doubtful(score)
 
 

@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -105,6 +106,13 @@ def run(
             "processors ÷ workers]",
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="ENGINE",
+            help="Where jobs run: local, or on the nodes of a Ray cluster: ray, ray://HOST:PORT (extra: ray).",
+        ),
+    ] = "local",
     smoke: Smoke = False,
     as_json: AsJson = False,
 ) -> None:
@@ -115,7 +123,7 @@ def run(
     from rich.console import Console
 
     from bench.cli.progress import Progress
-    from bench.run import execute, preflight, space, standing, thread_counts
+    from bench.run import execute, pools, preflight, space, standing
 
     output.never_ends_a_run()
     plan = _plan(suite, overrides, mirror, smoke)
@@ -124,31 +132,35 @@ def run(
     console = Console(stderr=as_json)
     found = standing.look(plan, folder)
     pending = standing.to_do(plan, folder, selected, found.states)
-    count = workers or execute.default_workers()
-    thread_counts.of_folder(folder, count, threads)
-    space.check(plan, folder, pending, count)
+    pool = pools.make(engine, plan.suite, folder, mirror, workers, threads, tell=partial(_show, console))
+    if pending:
+        pool.check([plan.jobs[job_id] for job_id in pending])
+    space.check(plan, folder, pending, pool.size)
     with _located(suite, overrides, smoke):
         preflight.check(plan.suite)
         _preflight(plan, folder, pending, mirror, console)
     for job_id, what in found.damaged.items():
-        console.print(f"{job_id}: found damaged: {what}", markup=False, highlight=False, soft_wrap=True)
+        _show(console, f"{job_id}: found damaged: {what}")
     console.print(
         f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
-        f"{len(pending)} to do on {count} {'worker' if count == 1 else 'workers'}",
+        f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
         highlight=False,
     )
-    with Progress(plan, pending, count, console) as progress:
-        summary = execute.Execution(plan, folder, progress, mirror, workers, threads).run(selected)
+    with Progress(plan, pending, pool.size, console) as progress:
+        summary = execute.Execution(plan, folder, progress, pool).run(selected)
     if as_json:
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(execute.exit_code(summary))
 
 
+def _show(console: Console, line: str) -> None:
+    console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
     """Find out before anything is trained what would fail hours later."""
-    from bench.run import execute, inputs, preflight
-    from bench.suite.toy import ToySuite
+    from bench.run import inputs, preflight
 
     _warn(plan.suite)
     if not pending:
@@ -156,12 +168,11 @@ def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None,
     for job in (plan.jobs[job_id] for job_id in pending):
         if job.kind == "adopt":
             inputs.adopted(job, folder)
-    if not isinstance(plan.suite, ToySuite):  # a toy trains without torch
-        execute.check_gpus()
     preflight.check_hub(plan.suite, mirror)
     for line in preflight.check_data(plan.suite, mirror):
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-    for line in preflight.try_out(plan.suite, {plan.jobs[job_id].kind for job_id in pending}, folder, mirror):
+    kinds = {name for job_id in pending for name in (plan.jobs[job_id].kind, plan.jobs[job_id].stage) if name}
+    for line in preflight.try_out(plan.suite, kinds, folder, mirror):
         console.print(line, highlight=False)
 
 
@@ -204,18 +215,19 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import execute, space, stale, standing
+    from bench.run import gpus, space, stale, standing
 
     made = _plan(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
-    disk = space.needed(made, folder, pending, execute.default_workers())
+    disk = space.needed(made, folder, pending, gpus.default_workers())
+    _warn(made.suite)
     if as_json:
-        print(json.dumps(as_dict(made, states, selected, found, disk), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:
-        print(as_text(made, states, selected, found, disk))
+        print(as_text(made, states, selected, found, disk, folder))
 
 
 @app.command()
@@ -231,6 +243,30 @@ def validate(suite: SuiteName, mirror: Mirror = None, overrides: Overrides = Non
     for line in doubts:
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
     print(f"{checked.name}: valid; {checked.contents}" + (f"; rows read: {', '.join(read)}" if read else ""))
+
+
+@app.command("serve-plan")
+def serve_plan(
+    suite: SuiteName,
+    mirror: Mirror = None,
+    overrides: Overrides = None,
+    workers: Annotated[int, typer.Option(min=1, help="Workers of the run, each with an adapter of its own.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Print how to start the server that makes a suite's answers: the exact command lines of vLLM and SGLang.
+
+    For suites with `evaluation.win_rate.generation.engine: endpoint`, or before that is set.
+    """
+    from bench.evaluators import serve_plan as serving
+    from bench.run import preflight
+    from bench.suite.suite import Suite
+
+    loaded = _load(suite, overrides, mirror, False)
+    if not isinstance(loaded, Suite):
+        raise InputError(f"{loaded.name}: a toy has no model to serve")
+    with _located(suite, overrides):
+        made = serving.plans(preflight.serving_needs(loaded, workers))
+    print(json.dumps([one.as_dict() for one in made], indent=1) if as_json else serving.as_text(made))
 
 
 @app.command()

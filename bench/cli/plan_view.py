@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from bench.cli import power_view
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
 from bench.records.spec import KINDS, JobSpec
@@ -16,7 +18,12 @@ from bench.suite.suite import Suite
 
 
 def as_dict(
-    plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = (), disk: tuple[int, str] = (0, "")
+    plan: Plan,
+    states: dict[str, str],
+    selected: set[str],
+    stale: Sequence[Stale] = (),
+    disk: tuple[int, str] = (0, ""),
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Return a plan as JSON values.
 
@@ -26,6 +33,7 @@ def as_dict(
         selected: those that are meant.
         stale: what of the folder an upgrade has made stale.
         disk: bytes that are still to be written, and what is not in them.
+        folder: the suite's results, where judged pairs tell how much they spread.
     """
     jobs = [
         {
@@ -43,26 +51,42 @@ def as_dict(
         if job.id in selected
     ]
     sums = totals(plan, states, selected)
-    judge = next(iter(prices(plan, states, selected)), None)
+    judges = prices(plan, states, selected)
     by_reason = [asdict(one) for one in stale]
     room = {"disk_bytes_to_do": disk[0], "disk_bytes_left_out": disk[1] or None}
-    return {"schema": 1, "suite": plan.suite.name, "jobs": jobs, **sums, **room, "judge": judge, "stale": by_reason}
+    return {
+        "schema": 1,
+        "suite": plan.suite.name,
+        "jobs": jobs,
+        **sums,
+        **room,
+        **_judges(judges),
+        **power_view.as_dict(plan, folder),
+        "stale": by_reason,
+    }
 
 
 def prices(plan: Plan, states: dict[str, str], selected: set[str]) -> list[dict[str, Any]]:
     """Estimate what the evaluators have still to be paid for, such as a judge's replies."""
-    to_do = Counter(job.kind for job in plan.jobs.values() if job.id in selected and states[job.id] != "complete")
     if not isinstance(plan.suite, Suite):
         return []
+    left = [job for job in plan.jobs.values() if job.id in selected and states[job.id] != "complete"]
+    to_do = Counter(name for job in left for name in {job.kind, job.stage} - {""})
     found = (one.price(to_do, plan.suite.data) for one in plan.suite.evaluation.chosen.values())
-    return [one for one in found if one is not None]
+    return [price for one in found for price in (one if isinstance(one, list) else [one]) if price is not None]
 
 
-def _titles(plan: Plan) -> dict[str, str]:
-    """Return what each kind of job is called."""
+def _judges(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say what is to be paid: the main judge's under a name of its own, as from before there could be several."""
+    return {"judge": next(iter(found), None), "judges": found}
+
+
+def _titles(plan: Plan) -> dict[tuple[str, str], str]:
+    """Return what the jobs of each kind, or of an evaluator's stage, are called."""
     evaluators = plan.suite.evaluation.chosen.values() if isinstance(plan.suite, Suite) else ()
     stages = (stage for one in evaluators for stage in one.stages())
-    return KINDS | {stage.kind: stage.title or stage.kind for stage in stages}
+    titles = {(stage.kind, stage.shown_name): stage.title or stage.kind for stage in stages}
+    return {(kind, ""): title for kind, title in KINDS.items()} | titles
 
 
 def totals(plan: Plan, states: dict[str, str], selected: set[str]) -> dict[str, int]:
@@ -84,7 +108,12 @@ def _tokens(job: JobSpec) -> int:
 
 
 def as_text(
-    plan: Plan, states: dict[str, str], selected: set[str], stale: Sequence[Stale] = (), disk: tuple[int, str] = (0, "")
+    plan: Plan,
+    states: dict[str, str],
+    selected: set[str],
+    stale: Sequence[Stale] = (),
+    disk: tuple[int, str] = (0, ""),
+    folder: Path | None = None,
 ) -> str:
     """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
@@ -94,10 +123,10 @@ def as_text(
             lines.append(f"  {states[job.id]:<10} {job.id:<44} {_remark(job)}".rstrip())
     if isinstance(suite, Suite) and suite.training.stopping.rule != "none":
         lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]
-    counts = Counter((job.kind, states[job.id]) for job in plan.jobs.values() if job.id in selected)
+    counts = Counter(((job.kind, job.stage), states[job.id]) for job in plan.jobs.values() if job.id in selected)
     lines.append("")
-    for kind, name in _titles(plan).items():
-        found = {state: count for (one, state), count in counts.items() if one == kind}
+    for which, name in _titles(plan).items():
+        found = {state: count for (one, state), count in counts.items() if one == which}
         if found:
             lines.append(
                 f"  {sum(found.values()):>4} × {name}: {', '.join(f'{count} {state}' for state, count in found.items())}"
@@ -116,6 +145,7 @@ def as_text(
     if disk[0]:
         lines.append(f"  disk: about {in_words(disk[0])} to be written{f', {disk[1]}' if disk[1] else ''}")
     lines += [f"  {estimate_in_words(one)}" for one in prices(plan, states, selected)]
+    lines += [f"  {one}" for one in power_view.as_lines(plan, folder)]
     lines += [f"  {one}" for one in stale]
     return "\n".join(lines)
 

@@ -62,6 +62,7 @@ class Collector(Protocol):
     metric: ClassVar[Metric]
     combine: ClassVar[Combine]
     looks_back: ClassVar[float] = 0.0
+    over_devices: ClassVar[str] = "first"
 
     def __init__(self, watched: Watched) -> None:
         """Get ready.
@@ -247,6 +248,41 @@ class Collectors:
     def _watch(self) -> None:
         while self._training.wait() and not self._closing.is_set():
             self._closing.wait(self.sample_if_due())
+
+
+def of_devices(every: Sequence[Sequence[dict[str, Any]]], device: str) -> list[dict[str, Any]]:
+    """Put the rows together that processes saw of a job they compute together, each on a device of its own.
+
+    A collector says by `over_devices` how its figures come together. What one of them could not measure is measured for none.
+
+    Args:
+        every: each process's rows, the main one's first.
+        device: cpu or cuda.
+    """
+    if len(every) == 1:
+        return list(every[0])
+    made: list[dict[str, Any]] = []
+    for name in dict.fromkeys(row["name"] for rows in every for row in rows):
+        by_process = [[row for row in rows if row["name"] == name] for rows in every]
+        how = _over_devices(COLLECTORS[name], device) if name in COLLECTORS else "first"
+        if how == "first":
+            made += by_process[0]
+            continue
+        missing = next((row for rows in by_process for row in rows if row["value"] is None), None)
+        if missing is not None:
+            made.append(missing)
+            continue
+        add = math.fsum if how == "sum" else statistics.fmean
+        # Of as many samples as every process has: a slower one may have taken one less.
+        made += [rows[0] | {"value": add(row["value"] for row in rows)} for rows in zip(*by_process, strict=False)]
+    return made
+
+
+def _over_devices(kind: type[Collector], device: str) -> str:
+    how = getattr(kind, "over_devices", "first")
+    if how == "gpu_sum":
+        return "first" if device == "cpu" else "sum"
+    return how
 
 
 def summarize(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ class Cpu(Collector):
         low=0.0,
     )
     combine: ClassVar[Combine] = statistics.median
+    over_devices: ClassVar[str] = "sum"
 
     def __init__(self, watched: Watched, clock: Callable[[], float] = time.process_time) -> None:
         self._clock = clock

@@ -34,6 +34,7 @@ class Energy(Collector):
         choose="energy",
     )
     combine: ClassVar[Combine] = math.fsum
+    over_devices: ClassVar[str] = "gpu_sum"  # a CPU's counter is the whole machine's
 
     def __init__(self, watched: Watched) -> None:
         self._read, self._wraps = _rapl() if watched.device == "cpu" and not watched.gpu_uuids else _nvml(watched)

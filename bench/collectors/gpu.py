@@ -52,6 +52,7 @@ class GpuUtilization(_Sampled):
         high=100.0,
     )
     combine: ClassVar[Combine] = statistics.median
+    over_devices: ClassVar[str] = "mean"
     looks_back: ClassVar[float] = 1.0
 
     def _read(self, gpus: list[Any]) -> float:
@@ -75,6 +76,7 @@ class GpuMemory(_Sampled):
         relative=True,
     )
     combine: ClassVar[Combine] = statistics.median
+    over_devices: ClassVar[str] = "sum"
 
     def _read(self, gpus: list[Any]) -> float:
         import pynvml

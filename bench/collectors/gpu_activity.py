@@ -30,6 +30,7 @@ class _Activity(Collector):
 
     counter: ClassVar[str]
     combine: ClassVar[Combine] = statistics.median
+    over_devices: ClassVar[str] = "mean"
 
     def __init__(
         self,

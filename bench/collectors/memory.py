@@ -32,6 +32,7 @@ class Memory(Collector):
         of_process=True,
     )
     combine: ClassVar[Combine] = max
+    over_devices: ClassVar[str] = "sum"
 
     def __init__(self, watched: Watched) -> None:
         self._peak = 0

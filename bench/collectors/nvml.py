@@ -48,6 +48,13 @@ def uuids() -> list[str]:
     return _of_all(pynvml.nvmlDeviceGetUUID)
 
 
+def memory_bytes() -> list[int]:
+    """List the memory of this machine's GPUs; none without a working NVML."""
+    import pynvml
+
+    return [int(one) for one in _of_all(lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).total)]
+
+
 def _of_all(ask: Callable[[Any], Any]) -> list[str]:
     import pynvml
 

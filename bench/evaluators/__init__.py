@@ -36,7 +36,8 @@ class Stage:
     """Describe the job that an evaluator's stage is for each policy.
 
     Attributes:
-        kind: of the job on record; no other evaluator's stage has it.
+        kind: of the job on record; no other evaluator's stage has it. Stages of one evaluator that do the same in different
+            ways, such as two judges, may share it: each has a name of its own then.
         settings: what of the options decides its numbers, as JSON values; the model and the data are added.
         name: what later stages find its rows under; the kind by default.
         slug: what the ids of its jobs begin with; the kind by default.
@@ -44,8 +45,10 @@ class Stage:
         data: which of the suite's data sets it reads: preference, instruction.
         policy: whether it asks the policy; a later stage may do with what an earlier one left.
         of_base: whether it asks the base model, once for all policies.
+        reads: names of the earlier stages whose rows it works with; all of them by default.
         labels: who it is besides whose policy it asks, for the record.
         origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
+        form: whether it asks texts of its own in the form of the suite's prompts.
     """
 
     kind: str
@@ -56,8 +59,15 @@ class Stage:
     data: tuple[str, ...] = ()
     policy: bool = True
     of_base: bool = False
+    reads: tuple[str, ...] | None = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
+    form: bool = False
+
+    @property
+    def shown_name(self) -> str:
+        """The name, or the kind where it has none of its own."""
+        return self.name or self.kind
 
 
 @dataclass(frozen=True)
@@ -68,23 +78,33 @@ class StageContext:
         folder: the job's; what is kept in it is found again after an interruption.
         results: the suite's folder.
         mirror: an offline mirror of the hub, if there is one.
-        max_prompt_tokens: the suite's limit.
+        data: the suite's data settings, with the form and the longest tokens of prompts.
         policy: returns the policy to ask.
         load: loads another model, such as a judge's.
         datasets: returns the suite's data, with the first so many held-out pairs as text in `judged`.
         earlier: the rows of the earlier stages, by name.
         tell: takes a line of progress.
+        stage: the name of the stage, which tells those of one kind apart.
+        stopping: asked whether the user wants to stop; a stage that waits for long raises Interrupted then.
     """
 
     folder: Path
     results: Path
     mirror: Path | None
-    max_prompt_tokens: int
+    data: Data
     policy: Callable[[], Policy]
     load: Callable[[Model], Policy]
     datasets: Callable[[int], Datasets]
     earlier: Mapping[str, Rows]
     tell: Callable[[str], None]
+    stage: str = ""
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """The suite's limit."""
+        return self.data.max_prompt_tokens
+
+    stopping: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True)
@@ -140,6 +160,25 @@ class Evaluator(Protocol):
             SuiteError: with the key and what to do.
         """
 
+    def settled(self, mirror: Path | None) -> Any:
+        """Return its options with what they leave to be looked up, such as how many rows a set has, before a plan is made.
+
+        Args:
+            mirror: an offline mirror of the hub, if there is one.
+
+        Raises:
+            InputError: what they mean is not there.
+        """
+        return self.options
+
+    def own_prompts(self, data: Data, tokenizer: Callable[[], Any], mirror: Path | None) -> list[str]:
+        """Return prompts that policies are asked beside the suite's own rows, as the model will see them.
+
+        Raises:
+            DataError: one cannot be put into the suite's form.
+        """
+        return []
+
     def warnings(self) -> list[str]:
         """Say what is doubtful."""
         return []
@@ -152,7 +191,7 @@ class Evaluator(Protocol):
         """Try what would else fail after hours of training, such as whether a service answers.
 
         Args:
-            kinds: of its stages that are still to be done.
+            kinds: of its stages that are still to be done, and their names.
             results: the suite's folder.
             mirror: an offline mirror of the hub, if there is one.
 
@@ -172,16 +211,32 @@ class Evaluator(Protocol):
         prompts = getattr(self.options, "prompts", 0)
         return prompts if isinstance(prompts, int) else 0
 
+    def items(self) -> dict[str, int | None]:
+        """Say of how many single outcomes from 0 to 1, such as questions, scores are the mean; None where only loading tells.
+
+        By a score's name, or what it begins with. The plan says how small a difference so many can show.
+        """
+        return {}
+
     def new_tokens(self) -> int:
         """Say how many tokens its stages may generate after a prompt."""
         return 0
 
-    def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | None:
-        """Say what may have to be paid, as `judges.cost.estimate` does; None where nothing has to be.
+    def price(self, to_do: Mapping[str, int], limits: Data) -> dict[str, Any] | list[dict[str, Any]] | None:
+        """Say what may have to be paid, as `judges.cost.estimate` does, once for each that is paid; None where nothing has to be.
 
         Args:
-            to_do: how many jobs of each kind are to be done.
+            to_do: how many jobs of each kind, and of each stage by its name, are to be done.
             limits: how long prompts and answers may be.
+        """
+        return None
+
+    def goes_on(self, kind: str, folder: Path) -> str | None:
+        """Say what of a stage that was stopped goes on elsewhere, and comes in with the next run; None: nothing does.
+
+        Args:
+            kind: the stage's.
+            folder: the job's.
         """
         return None
 
@@ -198,11 +253,21 @@ def _no_count(made: Any) -> str | None:
     return None if fits else f"{made!r:.100}, but it is how many pairs, 0 or more"
 
 
+def _no_items(made: Any) -> str | None:
+    fits = isinstance(made, Mapping) and all(isinstance(one, str) for one in made)
+    wrong = (
+        next((problem for one in made.values() if one is not None and (problem := _no_count(one))), None)
+        if fits
+        else ""
+    )
+    return wrong if fits else f"{made!r:.100}, but it is a mapping from scores to how many outcomes they have, or None"
+
+
 def wrong_stages(made: Any) -> str | None:
     """Say what is no declaration of stages."""
     if not isinstance(made, tuple | list) or not made or not all(isinstance(one, Stage) for one in made):
         return f"{made!r:.100}, but stages are a tuple of Stage, one or more"
-    names = [one.name or one.kind for one in made]
+    names = [one.shown_name for one in made]
     if len(set(names)) < len(names):
         return f"two stages of the name {next(one for one in names if names.count(one) > 1)!r}; give each its own"
     return next((problem for one in made if (problem := _wrong_stage(one))), None)
@@ -231,5 +296,9 @@ EVALUATORS: Registry[type[Evaluator]] = Registry(
         "win_rate": "bench.evaluators.judging:Judging",
         "base_kl": "bench.evaluators.base_kl:Divergence",
     },
-    Contract(Evaluator, parts=("stages", "run"), returns={"stages": wrong_stages, "pairs_wanted": _no_count}),
+    Contract(
+        Evaluator,
+        parts=("stages", "run"),
+        returns={"stages": wrong_stages, "pairs_wanted": _no_count, "items": _no_items},
+    ),
 )

@@ -29,6 +29,11 @@ class Harness(Evaluator):
         scores, rows, metrics = lm_eval.ask(policy, self.options, context.mirror, context.tell)
         return Outcome(rows, scores, metrics, lm_eval.facts(policy, self.options, context.mirror, rows))
 
+    def items(self) -> dict[str, int | None]:
+        from bench.evaluators import lm_eval_index
+
+        return {name: lm_eval_index.count_of(name, self.options.limit) for name in self.options.tasks}
+
     def check(self, tell: Callable[[str], None]) -> None:
         """Refuse tasks that the installed lm-eval does not know.
 

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,6 +21,8 @@ from bench.records import record
 from bench.records.cache import cache_folder
 
 WORLD = "world_questions"
+_MMLU_FEWEST = 100  # questions of its smallest subjects
+_KEYED = re.compile(r"""^["']?(task|tag)["']?: *["']?(\w+)["']? *$""", re.MULTILINE)
 _NAME = re.compile(r"""^["']?(?:task|group|tag)["']?: *["']?(\w+)["']? *$""", re.MULTILINE)
 
 
@@ -45,6 +48,31 @@ def mmlu_names() -> frozenset[str]:
     """List what MMLU's own files define: mmlu, its four groups, their tags, 57 subjects."""
     files = mmlu_folder().glob("*.yaml")
     return frozenset(name for file in files for name in _NAME.findall(file.read_text(encoding="utf-8")))
+
+
+def count_of(name: str, limit: int | None) -> int | None:
+    """Count a task's questions as far as files tell: the world's, and with a limit those of MMLU's subjects; else None."""
+    if name == WORLD:
+        from bench.data import world
+
+        counts = Counter(row["subject"] for row in world.questions("test")).values()
+        return sum(count if limit is None else min(limit, count) for count in counts)
+    if limit is None or name not in mmlu_names():  # each subject of MMLU has 100 questions or more
+        return None
+    subjects = _mmlu_subjects().get(name, 0)
+    return subjects * limit if subjects and limit <= _MMLU_FEWEST else None
+
+
+@lru_cache
+def _mmlu_subjects() -> Counter[str]:
+    """Count the subjects below each of MMLU's names: a subject's own, its group's, mmlu's."""
+    found: Counter[str] = Counter()
+    for file in mmlu_folder().glob("mmlu_*.yaml"):
+        subject = dict(_KEYED.findall(file.read_text(encoding="utf-8")))
+        if "task" in subject and "tag" in subject:
+            tag = subject["tag"]
+            found.update({subject["task"], tag, tag.removesuffix("_tasks"), "mmlu"})
+    return found
 
 
 def needs_index(name: str) -> bool:

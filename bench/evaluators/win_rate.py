@@ -6,27 +6,46 @@ and says how many pairs are unjudged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import InputError
 from bench.evaluators.length import length_controlled
 from bench.judges import JudgeSettings
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.configurations import configuration
+from bench.judges.named import configuration
 from bench.judges.requests import Pair, Request
+from bench.records import record
 from bench.records.metrics import Metric
 from bench.settings import Model
 
 if TYPE_CHECKING:
+    from bench.judges.annotation_files import Kept
     from bench.models.policy import Policy
 
 ORDERS = ("ours_first", "theirs_first")
 # Below a suite's folder: those of its judgings, and that of its preflight
 JOURNALS = f"*/*/{JOURNAL}"
+# Whose answers ours are compared with where prompts are those of held-out pairs
+CHOSEN = "the chosen answers"
 _NORMAL_95 = NormalDist().inv_cdf(0.975)
+
+
+def journals(results: Path, name: str) -> Iterator[Path]:
+    """List the journals of a suite that may hold a judge's replies: those of its judgings, and that of the preflight.
+
+    What the suite's other judges were paid does not count towards this one's ceiling.
+    """
+    for journal in results.glob(JOURNALS):
+        try:
+            labels = record.read_json(journal.parent / "spec.json").get("labels") or {}
+        except InputError:  # of the preflight, or damaged
+            labels = {}
+        if labels.get("judge", name) == name:
+            yield journal
 
 
 def judge_name(settings: JudgeSettings) -> str:
@@ -40,8 +59,14 @@ def judge_name(settings: JudgeSettings) -> str:
     return settings.judge.name(settings, first)
 
 
-def metric(settings: JudgeSettings, asked_by: str | None = None) -> Metric:
-    """Describe the win rate under a judge; `asked_by` is the configuration, where the suite leaves it to the endpoint."""
+def metric(settings: JudgeSettings, asked_by: str | None = None, against: str = CHOSEN) -> Metric:
+    """Describe the win rate under a judge.
+
+    Args:
+        settings: the judge's.
+        asked_by: the configuration, where the suite leaves it to the endpoint.
+        against: whose answers ours are compared with.
+    """
     name = judge_name(settings)
     form = configuration(asked_by or settings.configurations[0], to_ask=settings.judge.asks)
     how = f"by AlpacaEval's {form.name}" if form.of_alpaca_eval else f"by {form.name}, not AlpacaEval's"
@@ -51,7 +76,7 @@ def metric(settings: JudgeSettings, asked_by: str | None = None) -> Metric:
         "%",
         "higher",
         "score",
-        f"against the chosen answers, judged by {name}, {how}",
+        f"against {against}, judged by {name}, {how}",
         low=0.0,
         high=100.0,
         gate=True,
@@ -67,6 +92,7 @@ def judge(
     load_local: Callable[[Model], Policy],
     tell: Callable[[str], None],
     others: Callable[[], Iterable[Path]] = lambda: (),
+    stopping: Callable[[], bool] = lambda: False,
     results: Path | None = None,
     try_out: Callable[[], str] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
@@ -79,47 +105,67 @@ def judge(
         load_local: loads a local judge's model.
         tell: takes a line of progress.
         others: lists journals that may hold replies to the same comparisons.
+        stopping: asked whether the user wants to stop, while a batch is waited for.
         results: the suite's folder, where it stands which configuration the judge answers to; `folder` by default.
         try_out: tries a paid judge before it is asked for anything that is missing, and returns the configuration that it
             answers to; by default that is done where nothing is known of it.
 
     Returns:
         The score `win_rate/<judge>` in percent, and one row per pair: its preference, 0 (theirs) to 1 (ours)
-        or None, as the mean over its orders, and by order. Where the judge must not be asked further (refused key,
-        exhausted quota, ceiling of cost) the score's value is None, and its reason says so.
+        or None, as the mean over its orders, and by order, and how many characters longer ours is. Where the judge
+        must not be asked further (refused key, exhausted quota, ceiling of cost) the score's value is None, and its reason
+        says so.
 
     Raises:
         JudgeError: the judge cannot be asked at all, or its replies cannot be kept; those so far are in the journal.
+        Interrupted: the user stopped while a batch was waited for; it goes on.
     """
-    from bench.judges import alpaca, trial
+    from bench.judges import trial
 
     name, first_of_all = trial.known(settings, results or folder, folder), try_out
     if name is None:
         name, first_of_all = (try_out or partial(_try_out, settings, results or folder, others))(), None
     form = configuration(name, to_ask=settings.judge.asks)
     shown = [Pair(pair.id, pair.instruction, pair.ours.strip(), pair.theirs.strip()) for pair in pairs]
-    asked = [
-        (pair, order)
-        for pair in shown
-        for order in (ORDERS if settings.orders == "both" else (alpaca.random_order(pair.instruction),))
-    ]
+    kept = settings.judge.kept(settings, form) if settings.orders == "single" else {}
+    once = {pair: kept.get((pair.instruction.strip(), pair.ours, pair.theirs)) for pair in shown}
+    asked = [(pair, order) for pair in shown for order in _orders(pair, settings, once[pair])]
     whose = {tuple(_comparison(pair, order).values()): (pair.id, order) for pair, order in asked}
 
     def of(request: Request) -> tuple[int, str]:
         return whose[request.instruction, request.first, request.second]
 
-    with Asking(settings, form, folder / JOURNAL, others, load_local, tell, first_of_all=first_of_all) as asking:
+    with Asking(
+        settings, form, folder / JOURNAL, others, load_local, tell, first_of_all=first_of_all, stopping=stopping
+    ) as asking:
         found = form.annotate(
             [_comparison(pair, order) for pair, order in asked], lambda requests: asking.complete(requests, of)
         )
         facts = asking.facts() | asking.bill()
     by_pair: dict[int, dict[str, float | None]] = {pair.id: {} for pair in shown}
+    as_stored = 0
     for (pair, order), value in zip(asked, found, strict=True):
-        by_pair[pair.id][order] = None if value is None else (2 - value if order == "ours_first" else value - 1)
-    rows = [{"id": number, "preference": _mean(orders), "orders": orders} for number, orders in by_pair.items()]
+        preference = None if value is None else (2 - value if order == "ours_first" else value - 1)
+        known = once[pair]
+        if preference is None and known and known.preference is not None:
+            preference, as_stored = known.preference, as_stored + 1
+        by_pair[pair.id][order] = preference
+    longer = {pair.id: len(pair.ours) - len(pair.theirs) for pair in shown}
+    rows = [
+        {"id": number, "preference": _mean(orders), "orders": orders, "length_difference": longer[number]}
+        for number, orders in by_pair.items()
+    ]
     stopped = str(asking.stopped) if asking.stopped else None
     made = score(rows, shown, settings.max_unjudged_share, stopped, facts.get("unusable_replies", ())) | facts
+    made |= {"as_stored": as_stored} if as_stored else {}
     return {f"win_rate/{judge_name(settings)}": made}, rows
+
+
+def _orders(pair: Pair, settings: JudgeSettings, kept: Kept | None) -> tuple[str, ...]:
+    """Return the orders in which a pair is shown: both, the one that it was once shown in, or alpaca-eval's random one."""
+    from bench.judges import alpaca
+
+    return ORDERS if settings.orders == "both" else (kept.order if kept else alpaca.random_order(pair.instruction),)
 
 
 def score(

@@ -41,6 +41,8 @@ class Exported:
     """Say what was written.
 
     Attributes:
+        merged: whether it is a whole model and not an adapter.
+        trained_whole: whether it was trained as one, so that nothing was merged.
         difference: largest absolute difference between the reloaded logits and those of the policy in memory.
         largest: the largest of those logits, for scale.
     """
@@ -52,10 +54,13 @@ class Exported:
     difference: float
     largest: float
     note: str
+    trained_whole: bool = False
 
     def __str__(self) -> str:
         size = f"{self.size_bytes / 1e6:,.1f} MB" if self.size_bytes >= 1e5 else f"{self.size_bytes / 1e3:,.0f} kB"
-        what, by = ("merged model", "transformers") if self.merged else ("adapter", "peft")
+        what, by = (
+            ("model" if self.trained_whole else "merged model", "transformers") if self.merged else ("adapter", "peft")
+        )
         return (
             f"{self.folder}: {what} of {self.job}, {size}; reloaded by plain {by}, its logits are within "
             f"{self.difference:.1g} of the trained policy's (up to {self.largest:.2g})"
@@ -65,7 +70,8 @@ class Exported:
 def export(results: Path, wanted: str, folder: Path, *, merge: bool = False, force: bool = False) -> Exported:
     """Write the adapter of a job, or with `merge` the whole model, with tokenizer and model card; reload and compare.
 
-    Nothing is left in `folder` unless all of it could be written and reloads to the same logits.
+    A policy that is a whole model is written as one either way. Nothing is left in `folder` unless all of it could be written
+    and reloads to the same logits.
 
     Raises:
         InputError: see `find`; or `folder` is a file, or holds something and `force` is not given.
@@ -73,6 +79,7 @@ def export(results: Path, wanted: str, folder: Path, *, merge: bool = False, for
     """
     _check_target(folder, force)
     source = find(results, wanted)
+    merge = merge or source.is_whole
     folder.parent.mkdir(parents=True, exist_ok=True)
     safe_files.sweep([folder.parent])
     with safe_files.temporary_folder(folder) as new, warnings.catch_warnings():
@@ -83,7 +90,8 @@ def export(results: Path, wanted: str, folder: Path, *, merge: bool = False, for
         (new / "README.md").write_text(model_card.render(source, written, merged=merge), encoding="utf-8")
         _move(new, folder)
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return Exported(folder, source.job.id, merge, size, written.difference, written.largest, _needs(source, merge))
+    note = _needs(source, merge)
+    return Exported(folder, source.job.id, merge, size, written.difference, written.largest, note, source.is_whole)
 
 
 def _check_target(folder: Path, force: bool) -> None:
@@ -133,19 +141,24 @@ def _write_adapter(source: Source, folder: Path) -> Written:
 
 
 def _write_merged(source: Source, folder: Path) -> Written:
-    """Add the adapter's product to the base model's weights in float32, save in the suite's dtype, and reload that."""
+    """Add the adapter's product to the base model's weights in float32, save in the suite's dtype, and reload that.
+
+    Of a policy that is a whole model there is nothing to add.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     policy, ids, expected = _trained(source)
     revision = _revision(source)
-    if source.model.dtype != "float32":
+    if policy.has_adapter and source.model.dtype != "float32":
         policy.detach()
         policy.model.float()
         policy.attach_saved(source.folder)
-    _untie(policy.model.get_base_model())
     settings = _with_ends(policy)
-    merged = policy.model.merge_and_unload().to(getattr(torch, source.model.dtype))
+    merged = policy.model
+    if policy.has_adapter:
+        _untie(policy.model_alone())
+        merged = policy.model.merge_and_unload().to(getattr(torch, source.model.dtype))
     merged.generation_config = settings
     merged.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)

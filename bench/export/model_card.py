@@ -16,7 +16,7 @@ from bench.data.rows import ALPACA
 from bench.export.source import Source, Written
 from bench.records import record
 from bench.records.metrics import Metric
-from report.analysis.load import OBJECTIVES, Measured, Results, Run, judge_of
+from report.analysis.load import OBJECTIVES, Measured, Results, Run, compared_with, judge_of
 from report.analysis.metrics import RATIOS
 from report.analysis.tables import RecipeResults, Tables
 from report.choose.figures import base_value
@@ -70,7 +70,7 @@ class _Card:
             datasets=list(dict.fromkeys(datasets)) or None,
             library_name="transformers" if self.merged else "peft",
             pipeline_tag="text-generation",
-            tags=["dpo", "sft", "lora", self.run.base_method, "posttrain-bench"],
+            tags=["dpo", "sft", *([] if self.source.is_whole else ["lora"]), self.run.base_method, "posttrain-bench"],
             model_name=self.name,
             eval_results=list(self._results()) or None,
         )
@@ -126,7 +126,7 @@ class _Card:
     # ---- text -------------------------------------------------------------------------------------------------------
 
     def sections(self) -> Iterator[str]:
-        kind = "model" if self.merged else "LoRA adapter"
+        kind = "model" if self.merged else f"{_kind(self._lora())} adapter"
         yield f"# {escape(self.name)}"
         yield (
             f"A {kind} made by the recipe **{escape(self._recipe_name())}**, seed {self.run.seed}, of the suite "
@@ -168,7 +168,8 @@ class _Card:
                 "`bench export` with `--merge` writes a model that needs nothing else."
             )
         by = "transformers" if self.merged else "transformers and peft"
-        rounded = "; weights were merged in float32 and then rounded" if self.merged and self._half else ""
+        added = self.merged and not self.source.is_whole
+        rounded = "; weights were merged in float32 and then rounded" if added and self._half else ""
         yield (
             f"Reloaded by plain {by} after writing: the largest difference of a logit from the trained policy's was "
             f"{self.written.difference:.2g} (logits up to {self.written.largest:.2g}){rounded}."
@@ -224,9 +225,10 @@ class _Card:
             yield self._table(self.scores)
             judges = [judge for name in self.scores if (judge := judge_of(name))]
             if judges:
-                yield (
-                    f"Win rates are against the chosen answers of held-out pairs, judged by {escape(', '.join(judges))}."
+                others = dict.fromkeys(
+                    compared_with(self.tables.metric(name)) for name in self.scores if judge_of(name)
                 )
+                yield f"Win rates are against {escape('; '.join(others))}, judged by {escape(', '.join(judges))}."
         yield "### Cost of training"
         costs = [name for name in (*self.tables.costs, "runtime_increase_percent") if self._has_cost(name)]
         yield self._table(costs, against_base=False)
@@ -264,7 +266,7 @@ class _Card:
 
     def _training(self) -> Iterator[str]:
         labels, environment = self.job.labels, self.job.spec["environment"]
-        lora, training = record.read_json(self.job.path / "adapter" / "adapter_config.json"), self.suite["training"]
+        training = self.suite["training"]
         share = (
             "" if self.recipe is None or self.recipe.lambda_dpo is None else f", λ = {self.recipe.lambda_dpo:g} on DPO"
         )
@@ -275,7 +277,7 @@ class _Card:
             yield f"Order: {' then '.join(part.upper() for part in self.run.order)}; steps: {_steps(self.run)}"
         if self.run.ending:
             yield escape(self.run.ending)
-        yield f"Adapter: LoRA, rank {lora['r']}, alpha {lora['lora_alpha']:g}, on {escape(', '.join(_targets(lora)))}"
+        yield self._tuning()
         if not self.run.trains:
             yield "No training of its own: its weights are made of those of " + self._parts()
         batch = training["batch_size"]
@@ -299,6 +301,23 @@ class _Card:
         )
         yield f"Versions: {escape(versions)}; bench at commit {environment.get('commit') or 'unknown'}"
         yield f"Job: `{self.job.id}` of suite `{self.source.suite.name}`, whose records hold every step"
+
+    def _lora(self) -> dict[str, Any]:
+        """Return PEFT's settings of the adapter."""
+        return dict(record.read_json(self.job.path / "adapter" / "adapter_config.json"))
+
+    def _tuning(self) -> str:
+        """Say what of the model was trained, or is another one's."""
+        if self.source.is_whole:
+            return (
+                "All weights were trained, and no adapter"
+                if self.run.trains
+                else "All weights are its own, and no adapter's"
+            )
+        lora, init = self._lora(), (self.suite.get("lora") or {}).get("init", "default")
+        begun = "" if init == "default" or not self.run.trains else f", begun as {init}"
+        size = f"rank {lora['r']}, alpha {lora['lora_alpha']:g}"
+        return f"Adapter: {_kind(lora)}, {size}, on {escape(', '.join(_targets(lora)))}{begun}"
 
     def _parts(self) -> str:
         inputs = self.job.spec["inputs"]
@@ -342,6 +361,11 @@ def _metric_name(metric: Metric) -> str:
     judged = f", judged by {judge_of(metric.name)}" if judge_of(metric.name) else ""
     unit = "" if metric.unit in ("", "share") else f" ({metric.unit})"
     return f"{metric.title}{unit}{judged}"
+
+
+def _kind(lora: dict[str, Any]) -> str:
+    """Name the variant of LoRA that an adapter is."""
+    return "DoRA" if lora.get("use_dora") else "rsLoRA" if lora.get("use_rslora") else "LoRA"
 
 
 def _targets(lora: dict[str, Any]) -> list[str]:

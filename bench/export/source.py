@@ -47,6 +47,11 @@ class Source:
         return ":".join(("bench", self.model.source, str(detail.get(self.model.source) or self.model.architecture)))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is a model of its own, all of whose weights were trained, and no adapter."""
+        return "model" in seal.weights_in(self.job.path)
+
+    @property
     def self_contained(self) -> bool:
         """Whether others can get the base model without bench and this machine."""
         return self.model.source == "hub"
@@ -66,7 +71,7 @@ def find(results: Path, wanted: str) -> Source:
     if job_id in broken:
         raise InputError(f"{results}: {job_id} cannot be exported: {broken[job_id]}")
     found = [(suite, job) for suite, job in exporting if job.id == job_id]
-    with_weights = [one for one in found if (one[1].path / "adapter").is_dir()]
+    with_weights = [one for one in found if seal.weights_in(one[1].path)]
     suite, job = (with_weights or found)[0]  # an equal id is an equal job, whatever suite made it
     if not job.complete:
         state = {None: "not complete"}.get(job.status["outcome"], job.status["outcome"])

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bench.judges.configurations import configuration as configuration_of
+from bench.judges.named import configuration as configuration_of
 from bench.judges.requests import Message, Part, Reply, Request
 from bench.plugins import Contract, not_json
 from bench.registry import NoOptions, Registry
 from bench.settings import Frozen, Label, Model, PathText, Positive, Share
 
 if TYPE_CHECKING:
+    from bench.judges.annotation_files import Kept
     from bench.judges.configurations import Configuration
     from bench.models.policy import Policy
 
@@ -84,6 +86,7 @@ class Judge(Protocol):
         Options: a pydantic model of the keys that it takes beside those of every judge.
         endpoint: the host that it pays to ask, unless `base_url` names another; "" where replies cost nothing. One that
             is paid is tried before anything is trained.
+        batches: whether it can be asked in batches.
         asks: whether prompts are sent; stored replies can be read under more configurations.
         forms: the configurations that it is tried with where none is named; none: it gets the default one.
         model: what is asked, by name.
@@ -96,6 +99,7 @@ class Judge(Protocol):
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     endpoint: ClassVar[str] = ""
+    batches: ClassVar[bool] = False
     asks: ClassVar[bool] = True
     forms: ClassVar[tuple[str, ...]] = ()
     model: str
@@ -112,6 +116,10 @@ class Judge(Protocol):
         return ()
 
     def __init__(self, setup: Setup) -> None: ...
+
+    def shutdown(self) -> date | None:
+        """Ask the endpoint when it stops serving the model; None where it does not say."""
+        return None
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
@@ -133,6 +141,11 @@ class Judge(Protocol):
         """Return the models that it loads, by the key that names each."""
         return {}
 
+    @staticmethod
+    def kept(settings: JudgeSettings, configuration: Configuration) -> Mapping[tuple[str, str, str], Kept]:
+        """Return what it knows of pairs (instruction, ours, theirs) that were each judged in one order: which, and how."""
+        return {}
+
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request, handing over each reply as soon as it is there, from any thread.
 
@@ -144,13 +157,24 @@ class Judge(Protocol):
         """
 
 
-class Price(Frozen):
-    """Give what an endpoint asks for a million tokens, in US dollars."""
+Usd = Annotated[float, Field(ge=0)]
 
-    input_usd_per_million_tokens: Annotated[float, Field(ge=0)]
+
+class Price(Frozen):
+    """Give what an endpoint asks for a million tokens, in US dollars; what is left out is what is known of its model."""
+
+    input_usd_per_million_tokens: Usd | None = None
     """US dollars a million tokens of prompts."""
-    output_usd_per_million_tokens: Annotated[float, Field(ge=0)]
-    """US dollars a million tokens of replies."""
+    output_usd_per_million_tokens: Usd | None = None
+    """US dollars a million tokens of replies, their reasoning among them."""
+    cached_input_usd_per_million_tokens: Usd | None = None
+    """Of prompts, for what the endpoint had in its cache, where it counts that; as any other token where this is not known."""
+    cache_write_usd_per_million_tokens: Usd | None = None
+    """Of prompts, for what it put there; as any other token where this is not known."""
+    batch_factor: Share | None = None
+    """What a batch costs of all that: 0.5 is half price. As single requests where this is not known."""
+    read: date | None = None
+    """The day on which you read the price; one of 90 days ago is warned of."""
 
 
 class JudgeSettings(Frozen):
@@ -179,6 +203,9 @@ class JudgeSettings(Frozen):
     `{max_tokens: null, max_completion_tokens: 32}`. What is known of a model's family is done without."""
     orders: Literal["both", "single"] = "both"
     """`both`: each pair in both orders; `single`: in one, drawn at random."""
+    batch: bool = False
+    """Whether what is missing is asked for as a batch, at half the price at OpenAI's and within a day, where the endpoint has
+    batches of OpenAI's form."""
     concurrency: Positive = 8
     """Requests in flight."""
     timeout_seconds: Annotated[float, Field(gt=0)] = 300.0
@@ -189,19 +216,25 @@ class JudgeSettings(Frozen):
     max_unjudged_share: Share = 0.0
     """Share of pairs that may stay without a usable reply; beyond it the win rate is null. 0 allows none."""
     max_cost_usd: Annotated[float, Field(gt=0)] | None = None
-    """Ceiling in US dollars for all judging of the suite: it stops before the ceiling may be passed and keeps what
+    """Ceiling in US dollars for all judging of the suite by this judge: it stops before the ceiling may be passed and keeps what
     came; `null` for none."""
     price: Price | None = None
-    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own."""
+    """What the endpoint asks; `null`: what `bench/judges/prices.yaml` says of OpenAI's own, or litellm where it is installed."""
 
     @field_validator("base_url")
     @classmethod
     def _carries_no_secret(cls, value: str | None) -> str | None:
-        """Records keep the URL, so nothing secret may stand in it."""
+        return None if value is None else cls.without_secret(value)
+
+    @staticmethod
+    def without_secret(value: str) -> str:
+        """Refuse what is no address, or carries a secret: records keep the URL.
+
+        Raises:
+            ValueError: says what it must be.
+        """
         from urllib.parse import urlsplit
 
-        if value is None:
-            return None
         try:
             parts = urlsplit(value)
             secret = parts.username or parts.password or parts.query
@@ -224,6 +257,8 @@ class JudgeSettings(Frozen):
     def _sends_requests(self) -> JudgeSettings:
         if self.parameters and not self.judge.endpoint:
             raise ValueError(f"parameters: a judge of kind {self.kind!r} sends no requests; leave it out")
+        if self.batch and not self.judge.batches:
+            raise ValueError(f"batch: a judge of kind {self.kind!r} is not asked in batches; leave it out")
         return self
 
     @model_validator(mode="before")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ _NOT_SENT = ("model_name", "num_procs", "batch_size", "is_chat", "requires_chatm
 # What its completion function sends where a configuration is silent
 _SENT_BY_DEFAULT = {"top_p": 1.0, "temperature": 0.7}
 _SEED = 0
+_NO_LOG = logging.getLogger("alpaca_eval.completion_parsers")
+_NO_LOG.disabled = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,9 @@ class Configuration:
         """Make what finds the form of a completion that the configuration's parser reads; None: it reads none of them."""
         with quiet(""):
             from alpaca_eval import completion_parsers
-        parse = getattr(completion_parsers, self.settings["fn_completion_parser"])
+        # What cannot be read is told by `why_unusable`; its parsers would write it to the screen through the root logger
+        completion_parsers.logging = _NO_LOG
+        parse = getattr(completion_parsers, self.settings.get("fn_completion_parser", "regex_parser"))
         arguments = self.settings.get("completion_parser_kwargs") or {}
         whole = self.settings.get("completion_key") == "completions_all"
 
@@ -144,25 +149,24 @@ def _fill(text: str, fields: Mapping[str, str]) -> list[Part]:
     return [Part(fields[piece] if place % 2 else piece, bool(place % 2)) for place, piece in enumerate(pieces) if piece]
 
 
-def configuration(name: str, *, to_ask: bool = True) -> Configuration:
+def configuration(name: str, *, to_ask: bool = True, others: tuple[str, ...] = ()) -> Configuration:
     """Read a configuration without importing alpaca-eval.
 
     Args:
         name: its folder's.
         to_ask: whether prompts will be sent; stored replies can be read under more configurations.
+        others: names of configurations that are not alpaca-eval's, to be named beside its own where there is none.
 
     Raises:
         SuiteError: there is none of that name, or it cannot be used here.
     """
     import yaml
 
-    from bench.judges.pairwise import CONFIGURATIONS
-
     folder = _configurations()
     file = folder / name / "configs.yaml"
     key = "evaluation.win_rate.judge.configuration"
     if not file.is_file():
-        known = [*CONFIGURATIONS, *(path.parent.name for path in folder.glob("*/configs.yaml"))]
+        known = [*others, *(path.parent.name for path in folder.glob("*/configs.yaml"))]
         raise SuiteError(f"{key}: {unknown_name('configuration', name, known)}")
     ((_, settings), *others) = yaml.safe_load(file.read_text(encoding="utf-8")).items()
     template_file = folder / str(settings["prompt_template"])
@@ -239,6 +243,11 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
     class Single(SinglePairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         """Make prompts that no answer can break out of, and let `complete` answer them."""
 
+        def __init__(self, *args: Any, **given: Any) -> None:
+            # in the place of the configuration's own way to ask, whose package need not be installed
+            given["fn_completions"] = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
+            super().__init__(*args, **given)
+
         def _make_prompts(self, df_to_annotate: Any, *_: Any) -> tuple[list[Request], Any]:
             rows = df_to_annotate[["instruction", "output_1", "output_2"]].to_dict("records")
             made = [
@@ -249,7 +258,7 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
     class Pairwise(PairwiseAnnotator):  # type: ignore[misc, unused-ignore]
         SingleAnnotator = Single
 
-    annotator = Pairwise(
+    return Pairwise(
         annotators_config=settings.name,
         seed=_SEED,
         caching_path=None,
@@ -258,9 +267,6 @@ def _annotator(settings: Configuration, complete: Complete) -> Any:
         is_randomize_output_order=False,
         packages_for_which_to_show_version=None,
     )
-    (single,) = annotator.annotators.values()
-    single.fn_completions = lambda prompts, **_: _as_alpaca_eval_has_it(complete(prompts))
-    return annotator
 
 
 def _as_alpaca_eval_has_it(completions: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom, SuiteError, one_line
 from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
-from bench.judges.cost import KEY, Budget, bill, rate, tokens_of
+from bench.judges.batch_notes import NOT_SENT
+from bench.judges.cost import Budget, bill, tokens_of
 from bench.judges.dialects import for_model, longest_reply
 from bench.judges.journal import JOURNAL as JOURNAL
 from bench.judges.journal import NOTE_BYTES, Journal, key
+from bench.judges.prices import KEY, rate
 from bench.settings import Model
 
 if TYPE_CHECKING:
+    from bench.judges.batches import Batches
     from bench.judges.configurations import Configuration, Unusable
     from bench.models.policy import Policy
 
@@ -43,6 +46,7 @@ class Asking:
         tell: takes a line of progress.
         attempts: how often a request is tried that meets a passing fault.
         first_of_all: is called before the first request, where anything is missing.
+        stopping: asked whether the user wants to stop, while a batch is waited for.
 
     Raises:
         SuiteError: a ceiling of cost without a price.
@@ -59,6 +63,7 @@ class Asking:
         tell: Callable[[str], None],
         attempts: int = CONNECTION_ATTEMPTS,
         first_of_all: Callable[[], object] | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         model = settings.asked_model
         self._price, self._no_price = rate(settings, model)
@@ -70,6 +75,8 @@ class Asking:
         alternatives = int(configuration.parameters.get("top_logprobs") or 0)
         self._token_bytes = _TOKEN_BYTES * (1 + alternatives)
         self._concurrency, self._first_of_all = settings.concurrency, first_of_all
+        self._first_pause, self._stopping = settings.first_pause_seconds, stopping
+        self._in_batches = settings.batch
         self._template, self._tell = configuration.template, tell
         self._read, self._configuration = configuration.reader(), configuration
         self._useful, self._unusable_in_a_row = False, 0
@@ -148,7 +155,8 @@ class Asking:
         for request in missing:
             pair, order = whose(request)
             self._noted[request] = {"key": keys[request], "pair": pair, "order": order, **who}
-        self._useful = self._useful or bool(known)
+        # before a batch is made a request of its own shows which fields the endpoint takes
+        self._useful = self._useful or (bool(known) and not self._in_batches)
         self._ask(missing, receive)
         return [known.get(request) for request in requests]
 
@@ -161,21 +169,56 @@ class Asking:
     def _ask(self, missing: Sequence[Request], receive: Receive) -> None:
         """Ask for what is missing, with room for what is under way at once."""
         try:
-            if missing and self._first_of_all and self.judging.endpoint:
-                self._first_of_all()
-            if missing and self._journal and self.judging.endpoint:
-                at_once = min(self._concurrency, len(missing))
-                self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
-            left = list(missing)
-            while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
-                self.judging.ask(left[:1], receive)
-                left = left[1:]
-            if left:
-                self.judging.ask(left, receive)
+            with self._batches(missing, receive) as batches:
+                left = batches.resume(missing) if batches else list(missing)
+                if left and self._first_of_all and self.judging.endpoint:
+                    self._first_of_all()
+                if left and self._journal and self.judging.endpoint:
+                    at_once = min(self._concurrency, len(left))
+                    self._journal.make_room(at_once * (self._reply_bytes + NOTE_BYTES))
+                while left and self.judging.endpoint and not self._useful:  # one by one until a reply can be used
+                    self.judging.ask(left[:1], receive)
+                    left = left[1:]
+                if left and batches and self._in_batches:
+                    batches.ask(left)
+                elif left:
+                    self.judging.ask(left, receive)
         except NoRoom:
             raise
         except JudgeStopped as stop:
             self.stopped = stop
+
+    @contextmanager
+    def _batches(self, missing: Sequence[Request], receive: Receive) -> Iterator[Batches | None]:
+        """Give what asks in batches, where that is wanted or an earlier process has done so; else None.
+
+        Raises:
+            InputError: the endpoint has no batches.
+        """
+        from bench.judges.openai import OpenaiJudge
+
+        if not missing or not self._journal or not isinstance(self.judging, OpenaiJudge):
+            yield None
+            return
+        from bench.judges.batch_ledger import BatchLedger
+        from bench.judges.batches import opened
+
+        ledger = BatchLedger(
+            self._journal,
+            self._budget,
+            self._price,
+            lambda: self._longest_reply,
+            self._token_bytes,
+            self._noted,
+            self._under_way,
+            _now,
+        )
+        if not self._in_batches and not ledger.waiting(missing):
+            yield None
+            return
+        how = (self._tell, self._first_pause, self._stopping, self._in_batches)
+        with opened(self.judging, ledger, receive, *how) as batches:
+            yield batches
 
     def _why_unusable(self, completion: Mapping[str, Any]) -> Unusable:
         why = self._configuration.why_unusable(completion)
@@ -219,7 +262,8 @@ class Asking:
         """Return what requests may cost, as text; empty where no price is known."""
         if self._price is None:
             return ""
-        return f" (about ${sum(self._price.of(tokens_of(one), self._longest_reply) for one in requests):.2f})"
+        costs = (self._price.of(tokens_of(one), self._longest_reply, self._in_batches) for one in requests)
+        return f" (about ${sum(costs):.2f})"
 
     @property
     def last_row(self) -> dict[str, Any] | None:
@@ -234,7 +278,7 @@ class Asking:
         kinds: dict[str, dict[str, Any]] = {}
         for row in [*lost, *self._unkept]:
             kind = row.get("kind") or ("unusable" if row.get("unusable") else "error")
-            if kind != _ADAPTED:
+            if kind not in (_ADAPTED, NOT_SENT):
                 example = str(row.get("unusable") or row.get("error") or "")
                 kinds.setdefault(kind, {"kind": kind, "count": 0, "example": example})["count"] += 1
         made: dict[str, Any] = {
@@ -263,13 +307,13 @@ class Asking:
         """Return US dollars; None where the price or the tokens are not known."""
         if self._price is None or not reply.tokens:
             return None
-        return self._price.of(reply.tokens.get("prompt", 0), reply.tokens.get("completion", 0))
+        return self._price.bill(reply.tokens, bool(reply.batch))
 
     def _row(self, request: Request, reply: Reply, usable: bool, cost: float | None) -> dict[str, Any]:
         name = self._under_way.pop(request, None)
         return {
             **self._noted[request],
-            "parameters": dict(self.judging.sent),
+            "parameters": dict(self.judging.sent if reply.sent is None else reply.sent),
             "prompt_sha256": prompt_hash(request),
             "reply": reply.completion,
             "usable": usable,
@@ -279,6 +323,7 @@ class Asking:
             "seconds": round(reply.seconds, 3),
             "time": _now(),
             **({"request": name, "state": reply.state} if name else {}),
+            **({"batch": reply.batch} if reply.batch else {}),
         }
 
 

@@ -40,10 +40,23 @@ def pairs(outputs: Path, reference: Path) -> list[Pair]:
 
 
 def read(path: Path) -> list[dict[str, str]]:
+    """Read the rows of a file of instructions and outputs.
+
+    Raises:
+        InputError: it cannot be read, is empty, or a row lacks a text.
+    """
+    read = rows(path)
+    for place, row in enumerate(read, 1):
+        for name in ("instruction", "output"):
+            _check(path, place, row, name)
+    return read
+
+
+def rows(path: Path) -> list[Any]:
     """Read the rows of a file: a JSON array, or one JSON object a line.
 
     Raises:
-        InputError: it is neither, is empty, or a row lacks a text.
+        InputError: it is neither, or is empty.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,15 +64,12 @@ def read(path: Path) -> list[dict[str, str]]:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         lines = (line for line in text.split("\n") if line.strip())  # texts hold U+2028 and form feeds
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
+        read = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in lines]
     except ValueError as error:
         raise InputError(f"{path}: neither a JSON array nor JSON lines: {error}") from None
-    if not rows:
+    if not read:
         raise InputError(f"{path}: holds no answer")
-    for place, row in enumerate(rows, 1):
-        for name in ("instruction", "output"):
-            _check(path, place, row, name)
-    return rows
+    return list(read)
 
 
 def _check(path: Path, place: int, row: Any, name: str) -> None:

@@ -15,8 +15,11 @@ Completion = Mapping[str, Any]
 Complete = Callable[[Sequence[Request]], list[Completion | None]]
 
 
+# As tags, in Mistral's brackets, or in the channels of gpt-oss where a server hands them on as they are
 _THINKING = re.compile(
-    r"\A.*</(?:think|thinking|thought|reasoning)>|<(think|thinking|thought|reasoning)>.*\Z", re.DOTALL | re.I
+    r"\A.*(?:</(?:think|thinking|thought|reasoning)>|\[/think\]|<\|channel\|>final<\|message\|>)"
+    r"|(?:<(?:think|thinking|thought|reasoning)>|\[think\]|<\|channel\|>analysis<\|message\|>).*\Z",
+    re.DOTALL | re.I,
 )
 
 
@@ -90,16 +93,3 @@ class Configuration(Protocol):
             A preference per comparison, 1 (output_1) to 2 (output_2), None where there is no usable reply; 1.5 without
             asking where both outputs are equal.
         """
-
-
-def configuration(name: str, *, to_ask: bool = True) -> Configuration:
-    """Return the configuration of a name, ours or alpaca-eval's, without importing alpaca-eval.
-
-    Raises:
-        SuiteError: there is none of that name, or it cannot be used here.
-    """
-    from bench.judges import alpaca, pairwise
-
-    return (
-        pairwise.CONFIGURATIONS[name] if name in pairwise.CONFIGURATIONS else alpaca.configuration(name, to_ask=to_ask)
-    )

@@ -1,4 +1,4 @@
-"""What a judge costs: prices, an estimate before, a ceiling while it is asked, the bill after.
+"""What a judge costs: an estimate before, a ceiling while it is asked, the bill after.
 
 A price that is not known is null with a reason and never 0.
 """
@@ -8,80 +8,19 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import OverCeiling
 from bench.judges.dialects import for_model, longest_reply
+from bench.judges.prices import KEY, Rate, rate
 
 if TYPE_CHECKING:
     from bench.judges import JudgeSettings
     from bench.judges.requests import Request
     from bench.settings import Data
 
-_TABLE = Path(__file__).with_name("prices.yaml")
-_MILLION = 1e6
 # Of English text; estimates only, the bill counts the endpoint's own tokens
 CHARACTERS_PER_TOKEN = 4
-KEY = "evaluation.win_rate.judge"
-
-
-@dataclass(frozen=True)
-class Rate:
-    """A price for a token in and a token out, in US dollars a million, and where it comes from."""
-
-    input: float
-    output: float
-    source: str
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Return US dollars."""
-        return (prompt_tokens * self.input + completion_tokens * self.output) / _MILLION
-
-
-@lru_cache
-def _table() -> dict[str, Any]:
-    import yaml
-
-    table: dict[str, Any] = yaml.safe_load(_TABLE.read_text(encoding="utf-8"))
-    return table
-
-
-def rate(settings: JudgeSettings, model: str) -> tuple[Rate | None, str]:
-    """Find what a token costs: in the suite, or in the dated table for the endpoint that table is of.
-
-    Returns:
-        The rate, and an empty text; or None, and why it is not known.
-    """
-    if settings.price:
-        price = settings.price
-        return Rate(
-            price.input_usd_per_million_tokens, price.output_usd_per_million_tokens, "the suite's own price"
-        ), ""
-    if not settings.judge.endpoint:
-        return None, f"a judge of kind {settings.kind} has no price"
-    table = _table()
-    prices = table["input_and_output_usd_per_million_tokens"]
-    if not _asks(settings, table["endpoint"]):
-        return None, f"no price is known for this endpoint; give {KEY}.price"
-    if model not in prices:
-        return None, f"no price is known for {model}; give {KEY}.price"
-    paid_in, paid_out = prices[model]
-    return Rate(paid_in, paid_out, f"prices of {table['date']}, {table['source']}"), ""
-
-
-def shutdown(settings: JudgeSettings, model: str) -> date | None:
-    """Return the day on which OpenAI's endpoint stops serving a model, as far as is known; None for another endpoint."""
-    found: date | None = _table()["shutdown"].get(model) if _asks(settings, _table()["endpoint"]) else None
-    return found
-
-
-def _asks(settings: JudgeSettings, endpoint: str) -> bool:
-    """Say whether a judge asks the endpoint that the table is of."""
-    return bool(settings.judge.endpoint) and endpoint in (settings.base_url or settings.judge.endpoint)
 
 
 def tokens_of(request: Request) -> int:
@@ -105,8 +44,8 @@ class Budget:
         self._aside: dict[Request, list[float]] = {}  # of one request, as often as it is under way
         self.elsewhere: Callable[[], float] = lambda: 0.0
 
-    def reserve(self, request: Request) -> None:
-        """Set aside what a request may cost.
+    def reserve(self, request: Request, batch: bool = False) -> None:
+        """Set aside what a request may cost, by itself or in a batch.
 
         Raises:
             OverCeiling: it might pass the ceiling.
@@ -115,7 +54,7 @@ class Budget:
             return
         with self._counting:
             spent = self._spent + self.elsewhere()
-            cost = self._estimate(request)
+            cost = self._estimate(request, batch)
             if spent + sum(map(sum, self._aside.values())) + cost > self._ceiling:
                 raise OverCeiling(
                     f"the next comparison may pass the ceiling: ${spent:.4f} of {KEY}.max_cost_usd = {self._ceiling:g} "
@@ -136,9 +75,18 @@ class Budget:
         """Count what was spent earlier."""
         self._spent += cost
 
-    def _estimate(self, request: Request) -> float:
+    def resume(self, request: Request, batch: bool) -> None:
+        """Set aside again what counts as spent: a request of an earlier process whose reply may still come."""
+        if self._price is None or self._ceiling is None:
+            return
+        with self._counting:
+            cost = self._estimate(request, batch)
+            self._aside.setdefault(request, []).append(cost)
+            self._spent -= cost
+
+    def _estimate(self, request: Request, batch: bool) -> float:
         assert self._price is not None
-        return self._price.of(tokens_of(request), self._completion_tokens())
+        return self._price.of(tokens_of(request), self._completion_tokens(), batch)
 
 
 class Account:
@@ -221,7 +169,7 @@ def estimate(
         Comparisons, tokens and US dollars at most; the last null with a reason where the price is not known. None
         without a paid judge or anything to judge.
     """
-    from bench.judges.configurations import configuration
+    from bench.judges.named import configuration
 
     if not settings.judge.endpoint or not judgings:
         return None
@@ -234,7 +182,7 @@ def estimate(
     longest = max(longest_reply(for_model(form.parameters, model, settings.parameters)) for form in forms)
     tokens = {"prompt": comparisons * prompt, "completion": comparisons * longest}
     price, reason = rate(settings, model)
-    cost = price.of(tokens["prompt"], tokens["completion"]) if price else None
+    cost = price.of(tokens["prompt"], tokens["completion"], settings.batch) if price else None
     return {
         "judge": model,
         "comparisons": comparisons,
@@ -243,6 +191,7 @@ def estimate(
         "cost_usd_at_most": cost,
         "max_cost_usd": settings.max_cost_usd,
         **({"price": price.source} if price else {"cost_reason": reason}),
+        **({"batch_factor": price.batch_factor if price else None} if settings.batch else {}),
     }
 
 
@@ -256,6 +205,13 @@ def estimate_in_words(found: Mapping[str, Any]) -> str:
         text += f"cost not known, {found['cost_reason']}"
     else:
         text += f"${found['cost_usd_at_most']:.2f} at {found['price']}"
+        if "batch_factor" in found:
+            factor = found["batch_factor"]
+            text += (
+                f", in batches at {factor:g} of it"
+                if factor is not None
+                else (f"; what a batch costs less is not known: give {KEY}.price.batch_factor")
+            )
     return text + (f"; stops at ${found['max_cost_usd']:g}" if found["max_cost_usd"] is not None else "")
 
 
@@ -267,7 +223,9 @@ def bill(rows: Iterable[Mapping[str, Any]], price: Rate | None, reason: str) -> 
 
     Returns:
         `requests`, `prompt_tokens`, `completion_tokens`, `cost_usd`; the last null with `cost_reason` where it is
-        not known. `unanswered`: requests that may be paid for though no answer was seen; `unanswered_usd_at_most`: what
+        not known. What is part of those tokens, null where the endpoint does not count it: `cached_tokens` and
+        `cache_write_tokens` of prompts, `reasoning_tokens` of completions. `in_batches`: how many of the requests came by
+        batch. `unanswered`: requests that may be paid for though no answer was seen; `unanswered_usd_at_most`: what
         those can have cost; `possibly_paid_twice`: how many requests may be paid for beyond the first to a comparison.
     """
     rows = list(rows)
@@ -277,9 +235,13 @@ def bill(rows: Iterable[Mapping[str, Any]], price: Rate | None, reason: str) -> 
     sums = {
         f"{name}_tokens": sum(row["tokens"].get(name, 0) for row in counted) if counted else None
         for name in ("prompt", "completion")
+    } | {
+        field: sum(known) if (known := [row["tokens"][name] for row in counted if name in row["tokens"]]) else None
+        for field, name in _PARTS.items()
     }
     facts: dict[str, Any] = {
         "requests": len(paid),
+        "in_batches": sum(bool(row.get("batch")) for row in paid),
         **sums,
         "unanswered": account.unanswered,
         "unanswered_usd_at_most": account.unanswered_usd_at_most,
@@ -294,10 +256,10 @@ def bill(rows: Iterable[Mapping[str, Any]], price: Rate | None, reason: str) -> 
     return facts | {"cost_usd": sum(_cost(row, price) for row in paid), "price": price.source}
 
 
+# On the bill, and in a journal's line
+_PARTS = {"cached_tokens": "cached", "cache_write_tokens": "cache_written", "reasoning_tokens": "reasoning"}
+
+
 def _cost(row: Mapping[str, Any], price: Rate) -> float:
     kept = row.get("cost_usd")
-    return (
-        float(kept)
-        if kept is not None
-        else price.of(row["tokens"].get("prompt", 0), row["tokens"].get("completion", 0))
-    )
+    return float(kept) if kept is not None else price.bill(row["tokens"], bool(row.get("batch")))

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -153,7 +153,7 @@ class Journal:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Every line of this journal: requests and replies."""
+        """Every line of this journal: requests, replies, and what became of batches."""
         return list(self._rows)
 
     @property
@@ -200,18 +200,33 @@ class Journal:
         Raises:
             NoRoom: neither has room on the disk; the request must not be sent.
         """
-        with self._writing:
-            name = self._account.unanswered_request(note["key"]) or uuid.uuid4().hex
-            row = {**note, "usable": False, "request": name, "state": "sent"}
-            line = _line(row)
-            self._take(len(line) + reply_bytes)
-            try:
-                self._append(line)
-            except OSError as error:
-                raise self._no_room(len(line) + reply_bytes, error) from error
-            self._aside[name] = reply_bytes
-            self._keep(row)
+        (name,) = self.send_all([note], reply_bytes)
         return name
+
+    def send_all(self, notes: Sequence[Mapping[str, Any]], reply_bytes: int) -> list[str]:
+        """Note requests that are about to be sent together, as `send` does one.
+
+        Args:
+            notes: a request each.
+            reply_bytes: what each reply needs.
+        """
+        with self._writing:
+            unanswered = [self._account.unanswered_request(note["key"]) or uuid.uuid4().hex for note in notes]
+            rows = [
+                {**note, "usable": False, "request": name, "state": "sent"}
+                for note, name in zip(notes, unanswered, strict=True)
+            ]
+            lines = b"".join(map(_line, rows))
+            size = len(lines) + len(rows) * reply_bytes
+            self._take(size)
+            try:
+                self._append(lines)
+            except OSError as error:
+                raise self._no_room(size, error) from error
+            for row in rows:
+                self._aside[row["request"]] = reply_bytes
+                self._keep(row)
+        return unanswered
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one reply through to the disk. Threads take turns.

@@ -10,7 +10,8 @@ many requests in a row that all failed    fatal: the endpoint is down
 429 with an exhausted quota, 401 to 404   fatal: nothing more is asked, what came is kept
 a redirect                                fatal: key and prompts go to no other address
 400 for one prompt (too long, filtered)   that comparison stays unjudged
-400, 404, 422 that name a field           it is left out, renamed or given another value, and the request sent again
+400, 403, 404, 422 that name a field      it is left out, renamed or given another value, and the request sent again
+500 of a template that takes no system    its message is put at the head of the user's
 another 400, 422                          fatal: every prompt would be refused
 an answer cut off before it said anything longer replies are allowed, twice at most, and it is asked again
 an answer without a usable label          asked again a few times, then unjudged
@@ -29,10 +30,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
 
 from bench.errors import JudgeError, JudgeRefused, JudgeStopped, one_line
-from bench.judges import AUTOMATIC, Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects, faults
+from bench.judges import AUTOMATIC, Judge, JudgeSettings, Receive, Reply, Request, Setup, dialects, faults, usage
 from bench.judges.configurations import spoken
 from bench.judges.faults import Fault
 
@@ -56,6 +59,7 @@ class OpenaiJudge(Judge):
     """Ask an endpoint through OpenAI's SDK. The key is read from the environment and written nowhere."""
 
     endpoint: ClassVar[str] = "api.openai.com"
+    batches: ClassVar[bool] = True
     forms: ClassVar[tuple[str, ...]] = AUTOMATIC
     journaled = True
 
@@ -79,7 +83,7 @@ class OpenaiJudge(Judge):
                 f"{settings.key_variable} holds white space or letters that no key has; set it to the key alone"
             )
         self._base_url, self._patience = settings.base_url, settings.timeout_seconds
-        with self._connect() as client:
+        with self.connect() as client:
             self.host = str(client.base_url.host)
 
     @property
@@ -92,7 +96,23 @@ class OpenaiJudge(Judge):
         """What was changed in a request, as the endpoint refuses it otherwise."""
         return tuple(self._dialect.changes)
 
-    def _connect(self) -> OpenAI:
+    @property
+    def takes_system(self) -> bool:
+        """Whether the endpoint takes system messages, as far as is known."""
+        return self._dialect.system
+
+    def adopt(self, sent: Mapping[str, Any], system: bool) -> None:
+        """Take over what an earlier process has learned of what the endpoint takes."""
+        with self._learning:
+            self._dialect.sent, self._dialect.system = dict(sent), system
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return a request as it is sent."""
+        with self._learning:
+            messages = [{"role": one.role, "content": one.content} for one in request.messages]
+            return {"model": self.model, "messages": self._dialect.messages(messages), **self.sent}
+
+    def connect(self) -> OpenAI:
         from openai import DefaultHttpxClient, OpenAI, Timeout
 
         return OpenAI(
@@ -100,8 +120,20 @@ class OpenaiJudge(Judge):
             base_url=self._base_url,
             timeout=Timeout(self._patience, connect=min(self._patience, LONGEST_CONNECT_SECONDS)),
             max_retries=0,
+            default_headers={"api-key": self._key} if _is_azures(self._base_url) else None,
             http_client=DefaultHttpxClient(follow_redirects=False),
         )
+
+    def shutdown(self) -> date | None:
+        """Return the day on which the endpoint stops serving the model, from its list of models; None where none stands there."""
+        import openai
+
+        try:
+            with self.connect() as client:
+                listed = json.loads(client.models.with_raw_response.list(timeout=LONGEST_CONNECT_SECONDS).text)
+            return next((_day(one) for one in listed["data"] if one.get("id") == self.model), None)
+        except (openai.OpenAIError, ValueError, KeyError, TypeError, AttributeError):
+            return None  # not every endpoint lists its models, and what counts is whether it answers
 
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
@@ -114,7 +146,7 @@ class OpenaiJudge(Judge):
             JudgeStopped: the endpoint refuses all requests, is down, or the ceiling of cost is reached.
             JudgeError: the journal cannot be written.
         """
-        with self._connect() as client:
+        with self.connect() as client:
             self._ask(requests, receive, client.chat.completions.with_raw_response.create)
 
     def _ask(self, requests: Sequence[Request], receive: Receive, create: Callable[..., Any]) -> None:
@@ -159,16 +191,16 @@ class OpenaiJudge(Judge):
                 try:
                     reply = self._send(create, messages, sent, name)
                 except Fault as fault:
-                    learned = self._learn(sent, system, fault)
+                    learned = self.learn(sent, system, fault)
                     unanswered += fault.state == "unanswered"
                     kind = "adapted" if learned else fault.kind
                     receive(
-                        request, Reply(None, self._problem(fault), None, time.monotonic() - started, fault.state, kind)
+                        request, Reply(None, self.problem(fault), None, time.monotonic() - started, fault.state, kind)
                     )
                     if learned:
                         continue
                     raise
-                return self._received(request, receive, replace(reply, seconds=time.monotonic() - started), sent)
+                return self.received(request, receive, replace(reply, seconds=time.monotonic() - started), sent)
 
         attempts = tenacity.Retrying(
             stop=lambda state: (
@@ -185,9 +217,10 @@ class OpenaiJudge(Judge):
             return False
         except Fault as fault:
             if not fault.passes and not fault.concerns_one_prompt:
-                refused = fault.status in (400, 404, 405, 422, 501) and not self._unknown(fault)
+                fields = self._is_about_fields(fault, self.parameters)
+                refused = (fields or fault.status in (405, 501)) and not self._unknown(fault)
                 kind = JudgeRefused if refused else JudgeStopped
-                raise kind(self._explain(fault)) from None  # its chain may quote the key
+                raise kind(self.explain(fault)) from None  # its chain may quote the key
             self._count_failure(fault, stop)
             return False
         self._failed_in_a_row = 0
@@ -208,9 +241,9 @@ class OpenaiJudge(Judge):
             raw = create(model=self.model, messages=messages, extra_headers=headers, extra_body=sent)
         except openai.APIError as error:
             raise faults.of_error(error) from None
-        return self._read(self._without_key(raw.text))
+        return self.read(self.without_key(raw.text))
 
-    def _read(self, text: str) -> Reply:
+    def read(self, text: str) -> Reply:
         """Read a response's body: the choice in the form alpaca-eval stores, or the problem with it; and token counts.
 
         Raises:
@@ -227,14 +260,11 @@ class OpenaiJudge(Judge):
             choice = dict(body["choices"][0])
             message = dict(choice["message"])
         except (KeyError, IndexError, TypeError, ValueError):
-            problem = self._clean(f"not a chat completion: {text[:200]}")
+            problem = self.clean(f"not a chat completion: {text[:200]}")
             return Reply(None, problem, None, state="unanswered", kind="no chat completion")
-        usage = body.get("usage") or {}
-        counts = {name: usage.get(f"{name}_tokens") for name in ("prompt", "completion")}
-        tokens = {name: count for name, count in counts.items() if type(count) is int}
-        return Reply({**choice, "text": _text(message)}, None, tokens or None)
+        return Reply({**choice, "text": _text(message)}, None, usage.tokens(body.get("usage")))
 
-    def _received(self, request: Request, receive: Receive, reply: Reply, sent: Mapping[str, Any]) -> bool:
+    def received(self, request: Request, receive: Receive, reply: Reply, sent: Mapping[str, Any]) -> bool:
         """Hand a reply over; where it was cut off before it said anything, allow longer ones."""
         usable = receive(request, reply)
         cut_off = reply.completion is not None and reply.completion.get("finish_reason") == "length"
@@ -251,19 +281,30 @@ class OpenaiJudge(Judge):
                 self._tell_changes(before)
         return usable
 
-    def _learn(self, sent: Mapping[str, Any], system: bool, fault: Fault) -> bool:
+    def learn(self, sent: Mapping[str, Any], system: bool, fault: Fault) -> bool:
         """Leave out, rename or change what the endpoint refuses by its name; say whether that gave another request."""
-        if fault.status not in (400, 404, 422) or fault.concerns_one_prompt:
+        if fault.concerns_one_prompt:
             return False
         with self._learning:
             before = len(self._dialect.changes)
-            learned = self._dialect.learn(sent, fault.words, fault.field, system)
+            if fault.status == 500:
+                learned = self._dialect.learn_no_system(fault.words, system)
+            else:
+                learned = self._is_about_fields(fault, sent) and self._dialect.learn(
+                    sent, fault.words, fault.field, system
+                )
             self._tell_changes(before)
         return learned
 
+    def _is_about_fields(self, fault: Fault, sent: Mapping[str, Any]) -> bool:
+        """Tell whether another form of the request may be taken: a 403 speaks of the key, unless it names a field."""
+        if fault.status == 403:
+            return self._dialect.names(sent, fault.words, fault.field)
+        return fault.status in (400, 404, 422)
+
     def _tell_changes(self, before: int) -> None:
         for change in self._dialect.changes[before:]:
-            logging.getLogger("bench").warning(self._clean(f"the judge {self.model}: {change}, as it refuses it"))
+            logging.getLogger("bench").warning(self.clean(f"the judge {self.model}: {change}, as it refuses it"))
 
     def _count_failure(self, fault: Fault, stop: threading.Event) -> None:
         """Give up where the endpoint answers nobody; a refused prompt is an answer."""
@@ -272,9 +313,9 @@ class OpenaiJudge(Judge):
         self._failed_in_a_row += 1
         if self._failed_in_a_row >= FAILURES_IN_A_ROW:
             raise JudgeStopped(
-                self._clean(
+                self.clean(
                     f"the judge {self.model} at {self.host} did not answer {self._failed_in_a_row} comparisons in a row, "
-                    f"each tried again and again ({self._problem(fault)}); see that it is up, then run again"
+                    f"each tried again and again ({self.problem(fault)}); see that it is up, then run again"
                 )
             ) from None
 
@@ -284,11 +325,11 @@ class OpenaiJudge(Judge):
             return True
         return fault.status == 404 and not re.search("support|parameter", fault.words)
 
-    def _explain(self, fault: Fault) -> str:
+    def explain(self, fault: Fault) -> str:
         """Say what to change; 401's own text is left out, as endpoints quote part of the key in it."""
         where = f"the judge {self.model} at {self.host}"
         if fault.status is not None and 300 <= fault.status < 400:
-            return self._clean(
+            return self.clean(
                 f"{where} sends requests on to {fault.target} ({fault.status}); key and prompts are sent to no other address "
                 "than judge.base_url: set it to the one that is meant"
             )
@@ -296,20 +337,20 @@ class OpenaiJudge(Judge):
             return f"{where} does not accept the key in {self._key_variable}; set it to a valid key and run again"
         said = f" ({fault.words})" if fault.words else ""
         if self._unknown(fault):
-            return self._clean(
+            return self.clean(
                 f"{where} was not found ({fault.status}): the model is retired or unknown there; set judge.model or "
                 f"judge.base_url{said}"
             )
         if fault.status in (402, 429):
-            return self._clean(
+            return self.clean(
                 f"{where}: the quota is exhausted; add credit or set another {self._key_variable}, then run again: "
                 f"what was judged is kept{said}"
             )
-        return self._clean(f"{where} refuses the request ({self._problem(fault)}); change the judge's settings")
+        return self.clean(f"{where} refuses the request ({self.problem(fault)}); change the judge's settings")
 
-    def _problem(self, fault: Fault) -> str:
+    def problem(self, fault: Fault) -> str:
         """Word a fault; 401's own text is left out."""
-        return "401" if fault.status == 401 else self._clean(str(fault))
+        return "401" if fault.status == 401 else self.clean(str(fault))
 
     def _pause(self, state: Any) -> float:
         """Wait as long as the endpoint says, or about twice as long each time."""
@@ -319,17 +360,31 @@ class OpenaiJudge(Judge):
         growing: float = min(LONGEST_PAUSE_SECONDS, self._first_pause * 2 ** (state.attempt_number - 1))
         return growing * random.uniform(0.5, 1)  # apart from others that failed at the same time
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
         """Make a text from outside one line without the key, and shorten it."""
-        return " ".join(self._without_key(one_line(text)).split())[:300]
+        return " ".join(self.without_key(one_line(text)).split())[:300]
 
-    def _without_key(self, text: str) -> str:
+    def without_key(self, text: str) -> str:
         # a short "key" is the any-value-will-do of an endpoint without keys; it may be a part of any word
         return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
 
 
+def _is_azures(base_url: str | None) -> bool:
+    """Tell Azure's form of an address, where a resource's key may be taken in a header of its own alone."""
+    parts = urlsplit(base_url or "")
+    return parts.path.rstrip("/").endswith("/openai/v1") or str(parts.hostname or "").endswith(".azure.com")
+
+
 class _Stopped(Exception):
     """Leave a request unsent: another one has found that the judge must not be asked further."""
+
+
+def _day(model: Mapping[str, Any]) -> date | None:
+    """Return the date in a model's `shutdown_date`: as text, or as seconds since 1970."""
+    said = model.get("shutdown_date")
+    if isinstance(said, int | float):
+        return datetime.fromtimestamp(said, UTC).date()
+    return datetime.fromisoformat(said).date() if isinstance(said, str) and said else None
 
 
 def _refuse(constant: str) -> float:

@@ -6,7 +6,6 @@ It reads journals of this project, and AlpacaEval's annotation files, which hold
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel
 
 from bench.errors import InputError
-from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup
+from bench.judges import Judge, JudgeSettings, Receive, Reply, Request, Setup, annotation_files
 from bench.judges.journal import JOURNAL
 from bench.judges.journal import rows as rows_of
 from bench.records.archive import SUFFIX, Archive, ArchivePath, RecordPath
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from bench.judges.configurations import Configuration
 
 JOURNALS = f"**/{JOURNAL}"
-_ANNOTATION = ("instruction", "output_1", "output_2", "raw_completion")
 
 
 class ReplayOptions(Frozen):
@@ -50,7 +48,7 @@ class ReplayJudge(Judge):
 
     def __init__(self, setup: Setup) -> None:
         path = setup.settings.options.path
-        self._annotations = read_annotations(path) if is_annotations(path) else None
+        self._annotations = annotation_files.read(path, setup.configuration) if annotation_files.is_one(path) else None
         self._lacking = "there is no reply to it among the annotations"
         self.host = "replay"
         self.parameters: dict[str, Any] = {}
@@ -70,13 +68,20 @@ class ReplayJudge(Judge):
     @staticmethod
     def name(settings: JudgeSettings, configuration: Configuration) -> str:
         path = settings.options.path
-        if not is_annotations(path):
+        if not annotation_files.is_one(path):
             return model_of(path, settings.model)
         return settings.asked_model.replace("/", "-")
 
     @staticmethod
     def identity(options: ReplayOptions) -> dict[str, Any]:
         return {"journal": content_hash(options.path)}
+
+    @staticmethod
+    def kept(
+        settings: JudgeSettings, configuration: Configuration
+    ) -> Mapping[annotation_files.Shown, annotation_files.Kept]:
+        path = settings.options.path
+        return annotation_files.read(path, configuration) if annotation_files.is_one(path) else {}
 
     def ask(self, requests: Sequence[Request], receive: Receive) -> None:
         """Answer every request; one that was never judged has no reply."""
@@ -91,7 +96,14 @@ class ReplayJudge(Judge):
         from bench.judges.asking import prompt_hash
 
         if self._annotations is not None:
-            return self._annotations.get(_shown(request.instruction, request.first, request.second))
+            first = self._annotations.get(annotation_files.shown(request.instruction, request.first, request.second))
+            second = self._annotations.get(annotation_files.shown(request.instruction, request.second, request.first))
+            found = (
+                kept
+                for kept, order in ((first, "ours_first"), (second, "theirs_first"))
+                if kept and kept.order == order
+            )
+            return next((kept.reply for kept in found), None)
         row = self._replies.get(prompt_hash(request))
         return row["reply"] if row else None
 
@@ -139,22 +151,25 @@ class Stored:
     orders: str
 
 
-def stored(path: Path) -> Stored:
+def stored(path: Path, chosen: bool = False) -> Stored:
     """Look into annotations or a journal.
 
+    Args:
+        path: of the file.
+        chosen: whether it is known already which annotator of several is meant.
+
     Raises:
-        InputError: it is neither, or empty.
+        InputError: it is neither, or empty, or one of several annotators must be chosen.
     """
-    if not is_annotations(path):
+    if not annotation_files.is_one(path):
         rows = list(journal_rows(path))
         orders = {row["order"] for row in rows}
         ((name, _),) = Counter(row.get("configuration") for row in rows).most_common(1) or ((None, 0),)
         return Stored(name, "both" if len(orders) > 1 else "single")
-    annotated = annotation_rows(path)
-    if not annotated:
-        raise InputError(f"{path}: holds no annotation")
-    name = annotated[0].get("annotator")
-    return Stored(name if isinstance(name, str) else None, "single")
+    names = annotation_files.annotators(path)
+    if len(names) > 1 and not chosen:
+        raise InputError(f"{path}: holds annotations by {', '.join(names)}; choose one by --judge")
+    return Stored(names[0] if names else None, "single")
 
 
 def named(row: Mapping[str, Any]) -> str:
@@ -179,68 +194,3 @@ def model_of(path: Path, wanted: str | None) -> str:
     if wanted is None and len(names) > 1:
         raise InputError(f"{path}: holds replies of {', '.join(names)}; choose one by evaluation.win_rate.judge.model")
     return wanted or names[0]
-
-
-# ---- AlpacaEval's annotation files ------------------------------------------------------------------------------------
-
-
-def is_annotations(path: Path) -> bool:
-    """Tell AlpacaEval's annotations, one JSON array, from a journal."""
-    try:
-        with path.open("rb") as file:
-            return file.read(64).lstrip()[:1] == b"["
-    except OSError:
-        return False
-
-
-def annotation_rows(path: Path) -> list[dict[str, Any]]:
-    """Read an annotation file.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as annotations ({error})") from None
-    for place, row in enumerate(rows, 1):
-        missing = [name for name in _ANNOTATION if not isinstance(row, dict) or name not in row]
-        if missing:
-            raise InputError(
-                f"{path}: annotation {place} has no {missing[0]!r}; AlpacaEval writes instruction, output_1 (the "
-                "reference's), output_2 and the judge's raw_completion"
-            )
-    return list(rows)
-
-
-def read_annotations(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
-    """Index the raw replies of annotations by what the judge was shown: AlpacaEval switched answers at random."""
-    from bench.judges import alpaca
-
-    found = {}
-    for row in annotation_rows(path):
-        raw = _completion(row["raw_completion"])
-        if raw is None:
-            continue
-        first, second = row["output_1"], row["output_2"]
-        if alpaca.random_order(row["instruction"]) == "ours_first":
-            first, second = second, first
-        found[_shown(row["instruction"], first, second)] = raw
-    return found
-
-
-def _completion(raw: Any) -> dict[str, Any] | None:
-    """Read a raw reply as it is stored: the endpoint's whole choice, that choice as JSON, or the text alone."""
-    if isinstance(raw, str) and raw.startswith("{"):
-        try:
-            choice = json.loads(raw)
-        except ValueError:
-            choice = None
-        raw = choice if isinstance(choice, dict) and "text" in choice else raw
-    if isinstance(raw, dict):
-        return raw
-    return {"text": raw} if isinstance(raw, str) else None
-
-
-def _shown(instruction: str, first: str, second: str) -> tuple[str, str, str]:
-    return instruction.strip(), first.strip(), second.strip()

@@ -60,6 +60,8 @@ class Reply:
         tokens: as the endpoint counted them.
         seconds: until it came.
         state: `answered`; `refused`, which costs nothing; or `unanswered`: whether it is paid for cannot be known.
+        batch: the key of the batch that it came by; "" for a request of its own.
+        sent: the fields of the request, where they are not those of the judge's next one.
         kind: the kind of fault where there is no completion, for counting; `adapted` where the request was changed for it.
     """
 
@@ -69,3 +71,5 @@ class Reply:
     seconds: float = 0.0
     state: State = "answered"
     kind: str = ""
+    batch: str = ""
+    sent: Mapping[str, Any] | None = None

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.errors import JudgeRefused, JudgeStopped, one_line
-from bench.judges import JudgeSettings, Request
+from bench.judges import JudgeSettings, Request, Setup
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.configurations import configuration
-from bench.judges.cost import shutdown
+from bench.judges.configurations import Completion, Configuration
 from bench.judges.faults import NO_ANSWER
 from bench.judges.journal import rows as journal_rows
+from bench.judges.named import configuration
+from bench.judges.prices import old_price, shutdown
 from bench.settings import Model
 
 FOLDER = Path("preflight") / "judge"
@@ -30,6 +32,7 @@ WARNED_DAYS_BEFORE = 90
 _ATTEMPTS = 3
 _LONGEST_WAIT_SECONDS = 120.0
 _LONGEST_REASON = 160
+_LEAST_SHARE = 0.5
 # With the time in it, so that it is a new question each time: an old reply says nothing of today
 _TRIAL = {"instruction": "Say hello. It is {}.", "output_1": "Hello!", "output_2": "No."}
 
@@ -44,6 +47,7 @@ class Answered:
         changes: what was changed in the request, as the endpoint refuses it otherwise.
         passed_over: why the configurations tried before are not used.
         bill: what it cost, as in a score.
+        ends: what is to be said of its model's end, from the endpoint's own list; empty: nothing.
     """
 
     judge: str
@@ -51,6 +55,7 @@ class Answered:
     changes: tuple[str, ...] = ()
     passed_over: Mapping[str, str] = field(default_factory=dict)
     bill: Mapping[str, Any] = field(default_factory=dict)
+    ends: str = ""
 
     @property
     def in_words(self) -> str:
@@ -58,24 +63,40 @@ class Answered:
         whose = "AlpacaEval's" if configuration(self.configuration).of_alpaca_eval else "not AlpacaEval's"
         text = f"the judge {self.judge} answers to {self.configuration} ({whose})"
         text += f"; changed in the request: {', '.join(self.changes)}" if self.changes else ""
+        text += f"; {self.ends}" if self.ends else ""
         passed = (f"{name}: {reason}" for name, reason in self.passed_over.items())
         return text + (f"; tried before: {'; '.join(passed)}" if self.passed_over else "")
 
 
 def warnings(settings: JudgeSettings, today: date | None = None) -> list[str]:
-    """Say that a judge's model is retired, or soon will be; `today` is the machine's own day where it is not given."""
+    """Say that a judge's model is retired, or soon will be, or that its price was read long ago.
+
+    Args:
+        settings: the judge's.
+        today: the machine's own day where it is not given.
+    """
     if not settings.judge.endpoint:
         return []
     model = settings.asked_model
-    day, today = shutdown(settings, model), today or datetime.now(UTC).date()
-    if day is None or (day - today).days > WARNED_DAYS_BEFORE:
-        return []
+    how, old = _ending(shutdown(settings, model), today), old_price(settings, model, today)
     named = "" if settings.model else f", which {settings.configuration} names,"
-    how = f"is retired since {day}" if day <= today else f"will be shut down on {day}"
-    return [f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna"]
+    ends = (
+        f"the judge {model}{named} {how}; set judge.model to one that lives longer, such as gpt-6-luna" if how else None
+    )
+    return [line for line in (ends, old) if line]
 
 
-def ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]]) -> Answered | None:
+def _ending(day: date | None, today: date | None) -> str:
+    """Say when a model ends, 90 days before that and ever after; empty where there is nothing to say."""
+    today = today or datetime.now(UTC).date()
+    if day is None or (day - today).days > WARNED_DAYS_BEFORE:
+        return ""
+    return f"is retired since {day}" if day <= today else f"will be shut down on {day}"
+
+
+def ask(
+    settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]], today: date | None = None
+) -> Answered | None:
     """Ask a paid judge one tiny question, by each configuration in question until one is answered as it must be.
 
     Replies are kept in the suite's folder like any other, with what they cost, and so is which configuration was found.
@@ -84,35 +105,54 @@ def ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Pat
         settings: the judge's.
         folder: the suite's results.
         others: lists the journals of the suite's judgings.
+        today: the machine's own day where it is not given.
 
     Returns:
         How it answered; None for a judge that costs nothing, which is not asked.
 
     Raises:
         JudgeError: the judge cannot be used; says what to change.
+        InputError: it is to be asked in batches, and its endpoint has none.
     """
     if not settings.judge.endpoint:
         return None
     patient = {"concurrency": 1, "timeout_seconds": min(settings.timeout_seconds, _LONGEST_WAIT_SECONDS)}
-    patient |= {"batch": False} if "batch" in JudgeSettings.model_fields else {}
+    patient |= {"batch": False}
     kept = _kept(settings, folder)
     passed_over: dict[str, str] = dict(kept["passed_over"]) if kept else {}
     names = (kept["configuration"],) if kept else settings.configurations
+    if settings.batch:
+        _check_batches(settings, names[0])
     for name in names:
         one = settings.model_copy(update={**patient, "configuration": name, "model": settings.asked_model})
         try:
-            answered = _ask(one, folder, others)
+            answered = _ask(one, folder, others, len(names) > 1, today)
         except JudgeRefused as error:
             if len(names) == 1:
                 raise
             passed_over[name] = _briefly(str(error))
         else:
             _keep(settings, folder, name, passed_over)
-            return Answered(answered.judge, name, answered.changes, passed_over if not kept else {}, answered.bill)
+            return answered if kept else replace(answered, passed_over=passed_over)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
     raise JudgeRefused(
         f"the judge {settings.asked_model} answers to none of the configurations, choose another judge.model ({reasons})"
     )
+
+
+def _check_batches(settings: JudgeSettings, name: str) -> None:
+    """See that an endpoint has batches, without asking for one.
+
+    Raises:
+        InputError: it has none.
+    """
+    from bench.judges.batch_endpoint import BatchEndpoint
+    from bench.judges.openai import OpenaiJudge
+
+    judge = settings.judge(Setup(settings, configuration(name), _no_model))
+    if isinstance(judge, OpenaiJudge):
+        with judge.connect() as client:
+            BatchEndpoint(judge, client, settings.first_pause_seconds, lambda: False).check()
 
 
 def _briefly(reason: str) -> str:
@@ -136,8 +176,22 @@ def known(settings: JudgeSettings, folder: Path, judging: Path) -> str | None:
     return str(kept["configuration"]) if kept else _of_replies(settings, judging / JOURNAL)
 
 
-def _ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]]) -> Answered:
-    """Ask by one configuration.
+def label_share(form: Configuration, reply: Completion) -> float:
+    """Return how much of the first token's probability falls to the labels; 1 where a reply is read otherwise.
+
+    A judge that would rather say something else has not understood what it is asked for: what is left for the labels is noise.
+    """
+    if not form.reads_logprobs:
+        return 1.0
+    content = (reply.get("logprobs") or {}).get("content") or [{}]
+    top = {str(one["token"]).strip(): float(one["logprob"]) for one in content[0].get("top_logprobs") or ()}
+    return sum(math.exp(top[label]) for label in form.labels() if label in top)
+
+
+def _ask(
+    settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Path]], pick: bool, today: date | None
+) -> Answered:
+    """Ask by one configuration; one among several must suit the judge well.
 
     Raises:
         JudgeRefused: not by this one.
@@ -152,10 +206,15 @@ def _ask(settings: JudgeSettings, folder: Path, others: Callable[[], Iterable[Pa
         row, bill, judging = asking.last_row or {}, asking.bill(), asking.judging
     if asking.stopped:
         raise asking.stopped
-    answered = Answered(f"{judging.model} at {judging.host}", form.name, tuple(judging.changes), bill=bill)
-    if reply is not None:
-        return answered
+    end = _ending(judging.shutdown(), today)
+    ends = f"the endpoint says that {judging.model} {end}" if end else ""
+    answered = Answered(f"{judging.model} at {judging.host}", form.name, tuple(judging.changes), bill=bill, ends=ends)
     where = f"the judge {answered.judge}"
+    if reply is not None:
+        share = label_share(form, reply) if pick else 1.0
+        if share < _LEAST_SHARE:
+            raise JudgeRefused(f"{where} answers, but gives the labels no more than {share:.0%} of its first token")
+        return answered
     if row.get("error"):
         said = f"{where} gave no reply that can be read ({row['error']}); see that it is up and that base_url is right"
         raise (JudgeStopped if row.get("kind") in NO_ANSWER else JudgeRefused)(said)

@@ -76,13 +76,36 @@ def install(model: Any) -> bool:
     for module in model.modules():
         if type(module) is torch.nn.Linear and not module.weight.requires_grad:
             module.forward = functools.partial(_forward, module)  # type: ignore[method-assign]
-    head.bench_float32 = head.weight.float()
+    vars(head)["bench_float32"] = _Widened(head.weight)
     return True
+
+
+class _Widened:
+    """A weight in float32 beside its own, made anew once that is another."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.update(weight)
+
+    def update(self, weight: Tensor) -> None:
+        self._of, self.values = self._state(weight), weight.detach().float()
+
+    def is_of(self, weight: Tensor) -> bool:
+        return self._of == self._state(weight)
+
+    @staticmethod
+    def _state(weight: Tensor) -> tuple[int, int]:
+        return weight.data_ptr(), weight._version
 
 
 def weight_of(head: torch.nn.Linear) -> Tensor:
     """Return the vocabulary's weights as they are multiplied."""
-    return getattr(head, "bench_float32", head.weight)
+    widened = vars(head).get("bench_float32")
+    if widened is None or head.weight.requires_grad:
+        return head.weight
+    if not widened.is_of(head.weight):
+        widened.update(head.weight)
+    values: Tensor = widened.values
+    return values
 
 
 def _forward(module: torch.nn.Linear, inputs: Tensor) -> Tensor:

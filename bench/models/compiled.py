@@ -10,8 +10,10 @@ import functools
 import os
 import time
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from types import MethodType
 from typing import Any
 
@@ -19,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError, one_line
-from bench.models import packed_attention, probe
+from bench.models import full_weights, packed_attention, probe
 from bench.models.objectives import Batch, collate, sequence_logps
 from bench.records.cache import cache_folder
 
@@ -30,8 +32,9 @@ GRAPHS = 64
 _SHARE = {torch.float32: 1e-3}
 _SHARE_ELSEWHERE = 0.1
 _FAILED = "layers are not compiled: "
+_COMPARED = 1 << 24  # numbers of a whole model's gradient
 
-# Log-probabilities, and the adapter's gradient where there is a graph.
+# Log-probabilities, and the gradient of what is trained where there is a graph.
 _Outcome = tuple[Tensor, Tensor | None]
 
 
@@ -45,14 +48,9 @@ class Compiled:
         self.layers = list(_layers(policy))
         made = [_Layer(layer, self, backend) for layer in self.layers]  # may fail, and has then changed nothing
         for layer, forward in zip(self.layers, made, strict=True):
-            self._set_aside_partials(layer)
+            # A compiler would take each for a function of its own.
+            self._set_aside += full_weights.set_aside(layer.modules())
             layer.forward = forward
-
-    def _set_aside_partials(self, layer: Any) -> None:
-        """Leave what replaces a module's computation on a CPU: a compiler would take each for a function of its own."""
-        for module in layer.modules():
-            if isinstance(module.__dict__.get("forward"), functools.partial):
-                self._set_aside.append((module, module.__dict__.pop("forward")))
 
     def give_up(self, error: BaseException) -> None:
         """Go on eagerly, and say why."""
@@ -63,8 +61,7 @@ class Compiled:
         """Leave the layers as they were."""
         for layer in self.layers:
             layer.__dict__.pop("forward", None)
-        for module, forward in self._set_aside:
-            module.forward = forward
+        full_weights.put_back(self._set_aside)
 
 
 class _Layer:
@@ -105,7 +102,7 @@ def _layers(policy: Any) -> Iterator[Any]:
 
 
 def install(policy: Any, backend: str = "inductor") -> None:
-    """Compile the layers of a policy with an adapter, if its settings ask for it and the outcome agrees.
+    """Compile the layers of a policy that is to be trained, if its settings ask for it and the outcome agrees.
 
     `policy.compile_seconds` then holds what compiling and trying took. A compiled layer is kept on disk, for other workers and
     later runs.
@@ -177,17 +174,22 @@ def _prepare() -> None:
 
 @contextmanager
 def _stirred(policy: Any) -> Iterator[None]:
-    """Give the adapter values for a while: a fresh one's output is zero, and so is half of its gradient."""
-    kept, training = policy.adapter_state(), policy.model.training
+    """Give the adapter values for a while: a fresh one's output is zero, and so is half of its gradient.
+
+    A whole model's weights have values. Those of DoRA are multiples of what they are, as they are lengths.
+    """
+    kept, training = {} if policy.full else policy.trained_state(), policy.model.training
     chance = torch.Generator().manual_seed(0)
     try:
         with torch.no_grad():
-            for one in policy.trainable().values():
-                one.copy_(torch.randn(one.shape, generator=chance) * 0.02)
+            for one in policy.trainable().values() if kept else ():
+                noise = torch.randn(one.shape, generator=chance).to(one.device) * 0.02
+                one.copy_(one * (1 + noise) if one.dim() == 1 else noise)
         yield
     finally:
-        policy.restore_adapter(kept)
-        policy.model.zero_grad(set_to_none=True)
+        if kept:
+            policy.restore_trained(kept)
+        policy.forget_gradients()
         policy.model.train(training)
 
 
@@ -196,15 +198,25 @@ def _outcomes(policy: Any) -> list[_Outcome]:
     policy.model.train()
     made: list[_Outcome] = []
     for batch in _batches(policy):
-        policy.model.zero_grad(set_to_none=True)
+        policy.forget_gradients()
         logps = sequence_logps(policy.model, batch)
         torch.autograd.backward(logps.mean())
-        gradients = [one.grad.flatten() for one in policy.trainable().values() if one.grad is not None]
+        gradients = [one.grad.flatten() for one in _watched(policy) if one.grad is not None]
         made.append((logps.detach(), torch.cat(gradients)))
     policy.model.eval()
     with torch.no_grad():
         made += [(sequence_logps(policy.model, batch), None) for batch in _batches(policy)]
     return made
+
+
+def _watched(policy: Any) -> list[Any]:
+    """Return whose gradients are compared: of all that is trained, or of a whole model's smallest, norms of every layer."""
+    trained = list(policy.trainable().values())
+    if policy.full is None:
+        return trained
+    trained.sort(key=lambda one: int(one.numel()))
+    sizes = list(accumulate(int(one.numel()) for one in trained))
+    return trained[: max(1, bisect_right(sizes, _COMPARED))]
 
 
 def _batches(policy: Any) -> list[Batch]:

@@ -20,10 +20,11 @@ _POSITIONS = 128
 def from_base(policy: Policy, examples: Sequence[Example], batch_size: int) -> list[tuple[float, int]]:
     """Return, for the first answer of each example, Σ_t KL(p_base(· | t) ‖ p_π(· | t)) in nats, and its tokens t.
 
-    The base model is the policy's own with the adapter off. Logits are made in float32: rounded to bfloat16 they alone would
-    differ by more than a short training does. Where memory runs out, fewer rows are taken at once.
+    The base model is the policy's own with the adapter off, or with its weights as they were. Logits are made in float32:
+    rounded to bfloat16 they alone would differ by more than a short training does. Where memory runs out, fewer rows are
+    taken at once.
     """
-    if not hasattr(policy.model, "disable_adapter"):
+    if policy.is_base:
         return [(0.0, len(one.learned())) for one in examples]
     policy.model.eval()
     order = sorted(range(len(examples)), key=lambda row: examples[row].length)
@@ -47,17 +48,27 @@ def from_base(policy: Policy, examples: Sequence[Example], batch_size: int) -> l
 
 
 def _of_batch(policy: Policy, batch: objectives.Batch) -> tuple[list[float], list[int]]:
-    with policy.model.disable_adapter():
-        base = _states(policy, batch)
-    own = _states(policy, batch)
+    with policy.as_base():
+        base = torch.split(_states(policy, batch), _POSITIONS)
+        if _has_own_projection(
+            policy
+        ):  # made while it is the base's; all at once they may be more than a GPU has room for
+            base = tuple(_logits(policy, one).cpu() for one in base)
+    own = torch.split(_states(policy, batch), _POSITIONS)
     of_tokens = torch.cat(
-        [
-            _kl(_logits(policy, one), _logits(policy, other))
-            for one, other in zip(torch.split(base, _POSITIONS), torch.split(own, _POSITIONS), strict=True)
-        ]
+        [_kl(_base_logits(policy, one), _logits(policy, other)) for one, other in zip(base, own, strict=True)]
     )
     sums = of_tokens.new_zeros(batch.answers).index_add(0, batch.sequences, of_tokens)
     return sums.tolist(), torch.bincount(batch.sequences, minlength=batch.answers).tolist()
+
+
+def _has_own_projection(policy: Policy) -> bool:
+    """Say whether the policy's vocabulary projection is another than its base model's: trained, or with an adapter."""
+    return bool(policy.kept) or type(policy.model_alone().get_output_embeddings()) is not torch.nn.Linear
+
+
+def _base_logits(policy: Policy, one: Tensor) -> Tensor:
+    return one.to(policy.device) if _has_own_projection(policy) else _logits(policy, one)
 
 
 def _kl(base: Tensor, own: Tensor) -> Tensor:

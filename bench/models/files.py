@@ -21,9 +21,8 @@ def model_settings(settings: Model) -> dict[str, Any]:
     Raises:
         ModelError: a local model or package is not there.
     """
-    made = settings.model_dump(
-        mode="json", exclude={"path", "compile"}
-    )  # compiled, it gives the same numbers to rounding
+    # Compiled, it gives the same numbers to rounding; what is trained of it is a matter of the jobs that train.
+    made = settings.model_dump(mode="json", exclude={"path", "compile", "tuning"})
     if settings.source != "world":
         del made["pretraining_steps"]
     if made["gradient_checkpointing"] == "auto":
@@ -45,6 +44,19 @@ def revision_of(settings: Model) -> str | None:
     if settings.source != "hub":
         return None
     return hub.commit(str(settings.path), settings.revision, "model") or settings.revision
+
+
+def stored_bytes(settings: Model) -> int | None:
+    """Return the bytes of a model's weights as they lie on this machine; None where they do not, or as another model's."""
+    folder = None
+    if settings.source == "local":
+        folder = Path(settings.path or "").expanduser()
+    elif settings.source == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        known = try_to_load_from_cache(str(settings.path), "config.json", revision=revision_of(settings))
+        folder = Path(known).parent if isinstance(known, str) else None
+    return (folder and sum(file.stat().st_size for file in folder.glob("*.safetensors"))) or None
 
 
 def gguf_file(package: str) -> Path:

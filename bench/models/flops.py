@@ -7,10 +7,13 @@ Of a row of T tokens (a prompt, and one or two answers of A₁, A₂ tokens behi
 - backward: as much again for the weights (the activations' gradient; the frozen weights have none) and twice the forward's
   for attention. The lowest layer needs no gradient of its input, so the matrices that read it, their adapters' first
   matrices and the scores' gradient to its keys have none to compute;
-- the adapter: 2 M T for its M parameters forward, twice that backward (they have gradients, too);
+- the adapter: 2 M T for its M parameters forward, twice that backward (they have gradients, too; factors that stay as they are
+  have none);
 
-and 2 V d A for the vocabulary's projection, forward and again backward, with A answer tokens that are learned. Padding,
-recomputation, normalization, softmax and the optimizer are not counted, and a window is not looked at.
+and 2 V d A for the vocabulary's projection, forward and again backward, with A answer tokens that are learned. Where all weights
+are trained, every matrix has a gradient of its own beside its input's, and the lowest layer hands one on to the embeddings: twice
+the forward's, everywhere. Padding, recomputation, normalization, softmax, the optimizer and DoRA's lengths of the weights' rows,
+which are of a step and not of its rows, are not counted, and a window is not looked at.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ class Sizes:
         layers: how many attend.
         queries: width of all heads together.
         vocabulary: of the vocabulary's projection.
+        frozen_adapter: of those of the adapters' matrices that are not trained.
+        full: whether the weights are trained, and not adapters.
     """
 
     weights: int
@@ -46,6 +51,8 @@ class Sizes:
     layers: int
     queries: int
     vocabulary: int
+    frozen_adapter: int = 0
+    full: bool = False
 
 
 def forward(model: Sizes, prompt: int, answers: Sequence[int], learned: int | None = None) -> int:
@@ -63,10 +70,12 @@ def forward(model: Sizes, prompt: int, answers: Sequence[int], learned: int | No
 
 def backward(model: Sizes, prompt: int, answers: Sequence[int], learned: int | None = None) -> int:
     """Count one row's backward pass; arguments as in `forward`."""
+    if model.full:
+        return 2 * forward(model, prompt, answers, learned)
     tokens, seen = prompt + sum(answers), _seen(prompt, answers)
     weights = 2 * (model.weights - model.lowest) * tokens
     attention = 8 * model.layers * model.queries * seen - 2 * model.queries * seen
-    adapter = (4 * model.adapter - 2 * model.adapter_lowest) * tokens
+    adapter = (4 * model.adapter - 2 * model.adapter_lowest - 2 * model.frozen_adapter) * tokens
     return weights + attention + adapter + _words(model, answers, learned)
 
 
@@ -84,7 +93,7 @@ def _triangle(length: int) -> int:
 
 
 def sizes_of(model: Any) -> Sizes | None:
-    """Read the sizes off a model in memory, with or without an adapter; None where it has matrices of another kind (experts)."""
+    """Read the sizes off a model to be trained, or an adapter on it; None where it has matrices of another kind (experts)."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     config, head = causal.config.get_text_config(), causal.get_output_embeddings()
     matrices = [(name, one) for name, one in causal.named_modules() if isinstance(one, nn.Linear) and one is not head]
@@ -103,6 +112,8 @@ def sizes_of(model: Any) -> Sizes | None:
         layers=config.num_hidden_layers,
         queries=config.num_attention_heads * head_width,
         vocabulary=head.in_features * head.out_features,
+        frozen_adapter=_count(one for _, one in adapter if not one.weight.requires_grad),
+        full=head.weight.requires_grad and not adapter,
     )
 
 

@@ -44,24 +44,32 @@ OfSplits = dict[str, dict[Objective, Tensor]]
 def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -> Tensor:
     """Return log π_θ(y | x) summed over each answer's tokens, in nats, float32 on the CPU. Shape: [examples, answers].
 
-    Rows of similar length share a batch; the result stands in the order of `examples`. Where memory runs out, this and
-    later passes of such rows take fewer at once.
+    Rows of similar length share a batch; the result stands in the order of `examples`. Several processes share the rows out,
+    and each returns all of it. Where memory runs out, this and later passes of such rows take fewer at once.
     """
     was_training = policy.model.training
     policy.model.eval()
     order = sorted(range(len(examples)), key=lambda row: examples[row].length)
     layout = policy.layout_of(examples)
     answers = len(examples[0].answers)
-    result = torch.empty(len(examples), answers)
+    result = torch.zeros(len(examples), answers)
+    processes, own = policy.processes, len(order)
+    if processes is not None:
+        most, order = processes.most(len(order)), list(processes.own(order))
+        own = len(order)
+        if policy.sharded:  # weights are put together for each pass, by all processes: every one makes as many
+            order += [0] * (most - own)
     at_once = min(batch_size, policy.most_rows.get(answers, batch_size))
     start = 0
     while start < len(order):
         rows = order[start : start + at_once]
         try:
             batch = objectives.collate([examples[row] for row in rows], layout, policy.device)
-            result[rows] = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
+            found = objectives.sequence_logps(policy.model, batch).view(len(rows), -1).cpu()
+            kept = min(len(rows), own - start)
+            result[rows[:kept]] = found[:kept]
         except torch.OutOfMemoryError:
-            if at_once == 1:
+            if at_once == 1 or policy.sharded:
                 raise
         else:
             start += len(rows)
@@ -72,7 +80,7 @@ def answer_logps(policy: Policy, examples: Sequence[Example], batch_size: int) -
         )
         memory.release(policy.device)
     policy.model.train(was_training)
-    return result
+    return result if processes is None else processes.sum(result.to(policy.device)).cpu()
 
 
 def both_scores(

@@ -114,6 +114,13 @@ def _one_row(examples: Sequence[Example], device: torch.device) -> Batch:
 def answer_token_logps(model: Any, batch: Batch) -> Tensor:
     """Return log π_θ of every answer token, in nats and float32. Shape: [answer tokens]."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    in_parts = getattr(causal, "bench_token_logps", None)  # weights that are put together around it: see `sharding`
+    found: Tensor = in_parts(batch) if in_parts else plain_token_logps(causal, batch)
+    return found
+
+
+def plain_token_logps(causal: Any, batch: Batch) -> Tensor:
+    """Return them with a causal model whose weights are all here."""
     arguments: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.examples is not None:
         dtype = getattr(causal, "dtype", torch.float32)

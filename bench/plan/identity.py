@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.registry import Origin
-from bench.settings import Training
+from bench.settings import Training, TrainingParts
 from bench.suite.suite import Suite
 
 # Raise when a change to the code alters numbers: every job is then a new one.
@@ -58,11 +58,24 @@ def training_settings(settings: Training) -> dict[str, Any]:
 
     A setting younger than the first records is left out at its default, so that their ids stay what they were.
     """
-    made = settings.model_dump(mode="json", exclude={"epochs", "steps", "budget", "checkpoint_every", "stopping"})
+    # On how many devices it is computed changes its numbers by rounding only.
+    left_out = {"epochs", "steps", "budget", "checkpoint_every", "stopping", "devices", "shard"}
+    made = settings.model_dump(mode="json", exclude=left_out)
     for name in ("group_by_length", "model_dropout"):
         if not made[name]:
             del made[name]
     return made
+
+
+def tuning_settings(suite: TrainingParts) -> dict[str, Any]:
+    """Return what is trained: the adapter's settings, younger ones where they are not at their default; or all weights."""
+    if suite.adapter is None:
+        return {"tuning": "full"}
+    made = suite.adapter.model_dump(mode="json")
+    for name, default in (("variant", "lora"), ("init", "default")):
+        if made[name] == default:
+            del made[name]
+    return {"lora": made}
 
 
 def settings_of(suite: Suite, data: tuple[str, ...]) -> dict[str, Any]:

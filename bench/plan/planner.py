@@ -17,28 +17,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.data import sources
+from bench.data import prompt_form, sources
 from bench.errors import InputError
 from bench.evaluators import EVALUATORS, Stage
 from bench.methods import METHODS, Need, Objective, Phase, Setup, Target
-from bench.models.files import model_settings, revision_of
+from bench.models.files import model_settings, revision_of, stored_bytes
 from bench.plan import identity
 from bench.plan.plan import Plan
 from bench.recipes import RECIPES
 from bench.records.spec import (
     KINDS,
+    NETWORK_ONLY,
+    ON_SEVERAL_DEVICES,
     WITH_ADAPTER,
     Inputs,
     JobSpec,
     Labels,
     PolicyLabels,
     Prefix,
+    Resources,
     RunLabels,
     ToyLabels,
 )
 from bench.records.work import Work
 from bench.registry import Origin, Registry
-from bench.suite.suite import Experiment, Method, Suite
+from bench.suite.suite import Evaluation, Experiment, Method, Suite
 from bench.suite.toy import ToySuite
 from bench.toy import runs
 from bench.train.setup import setup_of
@@ -58,7 +61,13 @@ def make(suite: Experiment, mirror: Path | None = None) -> Plan:
     if isinstance(suite, ToySuite):
         return _toy(suite)
     assert isinstance(suite, Suite)
-    return _Planner(_at_commits(suite, mirror), mirror).plan
+    return _Planner(_settled(_at_commits(suite, mirror), mirror), mirror).plan
+
+
+def _settled(suite: Suite, mirror: Path | None) -> Suite:
+    """Look up what the evaluators' options leave open, such as how many rows a set of prompts has."""
+    options = {name: one.settled(mirror) for name, one in suite.evaluation.chosen.items()}
+    return suite.model_copy(update={"evaluation": Evaluation.model_construct(**options)})
 
 
 def _at_commits(suite: Suite, mirror: Path | None) -> Suite:
@@ -90,7 +99,16 @@ def _toy(suite: ToySuite) -> Plan:
                 job_id += f"-{identity.content_hash(['toy', settings, identity.SEMANTICS, *plugins])}"
                 steps = runs.length(settings) * settings["seeds"]
                 job = JobSpec(
-                    job_id, "toy", labels, settings, Inputs(), {}, roles=("run",), steps=steps, plugins=plugins
+                    job_id,
+                    "toy",
+                    labels,
+                    settings,
+                    Inputs(),
+                    {},
+                    roles=("run",),
+                    steps=steps,
+                    plugins=plugins,
+                    resources=Resources(devices=0),
                 )
                 plan.add(job)
     return plan
@@ -105,8 +123,9 @@ class _Planner:
         instruction = f"chosen of {preference}" if rows.source == "chosen" else sources.identity(rows, mirror)
         self.identities = {"preference": preference, "instruction": instruction}
         self.model = model_settings(suite.model)
+        self.computing = Resources(memory_bytes=stored_bytes(suite.model))
         self.origins: dict[tuple[str, str], Origin | None] = {}
-        self._of_base: dict[str, str] = {}
+        self._of_base: dict[tuple[str, str], str] = {}
         self._fronts: dict[int, tuple[str, ...]] = {}
         self._written: dict[tuple[str, ...], str] = {}
         self._optima: dict[tuple[Objective, int], str] = {}
@@ -135,6 +154,7 @@ class _Planner:
         *,
         data: tuple[str, ...] = (),
         origins: Iterable[Origin | None] = (),
+        resources: Resources | None = None,
         **parts: Any,
     ) -> JobSpec:
         """Add a job, whose id has the hash of all that decides its numbers; every one may read the pre-trained model."""
@@ -145,7 +165,10 @@ class _Planner:
         plugins = identity.plugins(origins)
         hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed, front)}"
-        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, plugins=plugins, **parts))
+        devices = self.suite.training.devices
+        several = replace(self.computing, devices=devices) if kind in ON_SEVERAL_DEVICES and devices != "auto" else None
+        parts |= {"plugins": plugins, "resources": resources or several or self.computing}
+        return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, **parts))
 
     def _front_json(self, front: tuple[str, ...]) -> str:
         """Write a front once for all jobs that have it among their inputs."""
@@ -184,7 +207,7 @@ class _Planner:
         suite = self.suite
         settings = {
             "model": self.model,
-            "lora": suite.lora.model_dump(mode="json"),
+            **identity.tuning_settings(suite),
             "data": identity.data_settings(suite),
             "training": identity.training_settings(suite.training),
             "reduction": suite.objectives.reduction,
@@ -274,7 +297,8 @@ class _Planner:
         """Add a policy that another suite trained; its id holds the hash of all that made it."""
         labels = RunLabels(job, "adopted", None, self.suite.seeds[0], self.suite.order, None)
         settings = {"model": self.model, "job": job.partition("/")[2]}
-        return self._job("adopt", "adopted", labels, settings, Inputs(), roles=("reference",))
+        parts: dict[str, Any] = {"roles": ("reference",), "resources": NETWORK_ONLY}
+        return self._job("adopt", "adopted", labels, settings, Inputs(), **parts)
 
     def _front(self, seed: int) -> tuple[str, ...]:
         """Return the runs of a seed that with the optima are the reference front, which joint runs may stop at.
@@ -430,7 +454,7 @@ class _Planner:
         del training["evaluate_every"]  # not a step's
         settings = {
             "model": self.model,
-            "lora": suite.lora.model_dump(mode="json"),
+            **identity.tuning_settings(suite),
             "data": identity.data_settings(suite),
             "training": training,
             "reduction": suite.objectives.reduction,
@@ -452,29 +476,38 @@ class _Planner:
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
     def _evaluations(self) -> None:
-        evaluators = {name: one.stages() for name, one in self.suite.evaluation.chosen.items()}
+        chosen = self.suite.evaluation.chosen
+        evaluators = {name: one.stages() for name, one in chosen.items()}
         refuse_equal_kinds(evaluators)
+        loading = {name for name, one in chosen.items() if one.models()}
         policies: list[JobSpec | None] = [
             None,
             *(job for job in self.plan.jobs.values() if job.kind in WITH_ADAPTER),
         ]
         for policy in policies:
             for name, stages in evaluators.items():
-                self._evaluate(policy, stages, self._origin(EVALUATORS, name))
+                self._evaluate(policy, stages, self._origin(EVALUATORS, name), loads=name in loading)
 
-    def _evaluate(self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None) -> None:
-        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others."""
+    def _evaluate(
+        self, policy: JobSpec | None, stages: tuple[Stage, ...], origin: Origin | None, *, loads: bool
+    ) -> None:
+        """Add an evaluator's jobs for one policy; None is the base model, which comes first and leaves its own for the others.
+
+        A stage that asks no policy, of an evaluator that loads no other model either, holds no device.
+        """
         of = policy.id if policy else "base"
         name = policy.id.rsplit("-", 1)[0] if policy else "base"
         earlier: dict[str, str] = {}
         for stage in stages:
             if stage.of_base and policy:
-                earlier[stage.name or stage.kind] = self._of_base[stage.kind]
+                earlier[stage.shown_name] = self._of_base[stage.kind, stage.shown_name]
                 continue
             settings = dict(stage.settings)
-            inputs = Inputs(stages=dict(earlier))
+            read = earlier if stage.reads is None else {name: earlier[name] for name in stage.reads}
+            inputs = Inputs(stages=dict(read))
             if stage.policy:
                 settings |= {"model": self.model} | identity.settings_of(self.suite, stage.data)
+                settings |= {"form": prompt_form.form(self.suite.data)} if stage.form else {}
                 inputs = replace(inputs, policy=policy.id if policy else None)
             job = self._job(
                 stage.kind,
@@ -484,10 +517,12 @@ class _Planner:
                 inputs,
                 data=stage.data,
                 origins=[origin, *stage.origins],
+                resources=None if stage.policy or loads else NETWORK_ONLY,
+                stage=stage.shown_name,
             )
-            earlier[stage.name or stage.kind] = job.id
+            earlier[stage.shown_name] = job.id
             if policy is None:
-                self._of_base[stage.kind] = job.id
+                self._of_base[stage.kind, stage.shown_name] = job.id
 
 
 def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:
@@ -506,7 +541,7 @@ def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:
 
 
 def refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
-    """Refuse two stages whose jobs could not be told apart by their kind.
+    """Refuse stages of two evaluators whose jobs could not be told apart by their kind.
 
     Raises:
         InputError: says whose they are.
@@ -514,7 +549,7 @@ def refuse_equal_kinds(evaluators: Mapping[str, tuple[Stage, ...]]) -> None:
     taken = dict.fromkeys(KINDS, "training")
     for name, stages in evaluators.items():
         for stage in stages:
-            if stage.kind in taken:
+            if taken.get(stage.kind, f"evaluation.{name}") != f"evaluation.{name}":
                 raise InputError(
                     f"evaluation.{name}: its jobs are of the kind {stage.kind!r}, which those of {taken[stage.kind]} "
                     "have already; its package must call them otherwise"

@@ -1,6 +1,6 @@
-"""The recipes: adapters that are not made by a stream of steps of the shared loop.
+"""The recipes: policies that are not made by a stream of steps of the shared loop.
 
-A recipe stands beside the methods in a suite and in every table of the report. It makes its adapter of other jobs' adapters, or
+A recipe stands beside the methods in a suite and in every table of the report. It makes its policy of other jobs' policies, or
 trains one in a loop of its own and tells `Making.steps` of each step. To add one: a file beside this one and a line in
 `RECIPES`, or an entry point in the group `bench.recipes` of another package.
 """
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Making:
-    """Give a recipe what it makes its adapter from.
+    """Give a recipe what it makes its policy from.
 
     Attributes:
-        policy: the base model without an adapter.
+        policy: the base model, untouched.
         lambda_dpo: λ, the weight of DPO.
         seed: the run's seed.
-        adapters: role -> folder of the job whose adapter the recipe needs; no entry where that policy is the base model.
+        adapters: role -> folder of the job whose policy the recipe needs; no entry where that is the base model.
         steps: the clock and the records of a recipe that trains; `steps.run` holds suite, data and phases. The phases are those
             of the Sequential run at the same λ.
     """
@@ -43,11 +43,14 @@ class Making:
 
 
 class Recipe(Protocol):
-    """Make one adapter.
+    """Make one policy.
+
+    It may have a static `refuses(options, parts) -> str | None` that says, beginning with the key to change, why it cannot
+    train with a suite's settings (`bench.settings.TrainingParts`), before anything is run.
 
     Attributes:
         Options: a pydantic model of the keys a suite may give this recipe.
-        needs: roles of the jobs whose adapters it needs: optimum_dpo and optimum_sft of the same seed, reference.
+        needs: roles of the jobs whose policies it needs: optimum_dpo and optimum_sft of the same seed, reference.
         untrained: why there are no training figures on record; None: it trains, and leaves them.
         reductions: values of `objectives.reduction` that it can do.
     """
@@ -60,7 +63,7 @@ class Recipe(Protocol):
     def __init__(self, options: Any) -> None: ...
 
     def produce(self, making: Making) -> None:
-        """Leave the adapter on `making.policy`."""
+        """Leave an adapter on `making.policy`, or weights in it."""
 
 
 ROLES = ("optimum_dpo", "optimum_sft", "reference")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from bench.methods import Objective
 from bench.recipes import Making
-from bench.settings import Frozen
+from bench.settings import Frozen, TrainingParts
 
 
 class TrlOptions(Frozen):
@@ -37,6 +37,22 @@ class TrlSequential:
     def __init__(self, options: TrlOptions) -> None:
         self._options = options
 
+    @staticmethod
+    def refuses(options: TrlOptions, parts: TrainingParts) -> str | None:
+        """Name the settings under which TRL would train or compare with something else."""
+        lora = parts.adapter
+        if lora is None and parts.model.dtype != "float32":
+            return (
+                "model.dtype: TRL takes AdamW's steps on bfloat16 weights themselves, which rounds most of them away; with "
+                "model.tuning full give float32 for trl_sequential"
+            )
+        if lora and lora.moves_weights and not options.precompute_reference:
+            return (
+                f"lora.init: with {lora.init} the weights beside the adapter are not the base model's, and TRL's DPOTrainer "
+                "would forward the reference on them; give trl_sequential precompute_reference: true"
+            )
+        return None
+
     def produce(self, making: Making) -> None:
         from bench.quiet import quiet
         from bench.recipes import trl_trainers
@@ -44,7 +60,7 @@ class TrlSequential:
         labels = making.steps.run.job.run_labels
         phase_steps = labels.phase_steps or {}
         suite = making.steps.run.suite
-        making.policy.attach(suite.lora, making.seed, model_dropout=suite.training.model_dropout)
+        making.policy.attach(suite.adapter, making.seed, model_dropout=suite.training.model_dropout)
         with quiet("trl", "transformers", "accelerate", "datasets", "peft"), making.steps as steps:
             steps.evaluate(both_splits=True)
             for phase, name in enumerate(labels.order.split("_")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from bench.data.tokens import Example
 from bench.errors import JobError
 from bench.methods import Objective
+from bench.models import full_weights
 from bench.models.policy import ADAPTER
 from bench.recipes.steps import Steps
 from bench.train.batches import Batches
@@ -53,7 +55,7 @@ def dpo(phase: Phase, reference: Path | None, precomputed: bool) -> None:
 
     Args:
         phase: its steps.
-        reference: folder of the job whose adapter is π_ref; None: the base model.
+        reference: folder of the job whose policy is π_ref; None: the base model.
         precomputed: take π_ref's log-probabilities from the plan's job instead of forwarding it with every batch.
     """
     run = phase.steps.run
@@ -69,11 +71,14 @@ def dpo(phase: Phase, reference: Path | None, precomputed: bool) -> None:
         for answer, values in run.reference["train"].items():
             rows = rows.add_column(f"ref_{answer}_logps", values)
     dropouts = {one: one.p for one in run.policy.model.modules() if isinstance(one, torch.nn.Dropout)}
-    trainer = _make(_Dpo, phase, arguments, rows, order)
-    _set_reference(run.policy.model, None if precomputed else reference)
+    full = not run.policy.has_adapter
+    more = {"ref_model": _reference_model(run, reference)} if full and not precomputed else {}
+    trainer = _make(_Dpo, phase, arguments, rows, order, **more)
+    if not full:
+        _set_reference(run.policy.model, None if precomputed else reference)
     trainer.add_callback(_Clock(phase, Objective.DPO, [_tokens(run, Objective.DPO, one) for one in order]))
     trainer.train()
-    if REFERENCE in run.policy.model.peft_config:
+    if not full and REFERENCE in run.policy.model.peft_config:
         run.policy.model.delete_adapter(REFERENCE)
     for module, share in dropouts.items():  # DPOTrainer turns dropout off; an SFT phase may follow
         module.p = share
@@ -167,8 +172,8 @@ class _Clock(TrainerCallback):  # type: ignore[misc]
             self._phase.steps.start_clock()
 
 
-def _make(kind: Any, phase: Phase, arguments: Any, rows: Dataset, order: list[list[int]]) -> Any:
-    """Set a trainer up on the policy's adapter.
+def _make(kind: Any, phase: Phase, arguments: Any, rows: Dataset, order: list[list[int]], **more: Any) -> Any:
+    """Set a trainer up on the policy.
 
     Raises:
         JobError: TRL refuses a setting.
@@ -176,7 +181,7 @@ def _make(kind: Any, phase: Phase, arguments: Any, rows: Dataset, order: list[li
     policy = phase.steps.run.policy
     in_order = rows.select([row for batch in order for row in batch])
     try:
-        trainer = kind(policy.model, args=arguments, train_dataset=in_order, processing_class=policy.tokenizer)
+        trainer = kind(policy.model, args=arguments, train_dataset=in_order, processing_class=policy.tokenizer, **more)
     except ValueError as error:
         raise JobError(f"TRL cannot train this: {str(error).splitlines()[0]}") from error
     trainer.remove_callback(PrinterCallback)
@@ -212,6 +217,16 @@ def _arguments(run: TrainingRun, objective: Objective, count: int) -> dict[str, 
         "disable_tqdm": True,
         "output_dir": str(run.folder),  # nothing is written there
     }
+
+
+def _reference_model(run: TrainingRun, folder: Path | None) -> Any:
+    """Return a second model with π_ref's weights, for a policy that has no adapter to put aside."""
+    policy = run.policy
+    model = copy.deepcopy(policy.model).requires_grad_(False).eval()
+    full_weights.put_in(model, policy.kept)
+    if folder is not None:
+        full_weights.load(model, folder)
+    return model
 
 
 def _set_reference(model: Any, folder: Path | None) -> None:

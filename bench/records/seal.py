@@ -17,7 +17,7 @@ from bench.records.record import ROWS, Job, again, read_job, read_json, read_jso
 # Not what a job made known: its own words, what says by itself whether it is sound, and what is gone by the end.
 _LEFT_OUT = (".*", "log.txt", "spec.json", "status.json", "*.cut", "*.lock")
 _CHECKPOINTS = "checkpoints"  # each says by itself what it must hold
-_WEIGHTS = ("adapter", "model")  # may be deleted whole, and are made again when a job needs them
+_WEIGHTS = ("adapter", "model")  # either; may be deleted whole, and are made again when a job needs them
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,31 @@ class Damage:
         return f"{self.job}: {self.what}"
 
 
+def tensors_of(path: Path) -> Path:
+    """Return the folder beside a checkpoint where tensors lie that processes wrote together."""
+    return path.with_suffix(".tensors")
+
+
+def delete_checkpoint(path: Path) -> None:
+    """Delete a checkpoint with all that goes with it."""
+    for one in (path, path.with_suffix(".json")):
+        one.unlink(missing_ok=True)
+    shutil.rmtree(tensors_of(path), ignore_errors=True)
+
+
+def weights_in(path: RecordPath) -> list[str]:
+    """Name the folders of weights that a job's folder holds: `adapter`, or `model` where all weights are its own."""
+    return [name for name in _WEIGHTS if (path / name).is_dir()]
+
+
 def of_files(folder: Path) -> dict[str, str]:
     """Return name -> sha256 of what a job leaves behind, once it is on the disk."""
     found = {}
     for path in _files(folder):
         safe_files.flush(path)
         found[path.relative_to(folder).as_posix()] = hashes.file_hash(path)
-    for name in _WEIGHTS:
-        if (folder / name).is_dir():
-            safe_files.flush_folder(folder / name)
+    for name in weights_in(folder):
+        safe_files.flush_folder(folder / name)
     safe_files.flush_folder(folder)
     return found
 
@@ -102,7 +118,13 @@ def wrong_checkpoint(path: Path, hash_of: Callable[[Path], str] = hashes.file_ha
         kept = read_json(note)
         if (kept["job"], f"step-{kept['step']:06d}") != (path.parent.parent.name, path.stem):
             return f"{path.name} is of another job"
-        return "" if kept["sha256"] == hash_of(path) else f"{path.name} is not as it was written"
+        if kept["sha256"] != hash_of(path):
+            return f"{path.name} is not as it was written"
+        for name, expected in kept.get("tensors", {}).items():
+            file = tensors_of(path) / name
+            if not file.is_file() or hash_of(file) != expected:
+                return f"{tensors_of(path).name}/{name} is {'not as it was written' if file.is_file() else 'missing'}"
+        return ""
     except (InputError, LookupError, TypeError, ValueError):
         return f"{note.name} cannot be read"
 

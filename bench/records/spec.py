@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 WITH_ADAPTER = ("train", "recipe", "adopt")
+# What `training.devices` is of: training, and passes over training rows with its policies.
+ON_SEVERAL_DEVICES = ("train", "cost", "reference_logps", "row_optimum")
 # Kinds of jobs and what they are called; beside them stand those of the evaluators' stages.
 KINDS = {
     "pretrain": "pre-training",
@@ -127,11 +129,36 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """Say what a job takes of a machine while it runs. No part of what makes a job: its numbers do not depend on it.
+
+    Attributes:
+        devices: GPUs that it computes on at once; where there are none, as many shares of the processors.
+        processors: that it computes with besides; None: as many as a job has threads.
+        memory_bytes: of the machine, at least; None: not known.
+    """
+
+    devices: int = 1
+    processors: int | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def network_only(self) -> bool:
+        """Whether it takes nothing but a network or a disk, and can wait beside whatever computes."""
+        return self.devices == 0 and self.processors == 0
+
+
+NETWORK_ONLY = Resources(devices=0, processors=0)
+
+
+@dataclass(frozen=True)
 class JobSpec:
     """Describe one job: everything a worker needs to run it.
 
     Attributes:
         plugins: whose code decides its numbers besides ours: distribution, version and source hash of each.
+        resources: what it takes of the machine that it runs on.
+        stage: the name of the evaluator's stage that it is; "" for one that is none.
     """
 
     id: str
@@ -146,6 +173,8 @@ class JobSpec:
     steps: int = 0
     tokens: int = 0
     plugins: tuple[Mapping[str, str], ...] = ()
+    resources: Resources = Resources()
+    stage: str = ""
 
     @property
     def run_labels(self) -> RunLabels:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.data.tokens import Datasets
     from bench.models import held_out
     from bench.models.policy import Policy
+    from bench.models.processes import Processes
 
 
 @dataclass
@@ -31,6 +32,7 @@ class WorkerContext:
         stopping: asked whether the user wants to stop.
         clock: tells the time in seconds; what training costs is measured by it.
         healed: what the job at hand found damaged and made up for.
+        rank, ranks: which of how many processes this is that compute a job together; the first one writes.
     """
 
     experiment: Experiment
@@ -42,6 +44,8 @@ class WorkerContext:
     stopping: Callable[[], bool]
     clock: Callable[[], float] = time.perf_counter
     healed: list[str] = field(default_factory=list)
+    rank: int = 0
+    ranks: int = 1
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
     _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
@@ -70,14 +74,17 @@ class WorkerContext:
         if key not in self._policies:
             self.say(f"loading {settings.path or settings.source}")
             where = self.job_folder(pretrained) if pretrained else None
-            self._policies[key] = policy.load(settings, torch.device(self.device), where)
+            device = torch.device(self.device)
+            self._policies[key] = policy.load(settings, device, where, self.processes, self._shards())
         self._policies[key].detach()
         return self._policies[key]
 
     def tokenizer(self, pretrained: str | None) -> Any:
-        """Return the base model's tokenizer, and leave the adapter on a policy that somebody may be asking."""
+        """Return the base model's tokenizer; a model is not loaded for it, as what only asks a service has no use for one."""
+        from bench.models import tokenizers
+
         loaded = self._policies.get((self.suite.model, pretrained))
-        return (loaded or self.base(self.suite.model, pretrained)).tokenizer
+        return loaded.tokenizer if loaded else tokenizers.load(self.suite.model)
 
     def base_to_train(self, pretrained: str | None) -> Policy:
         """Return the suite's base model, on a GPU whose memory in use is not that of an earlier job's passes."""
@@ -86,6 +93,38 @@ class WorkerContext:
         policy = self.base(self.suite.model, pretrained)
         memory.release(policy.device)
         return policy
+
+    @cached_property
+    def processes(self) -> Processes | None:
+        """Who computes a job together; None: this process alone."""
+        if self.ranks == 1:
+            return None
+        import torch
+
+        from bench.models.processes import Processes
+
+        return Processes(torch.device(self.device))
+
+    def _shards(self) -> bool:
+        """Say whether each process has a part of every weight."""
+        from bench.run import devices
+
+        return self.ranks > 1 and devices.shards(self.suite, self.device)
+
+    @property
+    def main(self) -> bool:
+        """Whether it is this process that writes."""
+        return self.rank == 0
+
+    def release(self) -> None:
+        """Drop every base model, for other processes to have the device."""
+        import torch
+
+        from bench.models import memory
+
+        self._policies.clear()
+        gc.collect()
+        memory.release(torch.device(self.device))
 
     def forget(self, policy: Policy) -> None:
         """Drop a base model on which another library has left its changes; the next job loads it anew."""

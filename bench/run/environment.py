@@ -24,6 +24,7 @@ PACKAGES = (
     "alpaca-eval",
     "numpy",
     "nvidia-ml-py",
+    "ray",
 )
 
 _CODE = Path(__file__).resolve().parents[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import time
 import traceback
@@ -31,12 +32,15 @@ from bench.plan.identity import SEMANTICS
 from bench.plugins import ADVICE
 from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
-from bench.run import inputs, space
+from bench.run import inputs, ranks, space
 from bench.run.context import WorkerContext
 from bench.settings import PerObjective
 
 if TYPE_CHECKING:
     from bench.data.tokens import Datasets
+
+# For which a worker waits for one that is gone and does not know it yet, such as on a node that was cut off.
+_LEAVING_SECONDS = 120
 
 
 def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -50,6 +54,25 @@ def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]
     Returns:
         The content of status.json.
     """
+    from filelock import FileLock, Timeout
+
+    folder = context.job_folder(job.id)
+    lock = FileLock(folder / ".lock", timeout=_LEAVING_SECONDS)
+    try:
+        safe_files.own_folder(folder)
+        lock.acquire()
+    except Timeout:
+        message = f"the worker of an earlier attempt still holds {folder} after {_LEAVING_SECONDS} s"
+        return {"outcome": record.FAILED, "error": Timeout.__name__, "message": message, "transient": True}
+    except (OSError, NotImplementedError, InputError):  # what is wrong with the folder is said below
+        pass
+    try:
+        return _attempt(job, context, attempts)
+    finally:
+        lock.release()
+
+
+def _attempt(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     folder = context.job_folder(job.id)
     started = time.monotonic()
     context.healed.clear()
@@ -62,7 +85,10 @@ def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]
         with _log_to(folder / "log.txt") as log:
             try:
                 inputs.check(job, context)
-                KINDS.get(job.kind, _evaluate)(job, context, folder)
+                if job.resources.devices > 1:
+                    ranks.run(job, context)
+                else:
+                    KINDS.get(job.kind, _evaluate)(job, context, folder)
                 status["files"] = seal.of_files(folder)
             except Interrupted:
                 raise
@@ -83,6 +109,19 @@ def run(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, Any]]
     except OSError as error:
         status |= _of_error(error, job, context.folder)
     return status
+
+
+def work_as_rank(job: JobSpec, context: WorkerContext) -> None:
+    """Do a job's work together with other ranks; the first one logs it."""
+    folder = context.job_folder(job.id)
+    with _log_to(folder / "log.txt" if context.main else Path(os.devnull)) as log:
+        try:
+            KINDS[job.kind](job, context, folder)
+        except Interrupted:
+            raise
+        except Exception:
+            log.error("rank %d: %s", context.rank, traceback.format_exc())
+            raise
 
 
 def _of_error(error: Exception, job: JobSpec, results: Path) -> dict[str, Any]:
@@ -126,7 +165,8 @@ def _earlier_environments(folder: Path) -> list[dict[str, Any]]:
 
 def spec(job: JobSpec, context: WorkerContext, earlier: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Return a job's spec.json; `earlier` is where it ran before it went on."""
-    environment = context.environment | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
+    devices = {"devices": job.resources.devices} if job.resources.devices > 1 else {}
+    environment = context.environment | devices | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     return {
         "schema": record.SCHEMA,
         "id": job.id,
@@ -210,7 +250,7 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
         )
     )
     policy.detach()
-    if context.environment["workers"] > 1:
+    if context.environment["workers"] > 1 and context.main:
         measurements = _mark_shared(record.read_json(folder / "measurements.json"))
         record.write_json(folder / "measurements.json", measurements)
 
@@ -247,7 +287,7 @@ def _cost(job: JobSpec, context: WorkerContext, folder: Path) -> None:
 
 
 def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    """Make an adapter by other means than the shared loop, and write what a training job writes of it."""
+    """Make a policy by other means than the shared loop, and write what a training job writes of it."""
     from bench.recipes import RECIPES, Making
     from bench.recipes.steps import Steps
     from bench.train import run_log
@@ -284,7 +324,7 @@ def _recipe(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             measurements = run_log.not_measured(kind.untrained)
             shared = {"shared_machine": True} if context.environment["workers"] > 1 else {}
             measurements["recipe_seconds"] = record.measured(seconds, "s", **shared)
-        difference = run_log.save_adapter(policy, run.datasets, folder)
+        difference = run_log.save_policy(policy, run.datasets, folder)
     finally:
         policy.detach()
         if kind.untrained is None:
@@ -307,7 +347,8 @@ def _compute_reference_logps(job: JobSpec, context: WorkerContext, folder: Path)
         context.say(f"reference log-probabilities of {len(rows[Objective.DPO].examples)} {split} pairs")
         chosen, rejected = held_out.answer_logps(policy, rows[Objective.DPO].examples, size).T.tolist()
         made[split] = {"chosen": chosen, "rejected": rejected}
-    record.write_json(folder / "reference_logps.json", made)
+    if context.main:
+        record.write_json(folder / "reference_logps.json", made)
 
 
 def _compute_row_optimum(job: JobSpec, context: WorkerContext, folder: Path) -> None:
@@ -320,14 +361,17 @@ def _compute_row_optimum(job: JobSpec, context: WorkerContext, folder: Path) -> 
     size = 2 * getattr(context.suite.training.micro_batch_size or context.suite.training.batch_size, objective)
     context.say(f"the optimum's log-probabilities of {len(examples)} training rows")
     logps = held_out.answer_logps(policy, examples, size).tolist()
-    record.write_json(folder / "row_logps.json", {"objective": str(objective), "unit": "nats", "logps": logps})
+    if context.main:
+        record.write_json(folder / "row_logps.json", {"objective": str(objective), "unit": "nats", "logps": logps})
 
 
 def _adopt(job: JobSpec, context: WorkerContext, folder: Path) -> None:
-    """Take over the adapter that a job of another suite in the same results folder trained."""
+    """Take over the policy that a job of another suite in the same results folder trained."""
     from bench.train import run_log
 
-    shutil.copytree(inputs.adopted(job, context.folder) / "adapter", folder / "adapter", dirs_exist_ok=True)
+    source = inputs.adopted(job, context.folder)
+    for name in seal.weights_in(source):
+        shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
     reason = f"trained by another suite: {job.run_labels.method}"
     record.write_json(folder / "measurements.json", run_log.not_measured(reason))
     record.write_metrics(folder, run_log.metrics())
@@ -348,12 +392,14 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             folder=folder,
             results=context.folder,
             mirror=context.mirror,
-            max_prompt_tokens=context.suite.data.max_prompt_tokens,
+            data=context.suite.data,
             policy=lambda: context.policy_of(job),
             load=lambda model: context.base(model, pretrained),
             datasets=datasets,
             earlier={name: list(record.read_jsonl(rows)) for name, rows in earlier.items()},
             tell=context.say,
+            stage=job.stage,
+            stopping=context.stopping,
         ),
     )
     _check_outcome(outcome, name, context)

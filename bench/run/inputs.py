@@ -96,7 +96,7 @@ def adopted(job: JobSpec, folder: Path) -> Path:
     found = record.read_job(source) if (source / "spec.json").exists() else None
     if found is None or not found.complete:
         raise ModelError(f"{key}: no complete job in {source}; run that suite first")
-    if not (source / "adapter").is_dir():
+    if not seal.weights_in(source):
         raise ModelError(f"{key}: {source} holds records without weights; run that suite again")
     damage = seal.examine(source, weights=True, thorough=False)
     if isinstance(damage, seal.Damage):

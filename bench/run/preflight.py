@@ -6,8 +6,10 @@ Are the models and data sets there? Do the evaluators know their tasks, and do t
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import DataError, InputError, ModelError
 from bench.evaluators import Evaluator
@@ -17,6 +19,9 @@ from bench.recipes import RECIPES
 from bench.records.spec import RunLabels
 from bench.suite.suite import Experiment, Suite
 from bench.train.setup import setup_of
+
+if TYPE_CHECKING:
+    from bench.evaluators.serve_plan import Needs
 
 _LONGEST_WAIT_SECONDS = 30.0
 
@@ -95,7 +100,7 @@ def try_out(suite: Experiment, kinds: set[str], folder: Path, mirror: Path | Non
 
     Args:
         suite: what is to be run.
-        kinds: of the jobs that are still to be done.
+        kinds: of the jobs that are still to be done, and the names of their stages.
         folder: the suite's results.
         mirror: an offline mirror of the hub, if there is one.
 
@@ -137,7 +142,7 @@ def check_hub(suite: Experiment, mirror: Path | None) -> None:
             _check_repository(key, str(data.path), data.revision, "dataset", DataError)
 
 
-def _check_model(suite: Suite, tokenizer: Any, mirror: Path | None) -> list[str]:
+def _check_model(suite: Suite, tokenizer: Any, mirror: Path | None, own: Mapping[str, Sequence[str]]) -> list[str]:
     """Hold the model's settings against its tokenizer and the rows it may be given, without its weights.
 
     Returns:
@@ -157,14 +162,51 @@ def _check_model(suite: Suite, tokenizer: Any, mirror: Path | None) -> list[str]
         rows = [one for splits in (read.train, read.held_out) for split in splits.values() for one in split.examples]
         lengths = [len(one.prompt) + max(map(len, one.answers)) for one in rows]
         asking = tokens.Tokenizing(tokenizer, data.max_prompt_tokens, new)
-        return max(lengths + [len(asking.prompt(row.prompt)) + new for row in read.judged])
+        prompts = [row.prompt for row in read.judged] + [prompt for found in own.values() for prompt in found]
+        return max(lengths + [len(asking.prompt(prompt)) + new for prompt in prompts])
 
-    return tokenizers.check(suite.model, tokenizer, data.max_prompt_tokens + max(data.max_answer_tokens, new), longest)
+    limit = data.max_prompt_tokens + max(data.max_answer_tokens, new)
+    return tokenizers.check(suite.model, tokenizer, limit, longest)
+
+
+def _cut_prompts(prompts: Mapping[str, Sequence[str]], tokenizer: Callable[[], Any], limit: int) -> list[str]:
+    """Count the evaluators' own prompts that are longer than the suite lets a prompt be."""
+    from bench.data import tokens
+
+    doubts = []
+    for name, found in ((name, found) for name, found in prompts.items() if found):
+        asking = tokens.Tokenizing(tokenizer(), limit, 1)
+        for prompt in found:
+            asking.prompt(prompt)
+        if asking.cut_prompts:
+            doubts.append(
+                f"evaluation.{name}: {asking.cut_prompts} of {len(found)} prompts are longer than data.max_prompt_tokens = "
+                f"{limit} and lose their left end"
+            )
+    return doubts
 
 
 def pairs_wanted(suite: Suite) -> int:
     """Return how many held-out pairs the evaluations ask for."""
     return max((evaluator.pairs_wanted() for evaluator in evaluators_of(suite)), default=0)
+
+
+def serving_needs(suite: Suite, workers: int) -> Needs:
+    """Say what a server has to serve that makes a suite's answers.
+
+    Raises:
+        InputError: the suite has none.
+    """
+    from bench.evaluators.options import WinRate
+    from bench.evaluators.serve_plan import Needs
+
+    options = (suite.evaluation.model_extra or {}).get("win_rate")
+    if not isinstance(options, WinRate):
+        raise InputError("evaluation.win_rate: this suite generates no answers, so nothing has to be served")
+    generation = options.generation
+    tokens = suite.data.max_prompt_tokens + generation.max_new_tokens
+    endpoint = generation.endpoint if generation.engine == "endpoint" else None
+    return Needs(suite.model, suite.lora, endpoint, tokens, workers)
 
 
 def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
@@ -191,7 +233,10 @@ def check_data(suite: Experiment, mirror: Path | None) -> list[str]:
     built_in = suite.model.source in ("random", "world")
     tokenizer = None if built_in and not found else tokenizers.load(suite.model)
     drop = suite.data.bad_rows == "drop"
-    doubts = [] if built_in else _check_model(suite, tokenizer, mirror)
+    loaded = cache(lambda: tokenizer or tokenizers.load(suite.model))
+    asked = {name: one.own_prompts(suite.data, loaded, mirror) for name, one in suite.evaluation.chosen.items()}
+    doubts = [] if built_in else _check_model(suite, tokenizer, mirror, asked)
+    doubts += _cut_prompts(asked, loaded, suite.data.max_prompt_tokens)
     for source in (*found, *world):
         wanted = {"rows": source.rows, "reference.rows": (reference.rows or 0) if source is own else 0}
         wanted |= {"instruction.rows": rows.rows} if on_chosen else {}

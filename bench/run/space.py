@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ _STEP, _ROW, _JOB = 400, 250, 20_000
 _STATES = 3  # of a trained parameter in a checkpoint: itself, and AdamW's two moments
 _KEPT = 2  # checkpoints of a running job
 _FLOAT = 4
+BYTES = {"float32": 4, "bfloat16": 2}
+_WHOLE = "model.safetensors"  # of a run that trains all weights, and of a pre-training
 _LONGEST_HEADER = 100 << 20
 
 
@@ -34,11 +37,34 @@ def needed(plan: Plan, folder: Path, pending: Iterable[str], workers: int) -> tu
     training = [job for job in jobs if job.kind in WITH_ADAPTER]
     if not training:
         return total, ""
-    parameters = adapter_parameters(plan.suite.model, plan.suite.lora)
-    size = _largest_adapter(folder) or (None if parameters is None else _FLOAT * parameters)
-    if size is None:
-        return total, "without adapters and checkpoints: the model's shapes are not known before it is loaded"
-    return total + len(training) * size + _STATES * size * _checkpoints(training, workers), ""
+    found = _weights_of_a_run(plan.suite) or _seen(plan.suite, folder)
+    if found is None:
+        what = "adapters" if plan.suite.adapter else "models"
+        return total, f"without {what} and checkpoints: the model's shapes are not known before it is loaded"
+    size, checkpoint = found
+    return total + len(training) * size + checkpoint * _checkpoints(training, workers), ""
+
+
+def _weights_of_a_run(suite: Suite) -> tuple[int, int] | None:
+    """Return the bytes of what a run saves, and of a checkpoint, by the shapes in the model's files; None: they are not here."""
+    lora = suite.adapter
+    if lora is None:
+        weights = parameters(suite.model)
+        return None if weights is None else (BYTES[suite.model.dtype] * weights, _STATES * _FLOAT * weights)
+    trained = adapter_parameters(suite.model, lora)
+    if trained is None:
+        return None
+    return _FLOAT * trained * (2 if lora.moves_weights else 1), _STATES * _FLOAT * trained
+
+
+def _seen(suite: Suite, folder: Path) -> tuple[int, int] | None:
+    """Return them by what runs of the folder left already; None where none did."""
+    saved = "adapter/*.safetensors" if suite.adapter else f"model/{_WHOLE}"
+    largest = max((path.stat().st_size for path in (folder / "jobs").glob(f"*/{saved}")), default=None)
+    if largest is None:
+        return None
+    numbers = largest // (_FLOAT if suite.adapter else BYTES[suite.model.dtype])
+    return largest, _STATES * _FLOAT * numbers
 
 
 def _rows(suite: Suite) -> int:
@@ -48,11 +74,6 @@ def _rows(suite: Suite) -> int:
 def _checkpoints(training: list[JobSpec], workers: int) -> int:
     """Count the checkpoints that are there at the same time: those that other runs start from, and those of running jobs."""
     return sum(len(job.keep_steps) for job in training) + _KEPT * min(workers, len(training))
-
-
-def _largest_adapter(folder: Path) -> int | None:
-    sizes = [path.stat().st_size for path in (folder / "jobs").glob("*/adapter/*.safetensors")]
-    return max(sizes, default=None)
 
 
 def check(plan: Plan, folder: Path, pending: Iterable[str], workers: int) -> None:
@@ -95,13 +116,19 @@ def in_words(size: int) -> str:
     return f"{size} bytes"
 
 
+def parameters(model: Model) -> int | None:
+    """Count a model's weights by the shapes in its files, which are not loaded; None where there are none."""
+    return sum(math.prod(shape) for shape in _shapes(model).values()) or None
+
+
 def adapter_parameters(model: Model, lora: Lora) -> int | None:
     """Count an adapter's parameters by the shapes in the model's files, which are not loaded; None where there are none."""
     shapes = _shapes(model)
     if not shapes:
         return None
     adapted = [shape for name, shape in shapes.items() if _is_adapted(name, shape, lora)]
-    return lora.rank * sum(sum(shape) for shape in adapted) or None
+    lengths = sum(shape[0] for shape in adapted) if lora.variant == "dora" else 0
+    return lora.rank * sum(sum(shape) for shape in adapted) + lengths or None
 
 
 def _is_adapted(name: str, shape: list[int], lora: Lora) -> bool:

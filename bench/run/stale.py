@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -37,21 +38,32 @@ def find(plan: Plan, folder: Path) -> list[Stale]:
     a job that differs in its inputs alone the reason is that of the input.
     """
     complete = {job.id: job for job in _complete(folder)}
-    by_slug = {_slug(job_id): job for job_id, job in plan.jobs.items() if job_id not in complete}
+    by_slug: dict[str, list[JobSpec]] = {}
+    for job_id, planned in plan.jobs.items():
+        if job_id not in complete:
+            by_slug.setdefault(_slug(job_id), []).append(planned)
     latest: dict[str, record.Job] = {}
     for job in complete.values():
-        slug = _slug(job.id)
-        if job.id not in plan.jobs and slug in by_slug:
-            latest[slug] = max(job, latest.get(slug, job), key=lambda one: str(one.status.get("finished", "")))
+        if job.id not in plan.jobs and (follows := _in_its_place(job, by_slug.get(_slug(job.id), []))):
+            latest[follows] = max(job, latest.get(follows, job), key=lambda one: str(one.status.get("finished", "")))
     keys = _Keys(plan.suite)
     reasons: dict[str, str] = {}
-    for slug, planned in by_slug.items():  # in the plan's order: an input stands before what it goes into
-        if slug in latest:
-            reasons[slug] = _reason(latest[slug].spec, planned, reasons, keys)
+    for job_id, planned in plan.jobs.items():  # an input stands before what it goes into
+        if job_id in latest:
+            reasons[job_id] = _reason(latest[job_id].spec, planned, reasons, keys)
     grouped: dict[str, list[str]] = {}
-    for slug, reason in reasons.items():
-        grouped.setdefault(reason, []).append(latest[slug].id)
+    for job_id, reason in reasons.items():
+        grouped.setdefault(reason, []).append(latest[job_id].id)
     return [Stale(reason, tuple(jobs)) for reason, jobs in grouped.items()]
+
+
+def _in_its_place(job: record.Job, planned: list[JobSpec]) -> str:
+    """Return which of the planned jobs of a name is there instead of a complete one; "" where there is none.
+
+    The judgings of a policy by several judges share a name: it is the same judge's, else the first.
+    """
+    same = (one.id for one in planned if one.labels and one.labels.as_dict().get("judge") == job.labels.get("judge"))
+    return next(same, planned[0].id if planned else "")
 
 
 def _complete(folder: Path) -> Iterator[record.Job]:
@@ -73,18 +85,35 @@ class _Keys:
 
     def __init__(self, suite: Experiment) -> None:
         chosen = suite.evaluation.chosen if isinstance(suite, Suite) else {}
-        self._of_kind = {stage.kind: (name, stage) for name, one in chosen.items() for stage in one.stages()}
+        self._of_stage = {
+            (stage.kind, stage.shown_name): (name, stage) for name, one in chosen.items() for stage in one.stages()
+        }
         dumped = {name: one.options.model_dump(mode="json") for name, one in chosen.items()}
-        self._options = {name: list(record.flat(options)) for name, options in dumped.items()}
+        self._options = {name: record.flat(_by_place(options)) for name, options in dumped.items()}
 
-    def of(self, kind: str, setting: str) -> str:
+    def of(self, which: tuple[str, str], setting: str) -> str:
         """Name a setting as the suite does: those of an evaluator's stage stand somewhere below its own key."""
-        name, stage = self._of_kind.get(kind, ("", None))
+        name, stage = self._of_stage.get(which, ("", None))
         if stage is None or setting.split(".")[0] not in stage.settings:
             return setting
-        own = setting.removeprefix(f"{name}.")
-        found = [key for key in self._options[name] if key == own or key.endswith(f".{own}")]
+        own, options = setting.removeprefix(f"{name}."), self._options[name]
+        found = [key for key in options if key == own or key.endswith(f".{own}")]
+        if len(found) > 1:  # of several judges the one that is meant, or all of them
+            value = record.flat(stage.settings).get(setting)
+            found = [key for key in found if options[key] == value]
+            found = found if len(found) == 1 else list({re.sub(r"\[\d+\]", "", key) for key in found})
         return f"evaluation.{name}.{found[0] if len(found) == 1 else own}"
+
+
+def _by_place(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the entries of a list of mappings under the list's name and their places, `judge[1]`."""
+    made: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            made |= {f"{name}[{place}]": one for place, one in enumerate(value)}
+        else:
+            made[name] = value
+    return made
 
 
 def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str], keys: _Keys) -> str:
@@ -93,12 +122,12 @@ def _reason(spec: Mapping[str, Any], job: JobSpec, reasons: Mapping[str, str], k
         *_plugins(spec.get("plugins", ()), job.plugins),
         *([f"semantics {spec.get('semantics')} → {SEMANTICS}"] if spec.get("semantics") != SEMANTICS else []),
         *(_moved(name, spec["data"].get(name), one) for name, one in job.data.items() if spec["data"].get(name) != one),
-        *_settings(spec["settings"], json.loads(json.dumps(job.settings)), partial(keys.of, job.kind)),
+        *_settings(spec["settings"], json.loads(json.dumps(job.settings)), partial(keys.of, (job.kind, job.stage))),
     ]
     if found:
         return ", ".join(found)
-    changed = (_slug(one) for name, one in job.inputs.as_dict().items() if spec["inputs"].get(name) != one)
-    return next((reasons[slug] for slug in changed if slug in reasons), "a job that goes into them is another one")
+    changed = (one for name, one in job.inputs.as_dict().items() if spec["inputs"].get(name) != one)
+    return next((reasons[one] for one in changed if one in reasons), "a job that goes into them is another one")
 
 
 def _moved(name: str, old: str | None, new: str) -> str:

@@ -71,12 +71,8 @@ def to_do(plan: Plan, folder: Path, selected: set[str], states: dict[str, str]) 
     pending = {job_id for job_id in selected if states[job_id] != record.COMPLETE}
     for job_id in reversed(plan.jobs):  # a job stands after those it needs
         if job_id in pending:
-            pending |= {one for one in plan.jobs[job_id].needs_weights_of if not _has_weights(folder / "jobs" / one)}
+            pending |= {one for one in plan.jobs[job_id].needs_weights_of if not seal.weights_in(folder / "jobs" / one)}
     return pending
-
-
-def _has_weights(path: Path) -> bool:
-    return (path / "adapter").is_dir() or (path / "model").is_dir()
 
 
 def folders(folder: Path) -> Iterator[Path]:

@@ -11,18 +11,19 @@ from bench.records import record
 VARIABLE = "OMP_NUM_THREADS"
 
 
-def of_folder(folder: Path, workers: int, asked: int | None = None) -> tuple[int, int]:
+def of_folder(folder: Path, workers: int, asked: int | None = None, cores: int | None = None) -> tuple[int, int]:
     """Return the threads of a job, and of one that has the machine for itself.
 
     Args:
         folder: the suite's results; what its first run chose counts.
         workers: processes that share the machine's processors, where nothing is chosen yet.
         asked: what the user asks for by name.
+        cores: processors that they share; this machine's when left out.
 
     Raises:
         InputError: the user asks for another number than the folder's records were made with.
     """
-    cores = os.cpu_count() or 1
+    cores = cores or os.cpu_count() or 1
     by_name, name = (asked, "--threads") if asked else (_of_environment(), VARIABLE)
     kept = _kept(folder)
     if kept and by_name and by_name != kept:

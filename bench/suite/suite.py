@@ -214,7 +214,7 @@ class Suite(TrainingParts, Experiment):
         return self
 
     def _recipes_fit(self) -> None:
-        """Refuse a recipe that cannot do the suite's reduction."""
+        """Refuse a recipe that cannot do the suite's reduction, or train what the suite trains."""
         for method in self.methods:
             known = RECIPES[method.name].reductions if method.name in RECIPES else (self.objectives.reduction,)
             if self.objectives.reduction not in known:
@@ -222,6 +222,10 @@ class Suite(TrainingParts, Experiment):
                     f"objectives.reduction: {method.name} knows {' and '.join(known)} only; set it to that or take "
                     f"{method.name} out of methods"
                 )
+            refuses = getattr(RECIPES[method.name], "refuses", None) if method.name in RECIPES else None
+            reason = refuses and refuses(RECIPES[method.name].Options.model_validate(method.options), self)
+            if reason:
+                raise ValueError(f"{reason}, or take {method.name} out of methods")
 
     def _has_a_front(self) -> None:
         """Refuse a stopping rule whose reference front comes from runs that the suite does not make."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,14 @@ class Checkpoint:
     state: dict[str, Any]
     rows: Mapping[str, Mapping[str, Any]] | None
 
+    @property
+    def tensors(self) -> Path:
+        """Where the tensors lie that are as large as a whole model: see `shards`."""
+        return seal.tensors_of(self.path)
 
-def _path(folder: Path, step: int) -> Path:
+
+def path_of(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies."""
     return folder / FOLDER / f"step-{step:06d}.pt"
 
 
@@ -46,10 +53,17 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: Iterable[int] 
     """
     before = [_step(path) for path in _every(folder)]
     rows = record.flush_rows(folder)
-    path = _path(folder, step)
+    path = path_of(folder, step)
+    tensors = {one.name: hashes.read_hash(one) for one in sorted(seal.tensors_of(path).glob("*"))}
     with safe_files.replacing(path) as file:
         torch.save(dict(state), file)
-    said = {"job": folder.name, "step": step, "sha256": hashes.read_hash(path), "rows": rows}
+    said = {
+        "job": folder.name,
+        "step": step,
+        "sha256": hashes.read_hash(path),
+        "rows": rows,
+        **({"tensors": tensors} if tensors else {}),
+    }
     record.write_json(path.with_suffix(".json"), said)
     safe_files.flush_folder(path.parent)
     prune(folder, keep=(*keep, step, *before[-1:]))
@@ -57,12 +71,19 @@ def save(folder: Path, step: int, state: Mapping[str, Any], keep: Iterable[int] 
 
 def prune(folder: Path, keep: Iterable[int]) -> None:
     """Delete all checkpoints but those at the steps given."""
-    kept = {_path(folder, step).stem for step in keep}
+    kept = {path_of(folder, step).stem for step in keep}
     for path in (folder / FOLDER).glob("*"):
         if path.stem not in kept:
-            path.unlink()
+            _delete(path)
     if not kept and (folder / FOLDER).exists():
         (folder / FOLDER).rmdir()
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _every(folder: Path) -> list[Path]:
@@ -82,7 +103,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def find(folder: Path, step: int) -> tuple[Checkpoint | None, str]:
     """Find a job's checkpoint at a step; None where it was deleted, or, with what is wrong, where it is not sound."""
-    path = _path(folder, step)
+    path = path_of(folder, step)
     return _read(path) if path.exists() else (None, "")
 
 
@@ -110,7 +131,7 @@ def drop(folder: Path, after: int) -> None:
     """Delete what is not gone on from: the checkpoints after a step."""
     for path in (folder / FOLDER).glob("step-*"):
         if _step(path) > after:
-            path.unlink()
+            _delete(path)
 
 
 def copy_rows(

@@ -115,7 +115,8 @@ def measure(run: TrainingRun) -> None:
         suite=run.suite.model_copy(update={"training": training}),
         reference={"train": {answer: [0.0] * pairs for answer in ("chosen", "rejected")}},
     )
-    bench, before = _Bench(run), core_seconds()
+    bench = _Bench(run)
+    before = core_seconds(_own_seconds(bench.trainer))
     try:
         with collect(str(run.policy.device)) as bench.trainer.collecting:
             seen = bench.measure([Work(name) for name in run.job.settings["work"]])
@@ -123,11 +124,19 @@ def measure(run: TrainingRun) -> None:
         trainer = bench.trainer
         refuse_out_of_memory(error, run, trainer.step, trainer.micro_batches, trainer.joint_backward)
         raise
-    others = _others(before, core_seconds())
+    after = core_seconds(_own_seconds(bench.trainer))
+    if not bench.trainer.processes.main:
+        return
+    others = _others(before, after)
     figures = _measurements(seen, others) | {OTHERS.name: others} | matrix_rate(run.policy)
     record.write_json(run.folder / "measurements.json", figures)
     record.write_metrics(run.folder, metrics())
     record.write_json(run.folder / "data.json", run.datasets.facts())
+
+
+def _own_seconds(trainer: Trainer) -> float:
+    """Return the seconds that the processes which are measured used of all cores."""
+    return math.fsum(trainer.processes.gathered(time.process_time()))
 
 
 class _Bench:
@@ -141,10 +150,11 @@ class _Bench:
 
     def measure(self, kinds: Sequence[Work]) -> dict[Work, _Seen]:
         """Measure so many rounds after one of warm-up."""
-        record.clear_rows(self.run.folder)
+        if self.trainer.processes.main:
+            record.clear_rows(self.run.folder)
         self.trainer.collecting.pause()
         rounds, chance = self.repeats["rounds"], random.Random("cost")
-        absent = [row for row in self.trainer.collecting.drain() if row["value"] is None]
+        absent = [row for row in self.trainer.used() if row["value"] is None]
         seen = {work: _Seen(usage=list(absent)) for work in kinds}
         for number in range(rounds + 1):
             for work in chance.sample(kinds, len(kinds)):
@@ -163,14 +173,15 @@ class _Bench:
             self._once(work)
         self.trainer.collecting.drain()
         steps, seconds = (repeats[name] / repeats["rounds"] for name in ("steps", "seconds"))
-        while len(block.seconds) < steps or math.fsum(block.seconds) < seconds:
-            if self.run.stopping():
+        # Of several processes the slowest decides, for all of them.
+        while self.trainer.processes.any(len(block.seconds) < steps or math.fsum(block.seconds) < seconds):
+            if self.trainer.told_to_stop():
                 raise Interrupted("stopped while costs were measured; they are measured anew")
             took, tokens = self._once(work)
             block.seconds.append(took)
             block.tokens.append(tokens)
             block.model_flops.append(self.trainer.row["model_flops"])
-        block.usage = self.trainer.collecting.drain()
+        block.usage = self.trainer.used()
         return block
 
     def _keep(self, number: int, work: Work, block: _Seen, seen: _Seen) -> None:
@@ -179,9 +190,10 @@ class _Bench:
             {"round": number, "work": str(work), "seconds": seconds, "tokens": tokens}
             for seconds, tokens in zip(block.seconds, block.tokens, strict=True)
         ]
-        record.append_jsonl(self.run.folder / "steps.jsonl", rows)
         usage = [{"round": number, "work": str(work), **row} for row in block.usage]
-        record.append_jsonl(self.run.folder / "usage.jsonl", usage)
+        if self.trainer.processes.main:
+            record.append_jsonl(self.run.folder / "steps.jsonl", rows)
+            record.append_jsonl(self.run.folder / "usage.jsonl", usage)
         seen.seconds += block.seconds
         seen.tokens += block.tokens
         seen.model_flops += block.model_flops
@@ -204,7 +216,8 @@ class _Bench:
         else:
             trainer.probe(Objective.DPO if work is Work.PROBE_DPO else Objective.SFT)
         trainer.collecting.pause()
-        tokens = trainer.row["probe_tokens"] + sum(one.tokens for one in trainer.taken.values())
+        own = trainer.row["probe_tokens"] + sum(one.tokens for one in trainer.taken.values())
+        tokens = trainer.processes.sum_counts({"tokens": own})["tokens"]
         trainer.taken = {}
         trainer.row["model_flops"] = trainer.model_flops.of_step(trainer.row, trainer.batches.last)
         trainer.batches.end_step()
@@ -215,15 +228,19 @@ class _Bench:
         self.trainer.row = {"probe_seconds": 0.0, **dict.fromkeys(TOKEN_COUNTS, 0)}
 
 
-def core_seconds() -> tuple[float, float]:
-    """Return the seconds that other processes used of all cores together, and those that the cores have had, since some start."""
+def core_seconds(own: float | None = None) -> tuple[float, float]:
+    """Return the seconds that other processes used of all cores together, and those that the cores have had, since some start.
+
+    Args:
+        own: seconds that those used which are measured; None: this process's.
+    """
     times = psutil.cpu_times()._asdict()
     spent = {
         name: seconds for name, seconds in times.items() if not name.startswith("guest")
     }  # in user and nice already
     idle = spent["idle"] + spent.get("iowait", 0.0)
     total = math.fsum(spent.values())
-    return total - idle - time.process_time(), total
+    return total - idle - (time.process_time() if own is None else own), total
 
 
 def _others(before: tuple[float, float], after: tuple[float, float]) -> dict[str, Any]:

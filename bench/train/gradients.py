@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bench.errors import JobError
 from bench.methods import Gradients, Objective
+from bench.models.processes import whole
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,13 @@ def take_over(parameters: Sequence[torch.nn.Parameter]) -> list[Tensor]:
     return found
 
 
+def clip(parameters: Sequence[torch.nn.Parameter], longest: float) -> None:
+    """Scale the gradient down to a norm, if it is longer; that of weights in parts is of all parts together."""
+    found = [one.grad for one in parameters if one.grad is not None]
+    norm = whole(torch.nn.utils.get_total_norm(found))
+    torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
+
+
 def compared(taken: Mapping[Objective, Taken]) -> Gradients:
     """Return inner product and norms, added up in double precision.
 
@@ -46,7 +54,7 @@ def compared(taken: Mapping[Objective, Taken]) -> Gradients:
 
 def _inner(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     products = (torch.sum(a.double() * b.double()) for a, b in zip(one, other, strict=True))
-    return float(torch.stack(list(products)).sum())
+    return float(torch.stack([whole(product) for product in products]).sum())
 
 
 def put_back(

@@ -18,23 +18,23 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.collectors import collect
+from bench.collectors import collect, of_devices
 from bench.data.tokens import Datasets
 from bench.errors import Interrupted, JobError, OutOfMemory, is_out_of_memory
 from bench.methods import METHODS, Choice, Gradients, Objective, choices
 from bench.models import compiled, held_out, lora_products, memory
 from bench.models.objectives import Batch
 from bench.models.policy import Policy
+from bench.models.processes import Processes
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint, gradients, run_log
+from bench.train import budget, checkpoint, gradients, run_log, shards
 from bench.train.batches import Batches
-from bench.train.distributed import Processes
 from bench.train.losses import Losses, Part
 from bench.train.micro_batches import MicroBatches
 from bench.train.model_flops import ModelFlops, matrix_rate
-from bench.train.run_log import TOKEN_COUNTS, RunLog, save_adapter
+from bench.train.run_log import TOKEN_COUNTS, RunLog, save_policy
 from bench.train.setup import setup_of
 from bench.train.stopping import Rule
 
@@ -80,7 +80,7 @@ class TrainingRun:
 
 
 def train(run: TrainingRun) -> None:
-    """Train one adapter and leave its records in the job's folder.
+    """Train one policy and leave its records in the job's folder.
 
     Raises:
         Interrupted: the user stopped it; the checkpoint is kept.
@@ -132,13 +132,15 @@ class _Probe:
 class Trainer:
     """A run's state between steps.
 
-    Under `torchrun` every process holds one; they share each batch's rows, take the same steps and evaluate alike, and
-    only the main one writes.
+    Under `torchrun` every process holds one; they share each batch's rows and the evaluations', take the same steps, and only
+    the main one writes.
     """
 
     def __init__(self, run: TrainingRun) -> None:
         self.run, self.policy, self.settings = run, run.policy, run.suite.training
-        self.processes = Processes(run.policy.device)
+        self.processes = run.policy.processes or Processes(run.policy.device)
+        if not self.processes.alone:
+            run.policy.processes = self.processes
         self.accelerator = self.processes.accelerator
         self.log = RunLog(run.folder, self.processes.main)
         labels = run.job.run_labels
@@ -162,7 +164,7 @@ class Trainer:
         self.passing: tuple[Objective, ...] = ()  # what the pass at hand is on
         self.joint_backward = False
         self._read = self._lost = 0.0
-        self.policy.attach(run.suite.lora, seed, model_dropout=self.settings.model_dropout)
+        self.policy.attach(run.suite.adapter, seed, model_dropout=self.settings.model_dropout)
         lora_products.install(self.policy)
         compiled.install(self.policy)
         self.parameters = list(self.policy.trainable().values())
@@ -181,9 +183,10 @@ class Trainer:
             self.start_phase(choice.phase)
         losses = self.descend(choice)
         if self.settings.max_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+            gradients.clip(self.parameters, self.settings.max_grad_norm)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
+        self.policy.end_step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.observe(losses)
@@ -265,7 +268,7 @@ class Trainer:
         return terms, tokens
 
     def descend(self, choice: Choice) -> dict[Objective, float]:
-        """Leave the gradient of the weighted objectives on the adapter; return their losses before the update."""
+        """Leave the gradient of the weighted objectives on what is trained; return their losses before the update."""
         taken, self.taken = self.taken, {}
         reused = taken.keys() >= choice.weights.keys() and not choice.chosen_sft
         for objective, one in taken.items():
@@ -294,7 +297,7 @@ class Trainer:
     def _descent_terms(
         self, choice: Choice, rows: Mapping[Objective, Sequence[int]]
     ) -> tuple[dict[Objective, list[Tensor]], list[Tensor]]:
-        """Leave the gradient on the adapter; return the micro-batches' losses, and those on chosen answers."""
+        """Leave the gradient on what is trained; return the micro-batches' losses, and those on chosen answers."""
         terms: dict[Objective, list[Tensor]] = {}
         chosen_terms: list[Tensor] = []
         graphs: list[Tensor] = []
@@ -346,6 +349,8 @@ class Trainer:
         Fewer rows come first, which costs the least time. Two graphs alive at once need as much in parts: there, activations
         are forgotten first. Without them, whole batches may fit again.
         """
+        if self.policy.sharded:  # the others wait in the midst of their passes, and cannot begin anew
+            return False
         graph = torch.is_grad_enabled()
         if not (graph and self.joint_backward) and self.micro_batches.shrink(self.passing):
             return True
@@ -364,7 +369,11 @@ class Trainer:
     def parts(self, objective: Objective, rows: Sequence[int]) -> list[Part]:
         """Cut this process's share of a batch into micro-batches, to be passed through next."""
         self.passing = (objective,)
-        return self.losses.parts(objective, rows, self.processes.own(rows))
+        parts = self.losses.parts(objective, rows, self.processes.own(rows))
+        if self.policy.sharded:  # weights are put together for each pass, by all processes: every one makes as many
+            most = -(-self.processes.most(len(rows)) // self.micro_batches.sizes[objective])
+            parts += [self.losses.idle(objective, rows)] * (most - len(parts))
+        return parts
 
     def _count(self, name: str, batch: Batch) -> None:
         """Count a batch's tokens under `name`, and its padding."""
@@ -376,7 +385,7 @@ class Trainer:
         return self.losses.of_optimum(objective, self.batches.last[objective])
 
     def _gather(self, terms: Mapping[Objective, list[Tensor]]) -> dict[Objective, float]:
-        """Add up over processes: gradients on the adapter, and the losses."""
+        """Add up over processes: gradients of what is trained, and the losses."""
         self.processes.sum_gradients(self.parameters)
         return dict(zip(terms, self._sums(list(terms.values())), strict=True))
 
@@ -432,7 +441,7 @@ class Trainer:
             checkpoint.drop(folder, after=found.step if found else 0)
         if found is None:
             return False
-        self.restore(found.state, own=True)
+        self.restore(found, own=True)
         self.log.resume(self.step, found.rows)
         self.processes.wait()
         return True
@@ -451,7 +460,7 @@ class Trainer:
             beta = self.run.suite.objectives.beta
             checkpoint.copy_rows(source, self.run.folder, prefix.step, self.run.reference, beta, self.primary)
         self.processes.wait()
-        self.restore(found.state, own=False)
+        self.restore(found, own=False)
         self.log.resume(self.step)
         return True
 
@@ -495,18 +504,23 @@ class Trainer:
         scores: dict[str, dict[str, Any]] = {}
         for split in (self.primary, OTHER_SPLIT[self.primary]) if both_splits else (self.primary,):
             scores |= self.scores(split)
-        self.log.usage(self.step, self.collecting.drain())
+        self.log.usage(self.step, self.used())
         self.log.evaluation(self.step, max(self.phase, 0), scores)
         return scores
+
+    def used(self) -> list[dict[str, Any]]:
+        """Return what the collectors saw since the last call, on all devices together."""
+        return of_devices(self.processes.gathered(self.collecting.drain()), self.policy.device.type)
 
     def scores(self, split: str) -> dict[str, dict[str, Any]]:
         """Evaluate both objectives on one split; without a reference, keep the log-probabilities f_DPO needs later."""
         run = self.run
         sizes = {objective: 2 * size for objective, size in self.micro_batches.sizes.items()}
-        # A fresh adapter changes nothing, bit for bit, so θ_1 of every run is the base model.
-        logps = run.base_logps.get(split) if self.step == 0 else None
+        # Most fresh adapters change nothing, bit for bit, so θ_1 of every run is the base model.
+        untrained = self.step == 0 and (run.suite.adapter is None or run.suite.adapter.starts_exactly)
+        logps = run.base_logps.get(split) if untrained else None
         logps = logps or held_out.split_logps(self.policy, run.datasets, split, sizes)
-        if self.step == 0:
+        if untrained:
             run.base_logps[split] = logps
         if run.reference is None:
             chosen, rejected = logps[Objective.DPO].T.tolist()
@@ -520,15 +534,18 @@ class Trainer:
             # An early end was found by an evaluation of this very step, on one split: the row with both replaces it.
             record.cut_jsonl(self.run.folder / "trajectory.jsonl", last_step=self.step - 1)
         scores = self.evaluate(both_splits=True)
+        forward = self.policy.forward_facts(
+            self.run.datasets.train[Objective.DPO].examples
+        )  # of the policy that was trained
+        if self.processes.main or self.policy.sharded:
+            difference = save_policy(self.policy, self.run.datasets, self.run.folder)
         if self.processes.main:
-            self.write_results(scores)
+            self.write_results(scores, forward, difference)
         self.processes.wait()
 
-    def write_results(self, scores: dict[str, dict[str, Any]]) -> None:
-        """Save the adapter, see that it reloads, and write what was measured."""
+    def write_results(self, scores: dict[str, dict[str, Any]], forward: dict[str, Any], difference: float) -> None:
+        """Write what was measured."""
         folder, datasets = self.run.folder, self.run.datasets
-        forward = self.policy.forward_facts(datasets.train[Objective.DPO].examples)  # of the adapter that was trained
-        difference = save_adapter(self.policy, datasets, folder)
         measurements = self.log.measurements(self.step, self.batches.facts())
         measurements |= run_log.micro_batch_sizes(self.micro_batches.sizes)
         measurements |= run_log.compile_seconds(self.policy.compile_seconds)
@@ -548,17 +565,23 @@ class Trainer:
 
     def save_checkpoint(self) -> None:
         """Keep everything a resumed run needs to take the same steps."""
-        self.log.usage(self.step, self.collecting.drain())
+        self.log.usage(self.step, self.used())
+        folder, state = self.run.folder, self.state()
+        if self.policy.full is not None:
+            shards.save(folder, self.step, shards.tensors(self.policy, self.optimizer), self.processes)
         if self.processes.main:
-            checkpoint.save(self.run.folder, self.step, self.state(), keep=self.run.job.keep_steps)
+            checkpoint.save(folder, self.step, state, keep=self.run.job.keep_steps)
+        self.processes.wait()
 
     def state(self) -> dict[str, Any]:
+        whole = self.policy.full is not None  # whose tensors lie beside it: see `shards`
         return {
             "step": self.step,
             "phase": self.phase,
             "stopped": self.stopped,
-            "adapter": self.policy.adapter_state(),
-            "optimizer": self.optimizer.state_dict(),
+            "adapter": {} if whole else self.policy.trained_state(),
+            "start": self.policy.start,
+            "optimizer": {} if whole else self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "method": self.method.state(),
             "batches": self.batches.state(),
@@ -567,13 +590,17 @@ class Trainer:
             "random": checkpoint.random_state(self.policy.device),
         }
 
-    def restore(self, state: Mapping[str, Any], own: bool) -> None:
+    def restore(self, found: checkpoint.Checkpoint, own: bool) -> None:
         """Go on where a checkpoint was kept; one of another job's says nothing of this run's method."""
+        state = found.state
         self.step = state["step"]
         self.stopped = state["stopped"]
-        self.policy.restore_adapter(state["adapter"])
         self.start_phase(state["phase"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.policy.full is not None:
+            shards.restore(found.tensors, self.policy, self.optimizer)
+        else:
+            self.policy.restore_trained(state["adapter"], state.get("start"))  # older versions had none
+            self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if own:
             self.method.restore(state["method"])

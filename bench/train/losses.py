@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,12 +29,14 @@ class Part:
     Attributes:
         divisor: of the objective's sum: the batch's pairs, or what f_SFT divides by.
         chosen_divisor: of pairs, what f_SFT on their chosen answers divides by.
+        idle: whether its loss counts nothing: it is passed through because others pass through theirs.
     """
 
     objective: Objective
     rows: tuple[int, ...]
     divisor: int
     chosen_divisor: int
+    idle: bool = False
 
 
 class Losses:
@@ -71,10 +73,17 @@ class Losses:
         divisor = of_answers if objective is Objective.SFT else len(rows)
         return [Part(objective, tuple(part), divisor, of_answers) for part in in_parts(own, self._sizes[objective])]
 
+    def idle(self, objective: Objective, rows: Sequence[int]) -> Part:
+        """Return a part that adds nothing to a batch."""
+        return replace(self.parts(objective, rows, rows[:1])[0], idle=True)
+
     def of(self, part: Part) -> tuple[Tensor, Tensor | None, Batch]:
         """Return a part's share of its objective, of pairs also of f_SFT on their chosen answers, and what was forwarded."""
         examples = [self._examples[part.objective][row] for row in part.rows]
         batch = objectives.collate(examples, self.layout, self._policy.device)
+        if part.idle:
+            nothing = 0.0 * objectives.answer_token_logps(self._policy.model, batch).sum()
+            return nothing, nothing if part.objective is Objective.DPO else None, replace(batch, tokens=0)
         if part.objective is Objective.SFT:
             return objectives.sft_sum(self._policy.model, batch) / part.divisor, None, batch
         reference = {name: values[list(part.rows)] for name, values in self._on_device.items()}

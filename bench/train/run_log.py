@@ -270,8 +270,8 @@ class RunLog:
         return {name: record.measured(self.choices[name], "steps") for name in names}
 
 
-def save_adapter(policy: Policy, datasets: Datasets, folder: Path) -> float:
-    """Save the adapter and reload it; return by how much its logits on a training row then differ.
+def save_policy(policy: Policy, datasets: Datasets, folder: Path) -> float:
+    """Save what was trained and reload it; return by how much its logits on a training row then differ.
 
     Raises:
         JobError: by more than rounding.

@@ -1,4 +1,4 @@
-"""Is a paid reply ever lost, or paid for twice without a word? A judging through faults, kills and a full disk.
+"""Is a paid reply ever lost, or paid for twice without a word? Two judges through faults, kills and a full disk.
 
 python -m benchmarks --only judge
 
@@ -32,8 +32,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONCURRENCY = 8
 TIMEOUT_SECONDS = 1.5
 # What the server does to one request in so many: only to the first two for a prompt, so that each is answered in the end
-FAULTS = ("500", "429", "slow", "cut", "garbage")
-ONE_IN = 10
+FAULTS = ("500", "429", "slow", "cut", "garbage", "busy inside a 200")
+ONE_IN = 5
+JUDGES = ("some-judge", "other-judge")
 BILLED = ("answered", "slow", "cut", "garbage")
 # Of lives that end by kill -9, one in so many is killed while it starts, the others among requests
 BY_TIME = 8
@@ -94,12 +95,14 @@ def server(books: Books) -> Iterator[str]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            prompt = body["messages"][-1]["content"]
+            prompt = f"{body['model']} {body['messages'][-1]['content']}"
             life = self.headers["Authorization"].removeprefix("Bearer ")
             outcome, delay = books.enter(life, self.headers.get("Idempotency-Key", ""), prompt)
             time.sleep(delay)
             status = int(outcome) if outcome.isdigit() else 200
-            answer = b"<html>busy</html>" if outcome == "garbage" else completion() if status == 200 else b"{}"
+            inside = b'{"error": {"code": 429, "message": "busy, try again in 50ms"}}'
+            bodies = {"garbage": b"<html>busy</html>", "busy inside a 200": inside}
+            answer = bodies.get(outcome) or (completion() if status == 200 else b"{}")
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             if status == 429:
@@ -131,7 +134,7 @@ def server(books: Books) -> Iterator[str]:
 
 @dataclass
 class Campaign:
-    """One judging by `bench judge run`, started over and over.
+    """One judging by `bench judge run`, started over and over, by one judge and the other in turn.
 
     Attributes:
         killed: the processes that were killed, by the key each had.
@@ -152,8 +155,16 @@ class Campaign:
         """Where the replies are kept."""
         return self.folder / "judged" / "journal.jsonl"
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what was asked and came: comparisons, and the questions that the judges are tried with."""
+        from bench.records.record import read_jsonl
+
+        tried = self.folder / "judged" / "preflight" / "judge" / "journal.jsonl"
+        return [row for path in (self.journal, tried) for row in (read_jsonl(path) if path.exists() else ())]
+
     def start(self, most_bytes: int | None = None) -> tuple[str, subprocess.Popen[bytes]]:
         """Start the command; no file that it writes may grow beyond `most_bytes`."""
+        judge = JUDGES[self.lives % len(JUDGES)]
         self.lives += 1
         life = f"life-{self.lives:04d}"
 
@@ -164,7 +175,7 @@ class Campaign:
         with (self.folder / "log.txt").open("ab") as log:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "benchmarks.command", "judge", "run", "--judge", "judge.yaml"),
+                    *(sys.executable, "-m", "benchmarks.command", "judge", "run", "--judge", f"{judge}.yaml"),
                     *("--outputs", "ours.json", "--reference", "theirs.json", "--out", "judged"),
                 ],
                 cwd=self.folder,
@@ -218,11 +229,12 @@ def write_pairs(folder: Path, pairs: int, url: str) -> None:
     for name, word in (("ours", "our"), ("theirs", "their")):
         answers = [{"instruction": f"Question {at}?", "output": f"{word} answer {at}"} for at in range(pairs)]
         (folder / f"{name}.json").write_text(json.dumps(answers), encoding="utf-8")
-    (folder / "judge.yaml").write_text(
-        f"model: some-judge\nbase_url: {url}\nkey_variable: JUDGE_KEY\nconcurrency: {CONCURRENCY}\n"
-        f"timeout_seconds: {TIMEOUT_SECONDS}\nfirst_pause_seconds: 0.05\n",
-        encoding="utf-8",
-    )
+    for judge in JUDGES:
+        (folder / f"{judge}.yaml").write_text(
+            f"model: {judge}\nbase_url: {url}\nkey_variable: JUDGE_KEY\nconcurrency: {CONCURRENCY}\n"
+            f"timeout_seconds: {TIMEOUT_SECONDS}\nfirst_pause_seconds: 0.05\n",
+            encoding="utf-8",
+        )
 
 
 @dataclass(frozen=True)
@@ -276,13 +288,15 @@ def compare(entries: Sequence[Entry], rows: Sequence[dict[str, Any]], killed: se
     return Findings(lost, paid_twice, not_counted, asked_again)
 
 
-def run(folder: Path, pairs: int, kills: int, full_disks: int, say: Callable[[str], None]) -> tuple[Campaign, Any]:
-    """Judge pairs through kills and full disks to the end; return the campaign and its score."""
+def run(
+    folder: Path, pairs: int, kills: int, full_disks: int, say: Callable[[str], None]
+) -> tuple[Campaign, dict[str, Any]]:
+    """Judge pairs by both judges through kills and full disks to the end; return the campaign and each judge's score."""
     books = Books()
     with server(books) as url:
         write_pairs(folder, pairs, url)
         campaign = Campaign(folder, url, books)
-        between = max(2, int(2 * 2 * pairs * 0.6 / (kills + 3 * full_disks)))
+        between = max(2, int(2 * 2 * len(JUDGES) * pairs * 0.6 / (kills + 3 * full_disks)))
         every = max(1, kills // full_disks)
         while len(campaign.killed) < kills:
             if (
@@ -296,34 +310,37 @@ def run(folder: Path, pairs: int, kills: int, full_disks: int, say: Callable[[st
                 )
             if len(campaign.killed) % 8 == 0:
                 say(f"{len(campaign.killed)} kills, {len(books.entries)} requests")
-        for _ in range(5):
+        scores: dict[str, Any] = {}
+        for _ in range(5 * len(JUDGES)):
             if campaign.to_its_end() == 0:
+                scores |= json.loads((folder / "judged" / "scores.json").read_text(encoding="utf-8"))
+            if len(scores) == len(JUDGES):
                 break
-    scores = json.loads((folder / "judged" / "scores.json").read_text(encoding="utf-8"))
-    return campaign, next(iter(scores.values()))
+    return campaign, scores
 
 
 def rows(context: Context) -> Iterator[Row]:
-    """Judge 1,000 pairs in both orders; 48 kills and 6 full disks on the way."""
-    from bench.records.record import read_jsonl
+    """Judge 1,000 pairs in both orders by two judges; 48 kills and 6 full disks on the way."""
+    from bench.judges.cost import Account
 
     pairs, kills, full_disks = (100, 4, 1) if context.quick else (1000, 48, 6)
     folder = context.folder("judge")
     shutil.rmtree(folder / "judged", ignore_errors=True)  # an earlier campaign's replies are in no book
     (folder / "log.txt").unlink(missing_ok=True)
-    context.say(f"{pairs} pairs, {kills} kills, {full_disks} full disks")
-    campaign, score = run(folder, pairs, kills, full_disks, context.say)
-    found = compare(campaign.books.entries, list(read_jsonl(campaign.journal)), campaign.killed)
+    context.say(f"{pairs} pairs, {len(JUDGES)} judges, {kills} kills, {full_disks} full disks")
+    campaign, scores = run(folder, pairs, kills, full_disks, context.say)
+    kept = campaign.rows()
+    found = compare(campaign.books.entries, kept, campaign.killed)
     outcomes = Counter(entry.outcome for entry in campaign.books.entries)
-    what = f"{pairs} pairs, {len(campaign.killed)} kills, {len(campaign.stopped)} full disks"
+    what = f"{pairs} pairs, {len(JUDGES)} judges, {len(campaign.killed)} kills, {len(campaign.stopped)} full disks"
     notes = [
         f"A server of our own answered {len(campaign.books.entries)} requests: "
         + ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
-        + f"; all but 429 and 500 are billed, also what came after the time-out of {TIMEOUT_SECONDS:g} s.",
+        + f"; all but 429, 500 and errors inside a 200 are billed, also what came after the time-out of {TIMEOUT_SECONDS:g} s.",
         f"Processes were killed with kill -9 at random moments (seed {_SEED}); full disks are a limit on a file's size.",
     ]
     facts = {"pairs": pairs, "kills": len(campaign.killed), "exit_codes_on_full_disks": campaign.stopped}
-    judged = 1 - score["unjudged"] / pairs
+    judged = sum(1 - score["unjudged"] / pairs for score in scores.values()) / len(JUDGES)
     yield Row(f"pairs judged in the end: {what}", "", [judged], unit="%", goal=at_least(1.0), facts=facts, notes=notes)
     counts = {
         "paid for, not in the journal, and neither under way at a kill nor timed out or cut off": found.lost,
@@ -334,9 +351,9 @@ def rows(context: Context) -> Iterator[Row]:
     for work, count in counts.items():
         yield Row(work, "", [float(count)], unit="stops" if "disks" in work else "replies", goal=at_most(0.0))
     yield Row(
-        "possibly paid twice, as the score says",
+        "possibly paid twice, as the journals say",
         f"in the server's books: {found.paid_twice}",
-        [float(score["possibly_paid_twice"])],
+        [float(Account(kept).possibly_paid_twice)],
         unit="replies",
         goal=at_least(float(found.paid_twice)),
     )

@@ -16,7 +16,7 @@ _SECONDS = {
     "probe_seconds": frozenset(one for one in Work if one.is_probe),
     "gradient_seconds": frozenset({Work.GRADIENTS}),
 }
-_DECIDE_STEPS = ("model", "lora", "data", "reduction")
+_DECIDE_STEPS = ("model", "lora", "tuning", "data", "reduction")
 
 
 class Alone:
@@ -32,7 +32,7 @@ class Alone:
             return f"{run.id} takes steps of its own, not those that were measured alone"
         settings, own = self.job.spec["settings"], run.spec["settings"]
         training = {name: value for name, value in own.get("training", {}).items() if name != "evaluate_every"}
-        same = training == settings["training"] and all(own.get(name) == settings[name] for name in _DECIDE_STEPS)
+        same = training == settings["training"] and all(own.get(name) == settings.get(name) for name in _DECIDE_STEPS)
         same = same and run.spec["data"] == self.job.spec["data"]
         if not same or {"sft_on_chosen", "sft_rows"} & own.keys():
             return f"{run.id} was trained with other settings than those measured alone"

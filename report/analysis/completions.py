@@ -18,7 +18,7 @@ class Answer:
 
     Attributes:
         text: as generated, cut after 320 characters.
-        preference: share of the judge's favour over the data's chosen answer, 0 to 1; None where there is none.
+        preference: share of the (main) judge's favour over the reference answer, 0 to 1; None where there is none.
         source: the job whose samples.jsonl holds the whole answer.
     """
 
@@ -72,7 +72,9 @@ def _generation(results: Results, of: str) -> Job | None:
 
 def _judgements(results: Results, of: str, generation: str) -> dict[Any, float]:
     for job in results.evaluation_jobs(of):
-        if job.complete and any(map(judge_of, job.scores)) and generation in job.spec["inputs"].values():
+        judges = set(map(judge_of, job.scores)) - {""} if job.complete else set()
+        by_main = not results.main_judge or results.main_judge in judges
+        if judges and by_main and generation in job.spec["inputs"].values():
             rows = _by_id(job)
             return {
                 prompt: float(row["preference"]) for prompt, row in rows.items() if row.get("preference") is not None

@@ -8,6 +8,7 @@ import pandas as pd
 
 from report.analysis import checkpoints, kept, recipe_verdicts
 from report.analysis import fronts as front_figures
+from report.analysis import panel as judge_panel
 from report.analysis.ranking import Ranking
 from report.analysis.tables import Tables
 
@@ -24,6 +25,11 @@ class Findings(Tables):
     def kept(self) -> tuple[kept.Summary, ...]:
         """What every recipe learned against what it kept."""
         return kept.summaries(self)
+
+    @cached_property
+    def panel(self) -> judge_panel.Panel:
+        """The judges, and how far they agree."""
+        return judge_panel.panel(self)
 
     @cached_property
     def against_sequential(self) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -416,8 +416,34 @@ class Results:
 
     @property
     def score_names(self) -> tuple[str, ...]:
-        """The scores that any policy has, such as mmlu/acc or win_rate/<judge>."""
-        return tuple(self._scored)
+        """The scores that any policy has, such as mmlu/acc or win_rate/<judge>; of several judges the main one's first."""
+        by_judge = iter(sorted(filter(judge_of, self._scored), key=lambda name: self.judges.index(judge_of(name))))
+        return tuple(next(by_judge) if judge_of(name) else name for name in self._scored)
+
+    @cached_property
+    def judgings(self) -> list[Job]:
+        """The jobs that judged a policy's answers, in the plan's order."""
+        return [job for job in self.record.jobs.values() if job.kind == "judge"]
+
+    @cached_property
+    def judges(self) -> tuple[str, ...]:
+        """The judges by the names of their scores, in the suite's order, in which each policy's judgings are planned."""
+        found: dict[str, list[str]] = {}
+        for job in self.judgings:
+            names = [str(job.labels.get("judge", "")), *map(judge_of, job.scores if job.complete else ())]
+            found.setdefault(str(job.labels.get("of")), []).extend(filter(None, names))
+        of_most = max(found.values(), key=lambda names: len(set(names)), default=[])
+        return tuple(dict.fromkeys([*of_most, *(name for names in found.values() for name in names)]))
+
+    @property
+    def main_judge(self) -> str:
+        """The judge whose win rate stands for all, of a suite that names several; "" of any other."""
+        named = (self.suite.get("evaluation") or {}).get("win_rate") or {}
+        return self.judges[0] if isinstance(named.get("judge"), list) and self.judges else ""
+
+    def is_beside(self, score: str) -> bool:
+        """Whether a score is the win rate of a judge that stands beside the main one: it leads, ranks and gates nothing."""
+        return bool(self.main_judge and judge_of(score) and judge_of(score) != self.main_judge)
 
     @cached_property
     def measurement_names(self) -> tuple[str, ...]:
@@ -438,6 +464,14 @@ class Results:
 
     def metric(self, name: str) -> Metric:
         """Return what a figure is: as it is derived here, as its record describes it, or as its name tells."""
+        made = self._metric(name)
+        if not self.is_beside(name):
+            return made
+        return replace(
+            made, gate=False, title=f"{made.title}, {judge_of(name)}"
+        )  # beside the main judge's of the same title
+
+    def _metric(self, name: str) -> Metric:
         known = DERIVED.get(name) or find(name, self._described)
         if known:
             return known
@@ -451,7 +485,8 @@ class Results:
         for job in jobs:
             if job.complete and name in job.scores:
                 return from_record(job.scores[name], "", metric)
-        unfinished = next((job for job in jobs if job.kind == kind and not job.complete), None)
+        by, unlike = judge_of(name), [job for job in jobs if job.kind == kind and not job.complete]
+        unfinished = next((job for job in unlike if not by or job.labels.get("judge", by) == by), None)
         if unfinished is not None:
             return missing(f"{unfinished.id} {_state(unfinished)}")
         return missing("not evaluated yet" if self.problems else "not evaluated")
@@ -492,3 +527,9 @@ def _is_known_unit(run: Run, name: str) -> bool:
 def judge_of(name: str) -> str:
     """Return the judge of a win rate, win_rate/<judge>; "" for any other score."""
     return name.removeprefix("win_rate/") if name.startswith("win_rate/") else ""
+
+
+def compared_with(metric: Metric) -> str:
+    """Say whose answers a win rate compares with; the data's chosen ones where its description says no other."""
+    said = metric.meaning.partition(", judged by ")[0].removeprefix("against ")
+    return said if said and said != "the chosen answers" else "the data's chosen answers"

@@ -145,11 +145,14 @@ class Tables:
 
     @property
     def main_scores(self) -> tuple[str, ...]:
-        """The first score of each task, before all one with a better direction, and every win rate: for a few words."""
+        """The first score of each task, before all one with a better direction, and the main judge's win rate: for a few words.
+
+        Where no judge is the main one, that of every judge.
+        """
         found: dict[str, str] = {}
         for name in sorted(self.scores, key=lambda one: self.metric(one).better is None):
             found.setdefault(name if judge_of(name) else name.split("/")[0], name)
-        return tuple(name for name in self.scores if name in found.values())
+        return tuple(name for name in self.scores if name in found.values() and not self.results.is_beside(name))
 
     @property
     def ranking_scores(self) -> tuple[str, ...]:

@@ -73,9 +73,9 @@ def named_figures(tables: Tables) -> dict[str, Named]:
 
 
 def short_names(tables: Tables) -> dict[str, list[str]]:
-    """Return the short names of scores, each with the scores that it could stand for."""
+    """Return the short names of scores, each with the scores that it could stand for; `win_rate` is the main judge's."""
     found: dict[str, list[str]] = {}
-    for name in tables.scores:
+    for name in (one for one in tables.scores if not tables.results.is_beside(one)):
         task, _, rest = name.partition("/")
         shorts = [re.sub(r"\W", "_", task)] + (["accuracy"] if rest == "acc" else [])
         for short in shorts:

@@ -54,7 +54,7 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
     order = sorted(known, key=lambda one: one.estimate(y).mean, reverse=up.metric.better == "higher")
     best = f"Best: {order[0].name}" if up.metric.better else f"Lowest: {order[0].name}, highest: {order[-1].name}"
     cheapest = min(known, key=lambda one: one.estimate(x).mean)
-    judge = f", judge {judge_of(y)}" if judge_of(y) else ""
+    judge = f", judge {judge_of(y)}" if judge_of(y) and not tables.results.is_beside(y) else ""
     title = f"{up.metric.title}{judge} over {across.metric.title.lower()}"
     alt = f"{title}, a point a recipe. {best}; cheapest: {cheapest.name}."
 

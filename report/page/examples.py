@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from report.analysis import completions
 from report.analysis.choices import Choices
-from report.analysis.load import judge_of
+from report.analysis.load import compared_with, judge_of
 from report.analysis.tables import Tables
 from report.page.verdict import Verdict
 from report.page.where import Where
@@ -33,11 +33,13 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
             note = "not judged" if one.preference is None else f"preferred: {100 * one.preference:.0f} %"
             cells.append(Cell(one.text or "(empty)", link=where.file(one.source, "samples.jsonl"), note=note))
         rows.append(Row(tuple(cells)))
-    judges = ", ".join(filter(None, map(judge_of, tables.scores))) or "none"
+    judged = [name for name in tables.scores if judge_of(name)]
+    judges = results.main_judge or ", ".join(map(judge_of, judged)) or "none"
+    other = compared_with(tables.metric(judged[0])) if judged else "the data's chosen answers"
     leads = "" if where.archive else " An answer leads to the file with all of them, whole."
     how = (
         f"The first seed's answers to {len(wanted)} prompts, evenly spaced over all, with how far the judge "
-        f"prefers each over the data's chosen answer (judge: {judges}). The records hold our own answers only: prompts and "
+        f"prefers each over {other} (judge: {judges}). The records hold our own answers only: prompts and "
         f"reference answers stay in the data set.{leads}"
     )
     columns = (Column("Prompt", numeric=False), *(Column(name, numeric=False, prose=True) for name in policies))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from report.analysis.findings import Findings
-from report.analysis.load import OBJECTIVES, Results, judge_of
+from report.analysis.load import OBJECTIVES, Results, compared_with, judge_of
 from report.analysis.metrics import SIGNED
 from report.analysis.statistics import Estimate, estimate
 from report.analysis.tables import RecipeResults, Tables
@@ -157,11 +157,18 @@ def _rank_notes(tables: Findings, order: Sequence[RecipeResults]) -> list[str]:
 def judge_notes(results: Results) -> list[str]:
     """Name the judge; say so where one table holds scores of several."""
     judges = [judge for name in results.score_names if (judge := judge_of(name))]
+    if len(judges) > 1 and results.main_judge:
+        beside = ", ".join(judge for judge in judges if judge != results.main_judge)
+        return [
+            f"Win rate: share of answers preferred to the data's chosen answers; main judge: {results.main_judge}; beside it: "
+            f"{beside}. Rates of different judges do not compare; how far the judges agree stands under Judges."
+        ]
     if len(judges) > 1:
         return [f"Different judges: {', '.join(judges)}. Their win rates do not compare with each other."]
     where = _endpoint(results)
     judge = f"{judges[0]}{where}" if judges else ""
-    return [f"Win rate: share of answers preferred to the data's chosen answers; judge: {judge}."] if judges else []
+    other = next((compared_with(results.metric(name)) for name in results.score_names if judge_of(name)), "")
+    return [f"Win rate: share of answers preferred to {other}; judge: {judge}."] if judges else []
 
 
 def _endpoint(results: Results) -> str:
@@ -252,7 +259,8 @@ def score_title(name: str, tables: Tables) -> str:
     """Return a score's heading: its title, the judge where one gave it, the unit."""
     writes = score_shown(name, tables)
     judge = judge_of(name)
-    title = f"{writes.metric.title}, {judge}" if judge else writes.metric.title
+    named = not judge or tables.results.is_beside(name)  # by its own title
+    title = writes.metric.title if named else f"{writes.metric.title}, {judge}"
     return f"{title} ({writes.unit})" if writes.unit else title
 
 

@@ -17,7 +17,7 @@ from report.analysis.kept import Summary
 from report.analysis.load import Results, Run
 from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
-from report.page import published
+from report.page import judging_json, published
 from report.page.verdict import Verdict
 
 JSON_SCHEMA = 1
@@ -45,6 +45,7 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
         "against_sequential": tables.against_sequential.to_dict("records"),
         "fronts": fronts.frame(tables).to_dict("records"),
         "dominance": tables.dominance.to_dict("records"),
+        **judging_json.as_json(tables.panel),
         "published": published.as_json(tables),
         "not_comparable": list(tables.comparable.warnings),
         "problems": [vars(problem) for problem in results.problems],

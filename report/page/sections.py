@@ -125,7 +125,6 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> lis
     scores = (
         present.table_one(tables),
         score_charts.scores(tables, pictures),
-        judging.details(results),
         score_charts.subjects(tables, pictures, compared),
     )
     costs = cost_charts.cost_against_quality(tables, pictures), present.cost(tables)
@@ -145,6 +144,7 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> lis
             ),
         ),
         Section("scores", "Scores", _blocks(*scores)),
+        Section("judges", "Judges", judging.blocks(tables, where)),
         Section("cost", "Cost", _blocks(*costs)),
         Section(
             "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_charts.max_evaluation(tables, pictures))

@@ -227,6 +227,7 @@ class Verdict:
             self._by_lambda(),
             self._scores(best),
             self._score_leaders(best),
+            self._other_judges(),
             self._cost(best),
             self._equal_tokens(best),
             self._caution(best),
@@ -297,6 +298,13 @@ class Verdict:
                 most = "lowest" if metric.better == "lower" else "highest"
                 parts.append(f"{top.name} has the {most} {_lower(metric.title)} ({self._score(top, name)})")
         return f"By the scores alone others lead: {'; '.join(parts)}." if parts else ""
+
+    def _other_judges(self) -> str:
+        """Say which judges put another recipe first than the main one; "" where none does."""
+        agreements = self.tables.panel.agreements
+        others = [one for one in agreements if one.judges[0] == self.results.main_judge and one.same_first is False]
+        parts = [f"{one.firsts[1]} by {one.judges[1]}" for one in others]
+        return f"By win rate {others[0].firsts[0]} is first by the main judge, {', '.join(parts)}." if parts else ""
 
     def _score(self, recipe: RecipeResults, name: str) -> str:
         one = recipe.estimate(name)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_batches import batches as batches
+from loopback_dialects import dialect as dialect
 from loopback_judge import endpoint as endpoint
 from model_server import _llama_server as _llama_server
 from model_server import _transformers_server as _transformers_server

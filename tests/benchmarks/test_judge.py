@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.records.record import read_jsonl
+from bench.judges.cost import Account
 from benchmarks.campaigns import judge as judging
 from benchmarks.campaigns.judge import Entry, Findings
 
@@ -62,9 +62,12 @@ def test_what_is_asked_for_again_though_it_was_kept_is_found() -> None:
 
 
 def test_a_small_campaign_loses_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    campaign, score = judging.run(tmp_path, 80, 2, 1, lambda text: None)
-    found = judging.compare(campaign.books.entries, list(read_jsonl(campaign.journal)), campaign.killed)
+    campaign, scores = judging.run(tmp_path, 40, 2, 1, lambda text: None)
+    kept_rows = campaign.rows()
+    found = judging.compare(campaign.books.entries, kept_rows, campaign.killed)
     assert (found.lost, found.not_counted, found.asked_again) == (0, 0, 0)
     assert (len(campaign.killed), campaign.stopped) == (2, [2])
-    assert (score["n"], score["unjudged"]) == (80, 0)
-    assert score["possibly_paid_twice"] >= found.paid_twice > 0
+    assert {name: (score["n"], score["unjudged"]) for name, score in scores.items()} == {
+        f"win_rate/{judge}": (40, 0) for judge in judging.JUDGES
+    }
+    assert Account(kept_rows).possibly_paid_twice >= found.paid_twice > 0

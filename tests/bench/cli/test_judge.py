@@ -49,6 +49,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_of_a_suites_judges_the_first_is_asked(endpoint: Any, folder: Path, bench: Any) -> None:
+    """An error of one of its keys has its line."""
+    endpoint.answer = endpoint.like_ours
+    judge = f"{{kind: openai, model: main-judge, base_url: '{endpoint.url}', key_variable: JUDGE_KEY}}"
+    suite = folder / "suite.yaml"
+    suite.write_text(f"evaluation:\n  win_rate:\n    judge:\n      - {judge}\n      - {{kind: rule}}\n")
+    files = ("--outputs", "ours.json", "--reference", "theirs.json", "--judge", "suite.yaml")
+    code, out, _ = bench("run", *files)
+    assert code == 0
+    assert "win rate 75.00 % by main-judge" in out
+    assert {body["model"] for body in endpoint.bodies} == {"main-judge"}
+    suite.write_text(suite.read_text().replace("key_variable", "kye_variable"))
+    code, _, said = bench("run", *files)
+    assert (code, "suite.yaml:4: unknown key 'kye_variable'" in said) == (2, True)
+
+
 def test_two_files_are_judged_resumed_and_replayed(endpoint: Any, folder: Path, bench: Any) -> None:
     """Ours get 0.9 in first and 0.6 in second place: 75 %. Question 3 has no usable reply at first: 11 of 12, exit 1.
 

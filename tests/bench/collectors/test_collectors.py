@@ -25,6 +25,7 @@ from bench.collectors import (
     Watched,
     collect,
     energy,
+    of_devices,
     summarize,
 )
 from bench.collectors.cpu import Cpu
@@ -401,3 +402,39 @@ def test_a_median_comes_with_the_middle_half_of_its_samples() -> None:
     assert made["cpu_utilization_percent"] == {"value": 30.0, "unit": "%", "quartiles": [20.0, 40.0]}
     assert "quartiles" not in made["peak_memory_bytes"]
     assert "quartiles" not in summarize(rows[:3])["cpu_utilization_percent"]
+
+
+def test_figures_of_several_devices_come_together_as_each_collector_says() -> None:
+    """Peaks, memory and a process's utilization add up, a GPU's utilization is the mean; energy adds up where each has a GPU.
+
+    The second process took one sample of its utilization less: the last one of the first has no companion.
+    """
+
+    def rows(name: str, *values: float | None) -> list[dict[str, Any]]:
+        return [
+            {"seconds": 1.0, "name": name, "value": one} | ({} if one is not None else {"reason": "none"})
+            for one in values
+        ]
+
+    first = rows("peak_memory_bytes", 10.0) + rows("cpu_utilization_percent", 50.0, 60.0, 70.0)
+    first += rows("gpu_utilization_percent", 80.0) + rows("gpu_memory_used_bytes", 5.0) + rows("energy_joules", 100.0)
+    second = rows("peak_memory_bytes", 12.0) + rows("cpu_utilization_percent", 40.0, 30.0)
+    second += rows("gpu_utilization_percent", 40.0) + rows("gpu_memory_used_bytes", 6.0) + rows("energy_joules", 90.0)
+
+    def values(device: str) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
+        for row in of_devices([first, second], device):
+            found.setdefault(row["name"], []).append(row["value"])
+        return found
+
+    assert values("cuda") == {
+        "peak_memory_bytes": [22.0],
+        "cpu_utilization_percent": [90.0, 90.0],
+        "gpu_utilization_percent": [60.0],
+        "gpu_memory_used_bytes": [11.0],
+        "energy_joules": [190.0],
+    }
+    assert values("cpu")["energy_joules"] == [100.0]  # each process read the same counter, of the whole machine
+    assert of_devices([first], "cuda") == first
+    missing = of_devices([rows("energy_joules", 1.0), rows("energy_joules", None)], "cuda")
+    assert [row["value"] for row in missing] == [None]

@@ -233,13 +233,13 @@ def test_a_run_gets_one_worker_a_gpu_and_only_the_visible_ones(library: Path) ->
     """The stand-in has two GPUs; CUDA_VISIBLE_DEVICES narrows them, and "" hides both, which leaves one worker."""
     code = """
         import os
-        from bench.run import execute
+        from bench.run import gpus
         from bench.collectors import nvml
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        counts = [execute.default_workers()]
+        counts = [gpus.default_workers()]
         for visible in ("1", ""):
             os.environ["CUDA_VISIBLE_DEVICES"] = visible
-            counts.append(execute.default_workers())
+            counts.append(gpus.default_workers())
         print(json.dumps([nvml.uuids(), nvml.names(), counts]))
     """
     assert run(library, code) == [[FIRST, SECOND], ["Stub A", "Stub B"], [2, 1, 1]]

@@ -170,7 +170,7 @@ def test_the_first_way_that_agrees_is_taken(
 
     listed: list[Any] = [astray, broken, engines.static_cache]
     monkeypatch.setattr(engines, "ways", lambda asked: listed)
-    before = policy.adapter_state(), policy.logits(torch.tensor([PROMPTS[0]]))
+    before = policy.trained_state(), policy.logits(torch.tensor([PROMPTS[0]]))
     done = engines.generate(policy, asked(), quiet)
     assert done.rows == expected
     assert done.facts == {

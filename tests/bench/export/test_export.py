@@ -272,3 +272,34 @@ def test_a_model_that_does_not_reload_to_the_same_logits_is_not_left(
         export.export(runner.folder, "mix", tmp_path / "model")
     assert not (tmp_path / "model").exists()
     assert not list(tmp_path.glob(".model.*"))
+
+
+def test_a_policy_that_is_a_whole_model_is_exported_as_one(tiny: Any, made: Any, tmp_path: Path) -> None:
+    """Without --merge, too; its card says that all weights were trained, and plain transformers gives its logits."""
+    runner = made(tiny(model={"source": "random", "tuning": "full"}, lora=None), "mix")
+    done = export.export(runner.folder, "mix", tmp_path / "out")
+    assert (done.merged, done.note) == (True, "")
+    assert str(done).startswith(f"{tmp_path / 'out'}: model of mix-")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- All weights were trained, and no adapter" in card
+    assert "- lora" not in card.split("---")[1]
+    assert not list((tmp_path / "out").glob("adapter*"))
+    elsewhere(MERGED + LOGITS, tmp_path / "out")
+    expected = logits_of(runner, "mix")
+    torch.testing.assert_close(torch.load(tmp_path / "out" / "logits.pt"), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"variant": "dora"}, {"init": "pissa"}])
+def test_a_variant_of_lora_loads_by_plain_peft_on_the_base_and_merges(
+    changes: dict[str, str], tiny: Any, made: Any, base: Path, tmp_path: Path
+) -> None:
+    lora = {"rank": 2, "alpha": 4, "targets": ["q_proj", "v_proj"]} | changes
+    runner = made(tiny(model={"source": "local", "path": str(base)}, lora=lora, cost="off"), "mix")
+    for name, merge, load in (("adapter", False, ADAPTER), ("merged", True, MERGED)):
+        export.export(runner.folder, "mix", tmp_path / name, merge=merge)
+        elsewhere(load + LOGITS, tmp_path / name)
+        torch.testing.assert_close(
+            torch.load(tmp_path / name / "logits.pt"), logits_of(runner, "mix"), rtol=0, atol=1e-5
+        )
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert ("Adapter: DoRA, rank 2, alpha 4" if "variant" in changes else "begun as pissa") in card

@@ -10,7 +10,8 @@ import pytest
 from bench.errors import JudgeStopped, SuiteError
 from bench.evaluators.win_rate import JOURNAL, judge
 from bench.judges import JudgeSettings, Message, Part, Request, trial
-from bench.judges.cost import Account, Budget, Rate, bill, rate, shutdown
+from bench.judges.cost import Account, Budget, bill
+from bench.judges.prices import Rate, rate, shutdown
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 
@@ -32,7 +33,7 @@ def test_the_table_is_for_its_own_endpoint() -> None:
     found, _ = rate(JudgeSettings(kind="openai"), "gpt-4.1")
     assert found is not None
     assert found.of(1000, 100) == pytest.approx(0.0028)
-    assert "2026-04" in found.source
+    assert "2026-11" in found.source
     for settings, model, reason in (
         (
             JudgeSettings(kind="openai", base_url="http://127.0.0.1/v1"),
@@ -70,7 +71,7 @@ def test_retired_models_are_known() -> None:
 def test_an_end_is_warned_of_ninety_days_before_and_ever_after(today: date, said: str | None) -> None:
     told = trial.warnings(JudgeSettings(kind="openai", model="gpt-4.1"), today)
     line = f"the judge gpt-4.1 {said}; set judge.model to one that lives longer, such as gpt-6-luna"
-    assert told == ([line] if said else [])
+    assert [one for one in told if "price" not in one] == ([line] if said else [])
 
 
 def test_a_budget_sets_aside_what_is_under_way() -> None:

@@ -27,15 +27,16 @@ PAIRS = [
 
 @pytest.fixture
 def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
-    """Judge the pairs by a server, in one order each; return exit code, screen and folder."""
+    """Judge the pairs by a server, in one order each; return exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     for place, name in ((1, "ours"), (2, "theirs")):
         rows = [{"instruction": pair[0], "output": pair[place]} for pair in PAIRS]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows), encoding="utf-8")
 
-    def run(server: ModelServer, *more: str) -> tuple[int, str, Path]:
+    def run(server: ModelServer, *more: str) -> tuple[int, str, str]:
         (tmp_path / "judge.yaml").write_text(
             f"base_url: {server.url}\nmodel: {server.model}\nkey_variable: JUDGE_KEY\norders: single\n"
+            "configuration: weighted_alpaca_eval_gpt4_turbo\n"
             "parameters: {top_logprobs: 20}\nconcurrency: 2\nfirst_pause_seconds: 0.01\n",
             encoding="utf-8",
         )
@@ -44,7 +45,7 @@ def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        return int(ended.value.code or 0), capsys.readouterr().out, tmp_path / "judged"
+        return int(ended.value.code or 0), *capsys.readouterr()
 
     yield run
 
@@ -54,11 +55,11 @@ RUN = ("run", "--judge", "judge.yaml", "--out", "judged", "--json")
 
 def test_pairs_are_judged_by_the_log_probabilities_of_a_real_server(judged: Any, llama_server: ModelServer) -> None:
     """A preference is p(m) / (p(m) + p(M)), worked out here from what the journal kept; a replay says the same."""
-    code, out, folder = judged(llama_server, *RUN)
+    code, out, _ = judged(llama_server, *RUN)
     made = json.loads(out)
     assert (code, made["judge"], made["n_total"], made["n_unjudged"]) == (0, "smollm2", 3, 0)
     preferences = []
-    for row in record.read_jsonl(folder / "journal.jsonl"):
+    for row in record.read_jsonl(Path("judged/journal.jsonl")):
         if not row["usable"]:
             continue
         (token,) = row["reply"]["logprobs"]["content"]
@@ -75,15 +76,12 @@ def test_pairs_are_judged_by_the_log_probabilities_of_a_real_server(judged: Any,
     assert {name: made[name] for name in again} == again
 
 
-def test_a_server_that_ignores_what_it_is_asked_for_is_told(judged: Any, transformers_server: ModelServer) -> None:
-    """Nothing is judged, and the reason is on the screen: it answers with status 200 and a text."""
-    code, out, _ = judged(transformers_server, *RUN)
-    made = json.loads(out)
-    assert (code, made["win_rate"], made["n_unjudged"]) == (1, None, 3)
-    (recorded,) = json.loads(Path("judged/scores.json").read_text(encoding="utf-8")).values()
-    rows = list(record.read_jsonl(Path("judged/journal.jsonl")))
-    said = recorded["reason"] + " ".join(str(row.get("unusable")) for row in rows)
-    assert "without log-probabilities" in said
+def test_a_server_that_ignores_what_it_is_asked_for_is_refused(judged: Any, transformers_server: ModelServer) -> None:
+    """It answers with status 200 and a text; the first question shows what is missing, before the pairs are asked."""
+    code, out, err = judged(transformers_server, *RUN)
+    assert (code, out) == (2, "")
+    assert "without log-probabilities" in err
+    assert not Path("judged/scores.json").exists()
 
 
 def test_the_shipped_suite_is_judged_by_it(run_plan: Callable[[Suite], Any], llama_server: ModelServer) -> None:
@@ -98,7 +96,8 @@ def test_the_shipped_suite_is_judged_by_it(run_plan: Callable[[Suite], Any], lla
     assert isinstance(suite, Suite)
     runner = run_plan(suite)
     (said,) = preflight.try_out(suite, {"judge"}, runner.folder, None)
-    assert said == "the judge answers as its configuration needs"
+    assert said.startswith("the judge smollm2 at 127.0.0.1")
+    assert "weighted_alpaca_eval_gpt4_turbo" in said
     job = runner.run("judged-base")
     (score,) = job.scores.values()
     assert 0 < score["value"] < 100

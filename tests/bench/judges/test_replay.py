@@ -55,7 +55,7 @@ def test_a_comparison_that_was_not_judged_is_unjudged(endpoint: Any, tmp_path: P
     )
     changed = [Pair(0, "Question 0?", "our other answer", "their answer 0"), *PAIRS[1:]]
     scores, _ = replayed(tmp_path / JOURNAL, changed, orders="single")
-    assert scores["win_rate/org-some-judge"]["reason"] == "1 of 4 unjudged"
+    assert scores["win_rate/org-some-judge"]["reason"].startswith("1 of 4 unjudged; replies that could not be used")
 
 
 def test_of_several_judges_one_is_chosen(endpoint: Any, tmp_path: Path) -> None:
@@ -131,6 +131,88 @@ def test_annotations_are_read_in_the_order_that_was_shown(tmp_path: Path) -> Non
     _, rows = replayed(path, orders="single")
     wins = [float(alpaca.random_order(pair.instruction) == "ours_first") for pair in PAIRS]
     assert [row["preference"] for row in rows] == [wins[0], wins[1], None, None]
+
+
+def ranked(first: str) -> list[dict[str, Any]]:
+    return [{"model": first, "rank": 1}, {"model": "M" if first == "m" else "m", "rank": 2}]
+
+
+WITH_FUNCTION, RANKING = "alpaca_eval_gpt4_turbo_fn", "alpaca_eval_gpt4"
+WEIGHTED = "weighted_alpaca_eval_gpt4_turbo"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "raw"),
+    [
+        (WITH_FUNCTION, {"concise_explanation": "m is right.", "ordered_models": ranked("m")}),
+        (WITH_FUNCTION, json.dumps({"ordered_models": ranked("m")})),
+        (WITH_FUNCTION, ranked("m")),
+        (WITH_FUNCTION, json.dumps(ranked("m"))),
+        (WITH_FUNCTION, [{"ordered_models": ranked("m")}]),
+        (
+            WITH_FUNCTION,
+            {"message": {"tool_calls": [{"function": {"arguments": json.dumps({"ordered_models": ranked("m")})}}]}},
+        ),
+        (RANKING, str([{"model": "model_1", "rank": 1}, {"model": "model_2", "rank": 2}])),
+        (RANKING, [{"model": "model_1", "rank": 1}, {"model": "model_2", "rank": 2}]),
+        (RANKING, {"ordered_models": [{"model": "model_1", "rank": 1}, {"model": "model_2", "rank": 2}]}),
+        ("text_davinci_003", "Output (a)"),
+        ("text_davinci_003", [" Output (a)"]),
+        ("claude", {"text": "\nOutput (a) is better."}),
+        (WEIGHTED, {"choices": [label("m")]}),
+        (WEIGHTED, [label("m")]),
+        (WEIGHTED, {"message": {"content": "m"}, "logprobs": label("m")["logprobs"]}),
+    ],
+)
+def test_raw_replies_are_read_in_every_form_they_were_stored_in(configuration: str, raw: Any, tmp_path: Path) -> None:
+    """Each says that the first answer is better: ours win exactly where the seeded order showed them first."""
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps([annotation(number, raw) | {"annotator": configuration} for number in range(4)]))
+    assert replay.stored(path) == replay.Stored(configuration, "single")
+    _, rows = replayed(path, orders="single", configuration=configuration)
+    assert [row["preference"] for row in rows] == [
+        float(alpaca.random_order(pair.instruction) == "ours_first") for pair in PAIRS
+    ]
+
+
+def test_a_row_tells_which_answer_was_shown_first(tmp_path: Path) -> None:
+    """The first answer wins each time: by its names output_2, ours, was first; by its preference output_1; else the draw."""
+    path = tmp_path / "annotations.json"
+    made = [annotation(number, label("m")) for number in range(4)]
+    made[0]["referenced_models"] = {"m": "output_2", "M": "output_1"}
+    made[1]["referenced_models"] = {"m": "output_1", "M": "output_2"}
+    made[2]["preference"], made[3]["preference"] = 1.0, 2.0
+    path.write_text(json.dumps(made))
+    _, rows = replayed(path, orders="single")
+    assert [row["orders"] for row in rows] == [
+        {"ours_first": 1.0}, {"theirs_first": 0.0}, {"theirs_first": 0.0}, {"ours_first": 1.0}
+    ]  # fmt: skip
+
+
+def test_a_preference_stands_for_a_reply_that_was_not_kept(tmp_path: Path) -> None:
+    """Older files have preferences alone, and 0 for a draw; a preference of null is unjudged. Each is counted."""
+    path = tmp_path / "annotations.json"
+    made = [annotation(number, None) | {"preference": one} for number, one in enumerate((2, 0, 1.25, None))]
+    made[0].pop("raw_completion")
+    path.write_text(json.dumps(made))
+    scores, rows = replayed(path, orders="single", max_unjudged_share=0.25)
+    assert [row["preference"] for row in rows] == [1.0, 0.5, 0.25, None]
+    (score,) = scores.values()
+    assert (score["as_stored"], score["unjudged"]) == (3, 1)
+    assert score["value"] == pytest.approx(100 * 1.75 / 3)
+
+
+def test_of_several_annotators_one_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    by_text = [annotation(number, "Output (a)") | {"annotator": "text_davinci_003"} for number in range(4)]
+    path.write_text(json.dumps([*(annotation(number, label("M")) for number in range(4)), *by_text]))
+    with pytest.raises(InputError, match=f"annotations by {WEIGHTED}, text_davinci_003; choose one by --judge"):
+        replay.stored(path)
+    wins = [float(alpaca.random_order(pair.instruction) == "ours_first") for pair in PAIRS]
+    _, rows = replayed(path, orders="single", configuration="text_davinci_003")
+    assert [row["preference"] for row in rows] == wins
+    _, rows = replayed(path, orders="single")
+    assert [row["preference"] for row in rows] == [1 - one for one in wins]
 
 
 def test_annotations_of_another_shape_are_refused(tmp_path: Path) -> None:

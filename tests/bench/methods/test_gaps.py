@@ -91,7 +91,7 @@ def test_the_optimums_own_weights_have_paired_gaps_of_0(tiny: TinySuite, run_pla
     trainer.row = {"probe_tokens": 0, "probe_seconds": 0.0, "tokens": 0, "padding_tokens": 0}
     assert checkpoint.newest(runner.context.job_folder(runner.job("sft-optimum").id)) == (None, [])
     saved = load_adapter(runner, "sft-optimum")
-    base.restore_adapter({name: saved[name.replace(".default", "")] for name in base.trainable()})
+    base.restore_trained({name: saved[name.replace(".default", "")] for name in base.trainable()})
     for _ in range(3):
         loss = trainer.probe(Objective.SFT)
         assert loss == pytest.approx(trainer.batch_optimum(Objective.SFT), abs=1e-5)

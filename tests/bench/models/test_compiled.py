@@ -131,12 +131,12 @@ def test_trying_leaves_the_adapter_and_random_numbers_as_they_were() -> None:
     made = load()
     made.attach(LORA, seed=0)
     made.model.train()
-    before, random = made.adapter_state(), torch.get_rng_state()
+    before, random = made.trained_state(), torch.get_rng_state()
     compiled.install(made, ONLY_TRACED)
     assert made.model.training
     assert torch.get_rng_state().equal(random)
     assert all(one.grad is None for one in made.trainable().values())
-    for name, value in made.adapter_state().items():
+    for name, value in made.trained_state().items():
         assert value.equal(before[name])
 
 

@@ -51,10 +51,10 @@ def test_output_and_gradients_are_pefts_to_rounding() -> None:
 
 def test_all_layers_are_turned_over_and_keep_their_weights() -> None:
     made = load()
-    before = made.adapter_state()
+    before = made.trained_state()
     assert lora_products.in_bfloat16(made.model)
     assert {type(one) for one in layers(made)} == {lora_products.kind()}
-    for name, value in made.adapter_state().items():
+    for name, value in made.trained_state().items():
         assert value.dtype is torch.float32
         assert value.equal(before[name])
 
@@ -84,10 +84,10 @@ def test_what_disagrees_is_left_to_peft(monkeypatch: pytest.MonkeyPatch) -> None
 
     made = load()
     monkeypatch.setattr(lora_products, "kind", lambda: Wrong)
-    before = made.adapter_state()
+    before = made.trained_state()
     assert not lora_products.in_bfloat16(made.model)
     assert {type(one) for one in layers(made)} == {Linear}
-    for name, value in made.adapter_state().items():
+    for name, value in made.trained_state().items():
         assert value.equal(before[name])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import peft
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from bench.models import policy as policies
-from bench.models.merging import CannotMerge, merged
+from bench.models.merging import CannotMerge, merged, write_merged
 from bench.models.policy import Policy
 from bench.settings import Lora, Model
 
@@ -79,10 +81,51 @@ def test_a_model_alone_is_as_it_is() -> None:
 
 def test_another_kind_of_adapter_stays_beside_the_weights() -> None:
     kinds = [
-        peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], use_dora=True),
+        peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights="mica"),
         peft.LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]),
     ]
     for settings in kinds:
         base = policies.load(Model(source="random"), torch.device("cpu")).model
         with pytest.raises(CannotMerge, match="q_proj"), merged(peft.get_peft_model(base, settings)):
             pass
+
+
+@pytest.mark.parametrize(("dtype", "dora"), [("float32", False), ("float32", True), ("bfloat16", False)])
+def test_a_written_merged_model_gives_the_adapters_logits(dtype: str, dora: bool, tmp_path: Path) -> None:
+    """Loaded by plain transformers; the policy in memory is as before, bit for bit."""
+    from transformers import AutoModelForCausalLM
+
+    policy = policies.load(Model(source="random", dtype=dtype), torch.device("cpu"))
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear", use_dora=dora)
+    policy.model = peft.get_peft_model(policy.model, settings)
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for value in policy.trainable().values():
+            value.add_(torch.randn_like(value) * 0.2)
+    policy.model.eval()
+    before, wanted = state(policy.model), policy.logits(IDS)
+    with policy.model.disable_adapter():
+        assert (policy.logits(IDS) - wanted).abs().max() > 0.05  # else nothing was shown
+    write_merged(policy.model, tmp_path)
+    assert same(state(policy.model), before)
+    assert torch.equal(policy.logits(IDS), wanted)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype).eval()
+    assert not [name for name, _ in plain.named_parameters() if "lora" in name]
+    closeness = 1e-4 if dtype == "float32" else 0.05 * max(1.0, float(wanted.abs().max()))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=IDS).logits.float(), wanted, rtol=0, atol=closeness)
+
+
+def test_an_adapter_on_shared_embeddings_is_not_written(tmp_path: Path) -> None:
+    """Merged into the output, it would change the input, too."""
+    policy = policies.load(Model(source="random"), torch.device("cpu"))
+    policy.model.config.tie_word_embeddings = True
+    policy.model.tie_weights()
+    assert policy.model.lm_head.weight is policy.model.get_input_embeddings().weight
+    settings = peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["lm_head"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft says so, too
+        model = peft.get_peft_model(policy.model, settings)
+    with pytest.raises(CannotMerge, match="lm_head shares its weights with the embeddings"):
+        write_merged(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -68,7 +68,7 @@ def test_equal_seeds_give_equal_adapters() -> None:
     for seed, drawn in ((3, 0), (3, 7), (4, 0)):
         torch.rand(drawn)
         made.attach(LORA, seed)
-        states.append(made.adapter_state())
+        states.append(made.trained_state())
     assert_same(states[0], states[1])
     first, other = (
         next(value for name, value in state.items() if "lora_A" in name) for state in (states[0], states[2])
@@ -98,7 +98,7 @@ def test_attaching_anew_drops_the_adapter_before(recwarn: pytest.WarningsRecorde
     made.attach(LORA, seed=0)
     fresh = tiny()
     fresh.attach(LORA, seed=0)
-    assert_same(made.adapter_state(), fresh.adapter_state())
+    assert_same(made.trained_state(), fresh.trained_state())
     assert not [one for one in recwarn if "adapter" in str(one.message).lower()]
 
 
@@ -201,10 +201,10 @@ def test_an_adapter_goes_on_from_its_checkpointed_tensors() -> None:
     made = tiny()
     made.attach(LORA, seed=0)
     train(made, 2)
-    kept, logits = made.adapter_state(), made.logits(IDS)
+    kept, logits = made.trained_state(), made.logits(IDS)
     train(made, 2)
     assert not made.logits(IDS).allclose(logits, atol=1e-3)
-    made.restore_adapter(kept)
+    made.restore_trained(kept)
     assert made.logits(IDS).equal(logits)
 
 

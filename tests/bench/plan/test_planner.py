@@ -130,6 +130,26 @@ def test_what_changes_numbers_changes_every_training_job(change: dict[str, Any])
     assert not {one for one in ids(planner.make(suite())) & ids(planner.make(changed)) if "reference-logps" not in one}
 
 
+def test_what_is_trained_of_the_model_is_in_the_ids_of_jobs_that_train() -> None:
+    """At the defaults of keys younger than the first records it is as if they were not there; `lora` is not read with `full`."""
+    plain, lora = ids(planner.make(suite())), {"rank": 2, "alpha": 2}
+    assert ids(planner.make(suite(lora=lora | {"variant": "lora", "init": "default"}))) == plain
+    assert ids(planner.make(suite(model={"source": "random", "tuning": "lora"}))) == plain
+    full = {"source": "random", "tuning": "full"}
+    others = [suite(lora=lora | {"variant": "dora"}), suite(lora=lora | {"init": "pissa"}), suite(model=full)]
+    for one in others:
+        assert not {job.id for job in planner.make(one).jobs.values() if job.kind == "train"} & plain
+    assert ids(planner.make(suite(model=full, lora=None))) == ids(planner.make(suite(model=full)))
+
+
+def test_a_pre_training_does_not_depend_on_what_is_trained_later() -> None:
+    models = ({"source": "world", "tuning": one} for one in ("lora", "full"))
+    first, second = (planner.make(suite(model=model)) for model in models)
+    assert {job for job in first.jobs if job.startswith("pretrain")} == {
+        job for job in second.jobs if job.startswith("pretrain")
+    }
+
+
 def test_more_methods_leave_the_others_as_they_are() -> None:
     few, many = planner.make(suite(methods=["mix"])), planner.make(suite())
     assert ids(few) <= ids(many)

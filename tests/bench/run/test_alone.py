@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import pytest
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.records.spec import Inputs, JobSpec
-from bench.run import execute
+from bench.run import execute, local_pool
 
 
 class Pipe:
-    """A worker's end, from which a test takes what was sent."""
+    """A worker's end, in which a test puts what it says."""
 
-    def send(self, job: JobSpec) -> None:
-        self.job = job
+    def send(self, job: JobSpec) -> None: ...
+
+    def recv(self) -> Any:
+        return "done", {"outcome": record.COMPLETE}
 
     def close(self) -> None: ...
 
@@ -60,26 +63,28 @@ def execution(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> exe
     plan = Plan(tiny())
     for one in (job("a", "train"), job("b", "train", "a"), job("c", "train"), job("cost", "cost")):
         plan.add(one)
-    made = execute.Execution(plan, tmp_path, Listener(), workers=2)
+    pool = local_pool.of_this_machine(plan.suite, tmp_path, workers=2)
+    made = execute.Execution(plan, tmp_path, Listener(), pool)
     made.pending, made.summary = set(plan.jobs), execute.Summary()
     made.started = []  # type: ignore[attr-defined]
 
-    def start(config: Any) -> Any:
+    def spawn(config: Any, slots: tuple[int, ...], alone: bool) -> Any:
         made.started.append((config.workers, config.threads))  # type: ignore[attr-defined]
-        return execute._Worker(Process(), Pipe())
+        return local_pool._Place(Process(), Pipe(), slots, alone)
 
-    monkeypatch.setattr(made, "_start", start)
+    monkeypatch.setattr(pool, "_spawn", spawn)
     return made
 
 
-def busy(execution: execute.Execution) -> list[str]:
-    return sorted(one.job.id for one in execution.workers if one.job)
+def busy(execution: Any) -> list[str]:
+    assert sorted(execution.running) == sorted(one.job.id for one in execution.pool._places if one.job)
+    return sorted(execution.running)
 
 
-def end(execution: execute.Execution, name: str) -> None:
+def end(execution: Any, name: str) -> None:
     """Let a running job end well, then hand out what can be."""
-    (one,) = [one for one in execution.workers if one.job and one.job.id == name]
-    execution._note(one, {"outcome": record.COMPLETE})
+    (one,) = [one for one in execution.pool._places if one.job and one.job.id == name]
+    execution._hear(execution.pool._hear(one))
     execution._hand_out()
 
 
@@ -92,9 +97,9 @@ def test_nothing_runs_beside_it(execution: Any) -> None:
     end(execution, "a")
     assert busy(execution) == ["b"]  # b can go, so the job waits on
     end(execution, "b")
-    assert busy(execution) == ["cost"] and len(execution.workers) == 1
+    assert busy(execution) == ["cost"] and len(execution.pool._places) == 1
     end(execution, "cost")
-    assert execution.workers == [] and not execution.pending
+    assert execution.pool._places == [] and not execution.pending
     assert execution.listener.events == ["+a", "+c", "-c", "-a", "+b", "-b", "+cost", "-cost"]
 
 
@@ -111,7 +116,7 @@ def test_nothing_is_started_beside_it(execution: Any) -> None:
 
 def test_it_has_all_of_the_machine(execution: Any) -> None:
     """Two workers share the cores; the one of the job that runs alone is one, with all of them."""
-    cores = execute.os.cpu_count() or 1
+    cores = os.cpu_count() or 1
     execution.pending = {"a", "cost"}
     execution._hand_out()
     end(execution, "a")

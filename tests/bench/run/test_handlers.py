@@ -89,3 +89,23 @@ def test_a_log_does_nothing_to_a_terminal(tmp_path: Path) -> None:
     assert lines[1] == "Traceback (most recent call last):"
     assert lines[2].startswith('  File "')
     assert lines[-3:] == ["ValueError: the hub says gone", "  for good", ""]
+
+
+def test_a_job_waits_for_the_worker_of_an_earlier_attempt_and_leaves_its_record_alone(
+    tiny: Callable[..., Suite], run_plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was cut off holds the folder still: the attempt fails, by no fault of the job's; once it is free, it goes on."""
+    from filelock import FileLock
+
+    monkeypatch.setattr(handlers, "_LEAVING_SECONDS", 0.1)
+    runner = run_plan(tiny())
+    job = runner.job("sft-optimum")
+    folder = runner.folder / "jobs" / job.id
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text("its own")
+    with FileLock(folder / ".lock"):
+        status = handlers.run(job, runner.context)
+    assert (status["outcome"], status["error"], status["transient"]) == ("failed", "Timeout", True)
+    assert (folder / "status.json").read_text() == "its own"
+    assert handlers.run(job, runner.context)["outcome"] == "complete"
+    assert runner.run("sft-optimum").complete and "/.lock" not in str(record.read_json(folder / "status.json")["files"])

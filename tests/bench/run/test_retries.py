@@ -13,7 +13,7 @@ from bench.errors import DamagedInput, JobError, JudgeError, OutOfMemory, is_ful
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.records.spec import Inputs, JobSpec
-from bench.run import execute, handlers
+from bench.run import execute, handlers, local_pool
 
 
 class Listener:
@@ -33,11 +33,19 @@ class Listener:
 
 
 class Pipe:
+    """A worker's end, in which a test puts what it says; with nothing in it the worker is dead."""
+
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.says: list[Any] = []
 
     def send(self, message: Any) -> None:
         self.sent.append(message)
+
+    def recv(self) -> Any:
+        if not self.says:
+            raise EOFError
+        return "done", self.says.pop(0)
 
     def close(self) -> None: ...
 
@@ -61,25 +69,39 @@ def made(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     plan = Plan(tiny())
     plan.add(JobSpec("a", "train", None, {}, Inputs(), {}))
     plan.add(JobSpec("b", "train", None, {}, Inputs(front=("a",)), {}))
-    execution = execute.Execution(plan, tmp_path, Listener(), workers=1)
+    pool = local_pool.of_this_machine(plan.suite, tmp_path, workers=1)
+    execution = execute.Execution(plan, tmp_path, Listener(), pool)
     execution.pending = {"a", "b"}
     started: list[Any] = []
 
-    def start(config: Any) -> Any:
+    def spawn(config: Any, slots: tuple[int, ...], alone: bool) -> Any:
         started.append(config)
-        return execute._Worker(Process(), Pipe())
+        return local_pool._Place(Process(), Pipe(), slots, alone)
 
-    monkeypatch.setattr(execution, "_start", start)
+    monkeypatch.setattr(pool, "_spawn", spawn)
     monkeypatch.setattr(execute, "RETRY_SECONDS", 0.0)
     execution.started = started  # type: ignore[attr-defined]
     return execution
 
 
+def say(execution: Any, name: str, **status: Any) -> None:
+    """Have the worker of a job say how it ended."""
+    (one,) = [one for one in execution.pool._places if one.job and one.job.id == name]
+    one.pipe.says.append({"outcome": record.FAILED, "error": "E", "message": "it broke", "finished": "now"} | status)
+    execution._hear(execution.pool._hear(one))
+
+
 def fail(execution: Any, **status: Any) -> None:
     """Have the job at hand end badly, then hand out what can be."""
-    (one,) = [one for one in execution.workers if one.job]
-    execution._note(one, {"outcome": record.FAILED, "error": "E", "message": "it broke", "finished": "now"} | status)
+    (name,) = execution.running
+    say(execution, name, **status)
     execution._hand_out()
+
+
+def die(execution: Any) -> None:
+    """Have the only worker die."""
+    (one,) = execution.pool._places
+    execution._hear(execution.pool._hear(one))
 
 
 def test_a_transient_fault_is_tried_again_twice_on_a_fresh_worker(made: Any) -> None:
@@ -94,12 +116,11 @@ def test_a_transient_fault_is_tried_again_twice_on_a_fresh_worker(made: Any) -> 
 
 def test_a_fresh_worker_has_the_device_of_the_one_before(made: Any) -> None:
     """Of two workers the first one breaks: the next process in its place gets its device, not the other's."""
-    made.configs = [SimpleNamespace(visible_gpu="A"), SimpleNamespace(visible_gpu="B")]
+    made.pool.size, made.pool._gpus = 2, ["A", "B"]
     made.plan.add(JobSpec("c", "train", None, {}, Inputs(), {}))
-    made.pending = {"a", "c"}
+    made.pending, made.order = {"a", "c"}, ["a", "c"]
     made._hand_out()
-    first = next(one for one in made.workers if one.job.id == "a")
-    made._note(first, {"outcome": record.FAILED, "error": "E", "message": "it broke", "transient": True})
+    say(made, "a", transient=True)
     made._hand_out()
     assert [config.visible_gpu for config in made.started] == ["A", "B", "A"]
 
@@ -107,7 +128,8 @@ def test_a_fresh_worker_has_the_device_of_the_one_before(made: Any) -> None:
 def test_a_job_that_waits_for_its_next_attempt_makes_nobody_spin(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until its time the run sleeps; after it, until a worker is idle."""
     slept: list[float | None] = []
-    monkeypatch.setattr(execute.connection, "wait", lambda ready, seconds: slept.append(seconds) or [])
+    monkeypatch.setattr(local_pool.connection, "wait", lambda ready, seconds: slept.append(seconds) or [])
+    made.signals = SimpleNamespace(fileno=lambda: 0, first=None)
     made._hand_out()
     made.pending.add("c")
     made._waiting = {"c": execute.time.monotonic() + 5.0}
@@ -120,7 +142,7 @@ def test_a_job_that_waits_for_its_next_attempt_makes_nobody_spin(made: Any, monk
 def test_the_attempts_before_go_to_the_worker_that_puts_them_on_record(made: Any) -> None:
     made._hand_out()
     fail(made, transient=True)
-    (one,) = made.workers
+    (one,) = made.pool._places
     assert one.pipe.sent[-1][1] == [{"error": "E", "message": "it broke", "finished": "now"}]
 
 
@@ -134,7 +156,7 @@ def test_its_own_fault_is_not_tried_again(made: Any) -> None:
 def test_a_dead_worker_is_a_transient_fault_and_its_last_is_put_on_record(made: Any) -> None:
     made._hand_out()
     for _ in range(3):
-        made._record_death(made.workers[0])
+        die(made)
         made._hand_out()
     status = record.read_json(made.folder / "jobs" / "a" / "status.json")
     assert status["error"] == "WorkerDied" and len(status["attempts"]) == 2
@@ -144,7 +166,7 @@ def test_a_dead_worker_is_a_transient_fault_and_its_last_is_put_on_record(made: 
 def test_what_dies_as_the_run_is_stopped_did_not_fail(made: Any) -> None:
     made._hand_out()
     made.signals.first = "SIGTERM"
-    made._record_death(made.workers[0])
+    die(made)
     assert made.summary.failed == {} and not (made.folder / "jobs" / "a" / "status.json").exists()
     assert made._is_over()
 
@@ -155,7 +177,7 @@ def test_a_worker_that_was_told_alone_leaves_its_job_to_another(made: Any) -> No
     assert made.listener.events == ["+a", "~a", "+a"]
     assert len(made.started) == 2  # the one that was told is going
     made.stopping = True  # now everybody is asked to stop
-    made._note(made.workers[0], {"outcome": record.STOPPED, "error": "Interrupted", "message": "at step 3"})
+    say(made, "a", outcome=record.STOPPED, error="Interrupted", message="at step 3")
     assert made.listener.events[3:] == ["-a stopped"] and made.summary.failed == {}
 
 
@@ -165,7 +187,7 @@ def test_a_job_that_is_stopped_again_and_again_has_failed_and_blocks_what_needs_
     for _ in range(3):
         fail(made, outcome=record.STOPPED, error="Interrupted", message="stopped at step 3")
     assert made.summary.failed == {"a": "stopped at step 3"} and made.summary.blocked == ["b"]
-    assert not made.pending and not any(one.job for one in made.workers)
+    assert not made.pending and not made.running
 
 
 def test_a_damaged_input_is_made_anew_before_the_job_that_reads_it(made: Any) -> None:
@@ -180,8 +202,7 @@ def test_a_damaged_input_is_made_anew_before_the_job_that_reads_it(made: Any) ->
 
 def test_a_full_disk_ends_the_run_and_is_nobodys_fault(made: Any) -> None:
     made._hand_out()
-    (one,) = [one for one in made.workers if one.job]
-    made._note(one, {"outcome": record.FAILED, "error": "DiskFull", "message": "full"})
+    say(made, "a", error="DiskFull", message="full")
     assert made._is_over() and made.summary.failed == {}
 
 

@@ -29,9 +29,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("variant", ["lora", "dora"])
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("all-linear",), ("nothing",)])
-def test_an_adapter_is_counted_as_peft_makes_it(base: Path, targets: tuple[str, ...]) -> None:
-    model, lora = Model(source="local", path=str(base)), Lora(rank=3, alpha=6, targets=targets)
+def test_an_adapter_is_counted_as_peft_makes_it(base: Path, targets: tuple[str, ...], variant: Any) -> None:
+    model, lora = Model(source="local", path=str(base)), Lora(rank=3, alpha=6, targets=targets, variant=variant)
     found = space.adapter_parameters(model, lora)
     if targets == ("nothing",):
         assert found is None
@@ -59,6 +60,30 @@ def test_what_is_left_to_do_is_what_counts(tiny: TinySuite, base: Path, tmp_path
     (size, _), (more, _) = (space.needed(plan, tmp_path, mix, workers) for workers in (1, 8))
     assert size == more == space._JOB + 6 * space._STEP + adapter + 2 * 3 * adapter
     assert space.needed(plan, tmp_path, [], 1) == (0, "")
+
+
+@pytest.mark.parametrize(("dtype", "bytes_of_one"), [("float32", 4), ("bfloat16", 2)])
+def test_a_whole_model_is_counted_in_its_own_type_and_its_checkpoints_in_float32(
+    tiny: TinySuite, base: Path, tmp_path: Path, dtype: str, bytes_of_one: int
+) -> None:
+    """A checkpoint holds the weights and AdamW's two moments; two of the one running job are there at a time."""
+    shutil.copyfile(base / "config.json", base / "tokenizer_config.json")
+    model = {"source": "local", "path": str(base), "tuning": "full", "dtype": dtype}
+    plan = planner.make(tiny(model=model, cost="off"))
+    parameters = sum(one.numel() for one in load(Model(source="random"), torch.device("cpu")).model.parameters())
+    mix = [one for one in plan.jobs if one.startswith("mix")]
+    size, left_out = space.needed(plan, tmp_path, mix, 1)
+    assert size == space._JOB + 6 * space._STEP + bytes_of_one * parameters + 2 * 3 * 4 * parameters
+    assert left_out == ""
+
+
+def test_pissa_leaves_twice_the_rank_and_checkpoints_of_one(tiny: TinySuite, base: Path, tmp_path: Path) -> None:
+    shutil.copyfile(base / "config.json", base / "tokenizer_config.json")
+    lora = {"rank": 2, "alpha": 4, "targets": ["q_proj"], "init": "pissa"}
+    plan = planner.make(tiny(model={"source": "local", "path": str(base)}, cost="off", lora=lora))
+    adapter = 4 * (space.adapter_parameters(plan.suite.model, plan.suite.lora) or 0)  # type: ignore[union-attr]
+    size, _ = space.needed(plan, tmp_path, [one for one in plan.jobs if one.startswith("mix")], 1)
+    assert size == space._JOB + 6 * space._STEP + 2 * adapter + 2 * 3 * adapter
 
 
 def test_too_little_room_is_one_line_before_anything_is_trained(

@@ -122,3 +122,26 @@ def test_new_semantics_and_new_data(tiny: TinySuite, tmp_path: Path, monkeypatch
             record.read_json(path / "status.json"),
         )
     assert told(suite, tmp_path / "other") == ["4 complete jobs are stale: data.preference has changed"]
+
+
+def test_a_judge_among_several_is_named_by_its_place(tiny: TinySuite, tmp_path: Path) -> None:
+    """The second of two judges asks otherwise: its four judgings are stale, and the first's are not. A third makes none stale."""
+    rule, local = {"kind": "rule"}, {"kind": "local", "local_model": {"source": "random"}}
+
+    def suite(*judges: dict[str, Any]) -> Suite:
+        return tiny(evaluation={"win_rate": {"prompts": 2, "judge": list(judges)}})
+
+    complete(suite(rule, local), tmp_path)
+    assert told(suite(rule, local | {"orders": "single"}), tmp_path) == [
+        '4 complete jobs are stale: evaluation.win_rate.judge[1].orders "both" → "single"'
+    ]
+    world = {"kind": "local", "local_model": {"source": "world"}}
+    assert told(suite(world, local, rule), tmp_path) == []
+
+
+def test_judges_that_all_ask_otherwise_are_all_stale(tiny: TinySuite, tmp_path: Path) -> None:
+    rule, local = {"kind": "rule"}, {"kind": "local", "local_model": {"source": "random"}}
+    complete(tiny(evaluation={"win_rate": {"prompts": 2, "judge": [rule, local]}}), tmp_path)
+    once = [one | {"orders": "single"} for one in (rule, local)]
+    (said,) = told(tiny(evaluation={"win_rate": {"prompts": 2, "judge": once}}), tmp_path)
+    assert said == '8 complete jobs are stale: evaluation.win_rate.judge.orders "both" → "single"'

@@ -85,7 +85,7 @@ def test_a_kept_checkpoint_that_is_not_whole_is_found_and_dropped(tiny: Any, run
     assert seal.damaged_checkpoints(optimum.path) == {}
     kept.write_bytes(kept.read_bytes()[:-1])
     assert seal.damaged_checkpoints(optimum.path) == {kept: f"{kept.name} is not as it was written"}
-    execution = execute.Execution(runner.plan, runner.folder, None, workers=1)  # type: ignore[arg-type]
+    execution = execute.Execution(runner.plan, runner.folder, None, None)  # type: ignore[arg-type]
     assert execution._without_damaged_checkpoints([optimum.id]) == {
         optimum.id: [f"checkpoint {kept.name} is not as it was written; deleted"]
     }

@@ -26,8 +26,8 @@ lambdas: [0.5]
 evaluation:
 """
 JUDGE_KEYS = (
-    "base_url, concurrency, configuration, first_pause_seconds, key_variable, kind, max_cost_usd, max_unjudged_share, model, "
-    "orders, parameters, price, timeout_seconds"
+    "base_url, batch, concurrency, configuration, first_pause_seconds, key_variable, kind, max_cost_usd, "
+    "max_unjudged_share, model, orders, parameters, price, timeout_seconds"
 )
 Offer = Callable[..., None]
 
@@ -75,7 +75,7 @@ MISTAKES = {
     "an unknown option further in": (
         "  win_rate:\n    prompts: 2\n    generation: {temprature: 1}\n    judge: {kind: rule}\n",
         "x.yaml:13: unknown key 'temprature'; did you mean 'temperature'? "
-        "known: batch_size, max_new_tokens, seed, temperature, top_p",
+        "known: batch_size, endpoint, engine, max_new_tokens, seed, temperature, top_p",
     ),
     "an unknown judge": (
         "  win_rate: {prompts: 2, judge: {kind: rul}}\n",
@@ -95,7 +95,7 @@ MISTAKES = {
     ),
     "a typo in a judge's own key": (
         "  win_rate: {prompts: 2, judge: {kind: length, lieks: long}}\n",
-        "x.yaml:11: unknown key 'lieks'; did you mean 'likes'? known: base_url, concurrency, configuration, "
+        "x.yaml:11: unknown key 'lieks'; did you mean 'likes'? known: base_url, batch, concurrency, configuration, "
         "first_pause_seconds, key_variable, kind, likes, max_cost_usd, max_unjudged_share, model, orders, parameters, price, "
         "timeout_seconds",
     ),

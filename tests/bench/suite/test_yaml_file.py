@@ -85,7 +85,7 @@ MISTAKES = {
     ),
     "a typo in a key, inline": (
         ("{rank: 2, alpha: 4}", "{rank: 2, alhpa: 4}"),
-        "x.yaml:4: unknown key 'alhpa'; did you mean 'alpha'? known: alpha, dropout, rank, targets",
+        "x.yaml:4: unknown key 'alhpa'; did you mean 'alpha'? known: alpha, dropout, init, rank, targets, variant",
     ),
     "a typo in a nested key": (
         ("    rows: 48", "    rows: 48\n    columns: {outptu: answer}"),
@@ -417,7 +417,7 @@ SET_MISTAKES = {
     "name.first=a": "--set name.first=a: cannot be set: name in x.yaml is 'example', which has no keys",
     "training.stepz=3": f"--set training.stepz=3: unknown key 'stepz'; did you mean 'steps'? known: {TRAINING_KEYS}",
     "lora.rnak.x=3": (
-        "--set lora.rnak.x=3: unknown key 'rnak'; did you mean 'rank'? known: alpha, dropout, rank, targets"
+        "--set lora.rnak.x=3: unknown key 'rnak'; did you mean 'rank'? known: alpha, dropout, init, rank, targets, variant"
     ),
     "training=3": "--set training=3: training = 3: must be a valid dictionary or instance of Training",
     "name=2024-13-01": "--set name=2024-13-01: name: month must be in 1..12",

@@ -1,0 +1,63 @@
+"""The job that the longest chain of others waits for goes first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.plan import planner, priority
+from bench.plan.plan import Plan
+from bench.records.spec import Inputs, JobSpec, Prefix
+
+
+def job(name: str, kind: str, *needs: str, steps: int = 0, tokens: int = 0, prefix: Prefix | None = None) -> JobSpec:
+    return JobSpec(name, kind, None, {}, Inputs(front=needs), {}, steps=steps, tokens=tokens, prefix=prefix)
+
+
+def plan(tiny: Any, *jobs: JobSpec) -> Plan:
+    made = Plan(tiny())
+    for one in jobs:
+        made.add(one)
+    return made
+
+
+def test_the_longest_chain_goes_first_and_what_runs_alone_last(tiny: Any) -> None:
+    """Ranks by hand, an evaluation being a tenth of the costliest run: a 100 + 10, b 60 + 100 + 10, c 100 + 10, e 10."""
+    made = plan(
+        tiny,
+        job("cost", "cost"),
+        job("e", "lm_eval"),
+        job("a", "train", steps=10, tokens=100),
+        job("b", "train", steps=10, tokens=60),
+        job("c", "train", "b", steps=10, tokens=100),
+        job("e-a", "lm_eval", "a"),
+        job("e-c", "lm_eval", "c"),
+    )
+    assert priority.order(made) == ["b", "a", "c", "e", "e-a", "e-c", "cost"]
+
+
+def test_a_run_that_begins_at_anothers_checkpoint_costs_its_own_steps(tiny: Any) -> None:
+    made = plan(
+        tiny,
+        job("a", "train", steps=10, tokens=100),
+        job("b", "train", steps=10, tokens=100, prefix=Prefix("a", 5)),
+        job("e", "lm_eval", "b"),
+    )
+    assert priority.rough_costs(made) == {"a": 100.0, "b": 50.0, "e": pytest.approx(10.0)}
+
+
+def test_a_plan_without_steps_has_an_order_too(tiny: Any) -> None:
+    made = plan(tiny, job("a", "adopt"), job("b", "lm_eval", "a"), job("c", "lm_eval"))
+    assert priority.order(made) == ["a", "b", "c"]
+
+
+def test_of_a_suite_every_job_stands_after_those_it_needs_and_the_references_chain_first(tiny: Any) -> None:
+    """Reference → its log-probabilities → the DPO optimum → MAXRIGHT: none waits behind a run that nothing waits for."""
+    made = planner.make(tiny(methods=["sequential", "maxright"], evaluation={"base_kl": {}}))
+    order = priority.order(made)
+    place = {one: number for number, one in enumerate(order)}
+    assert sorted(order) == sorted(made.jobs)
+    assert all(place[need] < place[one] for one in order for need in made.jobs[one].needs)
+    kinds = [one.rsplit("-", 1)[0] for one in order if made.jobs[one].kind != "cost"]
+    assert kinds[:3] == ["sft-optimum-s0", "reference-logps", "dpo-optimum-s0"]

@@ -1,0 +1,269 @@
+"""One job on several processes that torchrun starts inside a worker: what it trains, what it keeps, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+import torch
+
+from bench.errors import DamagedInput, InputError, JobError, OutOfMemory
+from bench.plan.plan import Plan
+from bench.records import record
+from bench.records.spec import Resources
+from bench.run import handlers, ranks
+from bench.suite.suite import Suite
+
+ROOT = Path(__file__).resolve().parents[3]
+TinySuite = Callable[..., Suite]
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    own = {"epochs": 2, "batch_size": {"dpo": 2, "sft": 4}, "learning_rate": 1e-3, "evaluate_every": 2}
+    return own | {"checkpoint_every": 2} | changes
+
+
+def maxright(tiny: TinySuite, full: bool = False, **changes: Any) -> Suite:
+    """Return a suite whose MAXRIGHT run descends now one objective, now the other; all weights, or an adapter."""
+    settings: dict[str, Any] = {"methods": [{"name": "maxright", "max_eval_every": 2}], "lambdas": [0.9]}
+    if full:  # whose steps change more
+        settings |= {"lambdas": [0.8], "model": {"source": "random", "tuning": "full"}, "lora": None}
+        changes = {"learning_rate": 2e-4} | changes
+    return tiny(training=training(**changes), **settings)
+
+
+def on(runner: Any, start: str, devices: int) -> Any:
+    """Have a plan's job take so many devices."""
+    job = replace(runner.job(start), resources=Resources(devices=devices))
+    runner.plan.jobs[job.id] = job
+    return job
+
+
+def beside(run_plan: Any, settings: Suite, other: Any, start: str) -> Any:
+    """Return a runner in a folder of its own that has what a job needs from another one's."""
+    runner = run_plan(settings.model_copy(update={"name": f"{settings.name}-{time.monotonic_ns()}"}))
+    for need in other.job(start).needs:
+        shutil.copytree(other.context.job_folder(need), runner.context.job_folder(need))
+    return runner
+
+
+def rank_processes() -> list[psutil.Process]:
+    """Return the ranks that this process has."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        try:
+            line = one.cmdline()
+        except psutil.Error:
+            continue
+        if "bench.run.rank" in line and "--nproc-per-node" not in line:
+            found.append(one)
+    return found
+
+
+def assert_close(single: record.Job, several: record.Job) -> None:
+    """The same choices, and losses, trajectory and scores to 1e-4; counts are equal."""
+    steps, others = single.rows("steps"), several.rows("steps")
+    assert len(steps) == len(others)
+    for one, other in zip(steps, others, strict=True):
+        assert one["weights"] == other["weights"]
+        for name in ("losses", "probes"):
+            assert other.get(name) == (pytest.approx(one[name], abs=1e-4) if name in one else None)
+        for name in ("step", "phase", "learning_rate", "tokens", "probe_tokens"):
+            assert other[name] == one[name], name
+    for one, other in zip(single.rows("trajectory"), several.rows("trajectory"), strict=True):
+        for name in ("step", "f_dpo/held_out", "f_sft/held_out"):
+            assert other[name] == pytest.approx(one[name], abs=1e-4), name
+    for name, score in single.scores.items():
+        assert several.scores[name]["value"] == pytest.approx(score["value"], abs=1e-4), name
+    assert several.measurements["tokens"] == single.measurements["tokens"]
+    assert several.measurements["reload_difference"]["value"] <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("full", "shard", "devices"),
+    [(False, "auto", 2), (True, "auto", 2), (True, "auto", 4), (True, False, 2), (False, True, 2)],
+    ids=["adapter", "parts-2", "parts-4", "whole-on-each", "adapter-on-parts"],
+)
+def test_ranks_train_what_one_process_trains(
+    full: bool, shard: Any, devices: int, tiny: TinySuite, run_plan: Any
+) -> None:
+    """MAXRIGHT, whose choices hang on losses over all rows. Of 3 evaluation rows and batches of 2 four ranks have 1 or none."""
+    settings = maxright(tiny, full, shard=shard)
+    alone = run_plan(settings)
+    single = alone.run("maxright")
+    assert len({*(name for row in single.rows("steps") for name in row["weights"])}) == 2  # else alike would say little
+    runner = beside(run_plan, settings, alone, "maxright")
+    job = on(runner, "maxright", devices)
+    status = handlers.run(job, runner.context)
+    assert status["outcome"] == record.COMPLETE, status["message"]
+    several = record.read_job(runner.context.job_folder(job.id))
+    assert_close(single, several)
+    assert several.spec["environment"]["devices"] == devices
+    in_parts = shard is True or (shard == "auto" and full)
+    assert several.data["forward"].get("weights") == (f"in parts on {devices} devices" if in_parts else None)
+    # Each rank holds libraries and a model of its own, and all of them count.
+    memory = [one.measurements["peak_memory_bytes"]["value"] for one in (single, several)]
+    assert None in memory or memory[1] > 1.5 * memory[0]
+    assert rank_processes() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])
+def test_a_checkpoint_opens_with_another_number_of_ranks(
+    before: int, after: int, tiny: TinySuite, run_plan: Any
+) -> None:
+    """Weights in parts: what ranks wrote is read by others, each its own part, and the run ends where one process's does."""
+    settings = maxright(tiny, full=True)
+    alone = run_plan(settings)
+    single = alone.run("maxright")
+    runner = beside(run_plan, settings, alone, "maxright")
+    seen: list[int] = []
+    runner.context.tell = lambda message: seen.append(message.get("step", 0))
+    runner.context.stopping = lambda: 3 in seen
+    status = handlers.run(on(runner, "maxright", before), runner.context)
+    assert status["outcome"] == record.STOPPED, status
+    folder = runner.context.job_folder(runner.job("maxright").id)
+    assert list((folder / "checkpoints").glob("step-*.tensors/*.distcp"))
+    runner.context.stopping = lambda: False
+    runner.context._policies.clear()
+    status = handlers.run(on(runner, "maxright", after), runner.context)
+    assert status["outcome"] == record.COMPLETE, status["message"]
+    assert_close(single, record.read_job(folder))
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_fails_the_attempt_and_the_next_one_goes_on(tiny: TinySuite, run_plan: Any) -> None:
+    """As a worker's death does: it says so, it may be tried again, its checkpoint is there, and no other rank is."""
+    settings = maxright(tiny)
+    alone = run_plan(settings)
+    single = alone.run("maxright")
+    runner = beside(run_plan, settings, alone, "maxright")
+    job = on(runner, "maxright", 2)
+
+    def kill_one(message: dict[str, Any]) -> None:
+        if message.get("step") == 3:
+            rank_processes()[-1].kill()
+
+    runner.context.tell = kill_one
+    status = handlers.run(job, runner.context)
+    assert (status["outcome"], status["error"], status["transient"]) == (record.FAILED, "RankDied", True)
+    assert "of 2 ended before its work was done" in status["message"]
+    assert status["message"].endswith("; its checkpoint, if any, is kept")
+    assert rank_processes() == []
+    runner.context.tell = lambda message: None
+    assert handlers.run(job, runner.context)["outcome"] == record.COMPLETE
+    several = record.read_job(runner.context.job_folder(job.id))
+    assert_close(single, several)
+
+
+@pytest.mark.slow
+def test_what_a_rank_fails_with_is_the_jobs_error(tiny: TinySuite, run_plan: Any) -> None:
+    runner = run_plan(maxright(tiny, full=True, learning_rate=1e30))
+    job = on(runner, "sft-optimum", 2)
+    status = handlers.run(job, runner.context)
+    assert (status["outcome"], status.get("error")) == (record.FAILED, "JobError"), status
+    assert status["message"].endswith("lower training.learning_rate")
+    assert "transient" not in status
+
+
+PROGRAM = """\
+import sys
+from dataclasses import replace
+from pathlib import Path
+from bench.plan import planner
+from bench.records.spec import Resources
+from bench.run import handlers
+from bench.run.context import WorkerContext
+from bench.suite.suite import Suite
+
+settings, folder = Suite.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+job = next(job for job in planner.make(settings).jobs.values() if job.id.startswith("sft-optimum"))
+
+def tell(message):
+    if message.get("step") == 1:
+        print("training", flush=True)
+
+context = WorkerContext(settings, folder, None, "cpu", {"workers": 1}, tell, lambda: False)
+handlers.run(replace(job, resources=Resources(devices=2)), context)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_worker_leaves_no_rank_behind(tiny: TinySuite, tmp_path: Path) -> None:
+    suite_file = tmp_path / "suite.json"
+    suite_file.write_text(tiny(training=training(epochs=2000)).model_dump_json())
+    worker = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, str(suite_file), str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "training\n"
+    family = psutil.Process(worker.pid).children(recursive=True)
+    assert sum("bench.run.rank" in one.cmdline() for one in family) >= 2
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=120)
+    assert alive == []
+
+
+def test_errors_cross_between_processes() -> None:
+    """One that cannot be made anew of its arguments goes as its words."""
+    for error in (OutOfMemory("out of memory at step 3"), InputError("x")):
+        assert ranks.portable(error) is error
+    told = ranks.portable(DamagedInput("a-job", "adapter/x is not as it was written"))
+    assert isinstance(told, JobError)
+    assert "adapter/x is not as it was written" in str(told)
+
+
+def test_only_training_takes_several_devices(tiny: TinySuite) -> None:
+    from bench.plan import planner
+
+    made: Plan = planner.make(
+        tiny(training=training(devices=2), evaluation={"lm_eval": {"tasks": ["world_questions"]}})
+    )
+    devices = {job.kind: job.resources.devices for job in made.jobs.values()}
+    assert (devices["train"], devices["reference_logps"], devices["lm_eval"]) == (2, 2, 1)
+    plain: Sequence[str] = list(planner.make(tiny(training=training())).jobs)
+    assert set(plain) <= set(made.jobs)  # on how many devices a job is computed makes it no other job
+
+
+def test_ranks_share_the_workers_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four threads and two ranks: two each; never less than one."""
+    found: list[int] = []
+
+    def started(count: int, threads: int) -> Any:
+        found.append(threads)
+        raise JobError("enough")
+
+    monkeypatch.setattr(ranks, "_started", started)
+    before = torch.get_num_threads()
+
+    class Context:
+        device, experiment, folder, mirror = "cpu", None, None, None
+        environment: ClassVar[dict[str, Any]] = {}
+
+        def release(self) -> None: ...
+
+    try:
+        for threads, count in ((4, 2), (1, 4)):
+            torch.set_num_threads(threads)
+            job: Any = type("Job", (), {"resources": Resources(devices=count)})
+            with pytest.raises(JobError, match="enough"):
+                ranks.run(job, Context())  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(before)
+    assert found == [2, 1]
