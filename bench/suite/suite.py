@@ -19,6 +19,7 @@ from bench.methods import METHODS, Target
 from bench.recipes import RECIPES
 from bench.registry import Registry
 from bench.settings import Frozen, Label, Lambdas, Positive, Reference, Seeds, Text, TrainingParts
+from bench.trackers import TRACKERS
 from bench.train.stopping import targets
 
 RUNS = 20_000
@@ -142,8 +143,18 @@ class Experiment(Frozen, ABC):
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a job is tried again, from its checkpoint and on a fresh worker, whose worker died or which met a fault of the
     network or of a device. One that failed by its own fault is not."""
+    tracker: str | None = None
+    """Draws a run while it goes, live: `trackio`, `wandb`, `mlflow`, `tensorboard`, or another package's; no job's figures or
+    identity depend on it. `bench run --tracker` does the same for one run."""
     smoke: bool = Field(default=False, exclude=True)
     """Set by `--smoke`: a tiny model and a handful of steps, whose figures measure nothing."""
+
+    @field_validator("tracker")
+    @classmethod
+    def _tracker_is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in TRACKERS:
+            raise ValueError(TRACKERS.unknown(name))
+        return name
 
     @property
     @abstractmethod
