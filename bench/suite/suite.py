@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
+from bench import trackers
 from bench.errors import unknown_name
 from bench.evaluators import EVALUATORS, Evaluator
 from bench.methods import METHODS, Target
 from bench.recipes import RECIPES
 from bench.registry import Registry
 from bench.settings import Frozen, Label, Lambdas, Positive, Reference, Seeds, Text, TrainingParts
-from bench.trackers import TRACKERS
 from bench.train.stopping import targets
 
 RUNS = 20_000
@@ -152,8 +152,8 @@ class Experiment(Frozen, ABC):
     @field_validator("tracker")
     @classmethod
     def _tracker_is_known(cls, name: str | None) -> str | None:
-        if name is not None and name not in TRACKERS:
-            raise ValueError(TRACKERS.unknown(name))
+        if name is not None and name not in trackers.TRACKERS:
+            raise ValueError(trackers.unknown(name))
         return name
 
     @property

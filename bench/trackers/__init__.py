@@ -47,7 +47,8 @@ class Tracker:
 
     Attributes:
         package: the module that must be importable; "": none.
-        id: the tracker's own id of the run. Where it is not `run.known_as`, the figures are sent from the first on.
+        id: the tracker's own id of the run; "": it cannot be gone on with later. Where it is not `run.known_as`, the figures
+            are sent from the first on.
     """
 
     package: ClassVar[str] = ""
@@ -85,6 +86,11 @@ TRACKERS: Registry[type[Tracker]] = Registry(
 )
 
 
+def unknown(name: str) -> str:
+    """Return the error message for a tracker that is not in the table."""
+    return f"{TRACKERS.unknown(name)}; what each needs comes by pip install 'posttrain-bench[NAME]'"
+
+
 def check(name: str) -> None:
     """Refuse a tracker that is not known, or not there.
 
@@ -92,7 +98,7 @@ def check(name: str) -> None:
         InputError: says what to install or to set.
     """
     if name not in TRACKERS:
-        raise InputError(f"tracker: {TRACKERS.unknown(name)}")
+        raise InputError(f"tracker: {unknown(name)}")
     package = TRACKERS[name].package
     if package and importlib.util.find_spec(package) is None:
         how = f"pip install 'posttrain-bench[{name}]'" if TRACKERS.ours(name) else f"pip install {package}"

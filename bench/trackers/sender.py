@@ -138,7 +138,7 @@ class Sender:
 
     def _forget(self, one: _Followed) -> None:
         del self._followed[one.job]
-        if one.outcome == record.COMPLETE or one.reached.run is None:
+        if one.outcome == record.COMPLETE or not one.reached.run:
             self._kept.pop(one.job, None)
 
     def _spec(self, folder: Path) -> Any:
