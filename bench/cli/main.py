@@ -130,8 +130,8 @@ def run(
     """
     from rich.console import Console
 
-    from bench.cli.progress import Progress
     from bench import trackers
+    from bench.cli.progress import Progress
     from bench.run import execute, listeners, pools, preflight, space, standing
 
     output.never_ends_a_run()

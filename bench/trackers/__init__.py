@@ -52,7 +52,7 @@ class Tracker:
     """
 
     package: ClassVar[str] = ""
-    id: str
+    id: str = ""
 
     def __init__(self, run: Run) -> None:
         """Begin the run, or go on with the one that it is known as."""
@@ -65,6 +65,10 @@ class Tracker:
 
     def artifact(self, folder: Path) -> None:
         """Keep a folder of files with the run. Not defined: the tracker has no such thing."""
+
+    @classmethod
+    def close(cls) -> None:
+        """Wait for what the package does behind its runs; called once, when the last is ended."""
 
     @classmethod
     def problem(cls) -> str:

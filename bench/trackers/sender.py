@@ -229,7 +229,8 @@ def _serve(sender: Sender, events: Any, news: Connection, parent: int) -> None:
         sender.look(hurry=True)
         _pass_on(sender, news)
         if sender.idle:
-            return
+            break
+    sender.kind.close()
 
 
 def _pass_on(sender: Sender, news: Connection) -> None:

@@ -46,6 +46,12 @@ class WandB(Tracker):
         self._run.log_artifact(kept)
 
     @classmethod
+    def close(cls) -> None:
+        import wandb
+
+        wandb.teardown()  # a process of its own writes the files
+
+    @classmethod
     def problem(cls) -> str:
         import wandb
 

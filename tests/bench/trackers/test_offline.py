@@ -39,7 +39,7 @@ def track(name: str, folder: Path) -> dict[str, str]:
     ids = {job: one.id for job, one in trackers.items()}
     again = begin(name, folder, dict(ids))
     for number, job in enumerate(JOBS):
-        if again[job].id == ids[job]:
+        if ids[job] and again[job].id == ids[job]:
             again[job].log(2, {"train/losses/dpo": 2.5 + number})
         again[job].finish(True)
     report = folder / "made" / "report.html"
@@ -48,6 +48,7 @@ def track(name: str, folder: Path) -> dict[str, str]:
     last = TRACKERS[name](Run("tiny", "report", "report", {}, folder))
     last.artifact(report.parent)
     last.finish(True)
+    TRACKERS[name].close()
     return ids
 
 

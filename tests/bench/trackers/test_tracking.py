@@ -146,7 +146,9 @@ def test_the_run_of_a_job_goes_on_after_ctrl_c(folder: Path) -> None:
     command = ("--tracker", "trackio", "--only", "sft-optimum-*", "--set", "training.steps=2000")
     process = start(*command, folder=folder)
     until = time.monotonic() + HANGING
-    while not (files := list(folder.glob("results/tiny/jobs/sft*/steps.jsonl"))) or len(files[0].open().readlines()) < 99:
+    while (
+        not (files := list(folder.glob("results/tiny/jobs/sft*/steps.jsonl"))) or files[0].read_text().count("\n") < 99
+    ):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the tracker's process gets it, too
@@ -174,9 +176,7 @@ def test_a_tracker_that_fails_is_one_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["Hanging", "Dying"])
-def test_a_tracker_that_hangs_or_dies_is_left_behind(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tracker_that_hangs_or_dies_is_left_behind(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(folder / "site")  # which a process that is started takes over
     monkeypatch.setattr(tracking, "LAST_SECONDS", 1.0)
     job = JobSpec(id="mix-1", kind="train", labels=None, settings={}, inputs=Inputs(), data={})
