@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.errors import InputError
+from bench.errors import InputError, one_line
 from bench.plugins import Contract
 from bench.registry import Registry
 
@@ -107,6 +107,9 @@ def check(name: str) -> None:
     if package and importlib.util.find_spec(package) is None:
         how = f"pip install 'posttrain-bench[{name}]'" if TRACKERS.ours(name) else f"pip install {package}"
         raise InputError(f"tracker: {name} needs the package {package}; {how}")
-    problem = TRACKERS[name].problem()
+    try:
+        problem = TRACKERS[name].problem()
+    except Exception as error:  # of its package
+        problem = f"cannot be used ({type(error).__name__}: {one_line(str(error), 300)})"
     if problem:
         raise InputError(f"tracker: {name}: {problem}")

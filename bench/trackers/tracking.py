@@ -33,26 +33,28 @@ class Tracking:
         self.name = name
         self._folder, self._tell_once, self._told = folder, tell, False
         self._temporary: list[Path] = []
-        context = multiprocessing.get_context("spawn")
-        self._events: Any = context.Queue()
-        self._news, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(
-            target=sender.main, args=(self._events, theirs, name, suite, folder), daemon=True
-        )
-        self._theirs = theirs
+        self._process: Any = None  # None: could not be started
+        self._suite = suite
 
     def __enter__(self) -> Tracking:
+        context = multiprocessing.get_context("spawn")
         try:
-            self._process.start()
-        except OSError as error:
+            self._events: Any = context.Queue()
+            self._news, theirs = context.Pipe(duplex=False)
+            config = (self._events, theirs, self.name, self._suite, self._folder)
+            process = context.Process(target=sender.main, args=config, daemon=True)
+            process.start()
+        except (OSError, ImportError) as error:  # no memory, no room for semaphores
             self._warn(str(error))
-        self._theirs.close()
+        else:
+            theirs.close()
+            self._process = process
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process.pid is None:
+        if self._process is None:
             return
         try:
             self._put("over")
@@ -97,16 +99,19 @@ class Tracking:
             self._warn(f"no report to keep: {type(error).__name__}: {one_line(str(error), 300)}")
 
     def _put(self, *event: Any) -> None:
-        self._events.put(event)
+        if self._process is not None:
+            self._events.put(event)
         self._hear()
 
     def _hear(self) -> None:
         """Pass the first trouble on."""
+        if self._process is None:
+            return
         try:
             while self._news.poll():
                 self._warn(self._news.recv())
         except (EOFError, OSError):
-            if self._process.pid is not None and self._process.exitcode:
+            if self._process.exitcode:
                 self._warn(f"its process ended with {self._process.exitcode}")
 
     def _warn(self, line: str) -> None:

@@ -143,7 +143,8 @@ def test_trackio_has_every_step_and_score_of_jobs_that_ran_at_once(folder: Path)
 
 def test_the_run_of_a_job_goes_on_after_ctrl_c(folder: Path) -> None:
     pytest.importorskip("trackio", reason="extra trackio is not installed")
-    command = ("--tracker", "trackio", "--only", "sft-optimum-*", "--set", "training.steps=2000")
+    keys = ("--set", "training.steps=2000", "--set", "training.checkpoint_every=50")
+    command = ("--tracker", "trackio", "--only", "sft-optimum-*", *keys)
     process = start(*command, folder=folder)
     until = time.monotonic() + HANGING
     while (
