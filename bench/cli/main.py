@@ -174,12 +174,10 @@ def run(
 
 def _tracking(suite: Experiment, folder: Path, console: Console) -> AbstractContextManager[Tracking | None]:
     """Return what tells the suite's tracker of a run; None without one."""
-    from bench.records import safe_files
     from bench.trackers.tracking import Tracking
 
     if suite.tracker is None:
         return nullcontext()
-    safe_files.own_folder(folder, may_be_link=True)  # its log is in it
     return Tracking(suite.tracker, suite.name, folder, lambda line: _show(console, f"warning: {line}"))
 
 

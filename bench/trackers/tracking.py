@@ -33,10 +33,15 @@ class Tracking:
         self.name = name
         self._folder, self._tell_once, self._told = folder, tell, False
         self._temporary: list[Path] = []
-        self._process: Any = None  # None: could not be started
-        self._suite = suite
+        self._process: Any = None
+        self._suite, self._tried = suite, False
 
     def __enter__(self) -> Tracking:
+        return self
+
+    def _start(self) -> None:
+        """Start the process, once: with the first job, when no other run can be at work in the folder."""
+        self._tried = True
         context = multiprocessing.get_context("spawn")
         try:
             self._events: Any = context.Queue()
@@ -49,7 +54,6 @@ class Tracking:
         else:
             theirs.close()
             self._process = process
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,6 +80,8 @@ class Tracking:
         return TRACKERS[self.name].artifact is not Tracker.artifact
 
     def started(self, job: JobSpec) -> None:
+        if not self._tried:
+            self._start()
         self._put("begin", job.id)
 
     def progress(self, job: JobSpec, message: dict[str, Any]) -> None:
