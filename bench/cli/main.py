@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.plan.plan import Plan
     from bench.run.execute import Summary
     from bench.suite.suite import Experiment
+    from bench.trackers.tracking import Tracking
 
 EXIT_CODES = {
     0: "good",
@@ -113,6 +114,13 @@ def run(
             help="Where jobs run: local, or on the nodes of a Ray cluster: ray, ray://HOST:PORT (extra: ray).",
         ),
     ] = "local",
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Draw the run live: trackio, wandb, mlflow, tensorboard (extras of these names). [default: the suite's]",
+        ),
+    ] = None,
     smoke: Smoke = False,
     as_json: AsJson = False,
 ) -> None:
@@ -122,11 +130,17 @@ def run(
     """
     from rich.console import Console
 
+    from bench import trackers
     from bench.cli.progress import Progress
-    from bench.run import execute, pools, preflight, space, standing
+    from bench.run import execute, listeners, pools, preflight, space, standing
 
     output.never_ends_a_run()
+    if tracker is not None:
+        trackers.check(tracker)
+        overrides = [*(overrides or []), f"tracker={tracker}"]
     plan = _plan(suite, overrides, mirror, smoke)
+    if plan.suite.tracker is not None:
+        trackers.check(plan.suite.tracker)
     folder = results / plan.suite.name
     selected = standing.select(plan, only)
     console = Console(stderr=as_json)
@@ -146,12 +160,34 @@ def run(
         f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
         highlight=False,
     )
-    with Progress(plan, pending, pool.size, console) as progress:
-        summary = execute.Execution(plan, folder, progress, pool).run(selected)
+    with _tracking(plan.suite, folder, console) as tracking:
+        with Progress(plan, pending, pool.size, console) as progress:
+            both = listeners.Listeners(progress, *([tracking] if tracking else []))
+            summary = execute.Execution(plan, folder, both, pool).run(selected)
+        if tracking and summary.made:
+            _send_report(tracking, folder)
     if as_json:
         print(json.dumps(_run_json(summary, folder), indent=1))
     console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(execute.exit_code(summary))
+
+
+def _tracking(suite: Experiment, folder: Path, console: Console) -> AbstractContextManager[Tracking | None]:
+    """Return what tells the suite's tracker of a run; None without one."""
+    from bench.trackers.tracking import Tracking
+
+    if suite.tracker is None:
+        return nullcontext()
+    return Tracking(suite.tracker, suite.name, folder, lambda line: _show(console, f"warning: {line}"))
+
+
+def _send_report(tracking: Tracking, folder: Path) -> None:
+    """Write the report as it stands for the tracker, which keeps it as an artifact."""
+    from report import build
+
+    if tracking.keeps_reports:
+        with tracking.sending() as made:
+            build.build(folder, made)
 
 
 def _show(console: Console, line: str) -> None:

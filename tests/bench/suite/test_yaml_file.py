@@ -94,7 +94,7 @@ MISTAKES = {
     "a typo at the top": (
         ("lambdas: [0.25, 0.5, 0.75]", "lambda: [0.25, 0.5, 0.75]"),
         "x.yaml:21: unknown key 'lambda'; did you mean 'lambdas'? known: cost, data, description, evaluation, lambdas, lora, "
-        "methods, model, name, notes, objectives, order, phases, reference, retries, seeds, training",
+        "methods, model, name, notes, objectives, order, phases, reference, retries, seeds, tracker, training",
     ),
     "a typo in a method's option": (
         ("max_eval_every", "max_eval_evry"),
