@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bench import __version__
 from bench.cli import ending, output
 from bench.cli.judge import app as judge_app
+from bench.cli.loading import load, located, planned, warn
 from bench.errors import InputError, one_line
 from bench.run.signals import STOPPING
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.plan.plan import Plan
-    from bench.run.execute import Summary
-    from bench.suite.suite import Experiment
 
 EXIT_CODES = {
     0: "good",
@@ -92,7 +84,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 @app.command()
 def run(
-    suite: SuiteName = "quickstart",
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SUITE",
+            help="A suite's YAML file, or the name of a shipped one; several are run one after another. "
+            "[default: quickstart]",
+        ),
+    ] = None,
     results: Results = Path("results"),
     mirror: Mirror = None,
     overrides: Overrides = None,
@@ -118,89 +117,14 @@ def run(
 ) -> None:
     """Train and evaluate everything a suite names; skip what is complete, go on from checkpoints.
 
-    Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out.
+    Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out. Jobs that another
+    suite of RESULTS has made, such as a reference or an optimum, are taken over. Of several suites the exit code is the worst.
     """
-    from rich.console import Console
-
-    from bench.cli.progress import Progress
-    from bench.run import execute, pools, preflight, space, standing
+    from bench.cli import campaign
 
     output.never_ends_a_run()
-    plan = _plan(suite, overrides, mirror, smoke)
-    folder = results / plan.suite.name
-    selected = standing.select(plan, only)
-    console = Console(stderr=as_json)
-    found = standing.look(plan, folder)
-    pending = standing.to_do(plan, folder, selected, found.states)
-    pool = pools.make(engine, plan.suite, folder, mirror, workers, threads, tell=partial(_show, console))
-    if pending:
-        pool.check([plan.jobs[job_id] for job_id in pending])
-    space.check(plan, folder, pending, pool.size)
-    with _located(suite, overrides, smoke):
-        preflight.check(plan.suite)
-        _preflight(plan, folder, pending, mirror, console)
-    for job_id, what in found.damaged.items():
-        _show(console, f"{job_id}: found damaged: {what}")
-    console.print(
-        f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
-        f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
-        highlight=False,
-    )
-    with Progress(plan, pending, pool.size, console) as progress:
-        summary = execute.Execution(plan, folder, progress, pool).run(selected)
-    if as_json:
-        print(json.dumps(_run_json(summary, folder), indent=1))
-    console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(execute.exit_code(summary))
-
-
-def _show(console: Console, line: str) -> None:
-    console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
-
-
-def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
-    """Find out before anything is trained what would fail hours later."""
-    from bench.run import inputs, preflight
-
-    _warn(plan.suite)
-    if not pending:
-        return
-    for job in (plan.jobs[job_id] for job_id in pending):
-        if job.kind == "adopt":
-            inputs.adopted(job, folder)
-    preflight.check_hub(plan.suite, mirror)
-    for line in preflight.check_data(plan.suite, mirror):
-        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-    kinds = {name for job_id in pending for name in (plan.jobs[job_id].kind, plan.jobs[job_id].stage) if name}
-    for line in preflight.try_out(plan.suite, kinds, folder, mirror):
-        console.print(line, highlight=False)
-
-
-def _warn(suite: Experiment) -> None:
-    from bench.run import preflight
-
-    for line in preflight.warnings(suite):
-        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-
-
-def _last_line(summary: Summary, folder: Path, results: Path) -> str:
-    parts = [f"{len(summary.made)} made", f"{len(summary.skipped)} already complete"]
-    if summary.failed:
-        parts.append(f"{len(summary.failed)} FAILED ({', '.join(list(summary.failed)[:3])})")
-    if summary.blocked:
-        parts.append(f"{len(summary.blocked)} not run because a job they need failed")
-    if summary.retried:
-        parts.append(f"{len(summary.retried)} tried again")
-    lines = [f"{folder}: {', '.join(parts)}. Next: bench report {results}"]
-    if summary.damaged:
-        named = "; ".join(f"{job} ({what[0]})" for job, what in list(summary.damaged.items())[:3])
-        more = f"; and {len(summary.damaged) - 3} more" if len(summary.damaged) > 3 else ""
-        lines.insert(0, f"Found damaged, and made up for: {named}{more}.")
-    return "\n".join(lines)
-
-
-def _run_json(summary: Summary, folder: Path) -> dict[str, Any]:
-    return {"schema": 1, "folder": str(folder), **vars(summary)}
+    asked = campaign.Asked(results, mirror, overrides, only, workers, threads, engine, smoke, as_json)
+    raise typer.Exit(campaign.run(suites or ["quickstart"], asked))
 
 
 @app.command()
@@ -217,13 +141,13 @@ def plan(
     from bench.cli.plan_view import as_dict, as_text
     from bench.run import gpus, space, stale, standing
 
-    made = _plan(suite, overrides, mirror, smoke)
+    made = planned(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, gpus.default_workers())
-    _warn(made.suite)
+    warn(made.suite)
     if as_json:
         print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:
@@ -235,11 +159,11 @@ def validate(suite: SuiteName, mirror: Mirror = None, overrides: Overrides = Non
     """Check a suite without running it: every key, value and name, and the rows that are on this machine or in the mirror."""
     from bench.run import preflight
 
-    checked = _load(suite, overrides, mirror, smoke=False)
-    with _located(suite, overrides):
+    checked = load(suite, overrides, mirror, smoke=False)
+    with located(suite, overrides):
         preflight.check(checked)
         read, doubts = preflight.open_data(checked, mirror)
-    _warn(checked)
+    warn(checked)
     for line in doubts:
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
     print(f"{checked.name}: valid; {checked.contents}" + (f"; rows read: {', '.join(read)}" if read else ""))
@@ -261,10 +185,10 @@ def serve_plan(
     from bench.run import preflight
     from bench.suite.suite import Suite
 
-    loaded = _load(suite, overrides, mirror, False)
+    loaded = load(suite, overrides, mirror, False)
     if not isinstance(loaded, Suite):
         raise InputError(f"{loaded.name}: a toy has no model to serve")
-    with _located(suite, overrides):
+    with located(suite, overrides):
         made = serving.plans(preflight.serving_needs(loaded, workers))
     print(json.dumps([one.as_dict() for one in made], indent=1) if as_json else serving.as_text(made))
 
@@ -290,7 +214,7 @@ def data(
     from bench.run import preflight
     from bench.suite.suite import Suite
 
-    loaded = _load(suite, overrides, mirror, smoke)
+    loaded = load(suite, overrides, mirror, smoke)
     if not isinstance(loaded, Suite):
         raise InputError(f"{loaded.name}: a toy has no rows of data")
     preflight.check_hub(loaded, mirror)
@@ -560,34 +484,6 @@ def init(
     for line in found:
         print(line)
     print(f"{path}: written. Next: bench data {path}, then bench run {path} --smoke, then bench run {path}")
-
-
-def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
-    from bench.plan import planner
-
-    loaded = _load(suite, overrides, mirror, smoke)
-    with _located(suite, overrides, smoke):
-        return planner.make(loaded, mirror.resolve() if mirror else None)
-
-
-def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Experiment:
-    from bench.suite import yaml_file
-
-    if mirror is not None and not mirror.is_dir():
-        raise InputError(f"--mirror {mirror}: no such folder; it must hold datasets/ORG/NAME")
-    loaded = yaml_file.load(suite, overrides or [])
-    if smoke:
-        from bench.suite.smoke import shrink
-
-        loaded = shrink(loaded)
-    return loaded
-
-
-def _located(suite: str, overrides: list[str] | None, smoke: bool = False) -> AbstractContextManager[None]:
-    """Say where the key stands that an error begins with; a smoke has values of its own."""
-    from bench.suite import yaml_file
-
-    return nullcontext() if smoke else yaml_file.located(suite, overrides or [])
 
 
 def main() -> None:

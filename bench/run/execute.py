@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,6 +42,7 @@ class Summary:
     Attributes:
         damaged: what was found damaged, by job, and is made up for.
         retried: how often a job was tried again.
+        taken_over: the suite that made it, by job, of those that were taken over.
     """
 
     skipped: list[str] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Summary:
     blocked: list[str] = field(default_factory=list)
     damaged: dict[str, list[str]] = field(default_factory=dict)
     retried: dict[str, int] = field(default_factory=dict)
+    taken_over: dict[str, str] = field(default_factory=dict)
     not_selected: list[str] = field(default_factory=list)
 
 
@@ -61,9 +63,18 @@ class Execution:
         folder: the suite's results.
         listener: hears what happens.
         pool: where jobs run; it is closed at the end.
+        taken_over: jobs that were taken over for this run just now, and the suite that each is from.
     """
 
-    def __init__(self, plan: Plan, folder: Path, listener: Listener, pool: Pool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        listener: Listener,
+        pool: Pool,
+        taken_over: Mapping[str, str] | None = None,
+    ) -> None:
+        self._taken_over = taken_over or {}
         self.plan, self.folder, self.listener, self.pool = plan, folder, listener, pool
         if isinstance(plan.suite, Suite):
             self.plan = devices.settled(plan, plan.suite, pool.largest)
@@ -87,17 +98,8 @@ class Execution:
             DiskFull: its disk is full.
             Interrupted: the user, or a scheduler, stopped it; running jobs keep a checkpoint.
         """
-        from filelock import FileLock, Timeout
-
-        safe_files.own_folder(self.folder, may_be_link=True)
-        safe_files.own_folder(self.folder / "jobs")
-        try:
-            with FileLock(self.folder / ".lock", timeout=0), self.signals:
-                return self._run(selected)
-        except Timeout:
-            raise InputError(
-                f"{self.folder}: another bench run is at work in this folder; wait for it or use --results"
-            ) from None
+        with standing.held(self.folder), self.signals:
+            return self._run(selected)
 
     def _run(self, selected: set[str]) -> Summary:
         began = _now()
@@ -111,7 +113,8 @@ class Execution:
             one for one in self.plan.jobs if found.states[one] == record.COMPLETE
         )
         self.summary = Summary(
-            skipped=[one for one in self.plan.jobs if one in selected and one not in self.pending],
+            skipped=[one for one in self.plan.jobs if one in (selected - self.pending) and one not in self._taken_over],
+            taken_over={one: suite for one, suite in self._taken_over.items() if one not in self.pending},
             not_selected=[one for one in self.plan.jobs if one not in selected],
             damaged=damaged,
         )
@@ -157,7 +160,8 @@ class Execution:
 
     def _raise_if_stopped(self) -> None:
         if self._no_room is not None:
-            left = [one for one in self._selected if one not in self.summary.made and one not in self.summary.skipped]
+            done = {*self.summary.made, *self.summary.skipped, *self.summary.taken_over}
+            left = [one for one in self._selected if one not in done]
             raise space.full(self.folder, space.needed(self.plan, self.folder, left, self.pool.size)[0])
         if self.signals.first is not None:
             raise Interrupted(self._interrupted())
@@ -271,6 +275,7 @@ class Execution:
         if damaged in self.plan.jobs:
             self.pending.add(damaged)
             self.summary.damaged.setdefault(damaged, []).append(str(status["message"]))
+            self.summary.taken_over.pop(damaged, None)
             for kept in (self.summary.made, self.summary.skipped):
                 if damaged in kept:
                     kept.remove(damaged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +74,30 @@ def to_do(plan: Plan, folder: Path, selected: set[str], states: dict[str, str]) 
         if job_id in pending:
             pending |= {one for one in plan.jobs[job_id].needs_weights_of if not seal.weights_in(folder / "jobs" / one)}
     return pending
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a suite's folder, in which one process at a time makes and deletes jobs.
+
+    Raises:
+        InputError: another one holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    safe_files.own_folder(folder, may_be_link=True)
+    safe_files.own_folder(folder / "jobs")
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder}: another bench run is at work in this folder; wait for it or use --results"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def folders(folder: Path) -> Iterator[Path]:
