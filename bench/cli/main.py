@@ -250,6 +250,31 @@ def status(
 
 
 @app.command()
+def clean(
+    results: Annotated[Path, typer.Argument(help="A results folder: a root, or one suite.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed; without it nothing is.")] = False,
+    adapters: Annotated[
+        bool,
+        typer.Option("--adapters", help="Also weights of runs, but those of the first seed of each recipe and λ."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what of a results folder nothing needs any more, with sizes; delete it with --yes.
+
+    Checkpoints of suites whose jobs are all complete, and jobs of older plans. Records of complete jobs of the present plan
+    stay in any case, as do paid replies, what an unfinished job goes on from, and what another suite has still to do.
+    """
+    from bench.cli import clean_view
+    from bench.run import cleaning
+
+    found = cleaning.delete(results, adapters=adapters) if yes else cleaning.find(results, adapters=adapters)
+    if as_json:
+        print(json.dumps(clean_view.as_dict(found, deleted=yes), indent=1))
+    else:
+        print(clean_view.as_text(found, deleted=yes))
+
+
+@app.command()
 def report(
     results: Annotated[
         list[Path] | None,
