@@ -43,19 +43,20 @@ def as_lines(plan: Plan, folder: Path | None) -> Iterator[str]:
     if not isinstance(suite, Suite) or not scores:
         return
     seeds = f"{len(suite.seeds)} seed{'' if len(suite.seeds) == 1 else 's'}"
-    whom = "two recipes" if len(suite.seeds) >= 3 else "two single policies, not of recipes, which need 3 seeds,"
+    enough = len(suite.seeds) >= 3
+    whom, why = ("recipes", "") if enough else ("policies", "; recipes cannot be told apart with fewer than 3 seeds")
     for one in scores.values():
         if "to_see_points" in one:
             measured = one["measured_points"]
             more = "" if measured is None else f", {measured:.1f} with the spread judged so far"
             yield (
-                f"{one['items']:,} prompts × {seeds} show win rates of {whom} {one['at_worst_points']:.1f} points apart (80 % "
-                f"power, two-sided 5 %, outcomes like coin flips){more}"
+                f"smallest difference in win rate that {one['items']:,} prompts × {seeds} show between two {whom}: "
+                f"{one['at_worst_points']:.1f} points (80 % power, two-sided 5 %, outcomes like coin flips){more}{why}"
             )
             yield f"{POINTS:g} points would take {_needed_in_words(one['to_see_points'])}"
     others = {name: one for name, one in scores.items() if "to_see_points" not in one}
     if others:
-        yield f"points apart on {'; '.join(_in_words(name, one) for name, one in others.items())}"
+        yield f"smallest difference in points on {'; '.join(_in_words(name, one) for name, one in others.items())}"
 
 
 def _scores(plan: Plan) -> Iterator[tuple[Evaluator, str, int | None]]:

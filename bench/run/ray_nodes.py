@@ -110,14 +110,17 @@ class Nodes:
         asked = {self._ask(node): node for node in self.computing()}
         refs = list(asked)
         self._ray.wait(refs, num_returns=len(refs), timeout=_CHECK_SECONDS)
+        alive = {one.id for one in self._alive()}
         try:
             for ref, node in asked.items():
                 problem = self._problem(ref)
-                if problem:
+                if problem and node.id in alive:  # else it left while it was asked, which is nobody's mistake
                     raise InputError(f"--engine ray: node {node.address} {problem}")
-                node.usable = node.told_of = True
+                node.usable = node.told_of = not problem
         finally:
             self.forget(refs)
+        if not any(node.usable for node in asked.values()):
+            raise InputError("--engine ray: every node left the cluster before it said what it sees")
 
     def doubt(self, node: Node) -> None:
         """Ask a node on which something was lost whether it is there, before anything else is begun on it."""

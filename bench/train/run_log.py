@@ -221,9 +221,17 @@ class RunLog:
         self.append("usage", [{"step": step, **sample} for sample in samples])
 
     def append(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to a file of the job's folder."""
-        if self.writes:
+        """Append rows to a file of the job's folder.
+
+        Raises:
+            JobError: a figure is not finite.
+        """
+        if not self.writes:
+            return
+        try:
             record.append_jsonl(self.folder / f"{name}.jsonl", rows)
+        except ValueError:  # JSON has no word for it
+            raise JobError(f"a figure of {name} is not finite; lower training.learning_rate") from None
 
     def measurements(self, steps: int, rows: Mapping[str, int]) -> dict[str, dict[str, Any]]:
         """Return what the run cost; `rows` counts rows by name."""

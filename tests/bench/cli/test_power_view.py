@@ -39,8 +39,8 @@ def test_a_plan_says_what_its_prompts_and_seeds_can_show(tiny: TinySuite) -> Non
     points = 100 * power.detectable(power.AT_WORST, 50, 3, 2)
     first, second = lines(suite)
     assert first == (
-        f"50 prompts × 3 seeds show win rates of two recipes {points:.1f} points apart (80 % power, two-sided 5 %, outcomes "
-        "like coin flips)"
+        f"smallest difference in win rate that 50 prompts × 3 seeds show between two recipes: {points:.1f} points "
+        "(80 % power, two-sided 5 %, outcomes like coin flips)"
     )
     found = power.needed(power.AT_WORST, 0.02, 3, 2)
     assert found is not None
@@ -55,10 +55,9 @@ def test_one_seed_tells_policies_apart_and_no_recipes(tiny: TinySuite) -> None:
     """Three seeds are needed: the price counts base + 4 policies a seed (two optima, two runs) × 3."""
     first, second = lines(judged(tiny, prompts=200, seeds=[0]))
     points = 100 * (1.96 + 0.8416) * math.sqrt(0.5 / 200)
-    assert first.startswith(
-        "200 prompts × 1 seed show win rates of two single policies, not of recipes, which need 3 seeds, "
-    )
-    assert float(first.split("seeds, ")[1].split()[0]) == pytest.approx(points, abs=0.15)
+    assert first.startswith("smallest difference in win rate that 200 prompts × 1 seed show between two policies: ")
+    assert first.endswith("; recipes cannot be told apart with fewer than 3 seeds")
+    assert float(first.split("policies: ")[1].split()[0]) == pytest.approx(points, abs=0.15)
     prompts = int(second.split()[4].replace(",", ""))
     assert second == f"2 points would take {prompts:,} prompts × 3 seeds: {prompts * 13 * 2:,} comparisons"
 
@@ -89,7 +88,7 @@ def test_a_prompt_set_has_no_more_prompts_than_it_has(tiny: TinySuite, tmp_path:
     (tmp_path / "set.json").write_text(json.dumps(rows))
     win_rate = {"prompts_from": str(tmp_path / "set.json"), "judge": {"kind": "rule"}}
     first, second = lines(tiny(**SEEDS, evaluation={"win_rate": win_rate}))
-    assert first.startswith("30 prompts × 3 seeds show win rates of two recipes ")
+    assert "that 30 prompts × 3 seeds show between two recipes: " in first
     assert second == "2 points would take more prompts and seeds than there are, or anybody would judge"
 
 
@@ -103,7 +102,7 @@ def test_questions_count_where_files_tell(tiny: TinySuite) -> None:
         "mmlu": 285, "mmlu_stem": 95, "mmlu_astronomy": 5, "hellaswag": None,
     }  # fmt: skip
     assert said.startswith(
-        f"points apart on mmlu: {100 * power.detectable(power.AT_WORST, 285, 3, 2):.1f} (285 questions); "
+        f"smallest difference in points on mmlu: {100 * power.detectable(power.AT_WORST, 285, 3, 2):.1f} (285 questions); "
     )
     assert said.endswith("; hellaswag: not known before it is loaded")
 

@@ -88,7 +88,7 @@ class Actor:
 class Ray:
     """Stand in for the library: nodes as a test declares them, and actors that do nothing."""
 
-    exceptions = SimpleNamespace(RayError=RuntimeError)
+    exceptions = SimpleNamespace(RayError=RuntimeError, GetTimeoutError=TimeoutError)
 
     def __init__(self, *nodes: dict[str, float]) -> None:
         self.declared = {f"n{place}": {"memory": 100.0} | one for place, one in enumerate(nodes)}
@@ -290,6 +290,29 @@ def test_the_job_of_a_node_that_left_died_and_its_devices_count_no_longer(
     (event,) = pool.events(None)
     assert (event.kind, event.message) == ("died", {"message": f"node {lost.node.address} left the cluster"})
     assert pool._seats == [kept] and pool.size == 1
+
+
+def test_a_node_that_leaves_while_it_is_asked_is_left_out(pool_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that begins just after a node was killed goes on with the others; one that is there and cannot answer is refused."""
+    from bench import __version__
+
+    pool = pool_of({"CPU": 4}, {"CPU": 4})
+    first, second = pool.nodes.computing()
+    first.usable = second.usable = False
+
+    def get(ref: Any, timeout: float | None = None) -> Any:
+        if ref.options["scheduling_strategy"] == second.id:
+            raise RuntimeError("the node it was to run on has died")
+        return __version__, ""
+
+    monkeypatch.setattr(pool._ray, "get", get)
+    with pytest.raises(
+        InputError, match=r"^--engine ray: node n1 cannot run bench \(the node it was to run on has died\)"
+    ):
+        pool.check([])
+    del pool._ray.declared[second.id]
+    pool.check([])
+    assert first.usable and not second.usable
 
 
 def test_a_head_that_is_silent_for_long_ends_the_run_in_a_line(pool_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
