@@ -129,7 +129,7 @@ def _parts(suites: list[str], asked: Asked, console: Console) -> list[_Part]:
 
 def _check(parts: list[_Part], asked: Asked, console: Console) -> None:
     """Refuse before anything is trained what is known to fail later; what an earlier suite will have made is not asked for."""
-    from bench.run import preflight, space
+    from bench.run import execute, preflight, space, standing
 
     coming: set[str] = set()
     others = 0
@@ -146,6 +146,9 @@ def _check(parts: list[_Part], asked: Asked, console: Console) -> None:
             before = {one.plan.suite.name: one.plan for one in parts[: parts.index(part)]}
             _preflight(part, own, before, asked.mirror, console)
         coming |= pending
+    for part in parts if len(parts) > 1 else ():  # `bench status` then knows what is still to come
+        with standing.held(part.folder):
+            execute.write_suite(part.plan, part.folder, part.pool.threads)
 
 
 def _look(part: _Part, console: Console) -> tuple[Standing, set[str]]:

@@ -232,14 +232,32 @@ def status(
     verify: Annotated[
         bool, typer.Option("--verify", help="Also read every file, weights too, and compare it with its sha256.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show what becomes of the jobs, what runs and what each waits for, until all are complete or Ctrl-C.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is complete, stopped, failed, broken or still to do in a results folder or an archive.
+
+    --watch draws it anew every other second on a terminal, and prints a line an event elsewhere.
 
     Exit code with --verify: 0: every record is as it was written; 1: one is not.
     """
     from bench.cli import status_view
 
+    if watch:
+        from rich.console import Console
+
+        from bench.cli import watch as watching
+
+        if verify or as_json:
+            raise InputError(f"--watch and {'--verify' if verify else '--json'}: give one of them")
+        watching.watch(results, Console())
+        return
     found = status_view.look(results, verify=verify)
     if as_json:
         print(json.dumps(status_view.as_dict(found), indent=1))

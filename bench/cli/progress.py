@@ -77,7 +77,7 @@ class Progress:
         if not self._live and time.monotonic() - self._spoke[job.id] > PLAIN_LINE_SECONDS:
             self._spoke[job.id] = time.monotonic()
             self._console.print(
-                f"  {job.id}: {_activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False
+                f"  {job.id}: {activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False
             )
 
     def retried(self, job: JobSpec, status: dict[str, Any]) -> None:
@@ -106,12 +106,12 @@ class Progress:
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2), show_header=False)
         for job_id, state in list(self._running.items()):
-            table.add_row(Text(job_id, style="bold"), Text(_activity(state)))
+            table.add_row(Text(job_id, style="bold"), Text(activity(state)))
         spent = _duration(time.monotonic() - self._began)
         return Group(Text(f"{self._done} of {self._total} jobs, {spent}{self._time_left()}", style="cyan"), table)
 
 
-def _activity(state: dict[str, Any]) -> str:
+def activity(state: dict[str, Any]) -> str:
     """Say what a job is doing: its step and losses, or the last thing it said."""
     if "step" in state:
         losses = "  ".join(f"f_{name} {value:.3f}" for name, value in state["losses"].items())

@@ -16,7 +16,7 @@ from bench.plan import priority
 from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
-from bench.run import devices, space, standing
+from bench.run import devices, live, space, standing
 from bench.run.pool import Event, Pool
 from bench.run.signals import Signals
 from bench.suite.suite import Suite
@@ -86,6 +86,10 @@ class Execution:
         self.running: dict[str, JobSpec] = {}
         self._attempts: dict[str, list[dict[str, Any]]] = {}
         self._waiting: dict[str, float] = {}  # job -> when it may be tried again
+        self._needs: dict[str, list[str]] = {}  # job -> what it needs, but those that were made and looked at
+        self._blocked_by: dict[str, str] = {}  # job -> the failed one that it would have needed
+        self._lost = 0  # jobs that had failed or were blocked when that was last looked at
+        self._live = live.Live(folder)
         self._no_room: str | None = None
         self._selected: set[str] = set()
         self._elsewhere: list[str] = []  # what goes on there though the run was stopped
@@ -120,9 +124,12 @@ class Execution:
         )
         code = Interrupted.exit_code
         try:
+            self._live.begin()
+            may_start = True
             while not self._is_over():
-                self._hand_out()
-                self._listen()
+                if may_start:
+                    self._hand_out()
+                may_start = self._listen()
             if self._asked_to_stop():
                 self._wind_down()
             self._raise_if_stopped()
@@ -135,6 +142,7 @@ class Execution:
             raise
         finally:
             self.pool.close()
+            self._live.write(self._reasons(), self._blocked_by, last=True)
             self._keep_record(began, code)
         return self.summary
 
@@ -197,25 +205,56 @@ class Execution:
         """Give every idle place a job whose needs are met, the longest chain first; drop the jobs whose needs failed."""
         if any(job.alone for job in self.running.values()):
             return
-        lost = {*self.summary.failed, *self.summary.blocked}
+        self._drop_blocked()
         now = time.monotonic()
         full = False  # a job waits for devices: none that could do with fewer goes before it
         for job_id in [one for one in self.order if one in self.pending]:
             job = self.plan.jobs[job_id]
-            if lost & set(job.needs):
-                self.pending.discard(job_id)
-                self.summary.blocked.append(job_id)
-                lost.add(job_id)
-            elif self._is_ready(job, now) and not (full and not job.resources.network_only):
+            if not (full and not job.resources.network_only) and self._is_ready(job, now):
+                if self._is_blocked(job):
+                    continue
                 if not self._start(job):
                     full = full or not job.resources.network_only
                 if job.alone:
                     return
 
+    def _drop_blocked(self) -> None:
+        """Drop every job that needs a failed one, wherever more have failed than when this was last looked at."""
+        lost = len(self.summary.failed) + len(self.summary.blocked)
+        if lost == self._lost:
+            return
+        for job_id in [one for one in self.order if one in self.pending]:
+            self._is_blocked(self.plan.jobs[job_id])
+        self._lost = len(self.summary.failed) + len(self.summary.blocked)
+
+    def _is_blocked(self, job: JobSpec) -> bool:
+        """Say whether a pending job needs a failed one, and drop it if so."""
+        if not self.summary.failed:
+            return False
+        by = next((one for one in job.needs if one in self.summary.failed or one in self._blocked_by), None)
+        if by is None:
+            return False
+        self.pending.discard(job.id)
+        self.summary.blocked.append(job.id)
+        self._blocked_by[job.id] = self._blocked_by.get(by, by)
+        return True
+
     def _is_ready(self, job: JobSpec, now: float) -> bool:
         """Say whether a pending job may start: all it needs is complete, its next attempt is due, and nothing is in its way."""
-        waits = (self.pending | self.running.keys()) & set(job.needs) or self._waiting.get(job.id, now) > now
+        waits = self._waits_for(job) or self._waiting.get(job.id, now) > now
         return not waits and not (job.alone and self.running)
+
+    def _waits_for(self, job: JobSpec) -> str | None:
+        """Return a job that a pending one needs and that is still to be made; None where there is none.
+
+        Needs that are made are not looked at again, so that thousands of jobs that wait cost next to nothing.
+        """
+        left = self._needs.get(job.id)
+        if left is None:
+            left = self._needs[job.id] = list(job.needs)
+        while left and left[-1] not in self.pending and left[-1] not in self.running:
+            left.pop()
+        return left[-1] if left else None
 
     def _start(self, job: JobSpec) -> bool:
         """Give a job to an idle place; say whether there was one."""
@@ -225,21 +264,47 @@ class Execution:
         self.pending.discard(job.id)
         self.running[job.id] = job
         self.listener.started(job)
+        self._live.started(job.id)
         self.pool.give(place, job, self._attempts.get(job.id, []))
         return True
 
-    def _listen(self) -> None:
-        """Wait for news of a job, a signal, or the time to try a job again."""
+    def _listen(self) -> bool:
+        """Wait for news of a job, a signal, or the time to try a job again; say whether a place may have become idle."""
         now = time.monotonic()
-        times = [when - now for one, when in self._waiting.items() if one in self.pending and when > now]
-        self._hear(self.pool.events(min(times, default=None), self.signals.fileno()))
+        due = [when - now for one, when in self._waiting.items() if one in self.pending]
+        times = [when for when in due if when > 0]
+        write = self._live.due(now)
+        events = self.pool.events(
+            min([*times, *([] if write is None else [write])], default=None), self.signals.fileno()
+        )
+        self._hear(events)
+        self._show()
+        return not events or len(times) < len(due) or any(event.kind != "progress" for event in events)
+
+    def _show(self) -> None:
+        """Say for others to read what the run is doing, where it is time to."""
+        if self._live.due(time.monotonic()) == 0.0:
+            self._live.write(self._reasons(), self._blocked_by)
+
+    def _reasons(self) -> dict[str, str]:
+        """Say of every pending job what it waits for: a job that it needs, the time of its next attempt, or a worker."""
+        found = {}
+        now = time.monotonic()
+        for job_id in self.order:
+            if job_id in self.pending:
+                again = self._waiting.get(job_id, now) - now
+                later = f"its next attempt in {again:.0f} s" if again > 0 else live.A_PLACE
+                found[job_id] = self._waits_for(self.plan.jobs[job_id]) or later
+        return found
 
     def _hear(self, events: Iterable[Event]) -> None:
         for event in events:
             if event.kind == "progress":
                 self.listener.progress(event.job, event.message)
+                self._live.progress(event.job.id, event.message)
                 continue
             del self.running[event.job.id]
+            self._live.ended(event.job.id)
             if event.kind == "done":
                 self._note(event.job, event.message)
             else:
@@ -274,6 +339,7 @@ class Execution:
         self.pending.add(job.id)
         if damaged in self.plan.jobs:
             self.pending.add(damaged)
+            self._needs.clear()  # it is to be made once more
             self.summary.damaged.setdefault(damaged, []).append(str(status["message"]))
             self.summary.taken_over.pop(damaged, None)
             for kept in (self.summary.made, self.summary.skipped):
