@@ -116,6 +116,8 @@ def test_ctrl_c_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Interrupted("interrupted; the same command goes on")
 
     monkeypatch.setattr(execute.Execution, "run", stopped)
-    with pytest.raises(Interrupted):
-        bench("run", "one.yaml", "two.yaml")
-    assert not Path("results/two/suite.json").exists()
+    result = CliRunner().invoke(app, ["run", "one.yaml", "two.yaml"])
+    assert isinstance(result.exception, Interrupted)
+    assert result.stdout.splitlines()[-1] == "results/two: not begun"
+    assert not list(Path("results/two/jobs").iterdir())
+    assert len(record.read_json(Path("results/two/suite.json"))["jobs"]) == 2  # what is to come is known all the same
