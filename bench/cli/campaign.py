@@ -44,6 +44,7 @@ class _Part:
     Attributes:
         name: as the user gave it.
         taken: jobs that were taken over from other suites, and whose they are.
+        found: what stood in its folder when that was last looked at.
         ended: what became of it, or the error that ended it; None: not begun.
     """
 
@@ -53,6 +54,7 @@ class _Part:
     selected: set[str]
     pool: Pool
     taken: dict[str, str] = field(default_factory=dict)
+    found: Standing | None = None
     ended: Summary | BenchError | None = None
 
     def code(self) -> int:
@@ -80,7 +82,7 @@ def run(suites: list[str], asked: Asked) -> int:
     _check(parts, asked, console)
     try:
         for part in parts:
-            _run(part, console)
+            _run(part, console, look=part is not parts[0])
             if isinstance(part.ended, BenchError) and (len(parts) == 1 or _ends_all(part.ended)):
                 raise part.ended
     finally:
@@ -162,8 +164,9 @@ def _look(part: _Part, console: Console) -> tuple[Standing, set[str]]:
         _show(console, f"{part.plan.suite.name}: {note}")
     if taken.jobs:
         part.taken |= taken.jobs
-        found = standing.look(part.plan, part.folder)
+        found = standing.look(part.plan, part.folder, found)
         pending = standing.to_do(part.plan, part.folder, part.selected, found.states)
+    part.found = found
     return found, pending
 
 
@@ -188,12 +191,16 @@ def _preflight(part: _Part, pending: set[str], before: dict[str, Plan], mirror: 
         console.print(line, highlight=False)
 
 
-def _run(part: _Part, console: Console) -> None:
+def _run(part: _Part, console: Console, *, look: bool) -> None:
+    """Run one suite; `look` again before, as much may have been made since all were looked at."""
     from bench.cli.progress import Progress
-    from bench.run import execute
+    from bench.run import execute, standing
 
     try:
-        _, pending = _look(part, console)
+        if look:
+            _look(part, console)
+        assert part.found is not None
+        pending = standing.to_do(part.plan, part.folder, part.selected, part.found.states)
         taken = f", {len(part.taken)} of them taken over from {_named(part.taken.values())}" if part.taken else ""
         console.print(
             f"{part.plan.suite.name}: {len(part.selected)} jobs, {len(part.selected) - len(pending)} complete{taken}, "
@@ -203,7 +210,7 @@ def _run(part: _Part, console: Console) -> None:
             soft_wrap=True,
         )
         with Progress(part.plan, pending, part.pool.size, console) as progress:
-            execution = execute.Execution(part.plan, part.folder, progress, part.pool, part.taken)
+            execution = execute.Execution(part.plan, part.folder, progress, part.pool, part.taken, part.found)
             part.ended = execution.run(part.selected)
     except BenchError as error:
         part.ended = error

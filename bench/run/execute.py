@@ -64,6 +64,7 @@ class Execution:
         listener: hears what happens.
         pool: where jobs run; it is closed at the end.
         taken_over: jobs that were taken over for this run just now, and the suite that each is from.
+        before: what stood in the folder a moment ago.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class Execution:
         listener: Listener,
         pool: Pool,
         taken_over: Mapping[str, str] | None = None,
+        before: standing.Standing | None = None,
     ) -> None:
+        self._before = before
         self._taken_over = taken_over or {}
         self.plan, self.folder, self.listener, self.pool = plan, folder, listener, pool
         if isinstance(plan.suite, Suite):
@@ -108,8 +111,8 @@ class Execution:
     def _run(self, selected: set[str]) -> Summary:
         began = _now()
         safe_files.sweep(standing.folders(self.folder), older=True)
-        write_suite(self.plan, self.folder, self.pool.threads)
-        found = standing.look(self.plan, self.folder)
+        found = standing.look(self.plan, self.folder, self._before)
+        write_suite(self.plan, self.folder, self.pool.threads, found.labels)
         self._selected = selected
         self.pending = standing.to_do(self.plan, self.folder, selected, found.states)
         damaged = {one: [what] for one, what in found.damaged.items() if one in self.pending}
@@ -385,8 +388,17 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def write_suite(plan: Plan, folder: Path, threads: int | None = None) -> None:
-    """Write suite.json: the resolved suite, the jobs of its plan, and the threads that each is computed with."""
+def write_suite(
+    plan: Plan, folder: Path, threads: int | None = None, labels: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
+    """Write suite.json: the resolved suite, the jobs of its plan, and the threads that each is computed with.
+
+    Args:
+        plan: the suite's.
+        folder: its results.
+        threads: of a job.
+        labels: those of records, as far as they are known; the others are read.
+    """
     from bench import __version__
     from bench.run import environment, shipped
 
@@ -406,14 +418,16 @@ def write_suite(plan: Plan, folder: Path, threads: int | None = None) -> None:
         **({"threads": threads} if threads else {}),
     }
     record.write_json(folder / "suite.json", value)
-    _relabel(plan, folder)
+    _relabel(plan, folder, labels or {})
 
 
-def _relabel(plan: Plan, folder: Path) -> None:
+def _relabel(plan: Plan, folder: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
     """Have jobs on record go by the suite's present labels, which are no part of what makes them."""
     for job in plan.jobs.values():
         path = folder / "jobs" / job.id / "spec.json"
-        if job.labels is not None and path.exists():
+        if job.labels is None or _same(known.get(job.id), job.labels.as_dict()):
+            continue
+        if path.exists():
             try:
                 spec = record.read_json(path)
             except InputError:  # found damaged in a moment, and made again
@@ -421,6 +435,11 @@ def _relabel(plan: Plan, folder: Path) -> None:
             labels = json.loads(json.dumps(job.labels.as_dict()))
             if spec.get("labels") != labels:
                 record.write_json(path, spec | {"labels": labels})
+
+
+def _same(known: Mapping[str, Any] | None, labels: Mapping[str, Any]) -> bool:
+    """Compare labels of a record with a plan's, as JSON has them."""
+    return known is not None and known == json.loads(json.dumps(labels))
 
 
 def exit_code(summary: Summary) -> int:
