@@ -32,6 +32,7 @@ GROUPS = {
     "suite": "A whole suite: reference, optima, four methods × three λ, their evaluations.",
     "harness": "What the harness adds to the steps: records, clock, collectors, objective values along the way.",
     "commands": "Commands that load no model, and reports over many runs.",
+    "large_plan": "A campaign of 5,000 jobs: making its plan, walking it, going on with it.",
     "memory": "Peak memory of a run, each in a fresh process.",
     "growth": "How the time of a suite grows: exponent k of seconds = c · x^k, least squares on logarithms.",
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",

@@ -39,10 +39,10 @@ def rows(context: Context) -> Iterator[Row]:
 
 def _command(context: Context, arguments: Sequence[str], goal: float, times: int) -> Row:
     context.say(f"bench {' '.join(arguments)}, {times} times")
-    watched = _run(arguments, watch=True)
+    watched = run_command(arguments, watch=True)
     if watched["torch"]:
         raise RowFailed(f"bench {' '.join(arguments)} imports torch")
-    seconds = alternate({"ours": lambda: _run(arguments)["seconds"]}, times)["ours"]
+    seconds = alternate({"ours": lambda: run_command(arguments)["seconds"]}, times)["ours"]
     return Row(
         f"`bench {' '.join(arguments)}`",
         "",
@@ -62,7 +62,7 @@ def _reports(context: Context) -> Iterator[Row]:
         records.write(ROOT / "results" / "quickstart.bench", folder / str(runs) / "many", runs)
 
     def report(runs: int) -> dict[str, Any]:
-        return _run(["report", str(folder / str(runs)), "--out", str(folder / f"{runs}-report")], watch=True)
+        return run_command(["report", str(folder / str(runs)), "--out", str(folder / f"{runs}-report")], watch=True)
 
     rounds = 1 if context.quick else 3
     context.say(f"bench report over 100 and over 1,000 runs, {rounds} rounds")
@@ -81,7 +81,7 @@ def _reports(context: Context) -> Iterator[Row]:
     yield Row(f"{work}, peak memory", "", [one / 2**30 for one in peaks], unit="GiB", goal=at_most(1))
 
 
-def _run(arguments: Sequence[str], watch: bool = False) -> dict[str, Any]:
+def run_command(arguments: Sequence[str], watch: bool = False) -> dict[str, Any]:
     """Run `bench` once from the checkout; `watch` adds what it imported and its peak memory.
 
     Raises:

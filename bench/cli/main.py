@@ -5,26 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from bench import __version__
 from bench.cli import ending, output
 from bench.cli.judge import app as judge_app
+from bench.cli.loading import load, located, planned, warn
 from bench.errors import InputError, one_line
 from bench.run.signals import STOPPING
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from bench.plan.plan import Plan
-    from bench.run.execute import Summary
-    from bench.suite.suite import Experiment
-    from bench.trackers.tracking import Tracking
 
 EXIT_CODES = {
     0: "good",
@@ -93,7 +84,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 
 @app.command()
 def run(
-    suite: SuiteName = "quickstart",
+    suites: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SUITE",
+            help="A suite's YAML file, or the name of a shipped one; several are run one after another. "
+            "[default: quickstart]",
+        ),
+    ] = None,
     results: Results = Path("results"),
     mirror: Mirror = None,
     overrides: Overrides = None,
@@ -126,117 +124,18 @@ def run(
 ) -> None:
     """Train and evaluate everything a suite names; skip what is complete, go on from checkpoints.
 
-    Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out.
+    Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out. Jobs that another
+    suite of RESULTS has made, such as a reference or an optimum, are taken over. Of several suites the exit code is the worst.
     """
-    from rich.console import Console
-
     from bench import trackers
-    from bench.cli.progress import Progress
-    from bench.run import execute, listeners, pools, preflight, space, standing
+    from bench.cli import campaign
 
     output.never_ends_a_run()
     if tracker is not None:
         trackers.check(tracker)
         overrides = [*(overrides or []), f"tracker={tracker}"]
-    plan = _plan(suite, overrides, mirror, smoke)
-    if plan.suite.tracker is not None:
-        trackers.check(plan.suite.tracker)
-    folder = results / plan.suite.name
-    selected = standing.select(plan, only)
-    console = Console(stderr=as_json)
-    found = standing.look(plan, folder)
-    pending = standing.to_do(plan, folder, selected, found.states)
-    pool = pools.make(engine, plan.suite, folder, mirror, workers, threads, tell=partial(_show, console))
-    if pending:
-        pool.check([plan.jobs[job_id] for job_id in pending])
-    space.check(plan, folder, pending, pool.size)
-    with _located(suite, overrides, smoke):
-        preflight.check(plan.suite)
-        _preflight(plan, folder, pending, mirror, console)
-    for job_id, what in found.damaged.items():
-        _show(console, f"{job_id}: found damaged: {what}")
-    console.print(
-        f"{plan.suite.name}: {len(selected)} jobs, {len(selected) - len(pending)} complete, "
-        f"{len(pending)} to do on {pool.size} {'worker' if pool.size == 1 else 'workers'}",
-        highlight=False,
-    )
-    with _tracking(plan.suite, folder, console) as tracking:
-        with Progress(plan, pending, pool.size, console) as progress:
-            both = listeners.Listeners(progress, *([tracking] if tracking else []))
-            summary = execute.Execution(plan, folder, both, pool).run(selected)
-        if tracking and summary.made:
-            _send_report(tracking, folder)
-    if as_json:
-        print(json.dumps(_run_json(summary, folder), indent=1))
-    console.print(_last_line(summary, folder, results), markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(execute.exit_code(summary))
-
-
-def _tracking(suite: Experiment, folder: Path, console: Console) -> AbstractContextManager[Tracking | None]:
-    """Return what tells the suite's tracker of a run; None without one."""
-    from bench.trackers.tracking import Tracking
-
-    if suite.tracker is None:
-        return nullcontext()
-    return Tracking(suite.tracker, suite.name, folder, lambda line: _show(console, f"warning: {line}"))
-
-
-def _send_report(tracking: Tracking, folder: Path) -> None:
-    """Write the report as it stands for the tracker, which keeps it as an artifact."""
-    from report import build
-
-    if tracking.keeps_reports:
-        with tracking.sending() as made:
-            build.build(folder, made)
-
-
-def _show(console: Console, line: str) -> None:
-    console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
-
-
-def _preflight(plan: Plan, folder: Path, pending: set[str], mirror: Path | None, console: Console) -> None:
-    """Find out before anything is trained what would fail hours later."""
-    from bench.run import inputs, preflight
-
-    _warn(plan.suite)
-    if not pending:
-        return
-    for job in (plan.jobs[job_id] for job_id in pending):
-        if job.kind == "adopt":
-            inputs.adopted(job, folder)
-    preflight.check_hub(plan.suite, mirror)
-    for line in preflight.check_data(plan.suite, mirror):
-        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-    kinds = {name for job_id in pending for name in (plan.jobs[job_id].kind, plan.jobs[job_id].stage) if name}
-    for line in preflight.try_out(plan.suite, kinds, folder, mirror):
-        console.print(line, highlight=False)
-
-
-def _warn(suite: Experiment) -> None:
-    from bench.run import preflight
-
-    for line in preflight.warnings(suite):
-        print(f"bench: warning: {one_line(line)}", file=sys.stderr)
-
-
-def _last_line(summary: Summary, folder: Path, results: Path) -> str:
-    parts = [f"{len(summary.made)} made", f"{len(summary.skipped)} already complete"]
-    if summary.failed:
-        parts.append(f"{len(summary.failed)} FAILED ({', '.join(list(summary.failed)[:3])})")
-    if summary.blocked:
-        parts.append(f"{len(summary.blocked)} not run because a job they need failed")
-    if summary.retried:
-        parts.append(f"{len(summary.retried)} tried again")
-    lines = [f"{folder}: {', '.join(parts)}. Next: bench report {results}"]
-    if summary.damaged:
-        named = "; ".join(f"{job} ({what[0]})" for job, what in list(summary.damaged.items())[:3])
-        more = f"; and {len(summary.damaged) - 3} more" if len(summary.damaged) > 3 else ""
-        lines.insert(0, f"Found damaged, and made up for: {named}{more}.")
-    return "\n".join(lines)
-
-
-def _run_json(summary: Summary, folder: Path) -> dict[str, Any]:
-    return {"schema": 1, "folder": str(folder), **vars(summary)}
+    asked = campaign.Asked(results, mirror, overrides, only, workers, threads, engine, smoke, as_json)
+    raise typer.Exit(campaign.run(suites or ["quickstart"], asked))
 
 
 @app.command()
@@ -253,13 +152,13 @@ def plan(
     from bench.cli.plan_view import as_dict, as_text
     from bench.run import gpus, space, stale, standing
 
-    made = _plan(suite, overrides, mirror, smoke)
+    made = planned(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
     disk = space.needed(made, folder, pending, gpus.default_workers())
-    _warn(made.suite)
+    warn(made.suite)
     if as_json:
         print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
     else:
@@ -271,11 +170,11 @@ def validate(suite: SuiteName, mirror: Mirror = None, overrides: Overrides = Non
     """Check a suite without running it: every key, value and name, and the rows that are on this machine or in the mirror."""
     from bench.run import preflight
 
-    checked = _load(suite, overrides, mirror, smoke=False)
-    with _located(suite, overrides):
+    checked = load(suite, overrides, mirror, smoke=False)
+    with located(suite, overrides):
         preflight.check(checked)
         read, doubts = preflight.open_data(checked, mirror)
-    _warn(checked)
+    warn(checked)
     for line in doubts:
         print(f"bench: warning: {one_line(line)}", file=sys.stderr)
     print(f"{checked.name}: valid; {checked.contents}" + (f"; rows read: {', '.join(read)}" if read else ""))
@@ -297,10 +196,10 @@ def serve_plan(
     from bench.run import preflight
     from bench.suite.suite import Suite
 
-    loaded = _load(suite, overrides, mirror, False)
+    loaded = load(suite, overrides, mirror, False)
     if not isinstance(loaded, Suite):
         raise InputError(f"{loaded.name}: a toy has no model to serve")
-    with _located(suite, overrides):
+    with located(suite, overrides):
         made = serving.plans(preflight.serving_needs(loaded, workers))
     print(json.dumps([one.as_dict() for one in made], indent=1) if as_json else serving.as_text(made))
 
@@ -326,7 +225,7 @@ def data(
     from bench.run import preflight
     from bench.suite.suite import Suite
 
-    loaded = _load(suite, overrides, mirror, smoke)
+    loaded = load(suite, overrides, mirror, smoke)
     if not isinstance(loaded, Suite):
         raise InputError(f"{loaded.name}: a toy has no rows of data")
     preflight.check_hub(loaded, mirror)
@@ -344,14 +243,32 @@ def status(
     verify: Annotated[
         bool, typer.Option("--verify", help="Also read every file, weights too, and compare it with its sha256.")
     ] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show what becomes of the jobs, what runs and what each waits for, until all are complete or Ctrl-C.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is complete, stopped, failed, broken or still to do in a results folder or an archive.
+
+    --watch draws it anew every other second on a terminal, and prints a line an event elsewhere.
 
     Exit code with --verify: 0: every record is as it was written; 1: one is not.
     """
     from bench.cli import status_view
 
+    if watch:
+        from rich.console import Console
+
+        from bench.cli import watch as watching
+
+        if verify or as_json:
+            raise InputError(f"--watch and {'--verify' if verify else '--json'}: give one of them")
+        watching.watch(results, Console())
+        return
     found = status_view.look(results, verify=verify)
     if as_json:
         print(json.dumps(status_view.as_dict(found), indent=1))
@@ -359,6 +276,31 @@ def status(
         print(status_view.as_text(found))
     if verify and any(one.broken for one in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def clean(
+    results: Annotated[Path, typer.Argument(help="A results folder: a root, or one suite.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Delete what is listed; without it nothing is.")] = False,
+    adapters: Annotated[
+        bool,
+        typer.Option("--adapters", help="Also weights of runs, but those of the first seed of each recipe and λ."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what of a results folder nothing needs any more, with sizes; delete it with --yes.
+
+    Checkpoints of suites whose jobs are all complete, and jobs of older plans. Records of complete jobs of the present plan
+    stay in any case, as do paid replies, what an unfinished job goes on from, and what another suite has still to do.
+    """
+    from bench.cli import clean_view
+    from bench.run import cleaning
+
+    found = cleaning.delete(results, adapters=adapters) if yes else cleaning.find(results, adapters=adapters)
+    if as_json:
+        print(json.dumps(clean_view.as_dict(found, deleted=yes), indent=1))
+    else:
+        print(clean_view.as_text(found, deleted=yes))
 
 
 @app.command()
@@ -596,34 +538,6 @@ def init(
     for line in found:
         print(line)
     print(f"{path}: written. Next: bench data {path}, then bench run {path} --smoke, then bench run {path}")
-
-
-def _plan(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Plan:
-    from bench.plan import planner
-
-    loaded = _load(suite, overrides, mirror, smoke)
-    with _located(suite, overrides, smoke):
-        return planner.make(loaded, mirror.resolve() if mirror else None)
-
-
-def _load(suite: str, overrides: list[str] | None, mirror: Path | None, smoke: bool) -> Experiment:
-    from bench.suite import yaml_file
-
-    if mirror is not None and not mirror.is_dir():
-        raise InputError(f"--mirror {mirror}: no such folder; it must hold datasets/ORG/NAME")
-    loaded = yaml_file.load(suite, overrides or [])
-    if smoke:
-        from bench.suite.smoke import shrink
-
-        loaded = shrink(loaded)
-    return loaded
-
-
-def _located(suite: str, overrides: list[str] | None, smoke: bool = False) -> AbstractContextManager[None]:
-    """Say where the key stands that an error begins with; a smoke has values of its own."""
-    from bench.suite import yaml_file
-
-    return nullcontext() if smoke else yaml_file.located(suite, overrides or [])
 
 
 def main() -> None:

@@ -23,22 +23,28 @@ class Estimate:
     """Estimate the time left from the jobs seen so far: seconds a step for training, seconds a job for the other kinds."""
 
     def __init__(self, jobs: dict[str, JobSpec], workers: int) -> None:
-        self._left = dict(jobs)
+        self._left = set(jobs)
+        self._work: dict[str, int] = defaultdict(int)  # kind -> steps of the jobs left, or how many they are
+        for job in jobs.values():
+            self._work[job.kind] += max(1, job.steps_to_run)
         self._workers = workers
-        self._seen: dict[str, list[float]] = defaultdict(list)
+        self._seen: dict[str, tuple[int, float]] = {}  # kind -> how many ended, and the sum of their seconds a step
 
     def ended(self, job: JobSpec, status: dict[str, Any]) -> None:
-        self._left.pop(job.id, None)
+        if job.id in self._left:
+            self._left.remove(job.id)
+            self._work[job.kind] -= max(1, job.steps_to_run)
         if status["outcome"] == record.COMPLETE and "seconds" in status:
-            self._seen[job.kind].append(status["seconds"] / max(1, job.steps_to_run))
+            count, total = self._seen.get(job.kind, (0, 0.0))
+            self._seen[job.kind] = count + 1, total + status["seconds"] / max(1, job.steps_to_run)
 
     def seconds_left(self) -> float | None:
         """Return the estimate; None while no kind of the jobs left has been seen."""
         total, known = 0.0, False
-        for job in self._left.values():
-            seen = self._seen.get(job.kind)
-            if seen:
-                total += sum(seen) / len(seen) * max(1, job.steps_to_run)
+        for kind, work in self._work.items():
+            if work and kind in self._seen:
+                count, seconds = self._seen[kind]
+                total += seconds / count * work
                 known = True
         return total / self._workers if known else None
 
@@ -77,7 +83,7 @@ class Progress:
         if not self._live and time.monotonic() - self._spoke[job.id] > PLAIN_LINE_SECONDS:
             self._spoke[job.id] = time.monotonic()
             self._console.print(
-                f"  {job.id}: {_activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False
+                f"  {job.id}: {activity(self._running[job.id])}{self._time_left()}", markup=False, highlight=False
             )
 
     def retried(self, job: JobSpec, status: dict[str, Any]) -> None:
@@ -106,12 +112,12 @@ class Progress:
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2), show_header=False)
         for job_id, state in list(self._running.items()):
-            table.add_row(Text(job_id, style="bold"), Text(_activity(state)))
+            table.add_row(Text(job_id, style="bold"), Text(activity(state)))
         spent = _duration(time.monotonic() - self._began)
         return Group(Text(f"{self._done} of {self._total} jobs, {spent}{self._time_left()}", style="cyan"), table)
 
 
-def _activity(state: dict[str, Any]) -> str:
+def activity(state: dict[str, Any]) -> str:
     """Say what a job is doing: its step and losses, or the last thing it said."""
     if "step" in state:
         losses = "  ".join(f"f_{name} {value:.3f}" for name, value in state["losses"].items())

@@ -116,6 +116,18 @@ class Inputs:
     front: tuple[str, ...] = ()
     stages: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs alone, as `as_dict` has them; a front of thousands is not named anew for each job that has it."""
+        single = (self.pretrained, self.policy, self.reference, self.reference_logps)
+        return (
+            *(job for job in single if job),
+            *self.optimum.values(),
+            *self.row_optimum.values(),
+            *self.front,
+            *self.stages.values(),
+        )
+
     def as_dict(self) -> dict[str, str]:
         """Return name -> job as in spec.json; what is not read is left out."""
         single = {name: getattr(self, name) for name in ("pretrained", "policy", "reference", "reference_logps")}
@@ -185,7 +197,7 @@ class JobSpec:
     @property
     def needs(self) -> tuple[str, ...]:
         """The jobs that must be complete before this one starts."""
-        return (*self.inputs.as_dict().values(), *((self.prefix.job,) if self.prefix else ()))
+        return (*self.inputs.jobs, *((self.prefix.job,) if self.prefix else ()))
 
     @property
     def alone(self) -> bool:

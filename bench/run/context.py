@@ -32,6 +32,7 @@ class WorkerContext:
         stopping: asked whether the user wants to stop.
         clock: tells the time in seconds; what training costs is measured by it.
         healed: what the job at hand found damaged and made up for.
+        scores: a complete job's id -> its kind and the names of its scores, as far as they were looked up.
         rank, ranks: which of how many processes this is that compute a job together; the first one writes.
     """
 
@@ -44,6 +45,7 @@ class WorkerContext:
     stopping: Callable[[], bool]
     clock: Callable[[], float] = time.perf_counter
     healed: list[str] = field(default_factory=list)
+    scores: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     rank: int = 0
     ranks: int = 1
     _policies: dict[Any, Policy] = field(default_factory=dict)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.errors import BenchError, DiskFull, InputError, Interrupted, is_full
+from bench.errors import BenchError, DiskFull, Interrupted, is_full
 from bench.plan import priority
 from bench.plan.plan import Plan
 from bench.records import record, safe_files, seal
 from bench.records.spec import JobSpec
-from bench.run import devices, space, standing
+from bench.run import devices, live, space, standing
 from bench.run.pool import Event, Pool
 from bench.run.signals import Signals
+from bench.run.suite_file import write_suite as write_suite
 from bench.suite.suite import Suite
 
 LAST_RUN = "last_run.json"
@@ -42,6 +42,7 @@ class Summary:
     Attributes:
         damaged: what was found damaged, by job, and is made up for.
         retried: how often a job was tried again.
+        taken_over: the suite that made it, by job, of those that were taken over.
     """
 
     skipped: list[str] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Summary:
     blocked: list[str] = field(default_factory=list)
     damaged: dict[str, list[str]] = field(default_factory=dict)
     retried: dict[str, int] = field(default_factory=dict)
+    taken_over: dict[str, str] = field(default_factory=dict)
     not_selected: list[str] = field(default_factory=list)
 
 
@@ -61,9 +63,21 @@ class Execution:
         folder: the suite's results.
         listener: hears what happens.
         pool: where jobs run; it is closed at the end.
+        taken_over: jobs that were taken over for this run just now, and the suite that each is from.
+        before: what stood in the folder a moment ago.
     """
 
-    def __init__(self, plan: Plan, folder: Path, listener: Listener, pool: Pool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        listener: Listener,
+        pool: Pool,
+        taken_over: Mapping[str, str] | None = None,
+        before: standing.Standing | None = None,
+    ) -> None:
+        self._before = before
+        self._taken_over = taken_over or {}
         self.plan, self.folder, self.listener, self.pool = plan, folder, listener, pool
         if isinstance(plan.suite, Suite):
             self.plan = devices.settled(plan, plan.suite, pool.largest)
@@ -75,6 +89,10 @@ class Execution:
         self.running: dict[str, JobSpec] = {}
         self._attempts: dict[str, list[dict[str, Any]]] = {}
         self._waiting: dict[str, float] = {}  # job -> when it may be tried again
+        self._needs: dict[str, list[str]] = {}  # job -> what it needs, but those that were made and looked at
+        self._blocked_by: dict[str, str] = {}  # job -> the failed one that it would have needed
+        self._lost = 0  # jobs that had failed or were blocked when that was last looked at
+        self._live = live.Live(folder)
         self._no_room: str | None = None
         self._selected: set[str] = set()
         self._elsewhere: list[str] = []  # what goes on there though the run was stopped
@@ -87,23 +105,14 @@ class Execution:
             DiskFull: its disk is full.
             Interrupted: the user, or a scheduler, stopped it; running jobs keep a checkpoint.
         """
-        from filelock import FileLock, Timeout
-
-        safe_files.own_folder(self.folder, may_be_link=True)
-        safe_files.own_folder(self.folder / "jobs")
-        try:
-            with FileLock(self.folder / ".lock", timeout=0), self.signals:
-                return self._run(selected)
-        except Timeout:
-            raise InputError(
-                f"{self.folder}: another bench run is at work in this folder; wait for it or use --results"
-            ) from None
+        with standing.held(self.folder), self.signals:
+            return self._run(selected)
 
     def _run(self, selected: set[str]) -> Summary:
         began = _now()
         safe_files.sweep(standing.folders(self.folder), older=True)
-        write_suite(self.plan, self.folder, self.pool.threads)
-        found = standing.look(self.plan, self.folder)
+        found = standing.look(self.plan, self.folder, self._before)
+        write_suite(self.plan, self.folder, self.pool.threads, found.labels)
         self._selected = selected
         self.pending = standing.to_do(self.plan, self.folder, selected, found.states)
         damaged = {one: [what] for one, what in found.damaged.items() if one in self.pending}
@@ -111,15 +120,19 @@ class Execution:
             one for one in self.plan.jobs if found.states[one] == record.COMPLETE
         )
         self.summary = Summary(
-            skipped=[one for one in self.plan.jobs if one in selected and one not in self.pending],
+            skipped=[one for one in self.plan.jobs if one in (selected - self.pending) and one not in self._taken_over],
+            taken_over={one: suite for one, suite in self._taken_over.items() if one not in self.pending},
             not_selected=[one for one in self.plan.jobs if one not in selected],
             damaged=damaged,
         )
         code = Interrupted.exit_code
         try:
+            self._live.begin()
+            may_start = True
             while not self._is_over():
-                self._hand_out()
-                self._listen()
+                if may_start:
+                    self._hand_out()
+                may_start = self._listen()
             if self._asked_to_stop():
                 self._wind_down()
             self._raise_if_stopped()
@@ -132,6 +145,7 @@ class Execution:
             raise
         finally:
             self.pool.close()
+            self._live.write(self._reasons(), self._blocked_by, last=True)
             self._keep_record(began, code)
         return self.summary
 
@@ -157,7 +171,8 @@ class Execution:
 
     def _raise_if_stopped(self) -> None:
         if self._no_room is not None:
-            left = [one for one in self._selected if one not in self.summary.made and one not in self.summary.skipped]
+            done = {*self.summary.made, *self.summary.skipped, *self.summary.taken_over}
+            left = [one for one in self._selected if one not in done]
             raise space.full(self.folder, space.needed(self.plan, self.folder, left, self.pool.size)[0])
         if self.signals.first is not None:
             raise Interrupted(self._interrupted())
@@ -193,25 +208,56 @@ class Execution:
         """Give every idle place a job whose needs are met, the longest chain first; drop the jobs whose needs failed."""
         if any(job.alone for job in self.running.values()):
             return
-        lost = {*self.summary.failed, *self.summary.blocked}
+        self._drop_blocked()
         now = time.monotonic()
         full = False  # a job waits for devices: none that could do with fewer goes before it
         for job_id in [one for one in self.order if one in self.pending]:
             job = self.plan.jobs[job_id]
-            if lost & set(job.needs):
-                self.pending.discard(job_id)
-                self.summary.blocked.append(job_id)
-                lost.add(job_id)
-            elif self._is_ready(job, now) and not (full and not job.resources.network_only):
+            if not (full and not job.resources.network_only) and self._is_ready(job, now):
+                if self._is_blocked(job):
+                    continue
                 if not self._start(job):
                     full = full or not job.resources.network_only
                 if job.alone:
                     return
 
+    def _drop_blocked(self) -> None:
+        """Drop every job that needs a failed one, wherever more have failed than when this was last looked at."""
+        lost = len(self.summary.failed) + len(self.summary.blocked)
+        if lost == self._lost:
+            return
+        for job_id in [one for one in self.order if one in self.pending]:
+            self._is_blocked(self.plan.jobs[job_id])
+        self._lost = len(self.summary.failed) + len(self.summary.blocked)
+
+    def _is_blocked(self, job: JobSpec) -> bool:
+        """Say whether a pending job needs a failed one, and drop it if so."""
+        if not self.summary.failed:
+            return False
+        by = next((one for one in job.needs if one in self.summary.failed or one in self._blocked_by), None)
+        if by is None:
+            return False
+        self.pending.discard(job.id)
+        self.summary.blocked.append(job.id)
+        self._blocked_by[job.id] = self._blocked_by.get(by, by)
+        return True
+
     def _is_ready(self, job: JobSpec, now: float) -> bool:
         """Say whether a pending job may start: all it needs is complete, its next attempt is due, and nothing is in its way."""
-        waits = (self.pending | self.running.keys()) & set(job.needs) or self._waiting.get(job.id, now) > now
+        waits = self._waits_for(job) or self._waiting.get(job.id, now) > now
         return not waits and not (job.alone and self.running)
+
+    def _waits_for(self, job: JobSpec) -> str | None:
+        """Return a job that a pending one needs and that is still to be made; None where there is none.
+
+        Needs that are made are not looked at again, so that thousands of jobs that wait cost next to nothing.
+        """
+        left = self._needs.get(job.id)
+        if left is None:
+            left = self._needs[job.id] = list(job.needs)
+        while left and left[-1] not in self.pending and left[-1] not in self.running:
+            left.pop()
+        return left[-1] if left else None
 
     def _start(self, job: JobSpec) -> bool:
         """Give a job to an idle place; say whether there was one."""
@@ -221,21 +267,47 @@ class Execution:
         self.pending.discard(job.id)
         self.running[job.id] = job
         self.listener.started(job)
+        self._live.started(job.id)
         self.pool.give(place, job, self._attempts.get(job.id, []))
         return True
 
-    def _listen(self) -> None:
-        """Wait for news of a job, a signal, or the time to try a job again."""
+    def _listen(self) -> bool:
+        """Wait for news of a job, a signal, or the time to try a job again; say whether a place may have become idle."""
         now = time.monotonic()
-        times = [when - now for one, when in self._waiting.items() if one in self.pending and when > now]
-        self._hear(self.pool.events(min(times, default=None), self.signals.fileno()))
+        due = [when - now for one, when in self._waiting.items() if one in self.pending]
+        times = [when for when in due if when > 0]
+        write = self._live.due(now)
+        events = self.pool.events(
+            min([*times, *([] if write is None else [write])], default=None), self.signals.fileno()
+        )
+        self._hear(events)
+        self._show()
+        return not events or len(times) < len(due) or any(event.kind != "progress" for event in events)
+
+    def _show(self) -> None:
+        """Say for others to read what the run is doing, where it is time to."""
+        if self._live.due(time.monotonic()) == 0.0:
+            self._live.write(self._reasons(), self._blocked_by)
+
+    def _reasons(self) -> dict[str, str]:
+        """Say of every pending job what it waits for: a job that it needs, the time of its next attempt, or a worker."""
+        found = {}
+        now = time.monotonic()
+        for job_id in self.order:
+            if job_id in self.pending:
+                again = self._waiting.get(job_id, now) - now
+                later = f"its next attempt in {again:.0f} s" if again > 0 else live.A_PLACE
+                found[job_id] = self._waits_for(self.plan.jobs[job_id]) or later
+        return found
 
     def _hear(self, events: Iterable[Event]) -> None:
         for event in events:
             if event.kind == "progress":
                 self.listener.progress(event.job, event.message)
+                self._live.progress(event.job.id, event.message)
                 continue
             del self.running[event.job.id]
+            self._live.ended(event.job.id)
             if event.kind == "done":
                 self._note(event.job, event.message)
             else:
@@ -270,7 +342,9 @@ class Execution:
         self.pending.add(job.id)
         if damaged in self.plan.jobs:
             self.pending.add(damaged)
+            self._needs.clear()  # it is to be made once more
             self.summary.damaged.setdefault(damaged, []).append(str(status["message"]))
+            self.summary.taken_over.pop(damaged, None)
             for kept in (self.summary.made, self.summary.skipped):
                 if damaged in kept:
                     kept.remove(damaged)
@@ -312,44 +386,6 @@ class Execution:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def write_suite(plan: Plan, folder: Path, threads: int | None = None) -> None:
-    """Write suite.json: the resolved suite, the jobs of its plan, and the threads that each is computed with."""
-    from bench import __version__
-    from bench.run import environment, shipped
-
-    produced = {
-        "version": __version__,
-        "commit": environment.commit(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    value = {
-        "schema": record.SCHEMA,
-        "name": plan.suite.name,
-        "smoke": plan.suite.smoke,
-        "suite": plan.suite.model_dump(mode="json"),
-        "changes_of_shipped": shipped.changes(plan.suite),
-        "jobs": list(plan.jobs),
-        "produced": produced,
-        **({"threads": threads} if threads else {}),
-    }
-    record.write_json(folder / "suite.json", value)
-    _relabel(plan, folder)
-
-
-def _relabel(plan: Plan, folder: Path) -> None:
-    """Have jobs on record go by the suite's present labels, which are no part of what makes them."""
-    for job in plan.jobs.values():
-        path = folder / "jobs" / job.id / "spec.json"
-        if job.labels is not None and path.exists():
-            try:
-                spec = record.read_json(path)
-            except InputError:  # found damaged in a moment, and made again
-                continue
-            labels = json.loads(json.dumps(job.labels.as_dict()))
-            if spec.get("labels") != labels:
-                record.write_json(path, spec | {"labels": labels})
 
 
 def exit_code(summary: Summary) -> int:

@@ -446,13 +446,17 @@ def _check_outcome(outcome: Outcome, name: str, context: WorkerContext) -> None:
 def _scores_of_others(name: str, context: WorkerContext) -> Iterator[tuple[str, str]]:
     """Yield the scores on record in the suite's folder that other evaluators of the suite gave, each with its evaluator."""
     kinds = {stage.kind: one for one, (_, stages) in context.evaluators.items() if one != name for stage in stages}
-    for path in context.folder.glob("jobs/*/scores.json") if kinds else ():
-        try:
-            other = record.read_job(path.parent)
-            found = list(other.scores) if other.kind in kinds else []
-        except InputError:  # damaged, and about to be made again
-            continue
-        yield from ((score, kinds[other.kind]) for score in found)
+    for path in (context.folder / "jobs").iterdir() if kinds else ():
+        if path.name not in context.scores:  # thousands of jobs are not read again for each
+            try:
+                other = record.read_job(path) if (path / "scores.json").exists() else None
+                if other is None or not other.complete:
+                    continue
+                context.scores[path.name] = other.kind, tuple(other.scores)
+            except InputError:  # damaged, and about to be made again
+                continue
+        kind, scores = context.scores[path.name]
+        yield from ((score, kinds[kind]) for score in scores if kind in kinds)
 
 
 def _samples(folder: Path) -> Path:

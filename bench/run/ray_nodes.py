@@ -218,6 +218,8 @@ def connect(address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
     import ray
 
+    if ray.is_initialized():  # for the suite before, of several in one call
+        return ray
     try:
         # What workers say goes to Ray's logs: the records have it, and the screen shows the progress.
         ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)

@@ -76,18 +76,23 @@ def _checkpoints(training: list[JobSpec], workers: int) -> int:
     return sum(len(job.keep_steps) for job in training) + _KEPT * min(workers, len(training))
 
 
-def check(plan: Plan, folder: Path, pending: Iterable[str], workers: int) -> None:
-    """Refuse to begin what the disk has no room for.
+def check(plan: Plan, folder: Path, pending: Iterable[str], workers: int, others: int = 0) -> int:
+    """Refuse to begin what the disk has no room for; return the bytes it needs.
+
+    Args:
+        others: bytes that other suites of the same call need before it.
 
     Raises:
         DiskFull: says how much is needed, and how much there is.
     """
     need, _ = needed(plan, folder, pending, workers)
     free = free_bytes(folder)
-    if free is not None and free < need:
+    if free is not None and free < need + others:
+        beside = f" beside {in_words(others)} of the suites before it" if others else ""
         raise DiskFull(
-            f"{folder}: needs about {in_words(need)}, {in_words(free)} are free; make room, or give another --results"
+            f"{folder}: needs about {in_words(need)}{beside}, {in_words(free)} are free; make room, or give another --results"
         )
+    return need
 
 
 def full(folder: Path, need: int | None = None) -> DiskFull:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.errors import InputError
 from bench.plan.plan import Plan
@@ -21,31 +23,50 @@ class Standing:
     Attributes:
         states: a job's id -> complete, failed, stopped, resumable (has a checkpoint), damaged or pending.
         damaged: a damaged job's id -> what is wrong with it.
+        labels: a complete job's id -> what its record is called by.
     """
 
     states: dict[str, str]
     damaged: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def look(plan: Plan, folder: Path) -> Standing:
+def look(plan: Plan, folder: Path, before: Standing | None = None) -> Standing:
     """Read every job's record, and see that a complete one's files are as they were written.
+
+    Args:
+        plan: whose jobs.
+        folder: the suite's results.
+        before: what was seen a moment ago: a job that was complete and has its status is not read again.
 
     Raises:
         InputError: something else stands in the place of a job's folder.
     """
-    found = {job_id: _state(folder / "jobs" / job_id) for job_id in plan.jobs}
-    damaged = {job_id: one.what for job_id, one in found.items() if isinstance(one, seal.Damage)}
-    return Standing({job_id: one if isinstance(one, str) else DAMAGED for job_id, one in found.items()}, damaged)
+    made = Standing({})
+    for job_id in plan.jobs:
+        path = folder / "jobs" / job_id
+        if before and job_id in before.labels and (path / "status.json").is_file():
+            made.states[job_id], made.labels[job_id] = record.COMPLETE, before.labels[job_id]
+            continue
+        found = _look(path)
+        if isinstance(found, seal.Damage):
+            made.states[job_id], made.damaged[job_id] = DAMAGED, found.what
+        elif isinstance(found, record.Job):
+            made.states[job_id] = str(found.status["outcome"])
+            if found.complete:
+                made.labels[job_id] = found.labels
+        else:
+            made.states[job_id] = found
+    return made
 
 
-def _state(path: Path) -> str | seal.Damage:
+def _look(path: Path) -> str | record.Job | seal.Damage:
+    """Return a job that has ended, or what is wrong with it, or in words how far it is."""
     safe_files.refuse_other(path)
     if seal.is_begun(path):
         found = seal.examine(path, weights=True, thorough=False)
-        if isinstance(found, seal.Damage):
+        if isinstance(found, seal.Damage) or found.status["outcome"] is not None:
             return found
-        if found.status["outcome"] is not None:
-            return str(found.status["outcome"])
     return RESUMABLE if any((path / "checkpoints").glob("step-*.pt")) else PENDING
 
 
@@ -73,6 +94,30 @@ def to_do(plan: Plan, folder: Path, selected: set[str], states: dict[str, str]) 
         if job_id in pending:
             pending |= {one for one in plan.jobs[job_id].needs_weights_of if not seal.weights_in(folder / "jobs" / one)}
     return pending
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a suite's folder, in which one process at a time makes and deletes jobs.
+
+    Raises:
+        InputError: another one holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    safe_files.own_folder(folder, may_be_link=True)
+    safe_files.own_folder(folder / "jobs")
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{folder}: another bench run is at work in this folder; wait for it or use --results"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def folders(folder: Path) -> Iterator[Path]:

@@ -25,13 +25,13 @@ def of_folder(folder: Path, workers: int, asked: int | None = None, cores: int |
     """
     cores = cores or os.cpu_count() or 1
     by_name, name = (asked, "--threads") if asked else (_of_environment(), VARIABLE)
-    kept = _kept(folder)
-    if kept and by_name and by_name != kept:
+    chosen = kept(folder)
+    if chosen and by_name and by_name != chosen:
         raise InputError(
-            f"{name} = {by_name}: {folder} was made with {kept} {'thread' if kept == 1 else 'threads'} a job, and with another "
-            f"number figures differ in their last digits; leave it out, or begin anew with another --results"
+            f"{name} = {by_name}: {folder} was made with {chosen} {'thread' if chosen == 1 else 'threads'} a job, and with "
+            f"another number figures differ in their last digits; leave it out, or begin anew with another --results"
         )
-    return kept or by_name or max(1, cores // workers), by_name or cores
+    return chosen or by_name or max(1, cores // workers), by_name or cores
 
 
 def _of_environment() -> int | None:
@@ -40,7 +40,7 @@ def _of_environment() -> int | None:
     return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
-def _kept(folder: Path) -> int | None:
+def kept(folder: Path) -> int | None:
     """Return what the folder's first run chose, by suite.json, or by the jobs of a version that did not note it there."""
     for path in (folder / "suite.json", *sorted((folder / "jobs").glob("*/spec.json"))):
         try:

@@ -61,3 +61,9 @@ def test_of_a_suite_every_job_stands_after_those_it_needs_and_the_references_cha
     assert all(place[need] < place[one] for one in order for need in made.jobs[one].needs)
     kinds = [one.rsplit("-", 1)[0] for one in order if made.jobs[one].kind != "cost"]
     assert kinds[:3] == ["sft-optimum-s0", "reference-logps", "dpo-optimum-s0"]
+
+
+def test_what_a_job_needs_is_what_its_record_names(tiny: Any) -> None:
+    made = planner.make(tiny(methods=["sequential", "maxright"], evaluation={"base_kl": {}}))
+    for one in made.jobs.values():
+        assert one.needs == (*one.inputs.as_dict().values(), *([one.prefix.job] if one.prefix else []))

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bench.errors import InputError
+from bench.plan import planner
 from bench.records import record, seal
-from bench.run import execute, handlers, standing
+from bench.run import execute, handlers, local_pool, standing
 
 
 @pytest.fixture
@@ -85,7 +86,8 @@ def test_a_kept_checkpoint_that_is_not_whole_is_found_and_dropped(tiny: Any, run
     assert seal.damaged_checkpoints(optimum.path) == {}
     kept.write_bytes(kept.read_bytes()[:-1])
     assert seal.damaged_checkpoints(optimum.path) == {kept: f"{kept.name} is not as it was written"}
-    execution = execute.Execution(runner.plan, runner.folder, None, None)  # type: ignore[arg-type]
+    pool = local_pool.of_this_machine(runner.suite, runner.folder, workers=1)
+    execution = execute.Execution(runner.plan, runner.folder, None, pool)  # type: ignore[arg-type]
     assert execution._without_damaged_checkpoints([optimum.id]) == {
         optimum.id: [f"checkpoint {kept.name} is not as it was written; deleted"]
     }
@@ -102,3 +104,23 @@ def test_damage_to_one_job_fails_no_other_that_only_looks_at_its_names(tiny: Any
         (kl.path / name).write_text(content)
         assert handlers.run(asked, runner.context)["outcome"] == "complete"
         (kl.path / name).write_text(before)
+
+
+def test_what_was_complete_a_moment_ago_is_not_read_again_unless_its_status_is_gone(run: Any) -> None:
+    before = standing.look(run.plan, run.folder)
+    mix, optimum = (run.folder / "jobs" / run.job(start).id for start in ("mix", "dpo-optimum"))
+    (mix / "scores.json").write_text("{}")
+    (optimum / "status.json").unlink()
+    found = standing.look(run.plan, run.folder, before)
+    assert (found.states[mix.name], found.states[optimum.name]) == ("complete", "pending")
+    assert standing.look(run.plan, run.folder).states[mix.name] == "damaged"
+
+
+def test_records_go_by_the_suites_present_labels_whether_they_are_known_or_read(run: Any, tiny: Any) -> None:
+    named = planner.make(tiny(methods=["sequential", {"name": "mix", "label": "the sum"}]))
+    mix = run.folder / "jobs" / run.job("mix").id
+    for known in (None, standing.look(named, run.folder).labels):
+        execute.write_suite(run.plan, run.folder, 1)
+        assert record.read_job(mix).labels["method"] == "mix"
+        execute.write_suite(named, run.folder, 1, known)
+        assert record.read_job(mix).labels["method"] == "the sum"
