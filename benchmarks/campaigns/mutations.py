@@ -370,6 +370,8 @@ def fits(value: Any, words: str) -> bool:
         return isinstance(value, list) and len(value) == len(parts) and all(map(fits, value, parts))
     if words == "text":
         return isinstance(value, str)
+    if words == "any keys":
+        return isinstance(value, dict)
     if words.startswith(("number", "whole number")):
         return _is_number(value, words)
     choices = set(re.findall(r"`([^`]+)`", words))

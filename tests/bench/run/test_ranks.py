@@ -111,9 +111,9 @@ def test_ranks_train_what_one_process_trains(
     assert several.spec["environment"]["devices"] == devices
     in_parts = shard is True or (shard == "auto" and full)
     assert several.data["forward"].get("weights") == (f"in parts on {devices} devices" if in_parts else None)
-    # Each rank holds libraries and a model of its own, and all of them count.
-    memory = [one.measurements["peak_memory_bytes"]["value"] for one in (single, several)]
-    assert None in memory or memory[1] > 1.5 * memory[0]
+    # Each rank holds libraries of its own, hundreds of megabytes of them, and all of them count.
+    memory = several.measurements["peak_memory_bytes"]["value"]
+    assert memory is None or memory > devices * 250e6
     assert rank_processes() == []
 
 

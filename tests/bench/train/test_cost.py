@@ -47,7 +47,8 @@ def test_each_kind_is_measured_as_long_as_wanted(tiny: Any, run_plan: Any, monke
     Two rounds, at least 2 steps and 3 s each: 3 steps a block, 6 of each kind. The first round is warm-up, and so is the
     first step of each block: none of them is on record.
     """
-    monkeypatch.setattr(cost, "core_seconds", iter([(0.0, 0.0), (0.0, 1.0)]).__next__)
+    looks = iter([(0.0, 0.0), (0.0, 1.0)])
+    monkeypatch.setattr(cost, "core_seconds", lambda *_: next(looks))
     job = measure(run_plan(tiny()), *Work)
     for work in Work:
         seconds = job.measurements[f"step_seconds/{work}"]
@@ -68,7 +69,7 @@ def test_other_programs_are_seen(tiny: Any, run_plan: Any, monkeypatch: pytest.M
     """Of 100 core-seconds others used 20, on a machine of 4 cores: 0.8 cores. Time is marked, memory is the process's own."""
     monkeypatch.setattr(cost.psutil, "cpu_count", lambda: 4)
     looks = [(5.0, 1000.0), (25.0, 1100.0), (5.0, 1000.0), (6.0, 1100.0)]
-    monkeypatch.setattr(cost, "core_seconds", lambda: looks.pop(0))
+    monkeypatch.setattr(cost, "core_seconds", lambda *_: looks.pop(0))
     shared = measure(run_plan(tiny()), Work.SFT).measurements
     assert shared["other_cores_busy"]["value"] == pytest.approx(0.8)
     assert shared["step_seconds/sft"]["shared_machine"] and "shared_machine" not in shared["peak_memory_bytes/sft"]
