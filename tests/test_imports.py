@@ -28,7 +28,8 @@ MAY: dict[str, set[str]] = {
     "recipes": {"train", "models", "data", "methods", "collectors", "records"},
     "judges": {"models", "data", "records"},
     "evaluators": {"judges", "models", "data", "records"},
-    "suite": {"methods", "recipes", "evaluators", "judges", "train"},
+    "trackers": {"records"},
+    "suite": {"methods", "recipes", "evaluators", "judges", "train", "trackers"},
     "toy": {"suite", "methods", "records"},
     "plan": {"toy", "suite", "evaluators", "judges", "recipes", "train", "models", "data", "methods", "records"},
     "run": {

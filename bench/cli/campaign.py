@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from bench.run.execute import Summary
     from bench.run.pool import Pool
     from bench.run.standing import Standing
+    from bench.suite.suite import Experiment
+    from bench.trackers.tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,15 @@ def _parts(suites: list[str], asked: Asked, console: Console) -> list[_Part]:
     Raises:
         InputError: two are the same, or --only matches no job of any.
     """
+    from bench import trackers
     from bench.run import pools, standing
 
     plans: dict[str, Plan] = {}
     named: dict[str, str] = {}
     for one in suites:
         plan = planned(one, asked.overrides, asked.mirror, asked.smoke)
+        if plan.suite.tracker is not None:
+            trackers.check(plan.suite.tracker)
         if plan.suite.name in plans:
             raise InputError(
                 f"{one}: its name is {plan.suite.name}, as that of {named[plan.suite.name]}, and their results would go to "
@@ -194,7 +200,7 @@ def _preflight(part: _Part, pending: set[str], before: dict[str, Plan], mirror: 
 def _run(part: _Part, console: Console, *, look: bool) -> None:
     """Run one suite; `look` again before, as much may have been made since all were looked at."""
     from bench.cli.progress import Progress
-    from bench.run import execute, standing
+    from bench.run import execute, listeners, standing
 
     try:
         if look:
@@ -209,11 +215,33 @@ def _run(part: _Part, console: Console, *, look: bool) -> None:
             highlight=False,
             soft_wrap=True,
         )
-        with Progress(part.plan, pending, part.pool.size, console) as progress:
-            execution = execute.Execution(part.plan, part.folder, progress, part.pool, part.taken, part.found)
-            part.ended = execution.run(part.selected)
+        with _tracking(part.plan.suite, part.folder, console) as tracking:
+            with Progress(part.plan, pending, part.pool.size, console) as progress:
+                both = listeners.Listeners(progress, *([tracking] if tracking else []))
+                execution = execute.Execution(part.plan, part.folder, both, part.pool, part.taken, part.found)
+                part.ended = summary = execution.run(part.selected)
+            if tracking and summary.made:
+                _send_report(tracking, part.folder)
     except BenchError as error:
         part.ended = error
+
+
+def _tracking(suite: Experiment, folder: Path, console: Console) -> AbstractContextManager[Tracking | None]:
+    """Return what tells the suite's tracker of a run; None without one."""
+    from bench.trackers.tracking import Tracking
+
+    if suite.tracker is None:
+        return nullcontext()
+    return Tracking(suite.tracker, suite.name, folder, lambda line: _show(console, f"warning: {line}"))
+
+
+def _send_report(tracking: Tracking, folder: Path) -> None:
+    """Write the report as it stands for the tracker, which keeps it as an artifact."""
+    from report import build
+
+    if tracking.keeps_reports:
+        with tracking.sending() as made:
+            build.build(folder, made)
 
 
 def _tell(parts: list[_Part], asked: Asked, console: Console) -> None:

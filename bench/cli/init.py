@@ -103,6 +103,7 @@ methods: # what is compared
 lambdas: [0.25, 0.5, 0.75] # weight of DPO against SFT
 seeds: [0, 1, 2] # fewer than three and the report draws no interval
 retries: 2 # attempts more for a job whose worker died, or which met a fault of the network or a device
+tracker: null # or trackio, wandb, mlflow, tensorboard: draws the run live
 cost: auto # auto: each kind of step is measured once, alone on the machine; off: by the runs' own seconds
 
 evaluation: # of every trained policy, the reference and the base model; delete a part to leave it out

@@ -112,6 +112,13 @@ def run(
             help="Where jobs run: local, or on the nodes of a Ray cluster: ray, ray://HOST:PORT (extra: ray).",
         ),
     ] = "local",
+    tracker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Draw the run live: trackio, wandb, mlflow, tensorboard (extras of these names). [default: the suite's]",
+        ),
+    ] = None,
     smoke: Smoke = False,
     as_json: AsJson = False,
 ) -> None:
@@ -120,9 +127,13 @@ def run(
     Ctrl-C keeps the checkpoint: the same command goes on. `bench report RESULTS` shows what came out. Jobs that another
     suite of RESULTS has made, such as a reference or an optimum, are taken over. Of several suites the exit code is the worst.
     """
+    from bench import trackers
     from bench.cli import campaign
 
     output.never_ends_a_run()
+    if tracker is not None:
+        trackers.check(tracker)
+        overrides = [*(overrides or []), f"tracker={tracker}"]
     asked = campaign.Asked(results, mirror, overrides, only, workers, threads, engine, smoke, as_json)
     raise typer.Exit(campaign.run(suites or ["quickstart"], asked))
 

@@ -10,7 +10,7 @@ from bench.suite import yaml_file
 from bench.suite.suite import Experiment, suite_folder
 
 # Words, how fast it goes and where it is kept: no figure changes with them. Branches of the hub are put as commits.
-_NO_FIGURE = {"name", "description", "notes", "cost", "retries", "smoke"}
+_NO_FIGURE = {"name", "description", "notes", "cost", "retries", "smoke", "tracker"}
 _NO_FIGURE_LAST = {
     "checkpoint_every", "compile", "concurrency", "gradient_checkpointing", "max_retries",
     "micro_batch_size", "revision", "timeout_seconds",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
+from bench import trackers
 from bench.errors import unknown_name
 from bench.evaluators import EVALUATORS, Evaluator
 from bench.methods import METHODS, Target
@@ -142,8 +143,18 @@ class Experiment(Frozen, ABC):
     retries: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a job is tried again, from its checkpoint and on a fresh worker, whose worker died or which met a fault of the
     network or of a device. One that failed by its own fault is not."""
+    tracker: str | None = None
+    """Draws a run while it goes, live: `trackio`, `wandb`, `mlflow`, `tensorboard`, or another package's; no job's figures or
+    identity depend on it. `bench run --tracker` does the same for one run."""
     smoke: bool = Field(default=False, exclude=True)
     """Set by `--smoke`: a tiny model and a handful of steps, whose figures measure nothing."""
+
+    @field_validator("tracker")
+    @classmethod
+    def _tracker_is_known(cls, name: str | None) -> str | None:
+        if name is not None and name not in trackers.TRACKERS:
+            raise ValueError(trackers.unknown(name))
+        return name
 
     @property
     @abstractmethod

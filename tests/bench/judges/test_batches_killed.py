@@ -215,7 +215,13 @@ def test_ctrl_c_says_in_one_line_that_the_batch_goes_on(batches: BatchServer, an
     batches.answer, batches.looks = batches.like_ours, 10**9
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     process = subprocess.Popen(
-        command(batches, answers), env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command(batches, answers),
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # tests that are run in the background are started with SIGINT ignored, and so would this be
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not (batches.ours and batches.ours[0]["looks"]):
         assert process.poll() is None

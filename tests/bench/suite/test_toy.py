@@ -57,7 +57,8 @@ MISTAKES = {
     ),
     "a key of language models": (
         ("lambdas: [0.5]", "lambdas: [0.5]\nlora: {rank: 2, alpha: 4}"),
-        "x.yaml:11: unknown key 'lora'; known: description, lambdas, methods, name, notes, order, problem, retries, training",
+        "x.yaml:11: unknown key 'lora'; known: description, lambdas, methods, name, notes, order, problem, retries, tracker, "
+        "training",
     ),
     "unequal features": (
         ("other: [1.0]", "other: [1.0, 2.0]"),

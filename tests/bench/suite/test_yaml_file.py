@@ -40,8 +40,8 @@ lambdas: [0.25, 0.5, 0.75]
 KNOWN = ", ".join(sorted([*METHODS, *RECIPES]))
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
-    "adam_betas, batch_size, budget, checkpoint_every, epochs, evaluate_every, group_by_length, learning_rate, max_grad_norm, "
-    "micro_batch_size, model_dropout, schedule, steps, stopping, warmup_steps, weight_decay"
+    "adam_betas, batch_size, budget, checkpoint_every, devices, epochs, evaluate_every, group_by_length, learning_rate, "
+    "max_grad_norm, micro_batch_size, model_dropout, schedule, shard, steps, stopping, warmup_steps, weight_decay"
 )
 
 
@@ -94,7 +94,7 @@ MISTAKES = {
     "a typo at the top": (
         ("lambdas: [0.25, 0.5, 0.75]", "lambda: [0.25, 0.5, 0.75]"),
         "x.yaml:21: unknown key 'lambda'; did you mean 'lambdas'? known: cost, data, description, evaluation, lambdas, lora, "
-        "methods, model, name, notes, objectives, order, phases, reference, retries, seeds, training",
+        "methods, model, name, notes, objectives, order, phases, reference, retries, seeds, tracker, training",
     ),
     "a typo in a method's option": (
         ("max_eval_every", "max_eval_evry"),
