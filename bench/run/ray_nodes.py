@@ -216,6 +216,10 @@ def connect(address: str | None) -> Any:
             "`ray start --head` prints it"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
+    if (
+        Path.home() / ".ray" / "auth_token"
+    ).exists():  # `ray start` asks for it then, and `ray.init` does not send it by itself
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
 
     if ray.is_initialized():  # for the suite before, of several in one call

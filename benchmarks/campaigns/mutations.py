@@ -295,6 +295,8 @@ def illegal(mutation: Mutation) -> str | None:
         key = ".".join(names)
         if not key or (at and not isinstance(at[-1], str)):
             continue
+        if any(allowed.get(".".join(names[:end])) == "any keys" for end in range(1, len(names))):
+            continue
         problem = misfit(key, value, allowed)
         if problem:
             return f"{written(at)} = {value!r:.60}: {problem}"
