@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.errors import SuiteError, unknown_name
-from bench.judges.configurations import Complete, Completion, Unusable
+from bench.judges.configurations import SPACES, Complete, Completion, Unusable, refusal
 from bench.judges.requests import Message, Part, Request
 from bench.quiet import quiet
 
@@ -79,6 +79,11 @@ class Configuration:
         (other,) = (token for token in reads["denominator_tokens"] if token != reads["numerator_token"])
         return reads["numerator_token"], other
 
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Both labels."""
+        return self.labels() if self.reads_logprobs else ()
+
     def messages(self, fields: Mapping[str, str]) -> tuple[Message, ...]:
         """Fill the template: turns are found before anything is filled in, and each placeholder is filled once."""
         turns = _TURN.findall(self.template)
@@ -109,10 +114,8 @@ class Configuration:
 
     def why_unusable(self, completion: Completion) -> Unusable:
         """Say why a reply that came cannot be used, and what to change."""
-        if completion.get("finish_reason") == "content_filter" or (completion.get("message") or {}).get("refusal"):
-            return Unusable(
-                "refused by the model", f"the model refused to compare: {str(completion.get('text', ''))[:60]!r}"
-            )
+        if refused := refusal(completion):
+            return refused
         if not self.reads_logprobs:
             said = f"its text {str(completion.get('text', ''))[:60]!r} is no ranking as {self.name} asks for"
             return Unusable(
@@ -201,8 +204,6 @@ def _configurations() -> Path:
     return Path(spec.origin).parent / "evaluators_configs"
 
 
-# How tokenizers write the space before a word
-_SPACES = " \t\n\N{LOWER ONE EIGHTH BLOCK}\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
 # What alpaca-eval's templates call the two answers
 _NAMES = ("m", "M")
 
@@ -212,10 +213,10 @@ def _with_bare_tokens(completion: Completion) -> Iterator[Completion]:
     for token in _tokens(completion)[:1]:
         best: dict[str, dict[str, Any]] = {}
         for one in token.get("top_logprobs") or ():
-            name = str(one["token"]).strip(_SPACES)
+            name = str(one["token"]).strip(SPACES)
             if name not in best or one["logprob"] > best[name]["logprob"]:
                 best[name] = {**one, "token": name}
-        bare = {**token, "token": str(token.get("token", "")).strip(_SPACES), "top_logprobs": list(best.values())}
+        bare = {**token, "token": str(token.get("token", "")).strip(SPACES), "top_logprobs": list(best.values())}
         yield {**completion, "logprobs": {"content": [bare]}}
 
 

@@ -5,6 +5,7 @@ Which of them an endpoint answers to is found by `judges.trial` where a suite na
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -33,6 +34,34 @@ class Unusable(NamedTuple):
 
     kind: str
     reason: str
+
+
+def refusal(completion: Completion) -> Unusable | None:
+    """Say that a model, or a filter behind it, would not compare; None where it did not say so."""
+    message = completion.get("message")
+    refused = isinstance(message, Mapping) and message.get("refusal")
+    if not refused and completion.get("finish_reason") != "content_filter":
+        return None
+    said = str(completion.get("text") or refused or "")[:60]
+    return Unusable("refused by the model", f"the model refused to compare: {said!r}")
+
+
+# How tokenizers write the space before a word
+SPACES = " \t\n\N{LOWER ONE EIGHTH BLOCK}\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
+
+
+def first_token(completion: Completion) -> dict[str, float]:
+    """Return the log-probabilities of what the first token can be, without spaces around; of two alike the likelier's."""
+    logprobs = completion.get("logprobs")
+    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not isinstance(content, list) or not content or not isinstance(content[0], Mapping):
+        return {}
+    found: dict[str, float] = {}
+    for one in content[0].get("top_logprobs") or ():
+        name, value = str(one.get("token")).strip(SPACES), one.get("logprob")
+        if isinstance(value, int | float) and not math.isnan(value):
+            found[name] = max(float(value), found.get(name, -math.inf))
+    return found
 
 
 class Configuration(Protocol):
@@ -72,6 +101,10 @@ class Configuration(Protocol):
         Raises:
             SuiteError: this configuration reads another kind of reply.
         """
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The first tokens that are a verdict, where log-probabilities are read; none otherwise."""
 
     def messages(self, fields: Mapping[str, str]) -> tuple[Message, ...]:
         """Fill instruction, output_1 and output_2 in; nothing in them may act as a turn marker or a placeholder."""

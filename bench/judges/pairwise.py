@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from bench.errors import SuiteError
-from bench.judges.configurations import Complete, Completion, Unusable, spoken
+from bench.judges.configurations import Complete, Completion, Unusable, first_token, refusal, spoken
 from bench.judges.requests import Message, Part, Request
 
 _TASK = """You compare two answers to one instruction. Say which of them a careful reader who gave the instruction would rather \
@@ -77,8 +77,6 @@ _WORDS = {
     **dict.fromkeys(("0", "equal", "tie", "draw", "same", "neither", "both"), _EQUAL),
 }
 _NUMBER = re.compile(r"(?<![\d.,/])([012])(?:\.0)?(?![\d/]|[.,]\d)")
-# How tokenizers write the space before a word
-_SPACES = " \t\n\N{LOWER ONE EIGHTH BLOCK}\N{LATIN CAPITAL LETTER G WITH DOT ABOVE}"
 # In the form a completion is handed on in: what was read
 _READ = "preference"
 
@@ -129,6 +127,11 @@ class Pairwise:
             "log-probabilities of two labels; use weighted_alpaca_eval_gpt4_turbo or pairwise_logprobs"
         )
 
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """Both answers' labels, and that of equality."""
+        return ("1", "2", "0") if self.reads_logprobs else ()
+
     def messages(self, fields: Mapping[str, str]) -> tuple[Message, ...]:
         """Fill the prompt; what is not given stands as its place."""
         system = Message("system", (Part(_TASK + _ASKS["number" if self.form == "logprobs" else self.form], False),))
@@ -170,10 +173,10 @@ class Pairwise:
     def why_unusable(self, completion: Completion) -> Unusable:
         """Say why a reply that came cannot be used, and what to change."""
         other = f"choose another judge.model or, instead of {self.name}, another judge.configuration"
-        if completion.get("finish_reason") == "content_filter" or (completion.get("message") or {}).get("refusal"):
-            return Unusable("refused by the model", f"the model refused to compare: {_beginning(completion)}")
+        if refused := refusal(completion):
+            return refused
         if self.form == "logprobs":
-            tokens = _top(completion)
+            tokens = first_token(completion)
             if not tokens:
                 return Unusable(
                     "no log-probabilities", f"it came without the log-probabilities that were asked for; {other}"
@@ -230,23 +233,9 @@ def _of_number(text: str) -> float | None:
     return _of_word(text)
 
 
-def _top(completion: Completion) -> dict[str, float]:
-    """Return the log-probabilities of the first token and its alternatives, without the spaces that tokenizers add."""
-    logprobs = completion.get("logprobs")
-    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
-    if not isinstance(content, list) or not content or not isinstance(content[0], Mapping):
-        return {}
-    found: dict[str, float] = {}
-    for one in content[0].get("top_logprobs") or ():
-        name, value = str(one.get("token")).strip(_SPACES), one.get("logprob")
-        if isinstance(value, int | float) and not math.isnan(value):
-            found[name] = max(float(value), found.get(name, -math.inf))
-    return found
-
-
 def _of_labels(completion: Completion) -> float | None:
     """Return the mean verdict under the labels' probabilities; both answers' labels must be there, that of equality may be."""
-    found = _top(completion)
+    found = first_token(completion)
     if "1" not in found or "2" not in found:
         return None
     masses = {

@@ -20,7 +20,7 @@ from typing import Any
 from bench.errors import JudgeRefused, JudgeStopped, one_line
 from bench.judges import JudgeSettings, Request, Setup
 from bench.judges.asking import JOURNAL, Asking
-from bench.judges.configurations import Completion, Configuration
+from bench.judges.configurations import Completion, Configuration, first_token
 from bench.judges.faults import NO_ANSWER
 from bench.judges.journal import rows as journal_rows
 from bench.judges.named import configuration
@@ -183,11 +183,8 @@ def label_share(form: Configuration, reply: Completion) -> float:
 
     A judge that would rather say something else has not understood what it is asked for: what is left for the labels is noise.
     """
-    if not form.reads_logprobs:
-        return 1.0
-    content = (reply.get("logprobs") or {}).get("content") or [{}]
-    top = {str(one["token"]).strip(): float(one["logprob"]) for one in content[0].get("top_logprobs") or ()}
-    return sum(math.exp(top[label]) for label in form.labels() if label in top)
+    top = first_token(reply)
+    return sum(math.exp(top[one]) for one in form.verdicts if one in top) if form.verdicts else 1.0
 
 
 def _ask(
@@ -208,15 +205,15 @@ def _ask(
         row, bill, judging = asking.last_row or {}, asking.bill(), asking.judging
     if asking.stopped:
         raise asking.stopped
-    end = _ending(judging.shutdown(), today)
-    ends = f"the endpoint says that {judging.model} {end}" if end else ""
-    answered = Answered(f"{judging.model} at {judging.host}", form.name, tuple(judging.changes), bill=bill, ends=ends)
-    where = f"the judge {answered.judge}"
+    judge = f"{judging.model} at {judging.host}"
+    where = f"the judge {judge}"
     if reply is not None:
         share = label_share(form, reply) if pick else 1.0
         if share < _LEAST_SHARE:
             raise JudgeRefused(f"{where} answers, but gives the labels no more than {share:.0%} of its first token")
-        return answered
+        end = _ending(judging.shutdown(), today)
+        ends = f"the endpoint says that {judging.model} {end}" if end else ""
+        return Answered(judge, form.name, tuple(judging.changes), bill=bill, ends=ends)
     if row.get("error"):
         said = f"{where} gave no reply that can be read ({row['error']}); see that it is up and that base_url is right"
         raise (JudgeStopped if row.get("kind") in NO_ANSWER else JudgeRefused)(said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -14,6 +15,7 @@ from model_server import ModelServer
 from bench.errors import JudgeError, JudgeRefused, JudgeStopped
 from bench.evaluators.win_rate import judge
 from bench.judges import AUTOMATIC, JudgeSettings, trial
+from bench.judges.named import configuration
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 
@@ -90,6 +92,17 @@ def test_labels_beside_the_point_are_no_answer_unless_they_are_asked_for(endpoin
     assert answered.configuration == "pairwise_json_schema"
     assert answered.passed_over[AUTOMATIC[0]] == "answers, but gives the labels no more than 10% of its first token"
     assert trial.ask(settings(endpoint, configuration=AUTOMATIC[0]), tmp_path, lambda: ()) is not None
+
+
+@pytest.mark.parametrize("space", ["", " ", "\u2581", "\u0120"])
+def test_a_verdict_that_both_are_equal_and_spaces_of_tokenizers_count_as_labels(space: str) -> None:
+    """0.8 for neither, 0.05 each for both answers: 0.9 of the first token is a verdict."""
+    form = configuration("pairwise_logprobs")
+    shares = {"0": 0.8, "1": 0.05, "2": 0.05, "The": 0.1}
+    top = [{"token": space + token, "logprob": math.log(share)} for token, share in shares.items()]
+    reply = {"logprobs": {"content": [{"token": space + "0", "logprob": math.log(0.8), "top_logprobs": top}]}}
+    assert trial.label_share(form, reply) == pytest.approx(0.9)
+    assert trial.label_share(configuration("pairwise_number"), {"text": "1"}) == 1.0
 
 
 def test_a_judge_that_answers_to_nothing_says_why_for_each(endpoint: Any, tmp_path: Path) -> None:

@@ -146,11 +146,10 @@ def test_the_run_of_a_job_goes_on_after_ctrl_c(folder: Path) -> None:
     keys = ("--set", "training.steps=2000", "--set", "training.checkpoint_every=50")
     command = ("--tracker", "trackio", "--only", "sft-optimum-*", *keys)
     process = start(*command, folder=folder)
-    until = time.monotonic() + HANGING
     while (
         not (files := list(folder.glob("results/tiny/jobs/sft*/steps.jsonl"))) or files[0].read_text().count("\n") < 99
     ):
-        assert process.poll() is None and time.monotonic() < until
+        assert process.poll() is None
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the tracker's process gets it, too
     _, err = process.communicate(timeout=HANGING)
