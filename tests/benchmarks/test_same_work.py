@@ -151,7 +151,7 @@ def test_evaluations_along_a_run_are_clocked_by_split(suite: dict[str, Any], tmp
     ((name, run),) = made.items()
     assert name.startswith("mix-l0.5-s0")
     assert run["evaluations"] == {"held_out": 3, "train": 2}
-    assert 0 < run["seconds"]["held_out"] < 60
+    assert run["seconds"]["held_out"] > 0
     assert run["training_seconds"] > 0
 
 
