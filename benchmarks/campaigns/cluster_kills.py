@@ -131,9 +131,7 @@ def _chains(context: Context, setting: _Setting, chains: int, under: str) -> Ite
         f"{by_themselves} of them ended with 0 once they were begun after the last kill of a command."
     )
     for target, one in counted.items():
-        yield one.row(
-            f"under {under}, kills of a {target} after which the same command ended at equal records", (note,)
-        )
+        yield one.row(f"kills under {under} of: {target}, after which the same command ended at equal records", (note,))
 
 
 def points(targets: Iterable[str], number: int, last: float) -> list[Point]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.run import live
 from benchmarks.campaigns import base, signals
 from benchmarks.rows import Context, Row
 
@@ -127,5 +128,5 @@ def kill(how: Callable[[int, int], None], process: int) -> None:
 
 def scraps(results: Path) -> str:
     """Name what a kill left behind and nobody took away; "" for nothing."""
-    left = [path.name for path in results.rglob(".*") if path.name != ".lock"]
+    left = [path.name for path in results.rglob(".*") if path.name not in (".lock", live.FILE)]
     return f"left behind: {left[:3]}" if left else ""
