@@ -7,11 +7,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.collectors import nvml
+from bench.plan import planner
 from bench.records import record
+from bench.run import handlers
+from bench.suite import yaml_file
+from bench.suite.suite import Suite
 from benchmarks.campaigns import base, cluster_kills
 from benchmarks.campaigns.cluster import Cluster
 
@@ -60,22 +65,31 @@ def test_ranks_on_a_node_of_two_devices_leave_the_records_of_local_ones(tmp_path
     assert code == 0, said
     name = run_id(tmp_path / "ray", "mix")
     spec = record.read_json(tmp_path / "ray" / "small" / "jobs" / name / "spec.json")
-    assert (spec["environment"]["devices"], spec["environment"]["threads"]) == (2, 1)
+    assert spec["environment"]["devices"] == 2
     assert base.difference(base.contents(tmp_path / "local" / "small"), base.contents(tmp_path / "ray" / "small")) == ""
 
 
 @pytest.mark.slow
-def test_costs_are_measured_on_as_many_devices_as_runs_train_on(tmp_path: Path) -> None:
-    """Costs are of models that lie in files, so the built-in random model is put into some."""
+def test_costs_are_measured_on_as_many_devices_as_runs_train_on(
+    tmp_path: Path, run_plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Costs are of models that lie in files, so the built-in random model is put into some; a block is two steps, not seconds."""
+    monkeypatch.setattr(planner, "REPEATS", {"rounds": 2, "steps": 4, "seconds": 0.0, "warm_up_steps": 1})
     model = write_model(tmp_path / "model")
     text = SHORT.replace("{source: random}", f"{{source: local, path: {json.dumps(str(model))}}}")
-    suite, results = base.write_suite(tmp_path, text), tmp_path / "out"
-    code, said = base.call("run", str(suite), "--results", str(results), "--threads", "2", "--only", "cost-*")
-    assert code == 0, said
-    job = record.read_job(results / "small" / "jobs" / run_id(results, "cost"))
-    assert job.complete and job.spec["environment"]["devices"] == 2
-    seconds = {name: one["value"] for name, one in job.measurements.items() if name.startswith("step_seconds")}
-    assert seconds and all(value is not None and value > 0 for value in seconds.values())
+    loaded = yaml_file.load(str(base.write_suite(tmp_path, text)))
+    assert isinstance(loaded, Suite)
+    runner = run_plan(loaded)
+    job = runner.job("cost")
+    assert job.resources.devices == 2
+    status = handlers.run(job, runner.context)
+    assert status["outcome"] == record.COMPLETE, status
+    made = record.read_job(runner.context.job_folder(job.id))
+    assert made.spec["environment"]["devices"] == 2
+    for work in job.settings["work"]:
+        assert made.measurements[f"step_seconds/{work}"]["value"] > 0
+        assert made.measurements[f"step_seconds/{work}"]["steps"] == 4
+        assert made.measurements[f"step_tokens/{work}"]["value"] > 0
     assert cluster_kills.ranks_of(os.getpid()) == []
 
 
