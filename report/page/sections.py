@@ -20,6 +20,7 @@ from report.page import (
     published,
     runs,
     score_charts,
+    trained,
 )
 from report.page.panels import SPLIT_NAMES
 from report.page.runs import Log
