@@ -69,6 +69,7 @@ def test_the_work_done_is_complete_jobs_and_the_steps_of_others(tmp_path: Path) 
     """Of seven jobs one is complete and one took 40 of 160 steps: (1 + 0.25) / 7."""
     jobs = tmp_path / "small" / "jobs"
     record.write_json(jobs / "a" / "status.json", {"outcome": record.COMPLETE})
+    (jobs / "b").mkdir()
     record.append_jsonl(jobs / "b" / "steps.jsonl", [{"step": step} for step in range(40)])
     record.write_json(jobs / "c" / "status.json", {"outcome": record.FAILED})
     assert cluster_kills.done(tmp_path) == pytest.approx(1.25 / 7)
