@@ -398,6 +398,9 @@ class Training(Frozen):
     shard: Annotated[bool | Literal["auto"], BeforeValidator(_on_off_or_auto)] = "auto"
     """On several devices: `true` leaves on each a part of every weight, and gets a layer's together as it is computed; `false`
     gives each all weights; `auto`: true where all weights are trained, or where one device has no room for them."""
+    deterministic: bool = False
+    """`true`: train by torch's deterministic algorithms, so that a run that is resumed on a GPU is bit for bit the one that
+    nothing interrupted. Slower; on CPUs it is so anyway."""
     evaluate_every: Positive = 100
     """Steps between two points of a trajectory; evaluation is not timed as training."""
     checkpoint_every: Positive = 200

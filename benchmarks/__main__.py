@@ -38,6 +38,7 @@ GROUPS = {
     "coverage": "How often intervals hold the truth and comparisons are right, over simulated suites.",
     "crowning": "How often a winner is named among equal recipes, and one that is better is, over simulated suites.",
     "crashes": "Runs, reports and packing killed at random moments, then the same command.",
+    "cluster_kills": "Nodes and actors of a Ray cluster, ranks of a job and their commands killed, then the same command.",
     "damage": "Records damaged file by file: reports mark the job, a run makes it again.",
     "signals": "What schedulers, terminals and people send to a run, and the screens they take away.",
     "judge": "Paid replies through kills, faults and full disks: none lost, none paid twice without being counted.",
@@ -45,7 +46,7 @@ GROUPS = {
     "gpu": "On one GPU: training steps of models of given shapes with random weights.",
     "gpu_evaluation": "On one GPU: answers, questions, reference pass and start of the same models.",
 }
-CAMPAIGNS = ("crashes", "damage", "signals", "judge", "suites")
+CAMPAIGNS = ("crashes", "cluster_kills", "damage", "signals", "judge", "suites")
 # Short rows and few steps would say little about them: always at full size, and only when asked for by name or with all.
 ON_GPU = ("gpu", "gpu_evaluation")
 NEVER_QUICK = ("memory", "growth", *ON_GPU)

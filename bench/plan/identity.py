@@ -58,8 +58,8 @@ def training_settings(settings: Training) -> dict[str, Any]:
 
     A setting younger than the first records is left out at its default, so that their ids stay what they were.
     """
-    # On how many devices it is computed changes its numbers by rounding only.
-    left_out = {"epochs", "steps", "budget", "checkpoint_every", "stopping", "devices", "shard"}
+    # On how many devices it is computed, and in which order sums are made, changes its numbers by rounding only.
+    left_out = {"epochs", "steps", "budget", "checkpoint_every", "stopping", "devices", "shard", "deterministic"}
     made = settings.model_dump(mode="json", exclude=left_out)
     for name in ("group_by_length", "model_dropout"):
         if not made[name]:

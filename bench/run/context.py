@@ -32,6 +32,7 @@ class WorkerContext:
         stopping: asked whether the user wants to stop.
         clock: tells the time in seconds; what training costs is measured by it.
         healed: what the job at hand found damaged and made up for.
+        resumed: how it went on from its own checkpoints.
         scores: a complete job's id -> its kind and the names of its scores, as far as they were looked up.
         rank, ranks: which of how many processes this is that compute a job together; the first one writes.
     """
@@ -45,6 +46,7 @@ class WorkerContext:
     stopping: Callable[[], bool]
     clock: Callable[[], float] = time.perf_counter
     healed: list[str] = field(default_factory=list)
+    resumed: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     rank: int = 0
     ranks: int = 1
@@ -168,6 +170,13 @@ class WorkerContext:
         """Keep what was found damaged, for the job's status and the run's last lines."""
         self.healed.append(what)
         self.say(what)
+
+    def note_resumed(self, every: list[dict[str, Any]]) -> None:
+        """Keep how the job at hand went on from its own checkpoints, the last one being of now."""
+        from bench.train import resuming
+
+        self.resumed[:] = every
+        self.say(resuming.in_words(every[-1]))
 
     def say(self, text: str) -> None:
         """Log a line and show it as the job's present activity."""

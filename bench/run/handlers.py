@@ -76,6 +76,7 @@ def _attempt(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, 
     folder = context.job_folder(job.id)
     started = time.monotonic()
     context.healed.clear()
+    context.resumed.clear()
     status: dict[str, Any] = {"schema": record.SCHEMA, "outcome": record.COMPLETE}
     try:
         safe_files.own_folder(folder)
@@ -102,6 +103,7 @@ def _attempt(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, 
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **({"attempts": list(attempts)} if attempts else {}),
         **({"healed": list(context.healed)} if context.healed else {}),
+        **({"resumed": list(context.resumed)} if context.resumed else {}),
     }
     try:
         record.write_json(folder / "status.json", status)
@@ -165,7 +167,9 @@ def _earlier_environments(folder: Path) -> list[dict[str, Any]]:
 
 def spec(job: JobSpec, context: WorkerContext, earlier: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
     """Return a job's spec.json; `earlier` is where it ran before it went on."""
-    devices = {"devices": job.resources.devices} if job.resources.devices > 1 else {}
+    devices: dict[str, Any] = {"devices": job.resources.devices} if job.resources.devices > 1 else {}
+    if job.kind == "train" and context.suite.training.deterministic:
+        devices["deterministic"] = True
     environment = context.environment | devices | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
     return {
         "schema": record.SCHEMA,
@@ -244,6 +248,7 @@ def _train(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             base_logps=context.base_logps(own),
             tell=context.tell,
             note_damage=context.note_damage,
+            note_resumed=context.note_resumed,
             stopping=context.stopping,
             clock=context.clock,
             rule=inputs.rule(job, context),

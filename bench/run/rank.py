@@ -9,7 +9,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.run.ranks import DAMAGE, DONE, FAILED, PROGRESS, STOP, Task, portable
+from bench.run.ranks import DAMAGE, DONE, FAILED, PROGRESS, RESUMED, STOP, Task, portable
 
 
 def main(address: str) -> None:
@@ -63,6 +63,8 @@ def _work(task: Task, pipe: Connection, rank: int, told: threading.Event) -> Non
     finally:
         for what in context.healed if rank == 0 else ():
             pipe.send((DAMAGE, what))
+        if context.resumed and rank == 0:
+            pipe.send((RESUMED, list(context.resumed)))
 
 
 def _listen(pipe: Connection, told: threading.Event) -> None:

@@ -26,7 +26,7 @@ from bench.run.context import WorkerContext
 from bench.suite.suite import Experiment
 
 START_SECONDS = 600.0  # until every rank must have come: each imports torch, on a machine that may be busy
-STOP, FAILED, DONE, PROGRESS, DAMAGE = "stop", "failed", "done", "progress", "damage"
+STOP, FAILED, DONE, PROGRESS, DAMAGE, RESUMED = "stop", "failed", "done", "progress", "damage", "resumed"
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ class _Following:
             self._context.tell(value)
         elif kind == DAMAGE:
             self._context.note_damage(value)
+        elif kind == RESUMED:
+            self._context.resumed[:] = value
         elif kind == FAILED:
             self._refuse_gone()
             raise value

@@ -51,6 +51,10 @@ def _serve(pipe: Connection, config: WorkerConfig) -> None:
     # Before torch is imported: it reads these once.
     os.environ["CUDA_VISIBLE_DEVICES"] = config.visible_gpu or ""
     os.environ["OMP_NUM_THREADS"] = str(config.threads)
+    if isinstance(config.suite, Suite) and config.suite.training.deterministic:
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # without it cuBLAS may sum in another order each time
     # Threads that wait for each other spin for a moment only: docs/decisions/threads.md.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -29,7 +29,7 @@ from bench.models.processes import Processes
 from bench.records import record
 from bench.records.spec import JobSpec
 from bench.settings import PerObjective, TrainingParts
-from bench.train import budget, checkpoint, gradients, run_log, shards
+from bench.train import budget, checkpoint, gradients, resuming, run_log, shards
 from bench.train.batches import Batches
 from bench.train.losses import Losses, Part
 from bench.train.micro_batches import MicroBatches
@@ -56,6 +56,7 @@ class TrainingRun:
         base_logps: what the untrained policy gives the evaluation rows, by split; the first run fills it in for the others.
         tell: called with {"step", "steps", "losses"} after every step.
         note_damage: called with what was found damaged and is made up for.
+        note_resumed: called with how the run went on from its own checkpoints, each time: see `resuming`.
         stopping: asked after every step whether the user wants to stop.
         rule: asked at every evaluation whether the run has come far enough; None: it takes all its steps.
         clock: tells the time in seconds; what steps cost is measured by it.
@@ -74,6 +75,7 @@ class TrainingRun:
     base_logps: held_out.OfSplits = field(default_factory=dict)
     tell: Callable[[dict[str, Any]], None] = lambda message: None
     note_damage: Callable[[str], None] = lambda what: None
+    note_resumed: Callable[[list[dict[str, Any]]], None] = lambda every: None
     stopping: Callable[[], bool] = lambda: False
     rule: Rule | None = None
     clock: Callable[[], float] = time.perf_counter
@@ -88,7 +90,10 @@ def train(run: TrainingRun) -> None:
     """
     trainer = Trainer(run)
     try:
-        with collect(str(run.policy.device)) as trainer.collecting:
+        with (
+            resuming.algorithms(run.suite.training.deterministic),
+            collect(str(run.policy.device)) as trainer.collecting,
+        ):
             trainer.start()
             while not trainer.done():
                 trainer.take_step()
@@ -158,6 +163,7 @@ class Trainer:
         self.primary = run.suite.primary_split
         self.step, self.phase = 0, -1
         self.stopped: str | None = None
+        self.resumed: list[dict[str, Any]] = []  # how it went on from its own checkpoints
         self.row: dict[str, Any] = {}
         self.taken: dict[Objective, gradients.Taken] = {}
         self.collecting: Any = None
@@ -442,9 +448,17 @@ class Trainer:
         if found is None:
             return False
         self.restore(found, own=True)
+        self._note_resumed(found.state)
         self.log.resume(self.step, found.rows)
         self.processes.wait()
         return True
+
+    def _note_resumed(self, state: Mapping[str, Any]) -> None:
+        """Say on record whether this is, bit for bit, the run that nothing interrupted."""
+        now = resuming.conditions(self.policy, self.processes)
+        one = resuming.went_on(self.step, state.get("conditions"), now, self.run.suite.model.dtype)
+        self.resumed = [*state.get("resumed", ()), one]
+        self.run.note_resumed(self.resumed)
 
     def _take_over_prefix(self) -> bool:
         """Begin where the shared first phase ends; say whether it is there, and sound."""
@@ -579,6 +593,8 @@ class Trainer:
             "step": self.step,
             "phase": self.phase,
             "stopped": self.stopped,
+            "conditions": resuming.conditions(self.policy, self.processes),
+            "resumed": self.resumed,
             "adapter": {} if whole else self.policy.trained_state(),
             "start": self.policy.start,
             "optimizer": {} if whole else self.optimizer.state_dict(),

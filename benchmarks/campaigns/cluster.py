@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -54,6 +55,20 @@ class Cluster:
     def kill(self) -> None:
         """Kill the node that joined last, with all that runs on it, by SIGKILL."""
         self._cluster.remove_node(self._nodes.pop(), allow_graceful=False)
+
+    def actors(self) -> list[int]:
+        """Return the processes of the actors at work on its nodes."""
+        import psutil
+
+        found = []
+        for node in [self._cluster.head_node, *self._nodes]:
+            for kept in node.all_processes["raylet"]:
+                with contextlib.suppress(psutil.Error):
+                    below = psutil.Process(kept.process.pid).children()
+                    found += [
+                        one.pid for one in below if one.cmdline()[:1] and one.cmdline()[0].startswith("ray::RayPlace")
+                    ]
+        return found
 
     def files(self) -> list[Path]:
         """List what Ray has written of its session."""

@@ -1,11 +1,10 @@
-"""Kill with SIGKILL at random moments, the parent, a worker, the group or a node; the same command must end at equal records.
+"""Kill with SIGKILL at random moments, the parent, a worker or the group; the same command must end at equal records.
 
 python -m benchmarks --only crashes
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -18,8 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.run import live
 from benchmarks.campaigns import base, signals
-from benchmarks.campaigns.cluster import Cluster
 from benchmarks.rows import Context, Row
 
 # Few jobs, and most of their time in training and its checkpoints.
@@ -31,7 +30,6 @@ _SEED = 7
 CHAINS = {"parent": 11, "worker": 11, "group": 10}
 KILLS = 5
 WRITERS = {"report": 25, "pack": 25}
-NODE_CHAINS, NODE_KILLS = 10, 2  # of runs on a Ray cluster; each loses a node so many times on its way to its end
 QUICK_CHAINS, QUICK_KILLS, QUICK_WRITERS = 1, 3, 2
 
 
@@ -59,7 +57,6 @@ def rows(context: Context) -> Iterator[Row]:
                 for _ in range(kills):
                     counted.add(f"{target}, run {number}", problem)
         yield counted.row(f"kills of a run's {target} after which the same command ended at equal records")
-    yield _nodes(setting, context)
     for target, count in WRITERS.items():
         count = QUICK_WRITERS if context.quick else count
         context.say(f"{target}: {count} kills")
@@ -90,63 +87,17 @@ def _kill_a_run(setting: _Setting, target: str, kills: int, number: int) -> str:
         time.sleep(draw.uniform(0.1, 1.0) * setting.seconds)
         if target == "worker" and process.poll() is None:
             for worker in signals.workers_of(process.pid):
-                _kill(os.kill, worker)
+                kill(os.kill, worker)
             time.sleep(draw.uniform(0.0, 0.5) * setting.seconds)  # it is being tried again
-        _kill(os.killpg if target == "group" else os.kill, process.pid)
+        kill(os.killpg if target == "group" else os.kill, process.pid)
         process.wait(60.0)
         time.sleep(2.0)  # workers whose parent is gone end by themselves
     code, said = base.call("run", str(setting.suite), "--results", str(results))
     problem = f"ended with {code}: {said.strip()[-200:]}" if code else ""
-    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or _scraps(results)
+    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or scraps(results)
     if not problem:
         shutil.rmtree(results)
     return problem
-
-
-def _nodes(setting: _Setting, context: Context) -> Row:
-    """Take nodes from runs on a cluster and give them others, one run after another; each ends by itself."""
-    chains = QUICK_CHAINS if context.quick else NODE_CHAINS
-    context.say(f"node: {chains} runs, {NODE_KILLS} kills each")
-    counted, by_itself = base.Count(), 0
-    with Cluster() as cluster:
-        for number in range(chains):
-            problem, went_on = _kill_nodes(setting, cluster, number)
-            by_itself += went_on
-            for _ in range(NODE_KILLS):
-                counted.add(f"node, run {number}", problem)
-    return counted.row(
-        "kills of a run's node after which the same command ended at equal records",
-        (f"{by_itself} of these {chains} runs ended with 0 by themselves, the others by the same command.",),
-    )
-
-
-def _kill_nodes(setting: _Setting, cluster: Cluster, number: int) -> tuple[str, bool]:
-    """Kill a node of two some times while a run computes, each time with another joining; say whether it ended well by itself."""
-    draw = random.Random(f"{_SEED} node {number}")
-    results = setting.folder / f"node-{number}"
-    shutil.rmtree(results, ignore_errors=True)
-    threads = json.loads((setting.whole / "small" / "suite.json").read_text(encoding="utf-8"))["threads"]
-    arguments = ["run", str(setting.suite), "--results", str(results), "--threads", str(threads)]
-    arguments += ["--engine", cluster.engine]
-    process = base.start(*arguments, output=subprocess.DEVNULL)
-    for _ in range(NODE_KILLS):
-        _wait_for_jobs(process, results)
-        time.sleep(draw.uniform(0.0, 0.7) * setting.seconds)
-        cluster.kill()
-        cluster.add()
-    went_on = process.wait(600.0) == 0
-    code, said = base.call(*arguments)
-    problem = f"ended with {code}: {said.strip()[-200:]}" if code else ""
-    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or _scraps(results)
-    if not problem:
-        shutil.rmtree(results)
-    return problem, went_on
-
-
-def _wait_for_jobs(process: subprocess.Popen[str], results: Path) -> None:
-    """Wait until some job has begun; connecting to the cluster is no part of what is tried."""
-    while process.poll() is None and not any(results.glob("*/jobs/*/log.txt")):
-        time.sleep(0.1)
 
 
 def _kill_a_writer(setting: _Setting, target: str, number: int) -> str:
@@ -157,23 +108,25 @@ def _kill_a_writer(setting: _Setting, target: str, number: int) -> str:
     shutil.copytree(setting.whole, results)
     process = base.start(target, str(results), output=subprocess.DEVNULL)
     time.sleep(draw.uniform(0.3, 6.0 if target == "report" else 1.5))
-    _kill(os.killpg, process.pid)
+    kill(os.killpg, process.pid)
     process.wait(60.0)
     code, said = base.call(target, str(results))
     problem = f"ended with {code}: {said.strip()[-200:]}" if code else ""
-    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or _scraps(results)
+    problem = problem or base.difference(base.contents(results / "small"), setting.wanted) or scraps(results)
     if not problem:
         shutil.rmtree(results)
     return problem
 
 
-def _kill(how: Callable[[int, int], None], process: int) -> None:
+def kill(how: Callable[[int, int], None], process: int) -> None:
+    """Send SIGKILL, if there is still somebody to get it."""
     try:
         how(process, signal.SIGKILL)
     except ProcessLookupError:  # it has ended just now
         return
 
 
-def _scraps(results: Path) -> str:
-    left = [path.name for path in results.rglob(".*") if path.name != ".lock"]
+def scraps(results: Path) -> str:
+    """Name what a kill left behind and nobody took away; "" for nothing."""
+    left = [path.name for path in results.rglob(".*") if path.name not in (".lock", live.FILE)]
     return f"left behind: {left[:3]}" if left else ""

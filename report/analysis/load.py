@@ -104,7 +104,7 @@ def code(origin: Mapping[str, str] | None) -> str:
 
 def _conditions(environment: Mapping[str, Any]) -> tuple[str, ...]:
     hardware = environment.get("hardware", {})
-    parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"))
+    parts = (hardware.get("cpu"), hardware.get("cores"), hardware.get("gpus"), environment.get("devices", 1))
     return tuple(str(part) for part in (*parts, *(environment.get(name) for name in ("device", "workers", "threads"))))
 
 
@@ -168,7 +168,7 @@ class Run:
 
     @property
     def conditions(self) -> tuple[str, ...]:
-        """What must be equal for two costs to be comparable: machine, device, workers, threads, how it was measured."""
+        """What must be equal for two costs to be comparable: machine, devices, workers, threads, how it was measured."""
         every = list(dict.fromkeys(map(_conditions, self.environments)))
         parts = (" and ".join(dict.fromkeys(part)) for part in zip(*every, strict=True))
         return (*parts, ALONE if self.alone else IN_THE_RUN)

@@ -147,7 +147,7 @@ class SuiteSide:
     def conditions(self, key: Key, metric: str) -> dict[str, Any]:
         runs = self._runs(key)
         if self.metric(metric).kind == "cost":
-            names = ("processor", "cores", "GPUs", "device", "workers", "threads", "measured")
+            names = ("processor", "cores", "GPUs", "devices", "device", "workers", "threads", "measured")
             made = {name: _joined(run.conditions[place] for run in runs) for place, name in enumerate(names)}
             return made | {"collector": _joined(run.collector(metric) for run in runs)}
         if metric in self.tables.scores:

@@ -16,6 +16,7 @@ from report.analysis.choices import Choices
 from report.analysis.load import Results, Run
 from report.analysis.metrics import SIGNED
 from report.analysis.tables import RecipeResults, Tables
+from report.page import trained
 from report.page.where import Where
 from report.render.document import Block, Cell, Code, Column, Details, Group, Row, Strip, Strips, Table, Text
 from report.render.shown import shown
@@ -62,6 +63,7 @@ def provenance(results: Results, where: Where) -> Table | None:
     packages = [environment.get("packages", {}) for environment in environments]
     facts: list[tuple[str, Iterable[str]]] = [
         ("Base model", [f"{_base_name(results)}: {_words(job.spec['settings'].get('model'))}" for job in jobs]),
+        ("Trained", [trained.what(job.spec["settings"]) for job in jobs if job.kind == "train"] or ["–"]),
         *(
             (f"Data: {name} rows", [str((job.spec.get("data") or {}).get(name, "–")) for job in jobs])
             for name in dict.fromkeys(name for job in jobs for name in job.spec.get("data") or {})
@@ -73,6 +75,8 @@ def provenance(results: Results, where: Where) -> Table | None:
         ("Commit", (str(environment.get("commit") or "not in a git checkout") for environment in environments)),
         ("Hardware", (_hardware(environment) for environment in environments)),
     ]
+    resumed = trained.resumed(job.status for job in jobs)
+    facts += [("Resumed", [resumed])] if resumed else []
     rows = []
     for name, found in facts:
         values = list(dict.fromkeys(found))
@@ -125,7 +129,9 @@ def _hardware(environment: dict[str, Any]) -> str:
     parts = [f"{hardware.get('cpu', 'unknown processor')}, {hardware.get('cores', '?')} cores"]
     parts.append(", ".join(_words(gpu) for gpu in gpus) if gpus else "no GPU")
     parts.append(f"trained on {environment.get('device', '?')}")
-    parts += [f"{environment[name]} {name}" for name in ("workers", "threads") if environment.get(name) is not None]
+    parts += [
+        f"{environment[name]} {name}" for name in ("devices", "workers", "threads") if environment.get(name) is not None
+    ]
     return "; ".join(parts)
 
 

@@ -20,6 +20,7 @@ from report.page import (
     published,
     runs,
     score_charts,
+    trained,
 )
 from report.page.panels import SPLIT_NAMES
 from report.page.runs import Log
@@ -215,5 +216,5 @@ def _problems(results: Results, where: Where) -> Section:
 
 
 def _settings(results: Results) -> Section:
-    text = Code(runs.as_yaml(results.suite), "yaml")
+    text = Code(runs.as_yaml(trained.as_read(results.suite)), "yaml")
     return Section("settings", "Settings", (Details("The suite's resolved settings", (text,)),))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.records import record
-from benchmarks.campaigns import base, damage
+from benchmarks.campaigns import base, cluster_kills, damage
 
 
 @pytest.mark.parametrize("way", damage.WAYS)
@@ -47,3 +47,29 @@ def test_a_count_that_tried_nothing_or_missed_one_keeps_no_goal() -> None:
     found = count.row("work").as_dict()
     assert found["holds"] is False and found["values"] == [50.0]
     assert found["facts"] == {"tried": 2, "right": 1, "wrong": ["second: it hung"]}
+
+
+@pytest.mark.parametrize("targets", [cluster_kills.ON_CLUSTER, cluster_kills.ON_ONE_NODE])
+def test_every_run_on_a_cluster_is_killed_once_at_each_target_and_the_same_way_each_time(
+    targets: tuple[str, ...],
+) -> None:
+    """Twenty kills in five runs, a quarter or so of them right after a start; the others wait for more and more of the work."""
+    drawn = [cluster_kills.points(targets, number, 0.6) for number in range(cluster_kills.CHAINS)]
+    assert drawn == [cluster_kills.points(targets, number, 0.6) for number in range(cluster_kills.CHAINS)]
+    assert all(sorted(one.target for one in points) == sorted(targets) for points in drawn)
+    assert sum(map(len, drawn)) == 20
+    early = [one for points in drawn for one in points if one.share is None]
+    assert 2 <= len(early) <= 8
+    for points in drawn:
+        shares = [one.share for one in points if one.share is not None]
+        assert shares == sorted(shares) and all(0.0 <= one <= 0.6 for one in shares)
+
+
+def test_the_work_done_is_complete_jobs_and_the_steps_of_others(tmp_path: Path) -> None:
+    """Of seven jobs one is complete and one took 40 of 160 steps: (1 + 0.25) / 7."""
+    jobs = tmp_path / "small" / "jobs"
+    record.write_json(jobs / "a" / "status.json", {"outcome": record.COMPLETE})
+    (jobs / "b").mkdir()
+    record.append_jsonl(jobs / "b" / "steps.jsonl", [{"step": step} for step in range(40)])
+    record.write_json(jobs / "c" / "status.json", {"outcome": record.FAILED})
+    assert cluster_kills.done(tmp_path) == pytest.approx(1.25 / 7)

@@ -40,8 +40,9 @@ lambdas: [0.25, 0.5, 0.75]
 KNOWN = ", ".join(sorted([*METHODS, *RECIPES]))
 METHOD_KEYS = "label, lambdas, name"
 TRAINING_KEYS = (
-    "adam_betas, batch_size, budget, checkpoint_every, devices, epochs, evaluate_every, group_by_length, learning_rate, "
-    "max_grad_norm, micro_batch_size, model_dropout, schedule, shard, steps, stopping, warmup_steps, weight_decay"
+    "adam_betas, batch_size, budget, checkpoint_every, deterministic, devices, epochs, evaluate_every, "
+    "group_by_length, learning_rate, max_grad_norm, micro_batch_size, model_dropout, schedule, "
+    "shard, steps, stopping, warmup_steps, weight_decay"
 )
 
 

@@ -229,6 +229,8 @@ def test_cost_compares_on_the_same_hardware_only_and_does_not_gate(full: Path, c
     made = run(full, candidate)
     assert made.exit_code == 0
     assert row(made, "mix", "training_seconds").reason == "workers: 1 → 2"
+    change(candidate, "mix-*", "spec.json", lambda spec: spec["environment"].update(workers=1, devices=2))
+    assert row(run(full, candidate), "mix", "training_seconds").reason == "devices: 1 → 2"
     assert run(full, candidate, metrics={"training_seconds": {"gate": True}}).exit_code == 3
 
 
