@@ -13,12 +13,16 @@ _POLICIES = (
 )
 
 
-def order(plan: Plan) -> list[str]:
+def order(plan: Plan, places: int = 1) -> list[str]:
     """Return the plan's jobs in the order in which those that could run are started; what runs alone comes last.
 
     A job's rank is what it roughly costs and the rank of the costliest job that needs it, so a job always stands before those
     that need it. Equals stay in the plan's order. Only the evaluations of the policies that are made first do not wait until
     all training is done: what is wrong with an evaluation shows early, and what all of them will take.
+
+    Args:
+        plan: which.
+        places: jobs that compute at the same time. Evaluations of one policy more go early, as the first on each also loads.
     """
     costs = rough_costs(plan)
     waiting = dict.fromkeys(plan.jobs, 0.0)  # the costliest chain that begins behind a job
@@ -28,12 +32,12 @@ def order(plan: Plan) -> list[str]:
         for one in plan.jobs[job_id].needs:
             waiting[one] = max(waiting[one], ranks[job_id])
     found = sorted(plan.jobs, key=lambda one: (plan.jobs[one].alone, -ranks[one]))
-    return _with_early(plan, found)
+    return _with_early(plan, found, places + 1)
 
 
-def _with_early(plan: Plan, order: list[str]) -> list[str]:
+def _with_early(plan: Plan, order: list[str], count: int) -> list[str]:
     """Move the evaluations of the first policies to where these are made, behind what the longest chain goes on with."""
-    policies = [one for one in order if plan.jobs[one].kind in WITH_ADAPTER][:_POLICIES]
+    policies = [one for one in order if plan.jobs[one].kind in WITH_ADAPTER][:count]
     of_policy: dict[str, list[str]] = {}
     for job_id, job in plan.jobs.items():
         if job.kind not in KINDS and isinstance(job.labels, PolicyLabels) and job.labels.of in policies:

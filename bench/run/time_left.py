@@ -64,7 +64,7 @@ class TimeLeft:
     ) -> None:
         wanted = set(pending)
         self._jobs = plan.jobs
-        self._order = priority.order(plan)
+        self._order = priority.order(plan, places)
         self._rough = priority.rough_costs(plan)
         self._left: dict[str, Work] = {one: of_job(job) for one, job in plan.jobs.items() if one in wanted}
         self._behind: dict[str, list[str]] = {}
