@@ -40,9 +40,8 @@ class _Walk:
         self.now = 0.0
 
     def walk(self, running: Mapping[str, float]) -> dict[str, float]:
-        waits = {
-            job_id: set(self.jobs[job_id].needs) & (self.seconds.keys() | running.keys()) for job_id in self.seconds
-        }
+        ahead = self.seconds.keys() | running.keys()
+        waits = {job_id: ahead.intersection(self.jobs[job_id].needs) for job_id in self.seconds}
         behind: dict[str, list[str]] = {}
         for job_id, needs in waits.items():
             for one in needs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,14 +55,14 @@ def of_settings(kind: str, settings: Mapping[str, Any], devices: int, steps: flo
     if kind == "toy":
         return Work(kind, str(settings["method"]), steps)
     if kind not in TRAINING:
-        return Work(as_json([kind, devices, settings]), "", steps)
+        return Work(sys.intern(as_json([kind, devices, settings])), "", steps)
     training = {name: one for name, one in settings["training"].items() if name not in _NOT_OFTRAINING}
     data = {name: one for name, one in settings["data"].items() if name.startswith("max_")}
     held_out = [settings["data"][name]["evaluation_rows"] for name in ("preference", "instruction")]
     own = {name: one for name, one in settings.items() if name not in _NOT_OF_A_STEP}
     key = as_json([kind, devices, own | {"training": training, "data": data}, held_out])
     method = as_json([settings.get("method", settings.get("recipe")), settings.get("options")])
-    return Work(key, method, steps, tokens)
+    return Work(sys.intern(key), sys.intern(method), steps, tokens)
 
 
 @dataclass(frozen=True)
