@@ -200,7 +200,8 @@ def _preflight(part: _Part, pending: set[str], before: dict[str, Plan], mirror: 
 def _run(part: _Part, console: Console, *, look: bool) -> None:
     """Run one suite; `look` again before, as much may have been made since all were looked at."""
     from bench.cli.progress import Progress
-    from bench.run import execute, listeners, standing
+    from bench.run import execute, listeners, past, standing
+    from bench.run.time_left import TimeLeft
 
     try:
         if look:
@@ -216,7 +217,13 @@ def _run(part: _Part, console: Console, *, look: bool) -> None:
             soft_wrap=True,
         )
         with _tracking(part.plan.suite, part.folder, console) as tracking:
-            with Progress(part.plan, pending, part.pool.size, console) as progress:
+            earlier = (
+                past.read(part.folder.parent, past.this_machine(part.pool.threads), part.plan)
+                if pending
+                else past.Past()
+            )
+            time_left = TimeLeft(part.plan, pending, part.pool.size, earlier.took)
+            with Progress(len(pending), time_left, console) as progress:
                 both = listeners.Listeners(progress, *([tracking] if tracking else []))
                 execution = execute.Execution(part.plan, part.folder, both, part.pool, part.taken, part.found)
                 part.ended = summary = execution.run(part.selected)

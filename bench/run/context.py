@@ -34,6 +34,7 @@ class WorkerContext:
         healed: what the job at hand found damaged and made up for.
         resumed: how it went on from its own checkpoints.
         scores: a complete job's id -> its kind and the names of its scores, as far as they were looked up.
+        kinds: the kinds and stages of jobs that were done here.
         rank, ranks: which of how many processes this is that compute a job together; the first one writes.
     """
 
@@ -48,6 +49,7 @@ class WorkerContext:
     healed: list[str] = field(default_factory=list)
     resumed: list[dict[str, Any]] = field(default_factory=list)
     scores: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    kinds: set[tuple[str, str]] = field(default_factory=set)
     rank: int = 0
     ranks: int = 1
     _policies: dict[Any, Policy] = field(default_factory=dict)

@@ -81,7 +81,7 @@ class Execution:
         self.plan, self.folder, self.listener, self.pool = plan, folder, listener, pool
         if isinstance(plan.suite, Suite):
             self.plan = devices.settled(plan, plan.suite, pool.largest)
-        self.order = priority.order(self.plan)
+        self.order = priority.order(self.plan, pool.size)
         self.stopping = False  # what is at work was told to stop
         self.signals = Signals()
         self.summary = Summary()

@@ -101,6 +101,7 @@ def _attempt(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, 
     status |= {
         "seconds": round(time.monotonic() - started, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"first_of_kind": True} if _is_first(job, context) else {}),
         **({"attempts": list(attempts)} if attempts else {}),
         **({"healed": list(context.healed)} if context.healed else {}),
         **({"resumed": list(context.resumed)} if context.resumed else {}),
@@ -111,6 +112,17 @@ def _attempt(job: JobSpec, context: WorkerContext, attempts: Sequence[dict[str, 
     except OSError as error:
         status |= _of_error(error, job, context.folder)
     return status
+
+
+def _is_first(job: JobSpec, context: WorkerContext) -> bool:
+    """Say whether a job was the first of its kind in this process: its seconds are also those of imports and of loading.
+
+    One that is split between processes starts them anew each time.
+    """
+    kind = (job.kind, job.stage)
+    first = kind not in context.kinds and job.resources.devices <= 1
+    context.kinds.add(kind)
+    return first
 
 
 def work_as_rank(job: JobSpec, context: WorkerContext) -> None:

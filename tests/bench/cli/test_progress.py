@@ -1,28 +1,47 @@
-"""How long a run still takes, by what its jobs took so far."""
+"""A run's progress in plain lines: one an event, with the time left once it is known."""
 
 from __future__ import annotations
 
-import pytest
+from io import StringIO
 
-from bench.cli.progress import Estimate
+from rich.console import Console
+
+from bench.cli.progress import Progress, duration
+from bench.plan.plan import Plan
 from bench.records.spec import Inputs, JobSpec
+from bench.run.time_left import TimeLeft
 
 
-def job(name: str, kind: str, steps: int = 0) -> JobSpec:
-    return JobSpec(name, kind, None, {}, Inputs(), {}, steps=steps)
+def test_an_event_is_a_line_and_the_time_left_is_said_once_it_is_known(tiny) -> None:  # type: ignore[no-untyped-def]
+    made = Plan(tiny())
+    for name, kind in (("a", "x"), ("b", "x"), ("c", "x")):
+        made.add(JobSpec(name, kind, None, {}, Inputs(), {}))
+    out = StringIO()
+    clock = [0.0]
+    console = Console(file=out, width=200)
+    with Progress(3, TimeLeft(made, made.jobs, 1, clock=lambda: clock[0]), console) as progress:
+        progress.started(made.jobs["a"])
+        progress.ended(made.jobs["a"], {"outcome": "complete", "seconds": 60.0, "first_of_kind": False})
+        clock[0] = 1e6
+        progress.started(made.jobs["b"])
+        progress.ended(made.jobs["b"], {"outcome": "failed", "seconds": 2.0, "message": "it broke"})
+        progress.ended(made.jobs["c"], {"outcome": "complete", "seconds": 60.0})
+    assert out.getvalue().splitlines() == [
+        "[1/3] a: complete in 60.0 s (about 2 min 0 s left)",
+        "[2/3] b: failed in 2.0 s: it broke (about 1 min 0 s left)",
+        "[3/3] c: complete in 60.0 s",
+    ]
 
 
-def test_seconds_a_step_of_a_kind_times_the_steps_that_are_left() -> None:
-    """Two trainings ended: 20 s for 10 steps and 20 s for 5, a mean of 3 s a step; 30 steps are left on two workers."""
-    jobs = {
-        one.id: one for one in (job("a", "train", 10), job("b", "train", 5), job("c", "train", 30), job("e", "lm_eval"))
-    }
-    estimate = Estimate(jobs, workers=2)
-    assert estimate.seconds_left() is None
-    for name in ("a", "b"):
-        estimate.ended(jobs[name], {"outcome": "complete", "seconds": 20.0})
-    assert estimate.seconds_left() == pytest.approx(3.0 * 30 / 2)
-    estimate.ended(jobs["c"], {"outcome": "failed"})
-    assert estimate.seconds_left() is None  # of what is left, an evaluation, none has been seen
-    estimate.ended(jobs["c"], {"outcome": "complete", "seconds": 30.0})  # tried again: it is not taken off twice
-    assert estimate.seconds_left() is None
+def test_nothing_known_is_said_so(tiny) -> None:  # type: ignore[no-untyped-def]
+    made = Plan(tiny())
+    for name, kind in (("a", "x"), ("b", "y"), ("c", "y"), ("d", "y")):
+        made.add(JobSpec(name, kind, None, {}, Inputs(), {}))
+    out = StringIO()
+    with Progress(4, TimeLeft(made, made.jobs, 1), Console(file=out, width=200)) as progress:
+        progress.ended(made.jobs["a"], {"outcome": "complete", "seconds": 1.0})
+    assert out.getvalue() == "[1/4] a: complete in 1.0 s (time left: not known yet)\n"
+
+
+def test_a_length_of_time_has_two_units_at_most() -> None:
+    assert [duration(one) for one in (3.4, 67, 3_661)] == ["3 s", "1 min 7 s", "1 h 1 min"]

@@ -60,7 +60,20 @@ def test_of_a_suite_every_job_stands_after_those_it_needs_and_the_references_cha
     assert sorted(order) == sorted(made.jobs)
     assert all(place[need] < place[one] for one in order for need in made.jobs[one].needs)
     kinds = [one.rsplit("-", 1)[0] for one in order if made.jobs[one].kind != "cost"]
-    assert kinds[:3] == ["sft-optimum-s0", "reference-logps", "dpo-optimum-s0"]
+    trained = [one for one in kinds if not one.startswith(("kl-", "base-"))]
+    assert trained[:3] == ["sft-optimum-s0", "reference-logps", "dpo-optimum-s0"]
+
+
+def test_the_first_policies_are_evaluated_early_and_nobody_waits_in_the_longest_chain_for_it(tiny: Any) -> None:
+    """The reference goes on to its log-probabilities; its evaluation, with the base's answers that it needs, comes next."""
+    made = planner.make(tiny(methods=["mix"], lambdas=[0.25, 0.5], seeds=[0], cost="off", evaluation={"base_kl": {}}))
+    order = [one.rsplit("-", 1)[0] for one in priority.order(made)]
+    assert order[:4] == ["sft-optimum-s0", "reference-logps", "base-answers-base", "kl-sft-optimum-s0"]
+    early = [one for one in order[4:6] if one.startswith("kl-")]  # of one place two policies', then training goes first
+    assert len(early) == 1 and order[6:8] == [one for one in order[4:9] if not one.startswith("kl-")][1:3]
+    assert all(one.startswith("kl-") for one in order[8:])
+    more = [one.rsplit("-", 1)[0] for one in priority.order(made, places=8)]
+    assert all(more.index(f"kl-{one}") == more.index(one) + 1 for one in more if one.startswith(("mix", "dpo")))
 
 
 def test_what_a_job_needs_is_what_its_record_names(tiny: Any) -> None:
