@@ -54,6 +54,7 @@ class Ranking:
     def __init__(self, tables: Tables, against: Callable[[], pd.DataFrame]) -> None:
         self.tables, self._against = tables, against
         self._gaps: dict[tuple[RecipeKey, RecipeKey], Gap] = {}
+        self._corrected: dict[str, dict[RecipeKey, float]] = {}
 
     @cached_property
     def basis(self) -> str | None:
@@ -82,6 +83,10 @@ class Ranking:
         found = self._complete(name) if self.basis else self.tables.competing
         return tuple(sorted(found, key=lambda one: sign * rounded(one.estimate(name).mean)))
 
+    @cached_property
+    def _keys(self) -> frozenset[RecipeKey]:
+        return frozenset(one.key for one in self.order)
+
     def rank(self, recipe: RecipeResults) -> int | None:
         """Return 1 + how many are ahead of a recipe; None where nothing ranks it."""
         if self.basis is None or not self.holds(recipe):
@@ -90,7 +95,7 @@ class Ranking:
 
     def holds(self, recipe: RecipeResults) -> bool:
         """Whether a recipe is among those in order."""
-        return any(one.key == recipe.key for one in self.order)
+        return recipe.key in self._keys
 
     def level_with(self, recipe: RecipeResults) -> tuple[RecipeResults, ...]:
         """Return the recipes that a recipe is not ahead of."""
@@ -121,12 +126,13 @@ class Ranking:
         if sequential is None or one.lambda_dpo != other.lambda_dpo:
             return None
         recipe = other if sequential is one else one
-        frame = self._against()
-        rows = frame[frame["metric"] == name] if not frame.empty else frame
-        for _, row in rows.iterrows():
-            if (row["method"], row["lambda_dpo"]) == recipe.key:
-                return float(row["p_holm"]), len(rows)
-        return None
+        if name not in self._corrected:
+            frame = self._against()
+            rows = frame[frame["metric"] == name] if not frame.empty else frame
+            columns = (rows[key] for key in ("method", "lambda_dpo", "p_holm")) if len(rows) else ()
+            self._corrected[name] = {(method, value): float(p) for method, value, p in zip(*columns, strict=True)}
+        corrected = self._corrected[name]
+        return (corrected[recipe.key], len(corrected)) if recipe.key in corrected else None
 
     def seeds_wanted(self, one: RecipeResults, other: RecipeResults) -> int | None:
         """Return how many seeds would tell two recipes apart, were their difference and its spread what they seem.

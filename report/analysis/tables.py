@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from bench.records.metrics import Metric
@@ -18,7 +19,8 @@ from report.analysis import derived, tradeoff
 from report.analysis.comparable import Comparable
 from report.analysis.derived import combine
 from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, judge_of, missing
-from report.analysis.statistics import Estimate, estimate, paired
+from report.analysis.pairwise import Together, spreads
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate, paired
 
 RecipeKey: TypeAlias = "tuple[str, float | None]"
 
@@ -337,6 +339,19 @@ class Tables:
     def competing(self) -> tuple[RecipeResults, ...]:
         """The recipes that are ranked, best first: with an ideal distance of every seed of the suite."""
         return tuple(recipe for recipe in self.ranked if not self.why_unranked(recipe))
+
+    @cached_property
+    def distances_together(self) -> Together | None:
+        """The ideal distances of all ranked recipes, seed by seed, with their spreads; None below three common seeds."""
+        recipes = self.competing
+        seeds = sorted(set.intersection(*(set(one.figures) for one in recipes))) if recipes else []
+        if len(seeds) < SEEDS_FOR_AN_INTERVAL:
+            return None
+        by_seed = [one.values(self.distance) for one in recipes]
+        values = np.array([[found[seed] for seed in seeds] for found in by_seed])
+        if np.isnan(values).any():
+            return None
+        return Together({one.key: place for place, one in enumerate(recipes)}, values, spreads(values))
 
     def why_unranked(self, recipe: RecipeResults) -> str:
         """Say why a recipe has no place; "" where it has one. A recipe of fewer seeds could win by having lost its worst."""
