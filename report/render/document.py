@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+LONG = 60  # rows
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -34,11 +36,15 @@ class Row:
 
     Attributes:
         tags: (filter, value) pairs, such as ("method", "mix"), by which a reader can narrow the table down.
+        anchor: what links lead to; "" for none.
+        more: what a row of a long table shows when it is opened, in a fixed-width block; "" for none.
     """
 
     cells: tuple[Cell, ...]
     kind: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    anchor: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,11 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     sortable: bool = False
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the page draws rows as they are scrolled to, and has only the first ones in its text."""
+        return len(self.rows) > LONG
 
 
 @dataclass(frozen=True)
