@@ -223,16 +223,22 @@ class Drawer:
                 zorder=4,
             )
 
-    def _ideal(self, axes: Axes) -> tuple[float, float] | None:
-        """Mark (f*_DPO, f*_SFT), mean over the seeds of the runs."""
+    @cached_property
+    def ideal(self) -> tuple[float, float] | None:
+        """(f*_DPO, f*_SFT), mean over the seeds of the runs; None where one is missing."""
         seeds = sorted({run.seed for run in self.results.runs})
         stars = [[self.results.optimum(name, seed).number for seed in seeds] for name in ("dpo", "sft")]
         x, y = (pd.Series(values, dtype=float).mean() for values in stars)
-        if math.isnan(x) or math.isnan(y):
+        return None if math.isnan(x) or math.isnan(y) else (float(x), float(y))
+
+    def _ideal(self, axes: Axes) -> tuple[float, float] | None:
+        """Mark the ideal point."""
+        if self.ideal is None:
             return None
+        x, y = self.ideal
         axes.plot(x, y, "*", color=INK, markersize=13, zorder=6)
         axes.annotate("ideal", (x, y), (0, -8), textcoords="offset points", ha="center", va="top")
-        return float(x), float(y)
+        return self.ideal
 
     @cached_property
     def front(self) -> list[tuple[float, float]]:

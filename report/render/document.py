@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 LONG = 60  # rows
 
@@ -113,6 +114,15 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Plot:
+    """One picture of points and paths that the page's script draws; `data` is what plots.js takes, as plain values."""
+
+    title: str
+    alt: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Figure:
     """Show panels: one main column and a grid beside it, in the layout of the paper's Figures 3, 6 and 7; or rows of panels.
 
@@ -126,8 +136,8 @@ class Figure:
     """
 
     title: str
-    main: tuple[Panel, ...]
-    side: tuple[Panel, ...]
+    main: tuple[Panel | Plot, ...]
+    side: tuple[Panel | Plot, ...]
     legend: tuple[tuple[str, str], ...]
     image: Path
     alt: str
@@ -135,6 +145,11 @@ class Figure:
     legend_label: str = "Bars from left to right"
     caption: str = ""
     shapes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_plots(self) -> bool:
+        """Whether the page's script draws any of it; without scripts the image stands there."""
+        return any(isinstance(one, Plot) for one in (*self.main, *self.side))
 
 
 @dataclass(frozen=True)

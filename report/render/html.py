@@ -15,10 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Report, Strips, Table, Text
+from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Plot, Report, Strips, Table, Text
 from report.render.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
+VENDOR = Path(__file__).parent / "vendor"
 KINDS: dict[type, str] = {
     Text: "text",
     Table: "table",
@@ -29,8 +30,9 @@ KINDS: dict[type, str] = {
     Group: "group",
 }
 FIRST_ROWS = 30  # of a long table are in the page's text: for those without scripts, and for paper
-SCRIPT = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("tables.js", "page.js"))
-STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+SCRIPT = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("tables.js", "plots.js", "page.js"))
+PLOTTER = (VENDOR / "uPlot.iife.min.js").read_text(encoding="utf-8")
+STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8") + (VENDOR / "uPlot.min.css").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -40,8 +42,8 @@ def _hash(text: str) -> str:
 
 # Drawings carry style attributes, which cannot load or run anything; elements must match their hash.
 POLICY = (
-    f"default-src 'none'; script-src {_hash(SCRIPT)}; style-src-elem {_hash(STYLE)}; style-src-attr 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
+    f"default-src 'none'; script-src {_hash(SCRIPT)} {_hash(PLOTTER)}; style-src-elem {_hash(STYLE)}; "
+    "style-src-attr 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'"
 )
 
 
@@ -65,7 +67,8 @@ def environment() -> Environment:
     made.filters["outline"] = _outline
     made.filters["packed"] = packed
     made.globals["first_rows"] = FIRST_ROWS
-    made.globals["style"], made.globals["script"] = Markup(STYLE), Markup(SCRIPT)
+    made.globals["style"], made.globals["script"], made.globals["plotter"] = map(Markup, (STYLE, SCRIPT, PLOTTER))
+    made.tests["plot"] = lambda one: isinstance(one, Plot)
     return made
 
 
@@ -74,8 +77,14 @@ def _visible(value: Any) -> Any:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def packed(table: Table) -> str:
-    """Return a long table's rows as compressed JSON in base64, which the page's script draws as they are scrolled to.
+def packed(shown: Table | Plot) -> str:
+    """Return what the page's script draws as compressed JSON in base64: a long table's rows, or what is in a plot."""
+    content = json.dumps(_rows(shown) if isinstance(shown, Table) else shown.data, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(zlib.compress(content.encode(), 9)).decode()
+
+
+def _rows(table: Table) -> dict[str, Any]:
+    """Return a long table's rows for the page's script, which draws them as they are scrolled to.
 
     {"columns": [class, ...], "filters": [name, ...], "rows": [[cells, kind, tags, anchor, more], ...]}; a cell is its text or
     [text, link, note, missing], a row's tags are in the order of the filters, and what is empty at a row's end is left out.
@@ -95,8 +104,7 @@ def packed(table: Table) -> str:
             entry.pop()
         rows.append(entry)
     columns = ["n" if column.numeric else "prose" if column.prose else "" for column in table.columns]
-    content = json.dumps({"columns": columns, "filters": filters, "rows": rows}, ensure_ascii=False, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(content.encode(), 9)).decode()
+    return {"columns": columns, "filters": filters, "rows": rows}
 
 
 def _cell(cell: Cell) -> Any:

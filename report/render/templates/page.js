@@ -12,6 +12,7 @@
   }
 
   tables.start();
+  plots.start();
   addEventListener("hashchange", reveal);
   if (location.hash) reveal();
 })();

@@ -99,7 +99,7 @@ const tables = (() => {
     const ranked = rows.filter((row) => !row.context).map((row) => [row.text(place), row]);
     const words = ranked.some(([text]) => isNaN(value(text)) && !/^(missing|not |–|$)/.test(text));
     ranked.sort(([a], [b]) => {
-      if (words) return sign * a.localeCompare(b, undefined, { numeric: true });
+      if (words) return sign * a.localeCompare(b);
       const [x, y] = [value(a), value(b)];
       if (isNaN(x) || isNaN(y)) return isNaN(x) - isNaN(y); // what is missing comes last, either way
       return sign * (x - y);
@@ -157,7 +157,7 @@ const tables = (() => {
         button.type = "button";
         head.append(button);
         button.addEventListener("click", async () => {
-          await ready();
+          if (template) await ready();
           const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
           heads.forEach((other) => other.removeAttribute("aria-sort"));
           head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
@@ -244,6 +244,8 @@ const tables = (() => {
   }
 
   return {
+    element,
+    unpacked,
     /** Make every table of the page sort, filter and grow. */
     start() {
       document.querySelectorAll(".scroll > table").forEach((table) => {
