@@ -17,6 +17,7 @@ from report.analysis.tables import Tables
 from report.page import plots
 from report.page.panels import GRID, INK, Drawer, Sketch
 from report.render import document
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,7 +177,7 @@ def _legend(figure: Figure, axes: Axes, columns: int) -> None:
 
 def inline(svg: str, name: str, alt: str) -> str:
     """Make matplotlib's SVG fit to stand in a page: own ids, the page's ink and grid colours, an accessible name."""
-    svg = svg[svg.index("<svg") :]
+    svg, alt = visible(svg[svg.index("<svg") :]), visible(alt)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

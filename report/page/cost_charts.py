@@ -174,7 +174,7 @@ def max_evaluation(tables: Tables, folder: Path) -> document.Figure | None:
             k: math.fsum(values) / len(values) for k, values in means.items() if not any(map(math.isnan, values))
         }
         says = ", ".join(f"k = {k:,}: {number(value, series_digits(average.values()))}" for k, value in average.items())
-        alt = f"{title} over MAXRIGHT's evaluation interval k, a line a λ; mean over λ: {says or 'not measured'}."
+        alt = f"{title} over MAXRIGHT's evaluation interval k, a line a λ; mean over λ: {says or 'missing'}."
         sketches.append(
             Sketch(f"every-{name}", title, alt, partial(_lines, tables, by_k, shades, name, title), (3.5, 3.0))
         )
@@ -228,7 +228,7 @@ def _lines(
             axes.axhline(alright.estimate(name).mean, color=shade, linestyle=(0, (2, 2)), linewidth=0.9, alpha=0.7)
     axes.set(title=title, xlabel="evaluation interval k (steps)")
     if not drawn:
-        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
         return
     axes.set_xscale("log")
     axes.set_xticks(list(by_k), [f"{k:,}" for k in by_k])

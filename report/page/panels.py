@@ -289,7 +289,7 @@ class Drawer:
     def _bar_sketch(self, name: str, title: str) -> Sketch:
         known = [(recipe.estimate(name).mean, recipe) for recipe in self._bar_recipes(name)]
         known = [(mean, recipe) for mean, recipe in known if not math.isnan(mean)]
-        says = "not measured."
+        says = "missing."
         if known:
             ends = (min(known, key=lambda pair: pair[0]), max(known, key=lambda pair: pair[0]))
             says = (
@@ -317,7 +317,7 @@ class Drawer:
         if rows.empty:
             reason = recipes[0].reason(name) if recipes else "nothing to compare with"
             axes.set_axis_off()
-            axes.text(0.5, 0.5, _wrapped(f"not measured: {reason}"), ha="center", va="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, _wrapped(f"missing: {reason}"), ha="center", va="center", transform=axes.transAxes)
             return
         methods = [method for method in self.colours if any(recipe.method == method for recipe in recipes)]
         order = [label for label in (*self.group_labels.values(), "no λ") if (rows["group"] == label).any()]

@@ -153,7 +153,7 @@ def _run_group(
     rows = tuple(Row(_run_cells(tables, run, recipe.figures[run.seed], writes, where)) for run in runs)
     blocks: list[Block] = [Table("", _run_columns(writes), rows)]
     if strips:
-        blocks.append(Details("Choice log: which objective each step took", (Strips("", strips),)))
+        blocks.append(Details("Step schedule: which objective each step took", (Strips("", strips),)))
     blocks += [Text(f"{run.id} {run.ending}.", "note") for run in runs if run.ending]
     details = [_run_details(tables.results, run, common, where) for run in runs]
     return Group(recipe.name, recipe.anchor, (*blocks, *details))

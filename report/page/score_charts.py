@@ -81,13 +81,13 @@ def scores(tables: Tables, folder: Path) -> document.Figure | None:
     columns = (
         *map(partial(Column, numeric=False), ("Recipe", "Score")),
         Column("Mean"),
-        Column("95 % interval"),
+        Column("95 % CI"),
         Column("From", numeric=False),
     )
     table = document.Table("The numbers behind the figure", columns, tuple(rows))
     left_out = len(tables.ranked) - MOST_ROWS
     caption = (
-        "Dots are means, lines 95 % intervals: Student's t over seeds from three on, otherwise over the questions or pairs of "
+        "Dots are means, lines 95 % CIs: Student's t over seeds from three on, otherwise over the questions or pairs of "
         "the one seed, which leaves out how much seeds differ. Recipes stand in the leaderboard's order."
         + (f" The {left_out} recipes below rank {MOST_ROWS} are in the leaderboard only." if left_out > 0 else "")
     )
@@ -121,7 +121,7 @@ def _dots(name: str, title: str, points: Sequence[Point], colours: dict[str, str
     return Sketch(
         name,
         title,
-        f"Dots with 95 % intervals: {title}; {says}.",
+        f"Dots with 95 % CIs: {title}; {says}.",
         draw,
         (4.7, height),
     )
@@ -245,13 +245,13 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> 
         Column("Subject", numeric=False),
         Column("Recipe", numeric=False),
         Column("Change (points)"),
-        Column("95 % interval"),
+        Column("95 % CI"),
         Column("From"),
     )
     others = len(base) - len(found[0])
     asked = len(found[0])
     caption = (
-        f"The {len(order)} largest of {asked} changes, paired by question, mean over seeds; lines are 95 % intervals over the "
+        f"The {len(order)} largest of {asked} changes, paired by question, mean over seeds; lines are 95 % CIs over the "
         f"subject's questions. About {0.05 * asked:.2g} of {asked} would miss 0 by chance, the largest likeliest."
         + (f" {others} subjects have fewer than {FEWEST_QUESTIONS} questions, and say nothing." if others else "")
     )

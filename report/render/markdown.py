@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable
 
 from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Report, Row, Strips, Table, Text
+from report.render.visible import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
 
 
 def escape(text: str) -> str:
-    """Escape what Markdown, a table cell or HTML would read as markup; line breaks become spaces."""
-    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """Escape what Markdown, a table cell or HTML would read as markup; line breaks become spaces, unseen characters are shown."""
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(visible(text).split()))
     # GitHub reads $ as mathematics before it reads a backslash.
     return escaped.replace("$", "&#36;")
 
@@ -112,11 +113,12 @@ def _fold(title: str, parts: Iterable[str]) -> Iterable[str]:
 
 
 def _html(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _fenced(block: Code) -> str:
     """Fence code with more backticks than it holds in a row."""
-    longest = max((len(run) for run in re.findall(r"`+", block.text)), default=0)
+    text = visible(block.text)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{block.language}\n{block.text}\n{fence}"
+    return f"{fence}{block.language}\n{text}\n{fence}"

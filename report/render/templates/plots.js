@@ -15,9 +15,10 @@ const plots = (() => {
     });
   const cross = [[-0.35, -1], [0.35, -1], [0.35, -0.35], [1, -0.35], [1, 0.35], [0.35, 0.35], [0.35, 1], [-0.35, 1], [-0.35, 0.35], [-1, 0.35], [-1, -0.35], [-0.35, -0.35]];
   const turned = (shape, angle) => shape.map(([x, y]) => [x * Math.cos(angle) - y * Math.sin(angle), x * Math.sin(angle) + y * Math.cos(angle)]);
+  const large = (shape) => shape.map(([x, y]) => [1.25 * x, 1.25 * y]); // a triangle fills less than a circle around it
   const SHAPES = {
     s: [[-0.85, -0.85], [0.85, -0.85], [0.85, 0.85], [-0.85, 0.85]],
-    "^": ring(3, 0), v: ring(3, Math.PI), "<": ring(3, -Math.PI / 2), ">": ring(3, Math.PI / 2),
+    "^": large(ring(3, 0)), v: large(ring(3, Math.PI)), "<": large(ring(3, -Math.PI / 2)), ">": large(ring(3, Math.PI / 2)),
     D: ring(4, 0), d: ring(4, 0).map(([x, y]) => [0.6 * x, y]),
     P: cross, X: turned(cross, Math.PI / 4), p: ring(5, 0), h: ring(6, 0), "*": ring(5, 0, 0.42),
   };
@@ -133,9 +134,10 @@ const plots = (() => {
         }
         const length = ctx.measureText(words).width / 2;
         ctx.textAlign = "center";
-        ctx.textBaseline = kind ? "top" : "bottom";
+        const below = kind && Y(y) + 26 * px < bbox.top + bbox.height;
+        ctx.textBaseline = below ? "top" : "bottom";
         const at = Math.max(bbox.left + length + 3 * px, Math.min(bbox.left + bbox.width - length - 3 * px, X(x)));
-        ctx.fillText(words, at, Y(y) + (kind ? 10 : -7) * px);
+        ctx.fillText(words, at, Y(y) + (below ? 10 : kind ? -10 : -7) * px);
       }
       ctx.restore();
     }
@@ -147,6 +149,7 @@ const plots = (() => {
       size: y ? (u, values) => 12 + 7 * Math.max(3, ...(values || []).map((one) => String(one).length)) : 28,
     });
     const size = () => {
+      if (onPaper) return { width: 320, height: 240 };
       const width = Math.max(240, Math.floor(place.clientWidth || 560));
       return { width, height: Math.floor(Math.min(place.clientHeight || 0.75 * width, 0.8 * width)) };
     };

@@ -37,7 +37,7 @@ const tables = (() => {
     const made = document.createElement(place ? "td" : "th");
     if (!place) made.scope = "row";
     if (className || missing) made.className = className + (missing ? " missing" : "");
-    const leads = link || (text && rowLink);
+    const leads = text || note ? link || rowLink : "";
     const inside = leads ? element("a") : made;
     inside.append(text);
     if (note) inside.append(" ", element("small", "", note));
