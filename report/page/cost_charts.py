@@ -17,6 +17,7 @@ from report.render import document
 from report.render.document import Cell, Column, Plot, Row
 from report.render.numbers import number, plus_minus, series_digits
 from report.render.shown import shown
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +70,11 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> tuple[Sketch, Plot] |
             )
         drawer.marks(axes, marks, 6.5)
         for method, colour in drawer.colours.items():
-            axes.plot([], [], "-", color=colour, linewidth=3, label=method)
+            axes.plot([], [], "-", color=colour, linewidth=3, label=visible(method))
         for lambda_dpo in drawer.lambdas:
             axes.plot([], [], drawer.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.margins(0.1)
-        axes.set(title=title, xlabel=across.title, ylabel=up.title)
+        axes.set(title=visible(title), xlabel=visible(across.title), ylabel=visible(up.title))
 
     axis = plots.Axis(across.title, across.metric.title, across.unit), plots.Axis(up.title, up.metric.title, up.unit)
     drawn = plots.plot(drawer, title, alt, axis, plots.spots(known, x, y, (across, up)))
@@ -110,7 +111,7 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
         drawer.marks(axes, marks, 6.5)
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
         for method, colour in drawer.colours.items():
-            axes.plot([], [], "-", color=colour, linewidth=3, label=method)
+            axes.plot([], [], "-", color=colour, linewidth=3, label=visible(method))
         axes.margins(0.1)
         axes.set(title=title, xlabel="learned of both objectives (%)", ylabel=up)
 

@@ -14,6 +14,7 @@ import pandas as pd
 from report.analysis.tables import RecipeResults, Tables
 from report.render import document
 from report.render.numbers import plus_minus, series_digits
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -264,7 +265,7 @@ class Drawer:
     def _keys(self, axes: Axes) -> None:
         """Add the legend's entries: methods by colour, λ by shape, and the three marks."""
         for method, colour in self.colours.items():
-            name = method if len(method) <= LONGEST_NAME else method[: LONGEST_NAME - 1] + "…"
+            name = visible(method if len(method) <= LONGEST_NAME else method[: LONGEST_NAME - 1] + "…")
             dashes = self.dashes[method]
             axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=name)
         for lambda_dpo in self.lambdas:
@@ -317,7 +318,7 @@ class Drawer:
         if rows.empty:
             reason = recipes[0].reason(name) if recipes else "nothing to compare with"
             axes.set_axis_off()
-            axes.text(0.5, 0.5, _wrapped(f"missing: {reason}"), ha="center", va="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, _wrapped(visible(f"missing: {reason}")), ha="center", va="center", transform=axes.transAxes)
             return
         methods = [method for method in self.colours if any(recipe.method == method for recipe in recipes)]
         order = [label for label in (*self.group_labels.values(), "no λ") if (rows["group"] == label).any()]

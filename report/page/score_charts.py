@@ -20,6 +20,7 @@ from report.render import document
 from report.render.document import Cell, Column, Row
 from report.render.numbers import number
 from report.render.shown import Shown
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -142,13 +143,13 @@ def draw_dots(axes: Axes, title: str, points: Sequence[Point], colours: dict[str
         axes.plot(point.value, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
     for place, name in enumerate(series if several else []):
         marker = ("o", "D", "s", "^")[place % 4]
-        axes.plot([], [], marker, color=colours.get(name, INK), label=name)
-    shown = [name if len(name) <= 34 else f"{name[:33]}…" for name in names]
+        axes.plot([], [], marker, color=colours.get(name, INK), label=visible(name))
+    shown = [visible(name if len(name) <= 34 else f"{name[:33]}…") for name in names]
     axes.set_yticks(range(len(names)), shown, fontsize=7.5)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title)
+    axes.set_title(visible(title))
 
 
 # ---- by subject ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: 
             tab.set_default_timeout(300_000)
             tab.goto((folder / "report.html").as_uri())
             tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-            tab.wait_for_function("document.querySelectorAll('.scroll.long:not(.drawn)').length >= 0")
+            for box in tab.locator(".scroll.long").all():
+                box.scroll_into_view_if_needed()
+                box.and_(tab.locator(".drawn")).wait_for()
             tab.evaluate(axe)
             found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
             serious = [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")]

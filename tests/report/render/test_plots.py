@@ -87,7 +87,7 @@ def test_dragging_zooms_and_a_button_shows_the_whole_again(page: Any) -> None:
 def test_plots_follow_the_page_into_the_dark(browser: Any, built: Path, scheme: str, light: bool) -> None:
     """The brightest pixel of the axes' text is light on dark only."""
     tab = opened(browser, built, color_scheme=scheme)
-    ink = chart(tab, "chart.u.axes[0].stroke()") if False else tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--ink').trim()")
+    ink = tab.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--ink').trim()")
     found = tab.locator(f"{ENDS} canvas").first.evaluate(
         "(canvas, ink) => { const want = [1, 3, 5].map(at => parseInt(ink.slice(at, at + 2), 16));"
         "const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height); let count = 0;"
