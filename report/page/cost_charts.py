@@ -12,7 +12,7 @@ from report.analysis.load import judge_of
 from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.page import charts, plots
-from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
+from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch, short_name
 from report.render import document
 from report.render.document import Cell, Column, Plot, Row
 from report.render.numbers import number, plus_minus, series_digits
@@ -70,7 +70,7 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> tuple[Sketch, Plot] |
             )
         drawer.marks(axes, marks, 6.5)
         for method, colour in drawer.colours.items():
-            axes.plot([], [], "-", color=colour, linewidth=3, label=visible(method))
+            axes.plot([], [], "-", color=colour, linewidth=3, label=short_name(method))
         for lambda_dpo in drawer.lambdas:
             axes.plot([], [], drawer.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.margins(0.1)
@@ -111,7 +111,7 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
         drawer.marks(axes, marks, 6.5)
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
         for method, colour in drawer.colours.items():
-            axes.plot([], [], "-", color=colour, linewidth=3, label=visible(method))
+            axes.plot([], [], "-", color=colour, linewidth=3, label=short_name(method))
         axes.margins(0.1)
         axes.set(title=title, xlabel="learned of both objectives (%)", ylabel=up)
 

@@ -265,9 +265,8 @@ class Drawer:
     def _keys(self, axes: Axes) -> None:
         """Add the legend's entries: methods by colour, λ by shape, and the three marks."""
         for method, colour in self.colours.items():
-            name = visible(method if len(method) <= LONGEST_NAME else method[: LONGEST_NAME - 1] + "…")
             dashes = self.dashes[method]
-            axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=name)
+            axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=short_name(method))
         for lambda_dpo in self.lambdas:
             axes.plot([], [], self.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.plot([], [], linestyle=(0, (4, 3)), color=INK, linewidth=0.9, label="reference front")
@@ -371,6 +370,12 @@ class Drawer:
             rows.append(document.Row(tuple(cells)))
         columns = (document.Column("recipe", numeric=False), *(document.Column(title) for title in titles))
         return document.Table("The numbers behind the figure (mean ± sd over seeds)", columns, tuple(rows))
+
+
+def short_name(name: str) -> str:
+    """Write a name for a legend: nothing unseen, and cut to what fits."""
+    shown = visible(name)
+    return shown if len(shown) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
 
 
 def _wrapped(text: str) -> str:

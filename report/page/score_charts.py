@@ -14,7 +14,7 @@ from report.analysis.load import Results
 from report.analysis.statistics import LEVEL, t_quantile
 from report.analysis.tables import RecipeResults, Tables
 from report.page import charts
-from report.page.panels import INK, Drawer, Sketch
+from report.page.panels import INK, Drawer, Sketch, short_name
 from report.page.present import score_shown, score_title
 from report.render import document
 from report.render.document import Cell, Column, Row
@@ -143,8 +143,8 @@ def draw_dots(axes: Axes, title: str, points: Sequence[Point], colours: dict[str
         axes.plot(point.value, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
     for place, name in enumerate(series if several else []):
         marker = ("o", "D", "s", "^")[place % 4]
-        axes.plot([], [], marker, color=colours.get(name, INK), label=visible(name))
-    shown = [visible(name if len(name) <= 34 else f"{name[:33]}…") for name in names]
+        axes.plot([], [], marker, color=colours.get(name, INK), label=short_name(name))
+    shown = [name if len(name) <= 34 else f"{name[:33]}…" for name in map(visible, names)]
     axes.set_yticks(range(len(names)), shown, fontsize=7.5)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
