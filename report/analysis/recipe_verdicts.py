@@ -33,9 +33,10 @@ def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric:
 
 def distance(tables: Tables, recipe: RecipeResults, other: RecipeResults) -> pairwise.Difference:
     """Estimate a recipe's ideal distance minus another's, with what all ranked recipes say of the spread over seeds."""
-    together = list(tables.competing)
+    ranked = {one.key for one in tables.competing}
+    together = _once(tables, recipe, other)
     keys = [one.key for one in together]
-    if recipe.key in keys and other.key in keys:
+    if recipe.key in ranked and other.key in ranked and len({recipe.key, other.key} & set(keys)) == 2:
         seeds = sorted(set.intersection(*(set(one.figures) for one in together)))
         values = np.array([[one.values(tables.distance)[seed] for seed in seeds] for one in together])
         if len(seeds) >= SEEDS_FOR_AN_INTERVAL and not np.isnan(values).any():
@@ -43,6 +44,16 @@ def distance(tables: Tables, recipe: RecipeResults, other: RecipeResults) -> pai
             return pairwise.difference(values, pairwise.spreads(values), *places)
     alone = tables.difference(recipe, other, tables.distance)
     return pairwise.Difference(alone, alone.p_above, alone.p_below)
+
+
+def _once(tables: Tables, *first: RecipeResults) -> list[RecipeResults]:
+    """Return the ranked recipes, of twins one alone, as a second would count its spread twice; `first` stand for theirs."""
+    kept: list[RecipeResults] = []
+    for one in (*(one for one in first if one in tables.competing), *tables.competing):
+        if not any(tables.same(one, other) for other in kept):
+            kept.append(one)
+    places = {one.key: place for place, one in enumerate(tables.competing)}
+    return sorted(kept, key=lambda one: places[one.key])
 
 
 def frame(tables: Tables, metrics: Iterable[str] = ()) -> pd.DataFrame:

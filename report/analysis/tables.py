@@ -345,6 +345,23 @@ class Tables:
             return f"no ideal distance: {recipe.reason(self.distance)}"
         return "" if known >= planned else f"{known} of {planned} seeds have an ideal distance"
 
+    @cached_property
+    def twins(self) -> dict[RecipeKey, tuple[RecipeResults, ...]]:
+        """By recipe, those that are the same: they ended with its objective values on every seed, as two ways to compute it do."""
+        names = [f"f_{name}/{split}" for name in OBJECTIVES for split in SPLITS]
+        found: dict[tuple[Any, ...], list[RecipeResults]] = {}
+        for recipe in self.recipes:
+            ends = [(name, seed, rounded(end)) for name in names for seed, end in sorted(recipe.values(name).items())]
+            known = tuple(one for one in ends if not math.isnan(one[2]))
+            found.setdefault(known or (recipe.key,), []).append(recipe)
+        return {
+            one.key: tuple(other for other in alike if other.key != one.key) for alike in found.values() for one in alike
+        }
+
+    def same(self, one: RecipeResults, other: RecipeResults) -> bool:
+        """Whether two recipes are one and the same, or twins."""
+        return one.key == other.key or any(twin.key == other.key for twin in self.twins.get(one.key, ()))
+
     def sequential(self, lambda_dpo: float | None) -> RecipeResults | None:
         """Find the Sequential recipe at a λ."""
         found = (one for one in self.recipes if one.base_method == "sequential" and one.lambda_dpo == lambda_dpo)

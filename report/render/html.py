@@ -25,8 +25,10 @@ KINDS: dict[type, str] = {
     Details: "details",
     Group: "group",
 }
-SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+SCRIPT, STYLE = (
+    "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+    for names in (("page.js", "first_screen.js"), ("style.css", "first_screen.css"))
+)
 
 
 def _hash(text: str) -> str:
