@@ -20,6 +20,7 @@ from report.page import first_screen, index, report_json, sections
 from report.page.index import Built
 from report.page.verdict import Verdict
 from report.render import html, markdown
+from report.render.document import FirstScreen
 from report.toy import page
 
 
@@ -80,6 +81,11 @@ def labels(records: list[SuiteRecord]) -> list[str]:
     ]
 
 
+def _caveat(screen: FirstScreen) -> str:
+    """Say what the recommended recipe loses, beside its name."""
+    return next((goal.caveat for goal in screen.goals if goal.name == screen.default and goal.clear), "")
+
+
 def _suite(record: SuiteRecord, folder: Path, label: str, choose: str) -> Built:
     results = Results(record)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +102,7 @@ def _suite(record: SuiteRecord, folder: Path, label: str, choose: str) -> Built:
         log = {run.id: choices.read(results, run) for run in results.runs}
         told, content = sections.tell(tables, verdict, folder, log, screen), report_json.as_json(tables, verdict, screen)
         report_json.write_runs(folder / "runs.parquet", tables, log)
-        built = Built(label, results, folder, verdict.headline, tables, verdict)
+        built = Built(label, results, folder, verdict.headline, _caveat(screen), tables, verdict)
     write_text(folder / "report.html", html.render(told))
     write_text(folder / "report.md", markdown.render(told))
     write_json(folder / "report.json", content)

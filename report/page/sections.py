@@ -22,7 +22,7 @@ from report.page import (
     runs,
     score_charts,
 )
-from report.page.panels import SPLIT_NAMES
+from report.page.panels import SPLIT_NAMES, Drawer
 from report.page.runs import Log
 from report.page.verdict import Verdict
 from report.page.where import Where
@@ -55,7 +55,7 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log, screen: Fir
         headline=verdict.headline,
         sentences=verdict.sentences,
         key_figures=(),
-        screen=replace(screen, figure=_end_points(drawn), **_top(tables)),
+        screen=replace(screen, figure=_end_points(tables, drawn), **_top(tables)),
         sections=tuple(
             one for one in _sections(tables, verdict, folder, log, drawn and replace(drawn, main=drawn.main[:1])) if one.blocks
         ),
@@ -170,7 +170,7 @@ def _group(title: str, anchor: str, *blocks: Block | None) -> Group | None:
     return Group(title, anchor, _blocks(*blocks)) if _blocks(*blocks) else None
 
 
-def _end_points(drawn: Figure | None) -> Figure | None:
+def _end_points(tables: Findings, drawn: Figure | None) -> Figure | None:
     """Return the panel of where the runs end, for the first screen."""
     if drawn is None:
         return None
@@ -178,7 +178,9 @@ def _end_points(drawn: Figure | None) -> Figure | None:
         "Mean over seeds, lines are the sd. Lower left is better: the star is the ideal point, the dashed line the reference "
         "front from SFT alone over ALRIGHT to DPO alone."
     )
-    return replace(drawn, title="Where the runs end", main=drawn.main[1:2], side=(), data=(), caption=caption)
+    drawer = Drawer(tables)
+    shapes = tuple((f"λ = {one:g}", charts.GLYPHS.get(drawer.marker(one), "●")) for one in drawer.lambdas)
+    return replace(drawn, title="Where the runs end", main=drawn.main[1:2], side=(), data=(), caption=caption, shapes=shapes)
 
 
 def _top(tables: Findings, most: int = 5) -> dict[str, Any]:
