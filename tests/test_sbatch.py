@@ -39,7 +39,9 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         (commands / name).chmod(0o755)
     path = os.pathsep.join((str(commands), str(Path(sys.executable).parent), os.environ["PATH"]))
     own = {"SLURM_JOB_NODELIST": "node1", "SLURM_JOB_ID": str(os.getpid()), "SLURM_CPUS_ON_NODE": "2"}
-    return base.environment(PATH=path, ASKED=str(tmp_path / "asked"), OMP_NUM_THREADS="1", **own)
+    home = tmp_path / "home"  # where the script leaves the token
+    home.mkdir()
+    return base.environment(PATH=path, HOME=str(home), ASKED=str(tmp_path / "asked"), OMP_NUM_THREADS="1", **own)
 
 
 def start(slurm: dict[str, str], suite: Path, results: Path) -> subprocess.Popen[str]:
@@ -50,6 +52,7 @@ def start(slurm: dict[str, str], suite: Path, results: Path) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         preexec_fn=base.hear_signals,
     )
 
@@ -68,10 +71,11 @@ def test_a_job_that_is_warned_keeps_a_checkpoint_and_goes_back_and_ends_well_the
     text = base.SUITE.replace("steps: 16", "steps: 800").replace("checkpoint_every: 2", "checkpoint_every: 100000")
     suite = base.write_suite(tmp_path, text.replace("evaluate_every: 4", "evaluate_every: 400"))
     process = start(slurm, suite, tmp_path / "out")
-    job = signals.in_training(tmp_path / "out")
+    job = signals.in_training(tmp_path / "out", process)
     process.send_signal(signal.SIGUSR1)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130, said
+    assert (tmp_path / "home" / ".ray" / "auth_token").exists()
     assert (tmp_path / "asked").read_text().split() == ["requeue", slurm["SLURM_JOB_ID"]]
     assert list((job / "checkpoints").glob("step-*.pt"))
     process = start(slurm, suite, tmp_path / "out")

@@ -192,7 +192,7 @@ def serve_plan(
 
     For suites with `evaluation.win_rate.generation.engine: endpoint`, or before that is set.
     """
-    from bench.evaluators import serve_plan as serving
+    from bench.evaluators.engine import serve_plan as serving
     from bench.run import preflight
     from bench.suite.suite import Suite
 

@@ -199,11 +199,12 @@ class Judging(Evaluator):
         self, context: StageContext, policy: Policy, prompts: Sequence[str], stop: tuple[str, ...]
     ) -> tuple[Rows, dict[str, Any]]:
         """Answer prompts here or at a server; return the rows, and how they were made."""
-        from bench.evaluators import endpoint_answers, generation
+        from bench.evaluators import generation
+        from bench.evaluators.engine import answers
 
         settings, limit, tell = self.options.generation, context.max_prompt_tokens, context.tell
         if settings.engine == "endpoint":
-            return endpoint_answers.answers_and_facts(policy, prompts, settings, stop, limit, tell, context.folder)
+            return answers.answers_and_facts(policy, prompts, settings, stop, limit, tell, context.folder)
         return generation.answers_and_facts(policy, prompts, settings, stop, limit, tell)
 
     def _judge(self, context: StageContext) -> Outcome:
@@ -245,11 +246,11 @@ class Judging(Evaluator):
         return Outcome(rows, scores, (win_rate.metric(settings, score["configuration"], against),), error=error)
 
     def warnings(self) -> list[str]:
-        from bench.evaluators import endpoint
+        from bench.evaluators.engine import server as engine_server
         from bench.judges import trial
 
         judges = (line for judge in self.options.judges for line in trial.warnings(judge))
-        return [*endpoint.doubts(self.options.generation), *judges]
+        return [*engine_server.doubts(self.options.generation), *judges]
 
     def models(self) -> dict[str, Model]:
         several = len(self.options.judges) > 1
@@ -261,9 +262,9 @@ class Judging(Evaluator):
 
     def try_out(self, kinds: set[str], results: Path, mirror: Path | None) -> str | None:
         """Ask each paid judge that is still needed one tiny question, and a server that makes the answers for one token."""
-        from bench.evaluators import endpoint
+        from bench.evaluators.engine import server as engine_server
 
-        server = endpoint.try_out(self.options.generation) if "generate" in kinds else None
+        server = engine_server.try_out(self.options.generation) if "generate" in kinds else None
         return "\n".join(filter(None, [server, *self._try_judges(kinds, results)])) or None
 
     def _try_judges(self, kinds: set[str], results: Path) -> list[str]:
@@ -303,7 +304,8 @@ class Judging(Evaluator):
         return [one for one in priced if one is not None]
 
     def goes_on(self, kind: str, folder: Path) -> str | None:
-        from bench.judges import batch_notes, journal
+        from bench.judges import journal
+        from bench.judges.batch import notes as batch_notes
 
         try:
             rows = journal.rows((folder / journal.JOURNAL).read_bytes()) if kind == "judge" else []

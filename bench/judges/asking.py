@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom, SuiteError, one_line
 from bench.judges import CONNECTION_ATTEMPTS, JudgeSettings, Receive, Reply, Request, Setup
-from bench.judges.batch_notes import NOT_SENT
+from bench.judges.batch.notes import NOT_SENT
 from bench.judges.cost import Budget, bill, tokens_of
 from bench.judges.dialects import for_model, longest_reply
 from bench.judges.journal import JOURNAL as JOURNAL
@@ -21,7 +21,7 @@ from bench.judges.prices import KEY, rate
 from bench.settings import Model
 
 if TYPE_CHECKING:
-    from bench.judges.batches import Batches
+    from bench.judges.batch.batches import Batches
     from bench.judges.configurations import Configuration, Unusable
     from bench.models.policy import Policy
 
@@ -200,8 +200,8 @@ class Asking:
         if not missing or not self._journal or not isinstance(self.judging, OpenaiJudge):
             yield None
             return
-        from bench.judges.batch_ledger import BatchLedger
-        from bench.judges.batches import opened
+        from bench.judges.batch.batches import opened
+        from bench.judges.batch.ledger import BatchLedger
 
         ledger = BatchLedger(
             self._journal,

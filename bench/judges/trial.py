@@ -147,7 +147,7 @@ def _check_batches(settings: JudgeSettings, name: str) -> None:
     Raises:
         InputError: it has none.
     """
-    from bench.judges.batch_endpoint import BatchEndpoint
+    from bench.judges.batch.endpoint import BatchEndpoint
     from bench.judges.openai import OpenaiJudge
 
     judge = settings.judge(Setup(settings, configuration(name), _no_model))

@@ -21,7 +21,7 @@ from bench.suite.suite import Experiment, Suite
 from bench.train.setup import setup_of
 
 if TYPE_CHECKING:
-    from bench.evaluators.serve_plan import Needs
+    from bench.evaluators.engine.serve_plan import Needs
 
 _LONGEST_WAIT_SECONDS = 30.0
 
@@ -197,8 +197,8 @@ def serving_needs(suite: Suite, workers: int) -> Needs:
     Raises:
         InputError: the suite has none.
     """
+    from bench.evaluators.engine.serve_plan import Needs
     from bench.evaluators.options import WinRate
-    from bench.evaluators.serve_plan import Needs
 
     options = (suite.evaluation.model_extra or {}).get("win_rate")
     if not isinstance(options, WinRate):

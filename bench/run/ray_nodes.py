@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -216,10 +218,7 @@ def connect(address: str | None) -> Any:
             "`ray start --head` prints it"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent home
-    if (
-        Path.home() / ".ray" / "auth_token"
-    ).exists():  # `ray start` asks for it then, and `ray.init` does not send it by itself
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    _agree_on_token(where)
     import ray
 
     if ray.is_initialized():  # for the suite before, of several in one call
@@ -231,6 +230,40 @@ def connect(address: str | None) -> Any:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"--engine ray: no cluster at {where or 'this machine'}: {one_line(lines[0], 300)}") from error
     return ray
+
+
+def _agree_on_token(where: str | None) -> None:
+    """Set RAY_AUTH_MODE as the cluster has it: given an address, Ray does not ask, and a wrong one ends in waiting for ever.
+
+    Raises:
+        InputError: the cluster asks for a token, and this machine has none or another.
+    """
+    if where == "local" or "RAY_AUTH_MODE" in os.environ or not _refused(where, "disabled"):
+        return
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if _refused(where, "token"):
+        raise InputError(
+            f"--engine ray: the cluster at {where or 'this machine'} asks for a token, and the one here is missing or another; "
+            "copy ~/.ray/auth_token from the machine that started it, or set RAY_AUTH_TOKEN"
+        )
+
+
+def _refused(where: str | None, mode: str) -> bool:
+    """Say whether a cluster refuses who comes in a mode; in the other case settle for the mode, if there is a cluster at all.
+
+    Ray's own command is asked, since in this process it takes the mode for good.
+    """
+    command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "health-check"]
+    done = subprocess.run(
+        [*command, *(("--address", where) if where and where not in ("local", "auto") else ())],
+        env=os.environ | {"RAY_AUTH_MODE": mode, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        os.environ["RAY_AUTH_MODE"] = mode
+    return "authentication token" in done.stderr.lower()
 
 
 def _silence(address: str) -> str:

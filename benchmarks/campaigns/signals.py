@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks.campaigns import base
 from benchmarks.rows import Context, Row
@@ -23,7 +24,7 @@ from benchmarks.rows import Context, Row
 SUITE = base.SUITE.replace("steps: 16", "steps: 500").replace("checkpoint_every: 2", "checkpoint_every: 100000")
 SUITE = SUITE.replace("evaluate_every: 4", "evaluate_every: 250").replace("[sequential, mix, maxright]", "[mix]")
 TRAINING = "step"  # a run's last row: it is in the middle of training
-_SEED, _PATIENCE = 11, 120.0
+_SEED, _PATIENCE, _LONG = 11, 120.0, 600.0
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
@@ -66,7 +67,7 @@ def _signalled(suite: Path, results: Path, name: str, target: str) -> tuple[str,
     """Send a signal in the middle of training; return what was wrong with how the run ended, and with what it left."""
     shutil.rmtree(results, ignore_errors=True)
     process = base.start("run", str(suite), "--results", str(results))
-    job = in_training(results)
+    job = in_training(results, process)
     number = getattr(signal, name)
     (os.killpg if target == "group" else os.kill)(process.pid, number)
     said, _ = process.communicate(timeout=_PATIENCE)
@@ -80,16 +81,23 @@ def _signalled(suite: Path, results: Path, name: str, target: str) -> tuple[str,
     return problem, "" if kept else "no checkpoint was kept"
 
 
-def in_training(results: Path, draw: random.Random | None = None) -> Path:
-    """Wait until a job is in the middle of its steps; return its folder."""
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
+def in_training(results: Path, process: subprocess.Popen[Any], draw: random.Random | None = None) -> Path:
+    """Wait until a job is in the middle of its steps; return its folder.
+
+    Raises:
+        RuntimeError: the command ended before that, or nothing came of it for long; with what it said.
+    """
+    deadline = time.monotonic() + _LONG
+    while process.poll() is None and time.monotonic() < deadline:
         for path in results.glob("*/jobs/*/steps.jsonl"):
             if path.stat().st_size > 4000 and not (path.parent / "status.json").exists():
                 time.sleep((draw or random.Random(_SEED)).random() * 0.5)
                 return path.parent
         time.sleep(0.02)
-    raise TimeoutError("no job came to train")
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    said = process.communicate()[0] if process.stdout else ""
+    raise RuntimeError(f"no job came to train; the command said: {said}")
 
 
 def _goes_on(suite: Path, results: Path, wanted: dict[str, object]) -> str:
@@ -106,7 +114,7 @@ def _closed_terminal(suite: Path, results: Path) -> str:
     ours, theirs = pty.openpty()
     process = base.start("run", str(suite), "--results", str(results), output=theirs)
     os.close(theirs)
-    job = in_training(results)
+    job = in_training(results, process)
     os.close(ours)
     os.killpg(process.pid, signal.SIGHUP)  # as the kernel does to the session of a terminal that hangs up
     code = process.wait(_PATIENCE)
@@ -142,7 +150,7 @@ def _worker_killed(suite: Path, results: Path) -> str:
 def _to_worker(suite: Path, results: Path, number: int) -> str:
     """Signal the worker alone: its job is tried again, and the run ends well by itself."""
     process = base.start("run", str(suite), "--results", str(results))
-    job = in_training(results)
+    job = in_training(results, process)
     for worker in workers_of(process.pid):
         os.kill(worker, number)
     said, _ = process.communicate(timeout=600.0)

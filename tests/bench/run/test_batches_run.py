@@ -14,7 +14,8 @@ from loopback_batches import BatchServer
 
 from bench.evaluators.judging import Judging
 from bench.evaluators.options import WinRate
-from bench.judges import JudgeSettings, batch_notes
+from bench.judges import JudgeSettings
+from bench.judges.batch import notes as batch_notes
 from bench.judges.journal import JOURNAL, Journal
 from bench.records.record import read_json
 

@@ -369,9 +369,9 @@ def test_a_node_goes_and_another_comes_and_the_records_are_those_of_a_local_run(
     results = tmp_path / "ray"
     arguments = ("run", str(suite), "--results", str(results), "--threads", "1", "--engine", cluster.engine)
     process = base.start(*arguments, JUDGE_KEY=SECRET)
-    deadline = time.monotonic() + 300
-    while len(list(results.glob("*/jobs/*/steps.jsonl"))) < 2 and time.monotonic() < deadline:
+    while len(list(results.glob("*/jobs/*/steps.jsonl"))) < 2 and process.poll() is None:
         time.sleep(0.1)
+    assert process.poll() is None, process.communicate()[0]
     running = environments()
     ours = {one for one, (command, _) in running.items() if command.startswith("ray::RayPlace")}
     assert ours and not any(SECRET.encode() in running[one][1] for one in ours)
@@ -412,6 +412,34 @@ def test_a_folder_that_the_nodes_do_not_share_is_refused_before_anything_is_load
     assert "does not see" in done.stderr and "every node shares" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def asking() -> Iterator[str]:
+    """A cluster of another process, which asks for a token."""
+    text = (
+        "import sys\nfrom benchmarks.campaigns.cluster import Cluster\n"
+        "with Cluster(1) as one:\n    print(one.engine, flush=True)\n    sys.stdin.read()"
+    )
+    known = base.environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="1" * 64)
+    process = subprocess.Popen(
+        [sys.executable, "-c", text], env=known, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    yield next(line.strip() for line in process.stdout if line.startswith("ray://"))
+    process.communicate("", timeout=120)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_asks_for_a_token_is_worked_with_by_who_has_it(asking: str, suite: Path, tmp_path: Path) -> None:
+    """Without it, or with another, there is one line; nobody sets RAY_AUTH_MODE."""
+    arguments = ("run", str(suite), "--results", str(tmp_path / "out"), "--threads", "1", "--only", "sft-optimum-*")
+    for token in ("", "2" * 64):
+        code, said = base.call(*arguments, "--engine", asking, HOME=str(tmp_path), RAY_AUTH_TOKEN=token)
+        assert code == 2 and "asks for a token, and the one here is missing or another" in said, said
+        assert "Traceback" not in said
+    code, said = base.call(*arguments, "--engine", asking, HOME=str(tmp_path), RAY_AUTH_TOKEN="1" * 64)
+    assert code == 0, said
+
+
 @pytest.mark.slow
 def test_a_signal_keeps_a_checkpoint_on_the_node(cluster: Cluster, suite: Path, tmp_path: Path) -> None:
     """Ctrl-C in the middle of training: 130, the line, a checkpoint; and the same command, here and local, goes on from it."""
@@ -423,8 +451,11 @@ def test_a_signal_keeps_a_checkpoint_on_the_node(cluster: Cluster, suite: Path, 
     long = tmp_path / "long.yaml"
     long.write_text(text)
     arguments = ("run", str(long), "--results", str(tmp_path / "out"), "--threads", "1", "--only", "sft-optimum-*")
-    process = base.start(*arguments, "--engine", cluster.engine)
-    training = signals.in_training(tmp_path / "out")
+    token = tmp_path / "home" / ".ray" / "auth_token"  # of other clusters: this one asks for none
+    token.parent.mkdir(parents=True)
+    token.write_text("0" * 64)
+    process = base.start(*arguments, "--engine", cluster.engine, HOME=str(tmp_path / "home"))
+    training = signals.in_training(tmp_path / "out", process)
     os.kill(process.pid, signals.signal.SIGINT)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 130 and "checkpoints are kept" in said and "Traceback" not in said

@@ -14,9 +14,9 @@ from typing import Any
 
 from bench.data.tokens import Tokenizing
 from bench.errors import JobError
-from bench.evaluators import endpoint_check as check
-from bench.evaluators.endpoint import KEY, NEUTRAL, WITH_IDS, Model, Prompt, Said, Server
-from bench.evaluators.endpoint_requests import Refused
+from bench.evaluators.engine import check
+from bench.evaluators.engine.requests import Refused
+from bench.evaluators.engine.server import KEY, NEUTRAL, WITH_IDS, Model, Prompt, Said, Server
 from bench.evaluators.options import Generation
 from bench.models.merging import CannotMerge, write_merged
 from bench.models.policy import ADAPTER, Policy

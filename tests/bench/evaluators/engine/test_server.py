@@ -14,7 +14,9 @@ from vllm_wire import Vllm
 from vllm_wire import vllm as vllm
 
 from bench.errors import InputError, JobError
-from bench.evaluators import endpoint, endpoint_answers, generation
+from bench.evaluators import generation
+from bench.evaluators.engine import answers
+from bench.evaluators.engine import server as engine_server
 from bench.evaluators.options import Endpoint, Generation
 from bench.models import policy as policies
 from bench.models.policy import Policy
@@ -142,7 +144,7 @@ def test_preflight_refuses_what_is_not_there(
 
 def test_the_one_model_that_is_served_is_the_base(vllm: Vllm) -> None:
     """Beside adapters; of several, the one under the suite's path; otherwise it must be named."""
-    with endpoint.Server(Endpoint.model_validate(settings(vllm.url)), lambda text: None) as server:
+    with engine_server.Server(Endpoint.model_validate(settings(vllm.url)), lambda text: None) as server:
         vllm.loaded["bench-1"] = Path("x")
         assert server.about()["models"] == ["base"]
         assert server.base("org/model", ["base"]).name == "base"
@@ -207,7 +209,7 @@ def by_server(
     made = Generation.model_validate(
         {"engine": "endpoint", "endpoint": settings(at.url, adapters="merged", **more), **GREEDY}
     )
-    return endpoint_answers.answers_and_facts(policy, TEXTS, made, (), 96, lambda text: None, folder)
+    return answers.answers_and_facts(policy, TEXTS, made, (), 96, lambda text: None, folder)
 
 
 def made_here(policy: Policy) -> list[dict[str, Any]]:

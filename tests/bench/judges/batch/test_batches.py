@@ -13,8 +13,9 @@ from loopback_judge import KEY, Response, completion
 
 from bench.errors import InputError, Interrupted, JudgeError
 from bench.evaluators.win_rate import JOURNAL, judge
-from bench.judges import JudgeSettings, batch_endpoint, trial
-from bench.judges import batches as asking_in_batches
+from bench.judges import JudgeSettings, trial
+from bench.judges.batch import batches as asking_in_batches
+from bench.judges.batch import endpoint as batch_endpoint
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 

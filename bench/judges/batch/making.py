@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped
-from bench.judges import Receive, Reply, Request, batch_notes, faults
-from bench.judges.batch_endpoint import BatchEndpoint, NoListing, line
-from bench.judges.batch_ledger import BatchLedger
+from bench.judges import Receive, Reply, Request, faults
+from bench.judges.batch import notes as batch_notes
+from bench.judges.batch.endpoint import BatchEndpoint, NoListing, line
+from bench.judges.batch.ledger import BatchLedger
 from bench.judges.requests import State
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from vllm_wire import vllm as vllm
 
 from bench.data import world
 from bench.errors import JobError
-from bench.evaluators import endpoint_answers, generation
+from bench.evaluators import generation
+from bench.evaluators.engine import answers
 from bench.evaluators.options import Generation
 from bench.models import policy as policies
 from bench.models.policy import Policy
@@ -65,7 +66,7 @@ def answer(vllm: Vllm, tmp_path: Path) -> Answer:
         own = {name.removeprefix("at_"): settings.pop(name) for name in list(settings) if name.startswith("at_")}
         where = {"base_url": vllm.url, "first_pause_seconds": 0.001, "timeout_seconds": 60, "concurrency": 2, **own}
         made = {"engine": "endpoint", "endpoint": where, "max_new_tokens": 8, "temperature": 0.0, **settings}
-        return endpoint_answers.answers_and_facts(
+        return answers.answers_and_facts(
             policy, texts, Generation.model_validate(made), stop, 96, lambda text: None, tmp_path
         )
 

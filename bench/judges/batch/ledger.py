@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import OverCeiling
-from bench.judges import Request, batch_notes
+from bench.judges import Request
+from bench.judges.batch import notes as batch_notes
 from bench.judges.cost import Budget, tokens_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.errors import InputError
-from bench.evaluators.endpoint import KEY
+from bench.evaluators.engine.server import KEY
 from bench.evaluators.options import Endpoint
 from bench.settings import Lora, Model
 

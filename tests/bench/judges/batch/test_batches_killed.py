@@ -21,7 +21,7 @@ from bench.judges import JudgeSettings
 from bench.judges.requests import Pair
 from bench.records.record import read_jsonl
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SCRIPT = """
 import sys
 from pathlib import Path

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import InputError, JobError, one_line
-from bench.evaluators.endpoint_requests import ATTEMPTS, Refused, Requests
+from bench.evaluators.engine.requests import ATTEMPTS, Refused, Requests
 from bench.evaluators.options import Endpoint, Generation
 from bench.judges import faults
 from bench.judges.faults import Fault

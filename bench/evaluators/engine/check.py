@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from bench.errors import JobError
-from bench.evaluators.endpoint import Said
+from bench.evaluators.engine.server import Said
 from bench.models.policy import Policy
 
 TRIED_PROMPTS, TRIED_TOKENS = 8, 24

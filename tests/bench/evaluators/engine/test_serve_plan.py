@@ -10,7 +10,7 @@ import pytest
 
 from bench.cli.main import main
 from bench.errors import InputError
-from bench.evaluators import serve_plan
+from bench.evaluators.engine import serve_plan
 from bench.evaluators.options import Endpoint
 from bench.settings import Lora, Model
 

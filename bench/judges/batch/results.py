@@ -8,7 +8,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from bench.judges import Reply, batch_notes, faults
+from bench.judges import Reply, faults
+from bench.judges.batch import notes as batch_notes
 from bench.judges.faults import Fault
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import JudgeStopped, NoRoom, OverCeiling
-from bench.judges import Receive, Reply, Request, batch_notes
-from bench.judges.batch_endpoint import ENDED, BatchEndpoint, counts, line, problems
-from bench.judges.batch_ledger import BatchLedger
-from bench.judges.batch_making import Making, OpenBatch
-from bench.judges.batch_results import ADAPTED, fault_of, read
+from bench.judges import Receive, Reply, Request
+from bench.judges.batch import notes as batch_notes
+from bench.judges.batch.endpoint import ENDED, BatchEndpoint, counts, line, problems
+from bench.judges.batch.ledger import BatchLedger
+from bench.judges.batch.making import Making, OpenBatch
+from bench.judges.batch.results import ADAPTED, fault_of, read
 from bench.judges.faults import Fault
 from bench.judges.requests import State
 
