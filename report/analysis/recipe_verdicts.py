@@ -32,7 +32,7 @@ def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric:
 
 def distance(tables: Tables, recipe: RecipeResults, other: RecipeResults) -> pairwise.Difference:
     """Estimate a recipe's ideal distance minus another's, with what all ranked recipes say of the spread over seeds."""
-    together = tables.distances_together
+    together = tables.distances_together(recipe, other)
     if together is not None and recipe.key in together.places and other.key in together.places:
         places = together.places[recipe.key], together.places[other.key]
         return pairwise.difference(together.values, together.spreads, *places)

@@ -25,6 +25,7 @@ class Built:
     results: Results
     folder: Path
     headline: str
+    caveat: str = ""
     tables: Findings | None = None
     verdict: Verdict | None = None
 
@@ -43,7 +44,7 @@ def page(built: list[Built], root: Path) -> str:
             {
                 "name": one.label,
                 "href": one.href(root),
-                "summary": one.headline,
+                "summary": f"{one.headline} {one.caveat}".strip(),
                 "smoke": one.results.smoke,
                 "state": " · ".join([*state, *([record.note] if record.note else [])]),
             }

@@ -64,7 +64,7 @@ def provenance(results: Results, where: Where) -> Table | None:
     environments = [job.spec["environment"] for job in jobs]
     packages = [environment.get("packages", {}) for environment in environments]
     facts: list[tuple[str, Iterable[str]]] = [
-        ("Base model", [f"{_base_name(results)}: {_words(job.spec['settings'].get('model'))}" for job in jobs]),
+        ("Base model", [f"{base_name(results)}: {_words(job.spec['settings'].get('model'))}" for job in jobs]),
         *(
             (f"Data: {name} rows", [str((job.spec.get("data") or {}).get(name, "–")) for job in jobs])
             for name in dict.fromkeys(name for job in jobs for name in job.spec.get("data") or {})
@@ -89,7 +89,20 @@ def provenance(results: Results, where: Where) -> Table | None:
     return Table("What the runs were made with", columns, tuple(rows), notes)
 
 
-def _base_name(results: Results) -> str:
+def device(results: Results) -> str:
+    """Name what the runs were trained on: the GPU, or the processor."""
+    found = []
+    for run in results.runs:
+        environment = run.job.spec["environment"]
+        gpus = environment.get("hardware", {}).get("gpus") or []
+        names = [str(gpu.get("name", "GPU")) if isinstance(gpu, dict) else str(gpu) for gpu in gpus]
+        trained_on = str(environment.get("device", "?"))
+        found.append(trained_on if trained_on == "cpu" or not names else names[0])
+    kinds = list(dict.fromkeys(found))
+    return kinds[0].replace("cpu", "CPU") if len(kinds) == 1 else f"{len(kinds)} devices"
+
+
+def base_name(results: Results) -> str:
     """Name the base model as the suite does; of a folder its own name, not where it lies."""
     model = results.suite.get("model") or {}
     path = str(model.get("path") or f"built-in ({model.get('source')})")

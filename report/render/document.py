@@ -179,6 +179,91 @@ class KeyFigure:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Head a column of the first screen's table: who it is, in which role, with the anchor of its runs."""
+
+    role: str
+    name: str
+    link: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Show a value with its 95 % interval and a word against the recommended one; `note` is the reason of a missing one."""
+
+    text: str
+    spread: str = ""
+    word: str = ""
+    note: str = ""
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class StandingRow:
+    """Hold one figure of every column."""
+
+    title: str
+    unit: str
+    better: str
+    cells: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Answer one goal: what to use, how sure that is, beside what, and what it loses.
+
+    Attributes:
+        words, text: what the goal means, and the same for --choose.
+        why_not: why this suite cannot answer it; then nothing else is there.
+        heading: the recommendation, or that there is none; `clear` where there is one.
+        leads: who leads so far where nothing is recommended.
+        confidence, overturn: how sure and why; what would undo it.
+    """
+
+    name: str
+    words: str
+    text: str = ""
+    why_not: str = ""
+    heading: str = ""
+    clear: bool = False
+    recipe: str = ""
+    leads: str = ""
+    confidence: str = ""
+    overturn: str = ""
+    holders: tuple[Holder, ...] = ()
+    rows: tuple[StandingRow, ...] = ()
+    caveat: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name as part of an id."""
+        return self.name.replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """Show what to use at first sight.
+
+    Attributes:
+        facts: model, recipes × seeds, device, date.
+        state: how many jobs are complete.
+        default: the goal that is open; "" where none can be answered, for the reason `nothing`.
+        figure: the end points; `top` the first recipes, with the link to all of them.
+    """
+
+    facts: tuple[str, ...]
+    state: str
+    complete: bool
+    goals: tuple[Goal, ...]
+    default: str
+    nothing: str = ""
+    figure: Figure | None = None
+    top: Table | None = None
+    all_of: str = ""
+
+
 Block: TypeAlias = "Text | Table | Code | Figure | Strips | Details | Group"
 
 
@@ -205,3 +290,5 @@ class Report:
     sections: tuple[Section, ...]
     footer: str
     links: tuple[tuple[str, str], ...] = field(default=())
+    screen: FirstScreen | None = None
+    notes: tuple[str, ...] = ()

@@ -30,9 +30,14 @@ KINDS: dict[type, str] = {
     Group: "group",
 }
 FIRST_ROWS = 30  # of a long table are in the page's text: for those without scripts, and for paper
-SCRIPT = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("tables.js", "plots.js", "page.js"))
+SCRIPT, STYLE = (
+    "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+    for names in (
+        ("tables.js", "plots.js", "page.js", "first_screen.js"),
+        ("style.css", "../vendor/uPlot.min.css", "first_screen.css"),
+    )
+)
 PLOTTER = (VENDOR / "uPlot.iife.min.js").read_text(encoding="utf-8")
-STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8") + (VENDOR / "uPlot.min.css").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
