@@ -149,7 +149,7 @@ const plots = (() => {
       size: y ? (u, values) => 12 + 7 * Math.max(3, ...(values || []).map((one) => String(one).length)) : 28,
     });
     const size = () => {
-      if (onPaper) return { width: 320, height: 240 };
+      if (onPaper) return { width: 384, height: 288 }; // the style sheet makes it smaller, letters and all
       const width = Math.max(240, Math.floor(place.clientWidth || 560));
       return { width, height: Math.floor(Math.min(place.clientHeight || 0.75 * width, 0.8 * width)) };
     };
