@@ -1,6 +1,6 @@
 (() => {
   "use strict";
-  const RECORDS = new Set(["answers", "runs", "settings"]); // long, and in the files beside the page
+  const RECORDS = new Set(["answers", "choices", "runs", "settings"]); // long, and in the files beside the page
 
   function pickGoal() {
     const wanted = decodeURIComponent(location.hash.slice(1));
