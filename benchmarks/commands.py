@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Runs the command in this process, then tells whether torch came with it and the highest resident set.
 _WATCHED = """
 import json, resource, sys
-from bench.cli import main
+from bench.cli.main import main
 try:
     main()
 except SystemExit as end:
