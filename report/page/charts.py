@@ -97,7 +97,8 @@ def compose(
         shapes: name → matplotlib's marker, for the legend.
     """
     with _style():
-        panels = tuple(drawn) or tuple(_panel(sketch, sketch.size) for sketch in sketches)
+        panels: tuple[document.Panel | document.Plot, ...] = tuple(drawn)
+        panels = panels or tuple(_panel(sketch, sketch.size) for sketch in sketches)
         _rows(sketches, path)
     return document.Figure(
         title=title,

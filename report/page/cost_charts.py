@@ -36,7 +36,8 @@ def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None
     sketches, drawn = zip(*found, strict=True)
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     caption = (
-        "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds, small points the seeds. Better is lower left for the ideal "
+        "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds, small points the seeds. "
+        "Better is lower left for the ideal "
         "distance and other losses, upper left for scores better high. Only costs of equal hardware and workers are drawn."
     )
     shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
@@ -131,7 +132,7 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
     sketch = Sketch("kept", title, alt, draw, (4.7, 3.7))
     axis = plots.Axis("learned of both objectives (%)", "learned", "%"), plots.Axis(up, "kept", "points")
     spots = [
-        plots.Spot(one.recipe, *(100 * value for value in (one.learned.mean, one.kept.mean, one.learned.sd, one.kept.sd)), {})
+        plots.Spot(one.recipe, 100 * one.learned.mean, 100 * one.kept.mean, 100 * one.learned.sd, 100 * one.kept.sd, {})
         for one in known
     ]
     drawn = plots.plot(drawer, title, alt, axis, spots, level=0)

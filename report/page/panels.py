@@ -266,7 +266,9 @@ class Drawer:
         """Add the legend's entries: methods by colour, λ by shape, and the three marks."""
         for method, colour in self.colours.items():
             dashes = self.dashes[method]
-            axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=short_name(method))
+            axes.plot(
+                [], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=short_name(method)
+            )
         for lambda_dpo in self.lambdas:
             axes.plot([], [], self.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.plot([], [], linestyle=(0, (4, 3)), color=INK, linewidth=0.9, label="reference front")
@@ -317,7 +319,9 @@ class Drawer:
         if rows.empty:
             reason = recipes[0].reason(name) if recipes else "nothing to compare with"
             axes.set_axis_off()
-            axes.text(0.5, 0.5, _wrapped(visible(f"missing: {reason}")), ha="center", va="center", transform=axes.transAxes)
+            axes.text(
+                0.5, 0.5, _wrapped(visible(f"missing: {reason}")), ha="center", va="center", transform=axes.transAxes
+            )
             return
         methods = [method for method in self.colours if any(recipe.method == method for recipe in recipes)]
         order = [label for label in (*self.group_labels.values(), "no λ") if (rows["group"] == label).any()]

@@ -66,10 +66,12 @@ def plot(
             for axis, places in zip(axes, digits, strict=True)
         ],
         "methods": [
-            [visible(name), colour, [4 * part for part in drawer.dashes[name]]] for name, colour in drawer.colours.items()
+            [visible(name), colour, [4 * part for part in drawer.dashes[name]]]
+            for name, colour in drawer.colours.items()
         ],
         "lambdas": [
-            [f"λ = {one:g}" if one is not None else "no λ", drawer.marker(one) if one is not None else "o"] for one in lambdas
+            [f"λ = {one:g}" if one is not None else "no λ", drawer.marker(one) if one is not None else "o"]
+            for one in lambdas
         ],
         "points": [
             [
@@ -125,7 +127,16 @@ def objective_space(drawer: Drawer) -> tuple[Plot, Plot]:
         start = frame.nsmallest(1, "step").iloc[0]
         more.append([_short(start[drawer.x]), _short(start[drawer.y]), "start", "ring"])
     return (
-        plot(drawer, "Trajectories", alts[0], (across, up), points, paths=_paths(drawer), marks=[*marks, *more], front=front),
+        plot(
+            drawer,
+            "Trajectories",
+            alts[0],
+            (across, up),
+            points,
+            paths=_paths(drawer),
+            marks=[*marks, *more],
+            front=front,
+        ),
         plot(drawer, "Where the runs end", alts[1], (across, up), points, marks=marks, front=front),
     )
 
@@ -133,14 +144,18 @@ def objective_space(drawer: Drawer) -> tuple[Plot, Plot]:
 def _paths(drawer: Drawer) -> list[list[Any]]:
     """Return [method, λ, seed or null for the mean, steps, x, y] of every recipe and every run."""
     methods, lambdas = list(drawer.colours), drawer.lambdas
-    place = {value: number for number, value in enumerate(lambdas)}
+    place: dict[float | None, int] = {value: number for number, value in enumerate(lambdas)}
     found: list[list[Any]] = []
-    for (method, lambda_dpo), part in drawer.trajectory_frame.groupby(["method", "lambda"], dropna=False, sort=False):
-        points = part[["step", drawer.x, drawer.y]].to_numpy().tolist()
+    means: dict[tuple[str, float | None], list[list[float]]] = {}
+    for row in drawer.trajectory_frame[["method", "lambda", "step", drawer.x, drawer.y]].to_numpy().tolist():
+        means.setdefault((row[0], None if math.isnan(row[1]) else row[1]), []).append(row[2:])
+    for (method, lambda_dpo), points in means.items():
         found.append([methods.index(method), place.get(lambda_dpo, len(lambdas)), None, points])
     for run in drawer.results.runs:
         points = [[p["step"], p[drawer.x], p[drawer.y]] for p in run.trajectory if drawer.x in p and drawer.y in p]
-        found.append([methods.index(run.method), place.get(run.lambda_dpo, len(lambdas)), run.seed, points, _change(run)])
+        found.append(
+            [methods.index(run.method), place.get(run.lambda_dpo, len(lambdas)), run.seed, points, _change(run)]
+        )
     total = sum(len(one[3]) for one in found)
     most = max(FEWEST_VERTICES, MOST_VERTICES // max(1, len(found))) if total > MOST_VERTICES else total
     return [[*one[:3], *_columns(_thinned(one[3], most, one[4] if len(one) > 4 else None))] for one in found if one[3]]

@@ -181,7 +181,9 @@ def _all_runs(
     tables: Tables, by_id: dict[str, Run], behind: list[Run], common: dict[str, Any], where: Where, log: Log
 ) -> Details:
     """Return all runs in one long table: what a group per recipe says of few runs, a row says of each of many."""
-    named = [(recipe.name, recipe.anchor, recipe, [by_id[job] for job in recipe.jobs.values()]) for recipe in tables.recipes]
+    named = [
+        (recipe.name, recipe.anchor, recipe, [by_id[job] for job in recipe.jobs.values()]) for recipe in tables.recipes
+    ]
     figures = {run.id: recipe.figures[run.seed] for _, _, recipe, runs in named for run in runs}
     figures |= {run.id: tables.figures(run) for run in behind}
     writes = _written(tables, figures.values())
@@ -210,7 +212,9 @@ def _all_runs(
 def _role(run: Run) -> str:
     """Name what is trained behind the runs."""
     alone = [role.removeprefix("optimum_").upper() for role in run.roles if role.startswith("optimum_")]
-    return f"{alone[0]} alone (f*)" if alone else "reference (π_ref)" if "reference" in run.roles else ", ".join(run.roles)
+    return (
+        f"{alone[0]} alone (f*)" if alone else "reference (π_ref)" if "reference" in run.roles else ", ".join(run.roles)
+    )
 
 
 Written: TypeAlias = "dict[str, Shown]"

@@ -84,7 +84,9 @@ def _visible(value: Any) -> Any:
 
 def packed(shown: Table | Plot) -> str:
     """Return what the page's script draws as compressed JSON in base64: a long table's rows, or what is in a plot."""
-    content = json.dumps(_rows(shown) if isinstance(shown, Table) else shown.data, ensure_ascii=False, separators=(",", ":"))
+    content = json.dumps(
+        _rows(shown) if isinstance(shown, Table) else shown.data, ensure_ascii=False, separators=(",", ":")
+    )
     return base64.b64encode(zlib.compress(content.encode(), 9)).decode()
 
 

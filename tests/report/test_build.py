@@ -62,7 +62,7 @@ def test_the_page_stands_alone_and_every_anchor_exists(built: Path) -> None:
 
 
 def test_figures_have_words_and_numbers(built: Path) -> None:
-    """Five panels of bars, two of scores, then the strips; as plots two of the objective space, four of cost, one of what is kept.
+    """Five panels of bars, two of scores, then the strips; plots: two of objectives, four of cost, one of what is kept.
 
     Each has an accessible name; the data folds out below.
     """

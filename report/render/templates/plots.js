@@ -134,7 +134,8 @@ const plots = (() => {
         }
         const length = ctx.measureText(words).width / 2;
         ctx.textAlign = "center";
-        const below = kind && Y(y) + 26 * px < bbox.top + bbox.height;
+        const fits = Y(y) + 26 * px < bbox.top + bbox.height;
+        const below = kind ? fits : Y(y) - 20 * px < bbox.top;
         ctx.textBaseline = below ? "top" : "bottom";
         const at = Math.max(bbox.left + length + 3 * px, Math.min(bbox.left + bbox.width - length - 3 * px, X(x)));
         ctx.fillText(words, at, Y(y) + (below ? 10 : kind ? -10 : -7) * px);

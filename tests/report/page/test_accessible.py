@@ -23,7 +23,9 @@ def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: 
                 box.and_(tab.locator(".drawn")).wait_for()
             tab.evaluate(axe)
             found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-            serious = [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")]
+            serious = [
+                (one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")
+            ]
             assert serious == [], (width, scheme)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
             tab.close()

@@ -41,7 +41,9 @@ def test_an_anchor_leads_to_a_row_that_is_not_drawn_yet(page: Any) -> None:
 def test_rows_are_drawn_as_they_are_scrolled_to(page: Any, thousand: Path) -> None:
     page.goto("about:blank")
     page.goto((thousand / "report.html").as_uri() + "#runs")
-    page.evaluate("document.querySelectorAll('#runs, #runs details').forEach(one => { if ('open' in one) one.open = true; })")
+    page.evaluate(
+        "document.querySelectorAll('#runs, #runs details').forEach(one => { if ('open' in one) one.open = true; })"
+    )
     box = page.locator("#runs .scroll.long")
     box.scroll_into_view_if_needed()
     page.locator("#runs .scroll.long.drawn").wait_for()

@@ -40,7 +40,11 @@ def chart(page: Any, code: str) -> Any:
 
 def test_pointing_tells_run_seed_and_values(page: Any) -> None:
     """MAXRIGHT at λ = 0.5: f_DPO is 0.2 + 0.01 seed + 0.6 · 0.05 · (0.9, 1, 1.1), mean 0.24; f_SFT 1.02 + 0.04."""
-    at = chart(page, "(({left, top}) => [left + chart.u.valToPos(0.24, 'x'), top + chart.u.valToPos(1.06, 'y')])(chart.u.over.getBoundingClientRect())")
+    at = chart(
+        page,
+        "(({left, top}) => [left + chart.u.valToPos(0.24, 'x'), top + chart.u.valToPos(1.06, 'y')])"
+        "(chart.u.over.getBoundingClientRect())",
+    )
     page.mouse.move(*at)
     words = page.locator(f"{ENDS} .tip").first.inner_text()
     assert words.startswith("maxright at λ = 0.5\nmean of 3 seeds, ± sd\nf_DPO: 0.2400 ± 0.0")
@@ -91,7 +95,8 @@ def test_plots_follow_the_page_into_the_dark(browser: Any, built: Path, scheme: 
     found = tab.locator(f"{ENDS} canvas").first.evaluate(
         "(canvas, ink) => { const want = [1, 3, 5].map(at => parseInt(ink.slice(at, at + 2), 16));"
         "const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height); let count = 0;"
-        "for (let at = 0; at < data.length; at += 4) count += data[at + 3] > 240 && want.every((one, place) => Math.abs(data[at + place] - one) < 12);"
+        "for (let at = 0; at < data.length; at += 4) "
+        "count += data[at + 3] > 240 && want.every((one, place) => Math.abs(data[at + place] - one) < 12);"
         "return count; }",
         ink,
     )

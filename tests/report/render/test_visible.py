@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,7 +37,11 @@ def test_visible(text: str, shown: str) -> None:
 def test_every_control_and_format_character_is_shown() -> None:
     """What Unicode itself calls a control, a format character or a separator of lines; numbers signs of Arabic are printed."""
     unseen = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp")]
-    printed = {one for one in unseen if unicodedata.name(one, "").startswith(("ARABIC", "SYRIAC", "KAITHI", "EGYPTIAN", "SHORTHAND"))}
+    printed = {
+        one
+        for one in unseen
+        if unicodedata.name(one, "").startswith(("ARABIC", "SYRIAC", "KAITHI", "EGYPTIAN", "SHORTHAND"))
+    }
     left = {one for one in unseen if visible(one) == one}
     assert left - printed == {"\t", "\n"}
     assert "\u061c" not in left
@@ -52,7 +55,13 @@ def test_no_unseen_character_reaches_a_page(writer: Callable[..., Any]) -> None:
     """A label, a description, a note, answers and an error message with all kinds of them."""
     made = writer(description=HIDDEN, notes=[HIDDEN], methods=[{"name": "mix", "label": HIDDEN}])
     made.behind((0,))
-    labels = {"method": HIDDEN, "base_method": "mix", "lambda_dpo": 0.5, "seed": 0, "phase_steps": {"dpo": 50, "sft": 50}}
+    labels = {
+        "method": HIDDEN,
+        "base_method": "mix",
+        "lambda_dpo": 0.5,
+        "seed": 0,
+        "phase_steps": {"dpo": 50, "sft": 50},
+    }
     made.train("mix-s0", ["run"], labels, {"dpo": 0.4, "sft": 1.5}, 1.0)
     made.evaluate("mix-s0", 0.5, 50.0, answer=HIDDEN)
     folder = made.job("mix-s1", "train", labels | {"seed": 1}, roles=["run"], outcome="failed")
@@ -62,6 +71,9 @@ def test_no_unseen_character_reaches_a_page(writer: Callable[..., Any]) -> None:
     build(made.folder)
     for name in ("report.html", "report.md", "index.html"):
         text = (made.folder / name).read_text(encoding="utf-8")
-        unseen = {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cn")} - {"\n", "\t"}
+        unseen = {one for one in text if unicodedata.category(one) in ("Cc", "Cf", "Zl", "Zp", "Co", "Cn")} - {
+            "\n",
+            "\t",
+        }
         assert unseen == set(), name
         assert "⟨U+202E⟩" in text or name == "index.html"
