@@ -28,6 +28,7 @@ HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++")  # lines only
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24
+SMALLEST = 5.5  # points of a label beside others
 SPLIT_NAMES = {"held_out": "held-out rows", "train": "training rows"}
 
 
@@ -349,7 +350,9 @@ class Drawer:
         axes.grid(axis="x", visible=False)
         # A group of bars is about 200 points wide, shared by the labels; a letter is about 0.6 of its size wide.
         fits = 200 / len(order) / (0.6 * max(len(line) for label in order for line in label.split("\n")))
-        axes.tick_params(axis="x", length=0, labelsize=min(8.5, max(fits, 5.5)))
+        axes.tick_params(axis="x", length=0, labelsize=min(8.5, fits) if fits >= SMALLEST else 7)
+        if fits < SMALLEST:  # many λ: upright, without the phase lengths
+            axes.set_xticks(range(len(order)), [label.split("\n")[-1] for label in order], rotation=90)
 
     def points_table(self) -> document.Table:
         """Return the numbers behind the panels: one row per recipe, mean and sd."""

@@ -86,7 +86,7 @@ def figure_2(results: ToyResults, folder: Path) -> document.Figure | None:
         alt=" ".join(panel.alt for panel in (*main, *side)),
         data=(),
         legend_label="Methods",
-        caption="Paths from the start to where the runs end; the star is the ideal point. Above: the parameters; below: the objectives.",
+        caption="Paths from the start to where runs end; the star is the ideal point. Above: parameters; below: objectives.",
     )
 
 

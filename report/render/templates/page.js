@@ -8,7 +8,9 @@
     const inside = target.matches(".group") ? target.querySelector(":scope > details:only-of-type") : null;
     if (inside) inside.open = true;
     for (let one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
-    target.scrollIntoView();
+    const box = target.closest(".scroll.long");
+    if (box) box.scrollTop = target.offsetTop - target.closest("table").tHead.offsetHeight - 4;
+    (box || target).scrollIntoView({ block: box ? "center" : "start" });
   }
 
   tables.start();

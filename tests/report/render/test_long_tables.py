@@ -34,6 +34,11 @@ def test_an_anchor_leads_to_a_row_that_is_not_drawn_yet(page: Any) -> None:
     row.wait_for()
     assert row.evaluate("row => row.rowIndex") == 976
     assert row.is_visible()
+    head, box = (
+        page.locator("#runs .scroll.long thead").bounding_box(),
+        page.locator("#runs .scroll.long").bounding_box(),
+    )
+    assert head["y"] + head["height"] - 2 <= row.bounding_box()["y"] <= box["y"] + box["height"]
     assert 0 <= row.bounding_box()["y"] <= 900
     assert page.locator(ROWS).count() < 1052
 
