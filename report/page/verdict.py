@@ -196,7 +196,9 @@ class Verdict:
         """Say that training on one objective alone, or the base model, is better still."""
         name = self.tables.verdicts.figure_that_ranks
         others = (self.tables.alone("sft"), self.tables.alone("dpo"), self.tables.base)
-        better = [one for one in others if one is not None and self.tables.verdicts.between(one, best, name).word == BETTER]
+        better = [
+            one for one in others if one is not None and self.tables.verdicts.between(one, best, name).word == BETTER
+        ]
         return f", but {better[0].name.removesuffix(' (f*)')} is better still" if better else ""
 
     def _enough(self) -> str:
