@@ -12,7 +12,6 @@ from report.analysis.load import judge_of
 from report.analysis.ranking import MOST_SEEDS, counted, listed, seeds_for
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate
 from report.analysis.tables import RecipeResults
-
 from report.choose.choice import Candidate, Choice
 from report.choose.choose import choose, shown_name
 from report.choose.expression import Figure
