@@ -100,7 +100,10 @@ def _suite(record: SuiteRecord, folder: Path, label: str, choose: str) -> Built:
         verdict = Verdict(tables)
         screen = first_screen.make(tables, choose)
         log = {run.id: choices.read(results, run) for run in results.runs}
-        told, content = sections.tell(tables, verdict, folder, log, screen), report_json.as_json(tables, verdict, screen)
+        told, content = (
+            sections.tell(tables, verdict, folder, log, screen),
+            report_json.as_json(tables, verdict, screen),
+        )
         report_json.write_runs(folder / "runs.parquet", tables, log)
         built = Built(label, results, folder, verdict.headline, _caveat(screen), tables, verdict)
     write_text(folder / "report.html", html.render(told))

@@ -109,7 +109,9 @@ class Ranking:
         if why:
             return why
         if not self.order:
-            return next((why for one in self.tables.recipes if (why := self.tables.why_unranked(one))), "no figure ranks")
+            return next(
+                (why for one in self.tables.recipes if (why := self.tables.why_unranked(one))), "no figure ranks"
+            )
         if len(self.order) < 2:
             return "no other recipe is complete to compare with"
         if self.basis is None:

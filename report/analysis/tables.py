@@ -388,15 +388,17 @@ class Tables:
 
     @cached_property
     def twins(self) -> dict[RecipeKey, tuple[RecipeResults, ...]]:
-        """By recipe, those that are the same: they ended with its objective values on every seed, as two ways to compute it do."""
+        """By recipe, those of the same λ that ended with its objective values on every seed: two ways to compute one thing."""
         names = [f"f_{name}/{split}" for name in OBJECTIVES for split in SPLITS]
         found: dict[tuple[Any, ...], list[RecipeResults]] = {}
         for recipe in self.recipes:
             ends = [(name, seed, rounded(end)) for name in names for seed, end in sorted(recipe.values(name).items())]
             known = tuple(one for one in ends if not math.isnan(one[2]))
-            found.setdefault(known or (recipe.key,), []).append(recipe)
+            found.setdefault((recipe.lambda_dpo, *(known or (recipe.method,))), []).append(recipe)
         return {
-            one.key: tuple(other for other in alike if other.key != one.key) for alike in found.values() for one in alike
+            one.key: tuple(other for other in alike if other.key != one.key)
+            for alike in found.values()
+            for one in alike
         }
 
     def same(self, one: RecipeResults, other: RecipeResults) -> bool:

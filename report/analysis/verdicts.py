@@ -16,7 +16,7 @@ from report.analysis import recipe_verdicts
 from report.analysis.contrast import Contrast, enough
 from report.analysis.gate import Amount
 from report.analysis.ranking import LEVEL, Ranking
-from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate
 from report.analysis.tables import RecipeKey, RecipeResults, Tables, rounded
 
 BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "same", "unclear"
@@ -66,6 +66,8 @@ class Verdicts:
     def _between(self, one: RecipeResults, other: RecipeResults, name: str) -> Between:
         if one.key == other.key:
             return Between(SAME, Estimate(0.0, 0.0, 0.0, 0.0, len(one.jobs)), math.nan)
+        if not (one.estimate(name).n and other.estimate(name).n):
+            return Between(UNCLEAR, estimate([]), math.nan)
         compared = recipe_verdicts.compare(self.tables, one, other, name)
         in_the_table = self._in_the_table(one, other, name)
         if in_the_table is not None:

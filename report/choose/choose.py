@@ -109,7 +109,9 @@ class _Choosing:
         varies = len(self.seeds) > 1 or any(one.what for one in self.scores.values())
         wins, nobody = _wins(checked, self.expression.maximize) if varies else ([math.nan] * len(checked), math.nan)
         beside = [one for one in map(self._check, self.others) if isinstance(one, _Checked)]
-        together, _ = _wins([*checked, *beside], self.expression.maximize) if varies else ([math.nan] * len(checked + beside), 0)
+        together, _ = (
+            _wins([*checked, *beside], self.expression.maximize) if varies else ([math.nan] * len(checked + beside), 0)
+        )
         of_all = iter(together)
         candidates = [
             replace(one.candidate, wins=share, among_all=next(of_all)) for one, share in zip(checked, wins, strict=True)
@@ -152,7 +154,9 @@ class _Choosing:
             return tuple(one.name for one in others)
         goal = self.expression.goal
         if not isinstance(goal, Figure) or goal.of != "recipe" or self.named[goal.name].figure == LAMBDA:
-            return tuple(one.name for one in others if not (one.among_all if math.isnan(one.wins) else one.wins) < LEVEL)
+            return tuple(
+                one.name for one in others if not (one.among_all if math.isnan(one.wins) else one.wins) < LEVEL
+            )
         figure = self.named[goal.name].figure
         return tuple(one.name for one in others if not self._ahead(recipes[best.name], recipes[one.name], figure))
 
@@ -164,7 +168,9 @@ class _Choosing:
         """Evaluate the expression on one recipe, or say what is missing for that."""
         origins = self.origins[recipe.key]
         seeds = [
-            seed for seed in recipe.figures if seed in self.seeds and all(found[seed].measured.value is not None for found in origins.values())
+            seed
+            for seed in recipe.figures
+            if seed in self.seeds and all(found[seed].measured.value is not None for found in origins.values())
         ]
         candidate = Candidate(
             shown_name(recipe), recipe.method, recipe.lambda_dpo, {seed: recipe.jobs[seed] for seed in seeds}

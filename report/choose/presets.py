@@ -75,7 +75,9 @@ def _balanced(tables: Findings) -> Preset:
 
 
 def _accuracy(tables: Findings) -> Preset:
-    words = f"loses no more than {MOST_LOST} point of any task against the base model, and is the most balanced of those"
+    words = (
+        f"loses no more than {MOST_LOST} point of any task against the base model, and is the most balanced of those"
+    )
     figure, conditions = _figure(tables), []
     for task in kept.tasks(tables):
         metric, known = tables.metric(task), tables.score_of("base", task).value is not None

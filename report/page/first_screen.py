@@ -12,7 +12,6 @@ from report.analysis.load import judge_of
 from report.analysis.ranking import MOST_SEEDS, counted, listed, seeds_for
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate
 from report.analysis.tables import RecipeResults
-
 from report.choose.choice import Candidate, Choice
 from report.choose.choose import choose, shown_name
 from report.choose.expression import Figure
@@ -101,7 +100,9 @@ class _Told:
         pick = self.choice.pick
         if pick is None:
             why = self._unmet()
-            return Goal(self.preset.name, self.preset.words, self.preset.text, heading="Nothing meets this goal", confidence=why)
+            return Goal(
+                self.preset.name, self.preset.words, self.preset.text, heading="Nothing meets this goal", confidence=why
+            )
         recipe, why = self.named[pick.name], self._why_not_sure(pick)
         holders = self._holders(recipe, clear=not why)
         return Goal(
@@ -180,7 +181,10 @@ class _Told:
         return f"{number(writes.difference(value), digits)} {writes.difference_unit}".rstrip()
 
     def _confidence(self, pick: Candidate) -> str:
-        rival, rest = self._rival(pick), len(self.choice.in_order) - 1 - len(self.tables.twins.get(self.named[pick.name].key, ()))
+        rival, rest = (
+            self._rival(pick),
+            len(self.choice.in_order) - 1 - len(self.tables.twins.get(self.named[pick.name].key, ())),
+        )
         share = self._share(pick)
         drawn = f" Chosen in {100 * share:.0f} % of {self.choice.draws:,} redraws." if share >= 0 else ""
         if rival is None:
@@ -213,7 +217,9 @@ class _Told:
             return ""
         bound = turning(leads)
         if bound is None:
-            return f"One more seed could overturn it: by a paired t-test of {rival.name} alone the lead would not stand."
+            return (
+                f"One more seed could overturn it: by a paired t-test of {rival.name} alone the lead would not stand."
+            )
         short = f"were ahead by {self._size(-bound)}" if bound < 0 else f"came within {self._size(bound)}"
         return f"What would overturn it: one more seed on which {rival.name} {short} (paired t-test), or λ and settings not tried."
 
@@ -227,14 +233,18 @@ class _Told:
         rival = self._rival(pick)
         wanted = self._seeds_wanted(pick, rival) if rival else None
         count = f"more than {MOST_SEEDS}" if wanted and wanted > MOST_SEEDS else str(wanted)
-        likely = f"about {count} seeds would tell it from {rival.name}, if both stay as they are" if wanted and rival else ""
+        likely = (
+            f"about {count} seeds would tell it from {rival.name}, if both stay as they are" if wanted and rival else ""
+        )
         if ranking.fewest_seeds < SEEDS_FOR_AN_INTERVAL:
             return f" Enough would be: three seeds or more of every recipe{'; ' + likely if likely else ''}."
         return f" Enough would be: {likely}." if likely else ""
 
     def _seeds_wanted(self, pick: Candidate, rival: Candidate) -> int | None:
         ours, theirs = self.named[pick.name], self.named[rival.name]
-        if self._figure == self.tables.verdicts.figure_that_ranks and all(map(self.tables.ranking.holds, (ours, theirs))):
+        if self._figure == self.tables.verdicts.figure_that_ranks and all(
+            map(self.tables.ranking.holds, (ours, theirs))
+        ):
             return self.tables.ranking.seeds_wanted(ours, theirs)
         one = estimate(self._leads(pick, rival))
         return seeds_for(abs(one.mean), one.sd) if one.sd > 0 and abs(one.mean) > 0 else None
@@ -255,7 +265,9 @@ class _Told:
             others = (one for one in tables.ranking.order if not tables.same(one, recipe))
             next_best = next(others, None)
             if next_best is not None:
-                found.append((Holder("best other" if is_recipe else "best recipe", next_best.name, next_best.anchor), next_best))
+                found.append(
+                    (Holder("best other" if is_recipe else "best recipe", next_best.name, next_best.anchor), next_best)
+                )
         for objective in ("sft", "dpo"):
             one = tables.alone(objective)
             if one is not None and one.jobs and one.key != recipe.key:
@@ -275,7 +287,9 @@ class _Told:
             writes = shown(tables.metric(name), [one.mean for one in known if one.n])
             cells = tuple(self._standing(one, recipes[0], name, writes) for one in recipes)
             lower = name == "tokens" or writes.metric.better == "lower"
-            yield StandingRow(writes.metric.title, writes.unit, "lower is better" if lower else "higher is better", cells)
+            yield StandingRow(
+                writes.metric.title, writes.unit, "lower is better" if lower else "higher is better", cells
+            )
 
     def _standing(self, one: RecipeResults, first: RecipeResults, name: str, writes: Shown) -> Standing:
         known = one.estimate(name)
@@ -287,7 +301,9 @@ class _Told:
         mark = "†" if one.shared(name) else ""
         if one is self.tables.base:
             known = estimate(list(one.values(name).values())[:1])
-        return Standing(writes.text(known.mean) + mark, _spread(one, known, name, writes, one is self.tables.base), word)
+        return Standing(
+            writes.text(known.mean) + mark, _spread(one, known, name, writes, one is self.tables.base), word
+        )
 
 
 def _spread(one: RecipeResults, known: Estimate, name: str, writes: Shown, base: bool) -> str:
@@ -308,7 +324,9 @@ def _ends(mean: float, low: float, high: float, writes: Shown) -> str:
     low, mean, high = writes.value(low), writes.value(mean), writes.value(high)
     half = max(mean - low, high - mean)
     even = math.isclose(mean - low, high - mean, rel_tol=0.05, abs_tol=10**-writes.digits / 2)
-    return f"± {number(half, writes.digits)}" if even else f"{number(low, writes.digits)} to {number(high, writes.digits)}"
+    return (
+        f"± {number(half, writes.digits)}" if even else f"{number(low, writes.digits)} to {number(high, writes.digits)}"
+    )
 
 
 def _scores(tables: Findings) -> list[str]:
@@ -342,5 +360,3 @@ def _sure(share: float) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-

@@ -28,7 +28,10 @@ def words(tables: Findings, recipe: RecipeResults, holders: Sequence[tuple[Holde
 
 def _figures(tables: Findings) -> Iterable[str]:
     scores = [name for name in tables.ranking_scores if not name.startswith("base_kl/")]
-    return (*sorted(scores, key=lambda name: not judge_of(name)), *(f"f_{name}/{tables.results.split}" for name in OBJECTIVES))
+    return (
+        *sorted(scores, key=lambda name: not judge_of(name)),
+        *(f"f_{name}/{tables.results.split}" for name in OBJECTIVES),
+    )
 
 
 def _lost(tables: Findings, recipe: RecipeResults, others: Sequence[tuple[Holder, RecipeResults]], name: str) -> str:
@@ -41,7 +44,13 @@ def _lost(tables: Findings, recipe: RecipeResults, others: Sequence[tuple[Holder
     told = [f"{holder.name} {writes.text(one.estimate(name).mean)}" for holder, one in ahead]
     title = writes.metric.title
     objective = next((one for one in OBJECTIVES if name.startswith(f"f_{one}/")), "")
-    title = f"{objective.upper()} objective" if objective else title if title[:2].isupper() else title[0].lower() + title[1:]
+    title = (
+        f"{objective.upper()} objective"
+        if objective
+        else title
+        if title[:2].isupper()
+        else title[0].lower() + title[1:]
+    )
     return f"{title} {writes.text(recipe.estimate(name).mean)}{unit} ({', '.join(told)})"
 
 

@@ -60,7 +60,12 @@ def _recommendation(screen: FirstScreen) -> dict[str, Any]:
     """Say what the first screen says: by goal what to use, how sure that is, beside what, and what it loses."""
     goals = []
     for goal in screen.goals:
-        entry = {"goal": goal.name, "means": goal.words, "choose": goal.text or None, "unavailable": goal.why_not or None}
+        entry = {
+            "goal": goal.name,
+            "means": goal.words,
+            "choose": goal.text or None,
+            "unavailable": goal.why_not or None,
+        }
         if not goal.why_not:
             names = [one.name for one in goal.holders]
             entry |= {

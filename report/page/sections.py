@@ -10,7 +10,8 @@ from typing import Any
 from bench.records import row_counts
 from report.analysis.findings import Findings
 from report.analysis.load import BROKEN, Results
-from report.analysis.tables import Tables
+from report.analysis.ranking import listed
+from report.analysis.tables import RecipeResults, Tables
 from report.page import (
     charts,
     cost_charts,
@@ -26,7 +27,20 @@ from report.page.panels import SPLIT_NAMES, Drawer
 from report.page.runs import Log
 from report.page.verdict import Verdict
 from report.page.where import Where
-from report.render.document import Block, Cell, Code, Column, Figure, FirstScreen, Group, Report, Row, Section, Table, Text
+from report.render.document import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Figure,
+    FirstScreen,
+    Group,
+    Report,
+    Row,
+    Section,
+    Table,
+    Text,
+)
 from report.render.shown import shown
 
 SMOKE = (
@@ -57,7 +71,9 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log, screen: Fir
         key_figures=(),
         screen=replace(screen, figure=_end_points(tables, drawn), **_top(tables)),
         sections=tuple(
-            one for one in _sections(tables, verdict, folder, log, drawn and replace(drawn, main=drawn.main[:1])) if one.blocks
+            one
+            for one in _sections(tables, verdict, folder, log, drawn and replace(drawn, main=drawn.main[:1]))
+            if one.blocks
         ),
         footer=" · ".join(
             part
@@ -153,7 +169,9 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log, drawn:
     costs = cost_charts.cost_against_quality(tables, pictures), present.cost(tables)
     schedule = present_statistics.choices(tables), *examples.strips(tables, log, where)
     return [
-        Section("leaderboard", f"Leaderboard: all {len(tables.recipes)} recipes", _blocks(*_leaderboard(tables, verdict))),
+        Section(
+            "leaderboard", f"Leaderboard: all {len(tables.recipes)} recipes", _blocks(*_leaderboard(tables, verdict))
+        ),
         Section("figures", "Paper's figures and tables", _blocks(*figures)),
         Section("forgetting", "Learned against kept", _blocks(*forgotten)),
         Section("cost", "Cost", _blocks(*costs)),
@@ -180,7 +198,9 @@ def _end_points(tables: Findings, drawn: Figure | None) -> Figure | None:
     )
     drawer = Drawer(tables)
     shapes = tuple((f"λ = {one:g}", charts.GLYPHS.get(drawer.marker(one), "●")) for one in drawer.lambdas)
-    return replace(drawn, title="Where the runs end", main=drawn.main[1:2], side=(), data=(), caption=caption, shapes=shapes)
+    return replace(
+        drawn, title="Where the runs end", main=drawn.main[1:2], side=(), data=(), caption=caption, shapes=shapes
+    )
 
 
 def _top(tables: Findings, most: int = 5) -> dict[str, Any]:
@@ -190,13 +210,20 @@ def _top(tables: Findings, most: int = 5) -> dict[str, Any]:
     if not order:
         return {}
     writes = shown(tables.metric(name), [one.estimate(name).mean for one in order])
-    rows = []
-    for recipe in order[:most]:
+    rows, once = [], list[RecipeResults]()
+    for recipe in order:
+        if len(once) < most and not any(tables.same(recipe, other) for other in once):
+            once.append(recipe)
+    for recipe in once:
         one, twins = recipe.estimate(name), tables.twins[recipe.key]
         interval = f"{writes.text(one.low)} to {writes.text(one.high)}" if one.has_interval else "no CI"
         word = "" if recipe is order[0] else tables.verdicts.between(recipe, order[0], name).word
         cells = (
-            Cell(recipe.name, link=recipe.anchor, note=f"same as {twins[0].name}" if twins else ""),
+            Cell(
+                recipe.name,
+                link=recipe.anchor,
+                note=f"the same: {listed([twin.method for twin in twins])}" if twins else "",
+            ),
             Cell(str(ranking.rank(recipe) or "–")),
             Cell(writes.text(one.mean)),
             Cell(interval),

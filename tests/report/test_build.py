@@ -174,9 +174,8 @@ def test_smoke_and_notes_are_on_top(writer: Callable[..., Any], fill_suite: Call
     build(folder)
     for name in ("report.html", "report.md"):
         text = (folder / name).read_text(encoding="utf-8")
-        assert (
-            max(text.index("measures nothing"), text.index("not a measure of quality"))
-            < text.index("No recipe can be recommended yet")
+        assert max(text.index("measures nothing"), text.index("not a measure of quality")) < text.index(
+            "No recipe can be recommended yet"
         )
 
 

@@ -94,7 +94,7 @@ def test_the_section_names_the_known_differences(llama: Path) -> None:
     assert "| up to 58 | 50.0 | up to 7 | missing \\[1\\] |" in section
     assert "Published in: paper, Table 1." in section
     page = (llama / "report.html").read_text(encoding="utf-8")
-    assert '<section id="published">' in page
+    assert '<section class="group" id="published">' in page
 
 
 def test_a_smoke_shows_them_under_its_banner(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> None:
