@@ -253,6 +253,7 @@ const plots = (() => {
     async function load(box) {
       if (box.data) return;
       box.data = await unpacked(box.querySelector(":scope > template"));
+      box.classList.add("ready");
       // Hundreds of runs hide their own means: those who want to see them ask for it.
       const runs = box.data.points.reduce((sum, one) => sum + one[6].length, 0);
       if (runs > 60 && state.seeds && !box.chart) (state.seeds = false), seeds.setAttribute("aria-pressed", "false");
@@ -289,7 +290,7 @@ const plots = (() => {
       matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again(false));
       addEventListener("beforeprint", again(true));
       addEventListener("afterprint", again(false));
-      addEventListener("load", () => setTimeout(() => every.forEach((one) => one.load()), 200));
+      addEventListener("load", () => setTimeout(() => every.forEach((one) => one.load()), 50));
     },
   };
 })();
