@@ -16,7 +16,7 @@ def test_quickstart_takes_six_pages_at_most(browser: Any, quickstart: Path) -> N
     tab = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme="dark")
     tab.set_default_timeout(300_000)
     tab.goto((quickstart / "report.html").as_uri())
-    tab.locator(".plot canvas").first.wait_for()
+    tab.locator(".plot:not(.ready)").first.wait_for(state="detached")
     assert 2 <= len(re.findall(rb"/Type\s*/Page[^s]", tab.pdf(**A4))) <= 6
     tab.close()
 
@@ -30,12 +30,13 @@ def test_paper_has_legends_no_controls_and_no_cut_columns(
     tab = browser.new_page(viewport={"width": WIDTH, "height": 1000})
     tab.set_default_timeout(300_000)
     tab.goto((folder / "report.html").as_uri())
-    tab.locator(".plot canvas").first.wait_for()
+    tab.locator(".plot:not(.ready)").first.wait_for(state="detached")
     tab.emulate_media(media="print")
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
     cut = tab.evaluate(
         "width => [...document.querySelectorAll('table, figure, pre')].filter(one => one.offsetParent && "
-        "one.getBoundingClientRect().right > width + 1).map(one => one.closest('section, details')?.id + ' ' + one.textContent.slice(0, 40))",
+        "one.getBoundingClientRect().right > width + 1)"
+        ".map(one => one.closest('section, details')?.id + ' ' + one.textContent.slice(0, 40))",
         WIDTH,
     )
     assert cut == []
