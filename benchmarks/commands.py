@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,13 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Runs the command in this process, then tells whether torch came with it and the highest resident set.
 _WATCHED = """
 import json, resource, sys
-from bench.cli import main
+from bench.cli.main import main
 try:
     main()
 except SystemExit as end:
     code = end.code or 0
-peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"code": code, "torch": "torch" in sys.modules, "peak_bytes": peak}), file=sys.stderr)
+used = resource.getrusage(resource.RUSAGE_SELF)
+told = {"code": code, "torch": "torch" in sys.modules, "peak_bytes": 1024 * used.ru_maxrss}
+print(json.dumps(told | {"cpu_seconds": used.ru_utime + used.ru_stime}), file=sys.stderr)
 """
 
 
@@ -78,7 +80,44 @@ def _reports(context: Context) -> Iterator[Row]:
         work, "over 100 runs", ratios(seconds["1000"], seconds["100"]), goal=at_most(12), sides=sides, notes=notes
     )
     yield Row(work, "", seconds["1000"], unit="s", goal=at_most(30))
+    yield Row(f"{work}, CPU seconds", "", [one["cpu_seconds"] for one in taken["1000"]], unit="s", goal=at_most(30))
     yield Row(f"{work}, peak memory", "", [one / 2**30 for one in peaks], unit="GiB", goal=at_most(1))
+    page = folder / "1000-report" / "many" / "report.html"
+    size = page.stat().st_size
+    yield Row("`report.html` of 1,000 runs", "", [size / 1e6], unit="MB", goal=at_most(2), facts={"bytes": size})
+    yield _first_paint(context, page)
+
+
+def _first_paint(context: Context, page: Path) -> Row:
+    """Open a page anew in Chromium, and take what the browser itself says of its first contentful paint.
+
+    Raises:
+        RowFailed: there is no Chromium, or no Playwright.
+    """
+    chromium = shutil.which("chromium")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        chromium = None
+    if chromium is None:
+        raise RowFailed("first paint needs Chromium and Playwright")
+    times = 3 if context.quick else 9
+    context.say(f"first paint of {page.stat().st_size:,} bytes, {times} times")
+    seconds = []
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=300_000)
+        for _ in range(times):
+            tab = browser.new_page(viewport={"width": 1440, "height": 900})
+            tab.goto(page.as_uri(), timeout=300_000)
+            tab.locator("h1").wait_for()
+            paint = "performance.getEntriesByName('first-contentful-paint').map(one => one.startTime)"
+            while not (found := tab.evaluate(paint)):
+                tab.wait_for_timeout(50)
+            seconds.append(found[0] / 1000)
+            tab.close()
+        browser.close()
+    notes = ["First contentful paint, as Chromium tells it, of the page opened from disk at 1440 × 900."]
+    return Row("`report.html` of 1,000 runs, first paint", "", seconds, unit="s", goal=at_most(1), notes=notes)
 
 
 def run_command(arguments: Sequence[str], watch: bool = False) -> dict[str, Any]:

@@ -16,20 +16,22 @@ from report.analysis import choices
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.toy import ToyResults, is_toy
-from report.page import index, report_json, sections
+from report.page import first_screen, index, report_json, sections
 from report.page.index import Built
 from report.page.verdict import Verdict
 from report.render import html, markdown
+from report.render.document import FirstScreen
 from report.toy import page
 
 
-def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: bool = False) -> Path:
+def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: bool = False, choose: str = "") -> Path:
     """Write every suite's report.html, report.md, report.json, runs.parquet and figures, and index.html.
 
     Args:
         results: folders of suites, single suites' folders, or archives.
         out: where reports go; beside the records when left out (then `<suite>/report.html`), with the index in the
             first folder. An archive's report goes to the folder that is named like it.
+        choose: the goal that pages open with: one of theirs by name, or words of the language of --choose.
         lm_eval: also write what was asked of every policy in lm-eval's form, to `<suite>/lm_eval`.
 
     Returns:
@@ -47,7 +49,7 @@ def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: b
                 f"{record.archive}: its report would take the place of that of the records in {record.folder}; give --out"
             )
     built = [
-        _suite(record, record.folder if out is None else out / label, label)
+        _suite(record, record.folder if out is None else out / label, label, choose)
         for record, label in zip(records, labels(records), strict=True)
     ]
     if lm_eval:
@@ -79,7 +81,12 @@ def labels(records: list[SuiteRecord]) -> list[str]:
     ]
 
 
-def _suite(record: SuiteRecord, folder: Path, label: str) -> Built:
+def _caveat(screen: FirstScreen) -> str:
+    """Say what the recommended recipe loses, beside its name."""
+    return next((goal.caveat for goal in screen.goals if goal.name == screen.default and goal.clear), "")
+
+
+def _suite(record: SuiteRecord, folder: Path, label: str, choose: str) -> Built:
     results = Results(record)
     folder.mkdir(parents=True, exist_ok=True)
     drop_link(folder / "figures")
@@ -91,10 +98,14 @@ def _suite(record: SuiteRecord, folder: Path, label: str) -> Built:
     else:
         tables = Findings(results)
         verdict = Verdict(tables)
+        screen = first_screen.make(tables, choose)
         log = {run.id: choices.read(results, run) for run in results.runs}
-        told, content = sections.tell(tables, verdict, folder, log), report_json.as_json(tables, verdict)
+        told, content = (
+            sections.tell(tables, verdict, folder, log, screen),
+            report_json.as_json(tables, verdict, screen),
+        )
         report_json.write_runs(folder / "runs.parquet", tables, log)
-        built = Built(label, results, folder, verdict.headline, tables, verdict)
+        built = Built(label, results, folder, verdict.headline, _caveat(screen), tables, verdict)
     write_text(folder / "report.html", html.render(told))
     write_text(folder / "report.md", markdown.render(told))
     write_json(folder / "report.json", content)

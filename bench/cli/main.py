@@ -323,7 +323,8 @@ def report(
 ) -> None:
     """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
 
-    --choose names the recipe that does best by your own words, the runner-up, and how often each would be chosen if
+    --choose names the recipe that does best by your own words, or by a goal of the page (balanced, "keep accuracy",
+    "max win rate", cheapest), the runner-up, and how often each would be chosen if
     seeds, questions and judged pairs were drawn anew; choice.json keeps it. `base`, `sequential` (at the same λ) and
     `reference` stand for that policy's value of the figure they are compared with. Figures: mmlu or another task,
     accuracy, win_rate (all in percent), f_dpo, f_sft, gap_dpo, gap_sft, ideal_distance (nats), seconds, all_in_seconds,
@@ -331,7 +332,7 @@ def report(
     """
     folders = results or [Path("results")]
     if choose is None:
-        _report(folders, out, lm_eval)
+        _report(folders, out, lm_eval, "")
         return
     from rich.console import Console
 
@@ -341,15 +342,15 @@ def report(
     # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
     choose_view.show(found, Console())
-    _report(folders, out, lm_eval)
+    _report(folders, out, lm_eval, choose)
     choose_view.keep(found, out)
 
 
-def _report(folders: list[Path], out: Path | None, lm_eval: bool) -> None:
+def _report(folders: list[Path], out: Path | None, lm_eval: bool, choose: str) -> None:
     from bench.records import suite_record
     from report import build
 
-    index = build.build(folders, out, lm_eval=lm_eval)
+    index = build.build(folders, out, lm_eval=lm_eval, choose=choose)
     for note in dict.fromkeys(
         suite.note for folder in folders for suite in suite_record.find_suites(folder) if suite.note
     ):

@@ -16,10 +16,10 @@ from bench.data.rows import ALPACA
 from bench.export.source import Source, Written
 from bench.records import record
 from bench.records.metrics import Metric
+from report.analysis import base_model
 from report.analysis.load import OBJECTIVES, Measured, Results, Run, compared_with, judge_of
 from report.analysis.metrics import RATIOS
 from report.analysis.tables import RecipeResults, Tables
-from report.choose.figures import base_value
 from report.render.document import Cell, Column, Row, Table
 from report.render.markdown import escape, table
 from report.render.numbers import number
@@ -250,7 +250,7 @@ class _Card:
 
     def _cells(self, name: str, against_base: bool, over_seeds: bool) -> Iterator[Cell]:
         found = self.figures[name]
-        base = base_value(self.tables, name, self.run.seed) if against_base else Measured(None)
+        base = base_model.value(self.tables, name, self.run.seed) if against_base else Measured(None)
         known = [one.compared for one in (found, base) if one.value is not None]
         writes = shown(self.tables.metric(name), known, known[:1])
         yield Cell(writes.title)

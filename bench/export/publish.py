@@ -144,7 +144,7 @@ def _wanted(suite: SuiteRecord, job: str, choose: str) -> tuple[str | None, str]
     if choose:
         return _chosen(suite, choose), ""
     verdict = Verdict(Findings(Results(suite)))
-    if suite.info.get("smoke") or verdict.best is None or verdict.level or len(verdict.ranking.order) < 2:
+    if suite.info.get("smoke") or verdict.best is None or verdict.ranking.winner is None:
         return (
             None,
             f"no recipe is recommended ({verdict.headline}) name one by --job or --choose; only the records were written",

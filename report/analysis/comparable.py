@@ -22,6 +22,7 @@ class Comparable:
 
     def __init__(self, results: Results) -> None:
         self.results = results
+        self._collectors: dict[str, str] = {}
 
     @cached_property
     def machine(self) -> str:
@@ -30,7 +31,10 @@ class Comparable:
 
     def collector(self, name: str) -> str:
         """Whose code measured a cost of most runs."""
-        return _most(run.collector(name) for run in self.results.runs if name in run.job.measurements)
+        if name not in self._collectors:  # asked for every figure of every run
+            measured = (run.collector(name) for run in self.results.runs if name in run.job.measurements)
+            self._collectors[name] = _most(measured)
+        return self._collectors[name]
 
     @cached_property
     def objective(self) -> str:

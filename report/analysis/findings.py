@@ -6,11 +6,12 @@ from functools import cached_property
 
 import pandas as pd
 
-from report.analysis import checkpoints, kept, recipe_verdicts
+from report.analysis import base_model, checkpoints, kept, recipe_verdicts
 from report.analysis import fronts as front_figures
 from report.analysis import panel as judge_panel
 from report.analysis.ranking import Ranking
-from report.analysis.tables import Tables
+from report.analysis.tables import RecipeResults, Tables
+from report.analysis.verdicts import Verdicts
 
 
 class Findings(Tables):
@@ -40,6 +41,20 @@ class Findings(Tables):
     def ranking(self) -> Ranking:
         """Who is ahead of whom."""
         return Ranking(self, lambda: self.against_sequential)
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """What is said of two policies in one figure, wherever a page names them."""
+        return Verdicts(self, self.ranking, lambda: self.against_sequential)
+
+    @cached_property
+    def base(self) -> RecipeResults:
+        """The base model, like a recipe."""
+        return base_model.policy(self)
+
+    def alone(self, objective: str) -> RecipeResults | None:
+        """The runs on one objective alone, over seeds; None without any."""
+        return next((one for one in self.context if one.method.startswith(f"{objective.upper()} alone")), None)
 
     @cached_property
     def fronts(self) -> tuple[front_figures.Front, ...]:

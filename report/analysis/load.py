@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -496,6 +497,20 @@ class Results:
         return self._evaluations.get(of, [])
 
     @cached_property
+    def unfinished_runs(self) -> tuple[str, ...]:
+        """The planned runs, of those that are compared, without a complete record."""
+        return tuple(problem.job for problem in self.problems if self._is_run(problem.job))
+
+    def _is_run(self, job_id: str) -> bool:
+        """Whether a planned job is a run to be compared; of one without a record its name tells."""
+        job = self.record.jobs.get(job_id)
+        if job is not None:
+            return "run" in (job.spec.get("roles") or ())
+        name = _without_hash(job_id)
+        about = any(name.endswith(f"-{_without_hash(other)}") for other in self.record.info["jobs"] if other != job_id)
+        return not about and re.search(r"-s\d+$", name) is not None and "-optimum-" not in name
+
+    @cached_property
     def problems(self) -> list[Problem]:
         """Planned jobs without a complete record, in the plan's order."""
         found = []
@@ -509,6 +524,10 @@ class Results:
                 message = str(job.status.get("message") or "")
                 found.append(Problem(job_id, _state(job), message or "no status on record: running, or cut off"))
         return found
+
+
+def _without_hash(job_id: str) -> str:
+    return re.sub(r"-[0-9a-f]{10}$", "", job_id)
 
 
 def _trains(job: Job) -> bool:

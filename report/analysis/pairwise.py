@@ -9,7 +9,9 @@ share their degrees of freedom; one that spreads more keeps its own. Of two reci
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +78,20 @@ def _inverse_trigamma(value: float) -> float:
         if abs(step) < 1e-9 * x:
             break
     return x
+
+
+@dataclass(frozen=True)
+class Together:
+    """Hold what all recipes of a suite say together.
+
+    Attributes:
+        places: what tells a recipe apart -> its row.
+        values: shape [recipes, seeds].
+    """
+
+    places: Mapping[Any, int]
+    values: Floats
+    spreads: Spreads
 
 
 @dataclass(frozen=True)

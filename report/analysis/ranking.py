@@ -8,7 +8,7 @@ apart share a rank. See docs/decisions/ranking.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +54,7 @@ class Ranking:
     def __init__(self, tables: Tables, against: Callable[[], pd.DataFrame]) -> None:
         self.tables, self._against = tables, against
         self._gaps: dict[tuple[RecipeKey, RecipeKey], Gap] = {}
+        self._corrected: dict[str, dict[RecipeKey, float]] = {}
 
     @cached_property
     def basis(self) -> str | None:
@@ -82,6 +83,10 @@ class Ranking:
         found = self._complete(name) if self.basis else self.tables.competing
         return tuple(sorted(found, key=lambda one: sign * rounded(one.estimate(name).mean)))
 
+    @cached_property
+    def _keys(self) -> frozenset[RecipeKey]:
+        return frozenset(one.key for one in self.order)
+
     def rank(self, recipe: RecipeResults) -> int | None:
         """Return 1 + how many are ahead of a recipe; None where nothing ranks it."""
         if self.basis is None or not self.holds(recipe):
@@ -90,11 +95,53 @@ class Ranking:
 
     def holds(self, recipe: RecipeResults) -> bool:
         """Whether a recipe is among those in order."""
-        return any(one.key == recipe.key for one in self.order)
+        return recipe.key in self._keys
+
+    @property
+    def winner(self) -> RecipeResults | None:
+        """The recipe that is ahead of every other, where the evidence carries one."""
+        return self.order[0] if self.order and not self.why_no_winner else None
+
+    @cached_property
+    def why_no_winner(self) -> str:
+        """Say what keeps a winner from being named; "" where there is one."""
+        why = self.why_nothing_is_sure
+        if why:
+            return why
+        if not self.order:
+            return next(
+                (why for one in self.tables.recipes if (why := self.tables.why_unranked(one))), "no figure ranks"
+            )
+        if len(self.order) < 2:
+            return "no other recipe is complete to compare with"
+        if self.basis is None:
+            return f"the figures of {counted(self.fewest_seeds, 'seed')} cannot tell a better recipe from luck"
+        level = self.level_with(self.order[0])
+        return f"it is not told apart from {listed([one.name for one in level])}" if level else ""
+
+    @cached_property
+    def why_nothing_is_sure(self) -> str:
+        """Say what keeps any recipe from being recommended, by whatever figure: a smoke run, too few seeds, missing runs."""
+        results = self.tables.results
+        if results.smoke:
+            return "a smoke run measures nothing"
+        if not self.tables.recipes:
+            return "no run is complete"
+        lost = results.unfinished_runs
+        if lost:
+            return f"{len(lost)} of {counted(len(lost) + len(results.runs), 'planned run')} {'is' if len(lost) == 1 else 'are'} missing"
+        if self.fewest_seeds < SEEDS_FOR_AN_INTERVAL:
+            return f"{counted(self.fewest_seeds, 'seed')} cannot tell a better recipe from luck"
+        return ""
+
+    @property
+    def fewest_seeds(self) -> int:
+        """The least number of seeds that a recipe was trained with."""
+        return min((len(one.jobs) for one in self.tables.recipes), default=0)
 
     def level_with(self, recipe: RecipeResults) -> tuple[RecipeResults, ...]:
-        """Return the recipes that a recipe is not ahead of."""
-        others = (one for one in self.order if one.key != recipe.key)
+        """Return the recipes that a recipe is not ahead of; its twins are no others."""
+        others = (one for one in self.order if not self.tables.same(one, recipe))
         return tuple(one for one in others if not self.gap(recipe, one).clear)
 
     def gap(self, one: RecipeResults, other: RecipeResults) -> Gap:
@@ -121,12 +168,13 @@ class Ranking:
         if sequential is None or one.lambda_dpo != other.lambda_dpo:
             return None
         recipe = other if sequential is one else one
-        frame = self._against()
-        rows = frame[frame["metric"] == name] if not frame.empty else frame
-        for _, row in rows.iterrows():
-            if (row["method"], row["lambda_dpo"]) == recipe.key:
-                return float(row["p_holm"]), len(rows)
-        return None
+        if name not in self._corrected:
+            frame = self._against()
+            rows = frame[frame["metric"] == name] if not frame.empty else frame
+            columns = (rows[key] for key in ("method", "lambda_dpo", "p_holm")) if len(rows) else ()
+            self._corrected[name] = {(method, value): float(p) for method, value, p in zip(*columns, strict=True)}
+        corrected = self._corrected[name]
+        return (corrected[recipe.key], len(corrected)) if recipe.key in corrected else None
 
     def seeds_wanted(self, one: RecipeResults, other: RecipeResults) -> int | None:
         """Return how many seeds would tell two recipes apart, were their difference and its spread what they seem.
@@ -138,6 +186,17 @@ class Ranking:
         if not (spread > 0 and abs(size.mean) > 0):
             return None
         return seeds_for(abs(size.mean), spread)
+
+
+def counted(number: int, what: str) -> str:
+    """Write a number of things: one seed, 3 seeds."""
+    return f"{'one' if number == 1 else number} {what}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], most: int = 1) -> str:
+    """Name the first of several, and how many more there are."""
+    more = len(names) - most
+    return " and ".join(names[:most]) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
 
 
 def seeds_for(difference: float, spread: float) -> int:

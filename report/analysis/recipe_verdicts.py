@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from bench.records.metrics import Metric
@@ -33,14 +32,10 @@ def compare(tables: Tables, recipe: RecipeResults, other: RecipeResults, metric:
 
 def distance(tables: Tables, recipe: RecipeResults, other: RecipeResults) -> pairwise.Difference:
     """Estimate a recipe's ideal distance minus another's, with what all ranked recipes say of the spread over seeds."""
-    together = list(tables.competing)
-    keys = [one.key for one in together]
-    if recipe.key in keys and other.key in keys:
-        seeds = sorted(set.intersection(*(set(one.figures) for one in together)))
-        values = np.array([[one.values(tables.distance)[seed] for seed in seeds] for one in together])
-        if len(seeds) >= SEEDS_FOR_AN_INTERVAL and not np.isnan(values).any():
-            places = keys.index(recipe.key), keys.index(other.key)
-            return pairwise.difference(values, pairwise.spreads(values), *places)
+    together = tables.distances_together(recipe, other)
+    if together is not None and recipe.key in together.places and other.key in together.places:
+        places = together.places[recipe.key], together.places[other.key]
+        return pairwise.difference(together.values, together.spreads, *places)
     alone = tables.difference(recipe, other, tables.distance)
     return pairwise.Difference(alone, alone.p_above, alone.p_below)
 

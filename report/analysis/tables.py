@@ -6,11 +6,12 @@ A recipe is a method at one λ. A figure that is missing is NaN in the frame and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 from bench.records.metrics import Metric
@@ -18,7 +19,8 @@ from report.analysis import derived, tradeoff
 from report.analysis.comparable import Comparable
 from report.analysis.derived import combine
 from report.analysis.load import OBJECTIVES, SPLITS, Measured, Results, Run, judge_of, missing
-from report.analysis.statistics import Estimate, estimate, paired
+from report.analysis.pairwise import Together, spreads
+from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate, paired
 
 RecipeKey: TypeAlias = "tuple[str, float | None]"
 
@@ -135,6 +137,7 @@ class Tables:
         self.comparable = Comparable(results)
         self.utilization = self._utilization()
         self.best_seen = {(name, seed): self._best_seen(name, seed) for name in OBJECTIVES for seed in self._seeds()}
+        self._together: dict[frozenset[RecipeKey], Together | None] = {}
         self._runs = {(run.method, run.lambda_dpo, run.seed): run for run in results.runs}
 
     def metric(self, name: str) -> Metric:
@@ -338,12 +341,69 @@ class Tables:
         """The recipes that are ranked, best first: with an ideal distance of every seed of the suite."""
         return tuple(recipe for recipe in self.ranked if not self.why_unranked(recipe))
 
+    def distances_together(self, *first: RecipeResults) -> Together | None:
+        """Return the ideal distances of all ranked recipes, seed by seed, with their spreads; None below three common seeds.
+
+        Of twins one alone is there, as a second would count its spread twice; `first` stand for theirs.
+        """
+        kept: dict[RecipeKey, RecipeResults] = {}
+        for one in (*(one for one in first if one.key in self._places), *self.competing):
+            kept.setdefault(self._leads[one.key], one)
+        keys = frozenset(one.key for one in kept.values())
+        if keys not in self._together:
+            recipes = sorted(kept.values(), key=lambda one: self._places[one.key])
+            self._together[keys] = self._side_by_side(recipes)
+        return self._together[keys]
+
+    def _side_by_side(self, recipes: Sequence[RecipeResults]) -> Together | None:
+        seeds = sorted(set.intersection(*(set(one.figures) for one in recipes))) if recipes else []
+        if len(seeds) < SEEDS_FOR_AN_INTERVAL:
+            return None
+        by_seed = [one.values(self.distance) for one in recipes]
+        values = np.array([[found[seed] for seed in seeds] for found in by_seed])
+        if np.isnan(values).any():
+            return None
+        return Together({one.key: place for place, one in enumerate(recipes)}, values, spreads(values))
+
+    @cached_property
+    def _places(self) -> dict[RecipeKey, int]:
+        return {one.key: place for place, one in enumerate(self.competing)}
+
+    @cached_property
+    def _leads(self) -> dict[RecipeKey, RecipeKey]:
+        """By recipe, the one of its twins that stands for all."""
+        found: dict[RecipeKey, RecipeKey] = {}
+        for one in self.recipes:
+            found.setdefault(one.key, one.key)
+            for twin in self.twins[one.key]:
+                found.setdefault(twin.key, found[one.key])
+        return found
+
     def why_unranked(self, recipe: RecipeResults) -> str:
         """Say why a recipe has no place; "" where it has one. A recipe of fewer seeds could win by having lost its worst."""
         known, planned = recipe.estimate(self.distance).n, len(self.results.suite.get("seeds") or recipe.jobs)
         if not known:
             return f"no ideal distance: {recipe.reason(self.distance)}"
         return "" if known >= planned else f"{known} of {planned} seeds have an ideal distance"
+
+    @cached_property
+    def twins(self) -> dict[RecipeKey, tuple[RecipeResults, ...]]:
+        """By recipe, those of the same λ that ended with its objective values on every seed: two ways to compute one thing."""
+        names = [f"f_{name}/{split}" for name in OBJECTIVES for split in SPLITS]
+        found: dict[tuple[Any, ...], list[RecipeResults]] = {}
+        for recipe in self.recipes:
+            ends = [(name, seed, rounded(end)) for name in names for seed, end in sorted(recipe.values(name).items())]
+            known = tuple(one for one in ends if not math.isnan(one[2]))
+            found.setdefault((recipe.lambda_dpo, *(known or (recipe.method,))), []).append(recipe)
+        return {
+            one.key: tuple(other for other in alike if other.key != one.key)
+            for alike in found.values()
+            for one in alike
+        }
+
+    def same(self, one: RecipeResults, other: RecipeResults) -> bool:
+        """Whether two recipes are one and the same, or twins."""
+        return one.key == other.key or any(twin.key == other.key for twin in self.twins.get(one.key, ()))
 
     def sequential(self, lambda_dpo: float | None) -> RecipeResults | None:
         """Find the Sequential recipe at a λ."""

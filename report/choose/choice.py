@@ -23,7 +23,8 @@ class Candidate:
         figures: the recipe's figures that the expression names, in the expression's units.
         failed: the conditions that it does not meet, each with its numbers.
         unknown: why it could not be checked; such a recipe is not in the running.
-        wins: share of the draws in which it would be chosen (a tie is shared); NaN without draws.
+        wins: share of the draws in which it would be chosen of all recipes (a tie is shared); NaN without draws.
+        among_all: that share where training on one objective alone and the base model may be chosen as well.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Candidate:
     failed: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     wins: float = math.nan
+    among_all: float = math.nan
 
     @property
     def allowed(self) -> bool:
@@ -54,6 +56,8 @@ class Choice:
         nobody: share of the draws in which no recipe meets the conditions; NaN without draws.
         notes: what to keep in mind.
         level: the allowed recipes that the first is not told apart from.
+        others: training on SFT alone, on DPO alone, and the base model, by the same words.
+        level_of_all: those of recipes and others that the pick is not told apart from.
     """
 
     suite: str
@@ -65,6 +69,8 @@ class Choice:
     nobody: float
     notes: tuple[str, ...]
     level: tuple[str, ...] = ()
+    others: tuple[Candidate, ...] = ()
+    level_of_all: tuple[str, ...] = ()
 
     @cached_property
     def allowed(self) -> tuple[Candidate, ...]:
@@ -75,6 +81,18 @@ class Choice:
     def best(self) -> Candidate | None:
         """The recipe to use; None where none meets the conditions."""
         return self.allowed[0] if self.allowed else None
+
+    @cached_property
+    def in_order(self) -> tuple[Candidate, ...]:
+        """The allowed recipes and others, best first; of equal ones recipes first."""
+        others = (one for one in self.others if one.allowed)
+        sign = -1 if self.expression.maximize else 1
+        return tuple(sorted((*self.allowed, *others), key=lambda one: sign * one.goal))
+
+    @property
+    def pick(self) -> Candidate | None:
+        """What does best by the words, be it no recipe: SFT alone, DPO alone or the base model."""
+        return self.in_order[0] if self.in_order else None
 
     @property
     def runner_up(self) -> Candidate | None:
@@ -89,17 +107,23 @@ class Choice:
         if self.best is None:
             unknown = sum(bool(one.unknown) for one in self.candidates)
             unchecked = f"; {unknown} could not be checked" if unknown else ""
-            return f"no recipe of {len(self.candidates)} meets the conditions{unchecked}."
+            return f"no recipe of {len(self.candidates)} meets the conditions{unchecked}.{self._without_recipe()}"
         word, goal = ("largest" if self.expression.maximize else "smallest"), self.expression.goal_text
         first = f"{self.best.name} has the {word} {goal}, {shown(self.best.goal)}"
         if self.runner_up is None:
-            return f"{first}: it alone meets the conditions{self._share(self.best)}."
+            return f"{first}: it alone meets the conditions{self._share(self.best)}.{self._without_recipe()}"
         level = self.runner_up.goal == self.best.goal
         second = "level with it" if level else "runner-up"
         return (
             f"{first}{self._share(self.best)}; {second}: {self.runner_up.name}, "
-            f"{shown(self.runner_up.goal)}{self._share(self.runner_up)}.{self._not_ahead()}"
+            f"{shown(self.runner_up.goal)}{self._share(self.runner_up)}.{self._not_ahead()}{self._without_recipe()}"
         )
+
+    def _without_recipe(self) -> str:
+        """Say that what is no recipe does better by the same words."""
+        if self.pick is None or self.pick is self.best:
+            return ""
+        return f" {self.pick.name} does better than any recipe by these words: {shown(self.pick.goal)}."
 
     def _not_ahead(self) -> str:
         """Say that the first is not clearly the best, as the leaderboard does."""
@@ -121,6 +145,7 @@ class Choice:
             "headline": self.headline,
             "chosen": self.best.name if self.best else None,
             "runner_up": self.runner_up.name if self.runner_up else None,
+            "best_of_all": self.pick.name if self.pick else None,
             "level_with": list(self.level),
             "units": self.units,
             "draws": self.draws,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from bench.errors import InputError, unknown_name
 from bench.records.suite_record import SuiteRecord, find_suites
-from report.analysis import recipe_verdicts
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.ranking import LEVEL
@@ -19,6 +18,7 @@ from report.analysis.redraws import DRAWS, Redrawn, Redraws
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL
 from report.analysis.tables import RecipeResults, Tables
 from report.analysis.toy import is_toy
+from report.analysis.verdicts import SAME, UNCLEAR
 from report.choose.choice import Candidate, Choice, shown
 from report.choose.expression import (
     Comparison,
@@ -37,6 +37,7 @@ from report.choose.expression import (
 )
 from report.choose.figures import LAMBDA, Named, Origin, named_figures, short_names, values_by_seed
 from report.choose.parser import parse, wrong
+from report.choose.presets import resolve
 
 ENOUGH_SEEDS = 10
 
@@ -61,13 +62,15 @@ class _Choosing:
             if figure.name not in known:
                 raise wrong(expression.text, figure.at, _no_such(figure.name, tables, known))
         self.named = {figure.name: known[figure.name] for figure in expression.figures}
+        alone = (tables.alone(objective) for objective in ("sft", "dpo"))
+        self.others = (*(one for one in alone if one is not None and one.jobs), tables.base) if tables.ranked else ()
         for comparison in (one for part in expression.conditions for one in comparisons(part.node)):
             self._refuse_shares(comparison)
         self.origins = {
             recipe.key: {
                 one: values_by_seed(tables, recipe, self.named[one.name], one.of) for one in expression.figures
             }
-            for recipe in tables.ranked
+            for recipe in (*tables.ranked, *self.others)
         }
         self.seeds = sorted({seed for recipe in tables.ranked for seed in recipe.figures})
         self.redraws = Redraws(tables.results, self.seeds or [0], draws)
@@ -83,14 +86,21 @@ class _Choosing:
             raise wrong(self.expression.text, small.at, message)
 
     def _redraw(self, score: str) -> Redrawn:
-        policies = [
+        """Redraw a score of all policies; what is only held beside the recipes stays as measured where its outcomes are lost."""
+        recipes = self._policies(score, self.tables.ranked)
+        every = list(dict.fromkeys((*recipes, *self._policies(score, self.others))))
+        made = self.redraws.score(score, every)
+        return made if not made.why_not or len(every) == len(recipes) else self.redraws.score(score, recipes)
+
+    def _policies(self, score: str, recipes: Iterable[RecipeResults]) -> list[str]:
+        found = (
             origin.policy
-            for origins in self.origins.values()
-            for figure, by_seed in origins.items()
+            for recipe in recipes
+            for figure, by_seed in self.origins[recipe.key].items()
             for origin in by_seed.values()
             if self.named[figure.name].figure == score and origin.policy
-        ]
-        return self.redraws.score(score, list(dict.fromkeys(policies)))
+        )
+        return list(dict.fromkeys(found))
 
     def choice(self) -> Choice:
         every = [self._check(recipe) for recipe in self.tables.ranked]
@@ -98,10 +108,18 @@ class _Choosing:
         unchecked = [one for one in every if isinstance(one, Candidate)]
         varies = len(self.seeds) > 1 or any(one.what for one in self.scores.values())
         wins, nobody = _wins(checked, self.expression.maximize) if varies else ([math.nan] * len(checked), math.nan)
-        candidates = [replace(one.candidate, wins=share) for one, share in zip(checked, wins, strict=True)]
+        beside = [one for one in map(self._check, self.others) if isinstance(one, _Checked)]
+        together, _ = (
+            _wins([*checked, *beside], self.expression.maximize) if varies else ([math.nan] * len(checked + beside), 0)
+        )
+        of_all = iter(together)
+        candidates = [
+            replace(one.candidate, wins=share, among_all=next(of_all)) for one, share in zip(checked, wins, strict=True)
+        ]
+        others = [replace(one.candidate, among_all=next(of_all)) for one in beside]
         allowed = [one for one in candidates if one.allowed]
         # The sort is stable: recipes that are level stay in the order of their ideal distance.
-        allowed.sort(key=lambda one: -one.goal if self.expression.maximize else one.goal)
+        allowed.sort(key=lambda one: self._place(one.goal))
         return Choice(
             suite=self.tables.results.name,
             expression=self.expression,
@@ -112,7 +130,14 @@ class _Choosing:
             nobody=nobody,
             notes=tuple(self._notes(checked, varies)),
             level=self._level(allowed),
+            others=tuple(others),
+            level_of_all=self._level(
+                sorted((*allowed, *(one for one in others if one.allowed)), key=lambda one: self._place(one.goal))
+            ),
         )
+
+    def _place(self, goal: float) -> float:
+        return -goal if self.expression.maximize else goal
 
     def _level(self, allowed: Sequence[Candidate]) -> tuple[str, ...]:
         """Name the allowed recipes that the first is not told apart from.
@@ -122,31 +147,33 @@ class _Choosing:
         """
         if len(allowed) < 2:
             return ()
-        best, others = allowed[0], allowed[1:]
+        recipes = {shown_name(one): one for one in (*self.tables.ranked, *self.others)}
+        best = allowed[0]
+        others = [one for one in allowed[1:] if not self.tables.same(recipes[best.name], recipes[one.name])]
         if len(self.seeds) < SEEDS_FOR_AN_INTERVAL:
             return tuple(one.name for one in others)
         goal = self.expression.goal
         if not isinstance(goal, Figure) or goal.of != "recipe" or self.named[goal.name].figure == LAMBDA:
-            return tuple(one.name for one in others if not one.wins < LEVEL)
-        recipes = {one.name: one for one in self.tables.ranked}
+            return tuple(
+                one.name for one in others if not (one.among_all if math.isnan(one.wins) else one.wins) < LEVEL
+            )
         figure = self.named[goal.name].figure
         return tuple(one.name for one in others if not self._ahead(recipes[best.name], recipes[one.name], figure))
 
     def _ahead(self, best: RecipeResults, other: RecipeResults, figure: str) -> bool:
-        ranking = self.tables.ranking
-        natural = self.tables.metric(figure).better == ("higher" if self.expression.maximize else "lower")
-        if figure == ranking.basis and natural and ranking.holds(best) and ranking.holds(other):
-            return ranking.gap(best, other).clear
-        return recipe_verdicts.two_sided(recipe_verdicts.compare(self.tables, best, other, figure)) <= LEVEL
+        made = self.tables.verdicts.between(best, other, figure)
+        return made.word not in (SAME, UNCLEAR) or (self.tables.metric(figure).better is None and made.p <= LEVEL)
 
     def _check(self, recipe: RecipeResults) -> _Checked | Candidate:
         """Evaluate the expression on one recipe, or say what is missing for that."""
         origins = self.origins[recipe.key]
         seeds = [
-            seed for seed in recipe.figures if all(found[seed].measured.value is not None for found in origins.values())
+            seed
+            for seed in recipe.figures
+            if seed in self.seeds and all(found[seed].measured.value is not None for found in origins.values())
         ]
         candidate = Candidate(
-            recipe.name, recipe.method, recipe.lambda_dpo, {seed: recipe.jobs[seed] for seed in seeds}
+            shown_name(recipe), recipe.method, recipe.lambda_dpo, {seed: recipe.jobs[seed] for seed in seeds}
         )
         if not seeds:
             return replace(candidate, unknown=tuple(dict.fromkeys(_reasons(origins))))
@@ -177,7 +204,8 @@ class _Choosing:
         for seed in seeds:
             origin = by_seed[seed]
             measured = np.asarray(origin.measured.number)
-            values[seed] = named.factor * (redrawn.values[origin.policy] if redrawn else measured)
+            drawn = redrawn.values.get(origin.policy) if redrawn else None
+            values[seed] = named.factor * (measured if drawn is None else drawn)
         return self.redraws.over_seeds(values)
 
     def _resampled(self) -> tuple[str, ...]:
@@ -226,6 +254,11 @@ class _Checked:
     candidate: Candidate
     goal: Floats
     allowed: Truths
+
+
+def shown_name(recipe: RecipeResults) -> str:
+    """Name a recipe, or what stands beside them, such as SFT alone."""
+    return recipe.name.removesuffix(" (f*)")
 
 
 def _no_such(name: str, tables: Tables, known: Mapping[str, Named]) -> str:
@@ -304,7 +337,8 @@ def choose_all(results: Path, text: str) -> list[Chosen]:
             found.append(Chosen(record, None, "a toy suite; its report compares the methods"))
             continue
         try:
-            found.append(Chosen(record, choose(Findings(Results(record)), text)))
+            tables = Findings(Results(record))
+            found.append(Chosen(record, choose(tables, resolve(tables, text))))
         except InputError as error:
             problem = error
             found.append(Chosen(record, None, str(error)))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
 from bench.records.metrics import Kind
-from report.analysis import tradeoff
-from report.analysis.load import OBJECTIVES, Measured, Run, missing
+from report.analysis import base_model
+from report.analysis.load import OBJECTIVES, Measured, missing
 from report.analysis.tables import RecipeResults, Tables
 
 LAMBDA = "lambda_dpo"
@@ -100,11 +99,11 @@ def values_by_seed(tables: Tables, recipe: RecipeResults, named: Named, of: str)
 
 def _value(tables: Tables, recipe: RecipeResults, named: Named, of: str, seed: int) -> Origin:
     if of == "base" or (of == "reference" and tables.results.reference is None):
-        return Origin(base_value(tables, named.figure, seed), "base")
+        return Origin(base_model.value(tables, named.figure, seed), "base")
     if of == "reference":
         reference = tables.results.reference
         assert reference is not None
-        if named.cost and reference.conditions != _run(tables, recipe.jobs[seed]).conditions:
+        if named.cost and not _alike(tables, recipe.jobs[seed], reference.id):
             return Origin(missing("π_ref was trained on other hardware or with other workers"), reference.id)
         return Origin(
             tables.figures(reference).get(named.figure, missing(f"π_ref has no {named.figure}")), reference.id
@@ -114,7 +113,8 @@ def _value(tables: Tables, recipe: RecipeResults, named: Named, of: str, seed: i
     if named.figure == LAMBDA:
         value = recipe.lambda_dpo
         return Origin(missing("it has no λ") if value is None else Measured(value), recipe.jobs[seed])
-    return Origin(recipe.figures[seed].get(named.figure, missing(f"it has no {named.figure}")), recipe.jobs[seed])
+    absent = base_model.NO_TRAINING if recipe.jobs[seed] == "base" else f"it has no {named.figure}"
+    return Origin(recipe.figures[seed].get(named.figure, missing(absent)), recipe.jobs[seed])
 
 
 def _of_sequential(tables: Tables, recipe: RecipeResults, named: Named, seed: int) -> Origin:
@@ -122,40 +122,12 @@ def _of_sequential(tables: Tables, recipe: RecipeResults, named: Named, seed: in
     if baseline is None or seed not in baseline.jobs:
         at = "" if recipe.lambda_dpo is None else f" at λ = {recipe.lambda_dpo:g}"
         return Origin(missing(f"no complete Sequential run{at}, seed {seed}"), "")
-    runs = [_run(tables, one.jobs[seed]) for one in (recipe, baseline)]
-    if named.cost and runs[0].conditions != runs[1].conditions:
+    if named.cost and not _alike(tables, recipe.jobs[seed], baseline.jobs[seed]):
         return Origin(missing("its Sequential run was made on other hardware or with other workers"), "")
     return _value(tables, baseline, named, "recipe", seed)
 
 
-def base_value(tables: Tables, figure: str, seed: int) -> Measured:
-    """Return the base model's value: its scores, or the objectives at step 0 of any run, whose adapter changes nothing yet.
-
-    Its gaps are against f* of the seed.
-    """
-    if figure in tables.scores:
-        return tables.results.score("base", figure)
-    split = tables.results.split
-    start = {name: _at_start(tables, f"f_{name}/{split}") for name in OBJECTIVES}
-    gaps: dict[str, Measured] = {}
-    for name in OBJECTIVES:
-        optimum = tables.results.optimum(name, seed)
-        known = start[name].value is not None and optimum.value is not None
-        why = start[name].reason or optimum.reason
-        gaps[name] = Measured(start[name].number - optimum.number) if known else missing(why)
-    distance = float(tradeoff.ideal_distance(gaps["dpo"].number, gaps["sft"].number))
-    why = gaps["dpo"].reason or gaps["sft"].reason
-    made = {f"f_{name}/{split}": start[name] for name in OBJECTIVES}
-    made |= {f"gap_{name}": gaps[name] for name in OBJECTIVES}
-    made["ideal_distance"] = missing(why) if math.isnan(distance) else Measured(distance)
-    return made.get(figure, missing("the base model takes no training"))
-
-
-def _at_start(tables: Tables, name: str) -> Measured:
-    values = (run.at(0) for run in tables.results.trained if run.trains)
-    found = next((float(point[name]) for point in values if point and point.get(name) is not None), None)
-    return missing(f"no run measured {name} at step 0") if found is None else Measured(found)
-
-
-def _run(tables: Tables, job: str) -> Run:
-    return next(run for run in tables.results.runs if run.id == job)
+def _alike(tables: Tables, *jobs: str) -> bool:
+    """Whether jobs' costs were measured under the same conditions; the base model has none."""
+    found = [run.conditions for run in tables.results.trained if run.id in jobs]
+    return len(found) == len(set(jobs)) and len(set(found)) == 1

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from bench.records.safe_files import replacing
 from report.analysis.tables import Tables
+from report.page import plots
 from report.page.panels import GRID, INK, Drawer, Sketch
 from report.render import document
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,17 +59,22 @@ def tradeoff(tables: Tables, folder: Path) -> document.Figure | None:
         return None
     drawer = Drawer(tables)
     with _style():
-        main = tuple(_panel(sketch, (4.7, height)) for sketch, height in zip(drawer.main, (4.6, 3.7), strict=True))
         side = tuple(_panel(sketch, (3.5, 2.7)) for sketch in drawer.side)
         _sheet(drawer, folder / "tradeoff.png")
     return document.Figure(
         title="Trade-off and cost",
-        main=main,
+        main=plots.objective_space(drawer),
         side=side,
         legend=tuple(drawer.colours.items()),
+        shapes=tuple((f"λ = {one:g}", GLYPHS[drawer.marker(one)]) for one in drawer.lambdas),
         image=Path(folder.name) / "tradeoff.png",
         alt=" ".join(sketch.alt for sketch in (*drawer.main, *drawer.side)),
         data=(drawer.points_table(),),
+        legend_label="Colours are methods, shapes are λ",
+        caption=(
+            "Points are means over seeds, lines through them the sd, small points the seeds. Star: the ideal point; dashed: the "
+            "reference front from SFT alone over ALRIGHT to DPO alone. Bars: mean and sd over seeds."
+        ),
     )
 
 
@@ -79,16 +86,19 @@ def compose(
     caption: str,
     colours: dict[str, str],
     shapes: dict[str, str] | None = None,
+    drawn: Sequence[document.Plot] = (),
 ) -> document.Figure:
     """Draw panels in rows; the same panels on one sheet become the PNG at `path`.
 
     Args:
+        drawn: what the page's script draws in the sketches' place.
         data: the numbers behind the figure.
         colours: name → colour, for the legend.
         shapes: name → matplotlib's marker, for the legend.
     """
     with _style():
-        panels = tuple(_panel(sketch, sketch.size) for sketch in sketches)
+        panels: tuple[document.Panel | document.Plot, ...] = tuple(drawn)
+        panels = panels or tuple(_panel(sketch, sketch.size) for sketch in sketches)
         _rows(sketches, path)
     return document.Figure(
         title=title,
@@ -140,8 +150,6 @@ def _panel(sketch: Sketch, size: tuple[float, float]) -> document.Panel:
 
     figure = Figure(figsize=size, layout="constrained")
     sketch.draw(figure.subplots())
-    if sketch.name == "trajectories":
-        _legend(figure, figure.axes[0], columns=3)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return document.Panel(sketch.title, inline(buffer.getvalue(), sketch.name, sketch.alt), sketch.alt)
@@ -170,7 +178,7 @@ def _legend(figure: Figure, axes: Axes, columns: int) -> None:
 
 def inline(svg: str, name: str, alt: str) -> str:
     """Make matplotlib's SVG fit to stand in a page: own ids, the page's ink and grid colours, an accessible name."""
-    svg = svg[svg.index("<svg") :]
+    svg, alt = visible(svg[svg.index("<svg") :]), visible(alt)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)

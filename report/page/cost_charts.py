@@ -11,12 +11,13 @@ from report.analysis.findings import Findings
 from report.analysis.load import judge_of
 from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
-from report.page import charts
-from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch
+from report.page import charts, plots
+from report.page.panels import INK, MARKERS, MORE_COLOURS, Drawer, Mark, Sketch, short_name
 from report.render import document
-from report.render.document import Cell, Column, Row
+from report.render.document import Cell, Column, Plot, Row
 from report.render.numbers import number, plus_minus, series_digits
 from report.render.shown import shown
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,22 +30,23 @@ def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None
     drawer = Drawer(tables)
     pairs = [("training_seconds", "ideal_distance"), ("tokens", "ideal_distance")]
     pairs += [("training_seconds", name) for name in tables.scores]
-    sketches = [
-        sketch for place, (x, y) in enumerate(pairs) if (sketch := _scatter(drawer, f"cost-{place}", x, y)) is not None
-    ]
-    if not sketches:
+    found = [one for place, (x, y) in enumerate(pairs) if (one := _scatter(drawer, f"cost-{place}", x, y)) is not None]
+    if not found:
         return None
+    sketches, drawn = zip(*found, strict=True)
     names = list(dict.fromkeys(name for pair in pairs for name in pair))
     caption = (
-        "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds. Better is lower left for the ideal "
+        "A point is a recipe: colour is the method, shape is λ, lines are the sd over seeds, small points the seeds. "
+        "Better is lower left for the ideal "
         "distance and other losses, upper left for scores better high. Only costs of equal hardware and workers are drawn."
     )
     shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     table = _points(tables, names)
-    return charts.compose("Cost against quality", sketches, folder / "cost.png", table, caption, drawer.colours, shapes)
+    path = folder / "cost.png"
+    return charts.compose("Cost against quality", sketches, path, table, caption, drawer.colours, shapes, drawn)
 
 
-def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
+def _scatter(drawer: Drawer, name: str, x: str, y: str) -> tuple[Sketch, Plot] | None:
     tables = drawer.tables
     known = [one for one in tables.recipes if one.estimate(x).n and one.estimate(y).n]
     if not known:
@@ -69,14 +71,15 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> Sketch | None:
             )
         drawer.marks(axes, marks, 6.5)
         for method, colour in drawer.colours.items():
-            axes.plot([], [], "-", color=colour, linewidth=3, label=method)
+            axes.plot([], [], "-", color=colour, linewidth=3, label=short_name(method))
         for lambda_dpo in drawer.lambdas:
             axes.plot([], [], drawer.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.margins(0.1)
-        across_words = across.metric.title if across.metric.title.lower() == across.unit else across.title
-        axes.set(title=title, xlabel=across_words, ylabel=up.title)
+        axes.set(title=visible(title), xlabel=visible(across.title), ylabel=visible(up.title))
 
-    return Sketch(name, title, alt, draw, (4.3, 3.5))
+    axis = plots.Axis(across.title, across.metric.title, across.unit), plots.Axis(up.title, up.metric.title, up.unit)
+    drawn = plots.plot(drawer, title, alt, axis, plots.spots(known, x, y, (across, up)))
+    return Sketch(name, title, alt, draw, (4.3, 3.5)), drawn
 
 
 def _points(tables: Tables, names: list[str]) -> document.Table:
@@ -98,7 +101,7 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
         return None
     drawer = Drawer(tables)
     best = max(known, key=lambda one: one.kept.mean)
-    title = "Kept over learned"
+    title, up = "Kept over learned", "other tasks against the base (points)"
     alt = f"{title}, a point a recipe; right is more learned, up is more kept. Most kept: {best.recipe.name}."
 
     def draw(axes: Axes) -> None:
@@ -109,9 +112,9 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
         drawer.marks(axes, marks, 6.5)
         axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
         for method, colour in drawer.colours.items():
-            axes.plot([], [], "-", color=colour, linewidth=3, label=method)
+            axes.plot([], [], "-", color=colour, linewidth=3, label=short_name(method))
         axes.margins(0.1)
-        axes.set(title=title, xlabel="learned of both objectives (%)", ylabel="other tasks against the base (points)")
+        axes.set(title=title, xlabel="learned of both objectives (%)", ylabel=up)
 
     def cell(value: Estimate) -> Cell:
         return Cell(plus_minus(100 * value.mean, 100 * value.sd, 1, sign=True))
@@ -127,7 +130,14 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
     )
     shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     sketch = Sketch("kept", title, alt, draw, (4.7, 3.7))
-    return charts.compose("Learned against kept", [sketch], folder / "kept.png", table, caption, drawer.colours, shapes)
+    axis = plots.Axis("learned of both objectives (%)", "learned", "%"), plots.Axis(up, "kept", "points")
+    spots = [
+        plots.Spot(one.recipe, 100 * one.learned.mean, 100 * one.kept.mean, 100 * one.learned.sd, 100 * one.kept.sd, {})
+        for one in known
+    ]
+    drawn = plots.plot(drawer, title, alt, axis, spots, level=0)
+    path = folder / "kept.png"
+    return charts.compose("Learned against kept", [sketch], path, table, caption, drawer.colours, shapes, [drawn])
 
 
 # ---- Figure 4 --------------------------------------------------------------------------------------------------------
@@ -166,7 +176,7 @@ def max_evaluation(tables: Tables, folder: Path) -> document.Figure | None:
             k: math.fsum(values) / len(values) for k, values in means.items() if not any(map(math.isnan, values))
         }
         says = ", ".join(f"k = {k:,}: {number(value, series_digits(average.values()))}" for k, value in average.items())
-        alt = f"{title} over MAXRIGHT's evaluation interval k, a line a λ; mean over λ: {says or 'not measured'}."
+        alt = f"{title} over MAXRIGHT's evaluation interval k, a line a λ; mean over λ: {says or 'missing'}."
         sketches.append(
             Sketch(f"every-{name}", title, alt, partial(_lines, tables, by_k, shades, name, title), (3.5, 3.0))
         )
@@ -220,7 +230,7 @@ def _lines(
             axes.axhline(alright.estimate(name).mean, color=shade, linestyle=(0, (2, 2)), linewidth=0.9, alpha=0.7)
     axes.set(title=title, xlabel="evaluation interval k (steps)")
     if not drawn:
-        axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes)
+        axes.text(0.5, 0.5, "missing", ha="center", va="center", transform=axes.transAxes)
         return
     axes.set_xscale("log")
     axes.set_xticks(list(by_k), [f"{k:,}" for k in by_k])

@@ -66,4 +66,4 @@ def strips(tables: Tables, log: dict[str, Choices | None], where: Where) -> tupl
         if len(kept) < len(rows)
         else ""
     )
-    return Text(how + more), Strips("Which objective each step took", tuple(kept))
+    return Text(how + more), Strips("Step schedule: which objective each step took", tuple(kept))

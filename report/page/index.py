@@ -25,6 +25,7 @@ class Built:
     results: Results
     folder: Path
     headline: str
+    caveat: str = ""
     tables: Findings | None = None
     verdict: Verdict | None = None
 
@@ -43,7 +44,7 @@ def page(built: list[Built], root: Path) -> str:
             {
                 "name": one.label,
                 "href": one.href(root),
-                "summary": one.headline,
+                "summary": f"{one.headline} {one.caveat}".strip(),
                 "smoke": one.results.smoke,
                 "state": " · ".join([*state, *([record.note] if record.note else [])]),
             }
@@ -92,7 +93,7 @@ def _scores(recipe: RecipeResults, tables: Tables) -> str:
     for name in tables.scores:
         found, writes = recipe.estimate(name), score_shown(name, tables)
         judge = f", judge {judge_of(name)}" if judge_of(name) else ""
-        value = f"{writes.mean(found.mean, found.sd)} {writes.unit}".rstrip() if found.n else "not measured"
+        value = f"{writes.mean(found.mean, found.sd)} {writes.unit}".rstrip() if found.n else "missing"
         parts.append(f"{writes.metric.title}{judge}: {value}")
     return "; ".join(parts) or "not evaluated"
 
@@ -111,10 +112,10 @@ def _row(one: Built, recipe: RecipeResults, rank: int | None, digits: int, href:
         Cell(_scores(recipe, one.tables), link=link),
         Cell(number(seconds.mean, series_digits([seconds.mean])), link=link)
         if seconds.n
-        else Cell("not measured", note=recipe.reason("training_seconds"), missing=True),
+        else Cell("missing", note=recipe.reason("training_seconds"), missing=True),
         Cell(plus_minus(runtime.mean, runtime.sd, 1, sign=True), link=link)
         if runtime.n
-        else Cell("not measured", note=recipe.reason("runtime_increase_percent"), missing=True),
+        else Cell("missing", note=recipe.reason("runtime_increase_percent"), missing=True),
         Cell(number(float(distance.n), 0), link=link),
     )
     tags = (("suite", one.label), ("method", recipe.method), ("λ", lambda_dpo))

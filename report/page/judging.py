@@ -24,7 +24,7 @@ LONGEST_EXAMPLE = 160
 _COLUMNS = (
     Column("Policy", numeric=False),
     Column("Judge", numeric=False),
-    Column("Win rate (%)", meaning="95 % interval over pairs"),
+    Column("Win rate (%)", meaning="95 % CI over pairs"),
     Column("Pairs", meaning="unjudged ones beside it"),
     Column("Position bias", meaning="how much more than half of the preference falls to the answer shown first"),
     Column("Our length", meaning="mean, in characters"),
@@ -114,7 +114,7 @@ def _agreements(panel: Panel) -> Table | None:
     if not rows:
         return None
     notes = [f"{column.title}: {column.meaning}." for column in columns if column.meaning]
-    return Table("Agreement between judges", columns, tuple(rows), (*notes, f"95 % intervals: {METHOD}."))
+    return Table("Agreement between judges", columns, tuple(rows), (*notes, f"95 % CIs: {METHOD}."))
 
 
 def _parting(tables: Findings, one: Agreement, where: Where) -> Details | None:
@@ -199,7 +199,7 @@ def _biases(panel: Panel) -> Table | None:
     if not rows:
         return None
     notes = [f"{column.title}: {column.meaning}." for column in columns if column.meaning]
-    return Table("What each judge's preference hangs on", columns, tuple(rows), (*notes, f"95 % intervals: {METHOD}."))
+    return Table("What each judge's preference hangs on", columns, tuple(rows), (*notes, f"95 % CIs: {METHOD}."))
 
 
 def example(text: str) -> str:
@@ -327,7 +327,7 @@ def _ends(share: Share, factor: float = 1.0, unit: str = "") -> str:
     if math.isnan(share.low):
         return ""
     digits = 1 if factor > 1 else 2
-    return f" (95 % interval {number(factor * share.low, digits)} to {number(factor * share.high, digits)}{unit})"
+    return f" (95 % CI {number(factor * share.low, digits)} to {number(factor * share.high, digits)}{unit})"
 
 
 def _share(share: Share, factor: float, digits: int, more: str = "", reason: str = "", sign: bool = False) -> Cell:

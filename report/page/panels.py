@@ -14,6 +14,7 @@ import pandas as pd
 from report.analysis.tables import RecipeResults, Tables
 from report.render import document
 from report.render.numbers import plus_minus, series_digits
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++")  # lines only
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24
+SMALLEST = 5.5  # points of a label beside others
 SPLIT_NAMES = {"held_out": "held-out rows", "train": "training rows"}
 
 
@@ -223,16 +225,22 @@ class Drawer:
                 zorder=4,
             )
 
-    def _ideal(self, axes: Axes) -> tuple[float, float] | None:
-        """Mark (f*_DPO, f*_SFT), mean over the seeds of the runs."""
+    @cached_property
+    def ideal(self) -> tuple[float, float] | None:
+        """(f*_DPO, f*_SFT), mean over the seeds of the runs; None where one is missing."""
         seeds = sorted({run.seed for run in self.results.runs})
         stars = [[self.results.optimum(name, seed).number for seed in seeds] for name in ("dpo", "sft")]
         x, y = (pd.Series(values, dtype=float).mean() for values in stars)
-        if math.isnan(x) or math.isnan(y):
+        return None if math.isnan(x) or math.isnan(y) else (float(x), float(y))
+
+    def _ideal(self, axes: Axes) -> tuple[float, float] | None:
+        """Mark the ideal point."""
+        if self.ideal is None:
             return None
+        x, y = self.ideal
         axes.plot(x, y, "*", color=INK, markersize=13, zorder=6)
         axes.annotate("ideal", (x, y), (0, -8), textcoords="offset points", ha="center", va="top")
-        return float(x), float(y)
+        return self.ideal
 
     @cached_property
     def front(self) -> list[tuple[float, float]]:
@@ -258,9 +266,10 @@ class Drawer:
     def _keys(self, axes: Axes) -> None:
         """Add the legend's entries: methods by colour, λ by shape, and the three marks."""
         for method, colour in self.colours.items():
-            name = method if len(method) <= LONGEST_NAME else method[: LONGEST_NAME - 1] + "…"
             dashes = self.dashes[method]
-            axes.plot([], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=name)
+            axes.plot(
+                [], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=short_name(method)
+            )
         for lambda_dpo in self.lambdas:
             axes.plot([], [], self.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
         axes.plot([], [], linestyle=(0, (4, 3)), color=INK, linewidth=0.9, label="reference front")
@@ -283,7 +292,7 @@ class Drawer:
     def _bar_sketch(self, name: str, title: str) -> Sketch:
         known = [(recipe.estimate(name).mean, recipe) for recipe in self._bar_recipes(name)]
         known = [(mean, recipe) for mean, recipe in known if not math.isnan(mean)]
-        says = "not measured."
+        says = "missing."
         if known:
             ends = (min(known, key=lambda pair: pair[0]), max(known, key=lambda pair: pair[0]))
             says = (
@@ -311,7 +320,9 @@ class Drawer:
         if rows.empty:
             reason = recipes[0].reason(name) if recipes else "nothing to compare with"
             axes.set_axis_off()
-            axes.text(0.5, 0.5, _wrapped(f"not measured: {reason}"), ha="center", va="center", transform=axes.transAxes)
+            axes.text(
+                0.5, 0.5, _wrapped(visible(f"missing: {reason}")), ha="center", va="center", transform=axes.transAxes
+            )
             return
         methods = [method for method in self.colours if any(recipe.method == method for recipe in recipes)]
         order = [label for label in (*self.group_labels.values(), "no λ") if (rows["group"] == label).any()]
@@ -339,7 +350,9 @@ class Drawer:
         axes.grid(axis="x", visible=False)
         # A group of bars is about 200 points wide, shared by the labels; a letter is about 0.6 of its size wide.
         fits = 200 / len(order) / (0.6 * max(len(line) for label in order for line in label.split("\n")))
-        axes.tick_params(axis="x", length=0, labelsize=min(8.5, max(fits, 5.5)))
+        axes.tick_params(axis="x", length=0, labelsize=min(8.5, fits) if fits >= SMALLEST else 7)
+        if fits < SMALLEST:  # many λ: upright, without the phase lengths
+            axes.set_xticks(range(len(order)), [label.split("\n")[-1] for label in order], rotation=90)
 
     def points_table(self) -> document.Table:
         """Return the numbers behind the panels: one row per recipe, mean and sd."""
@@ -364,6 +377,12 @@ class Drawer:
             rows.append(document.Row(tuple(cells)))
         columns = (document.Column("recipe", numeric=False), *(document.Column(title) for title in titles))
         return document.Table("The numbers behind the figure (mean ± sd over seeds)", columns, tuple(rows))
+
+
+def short_name(name: str) -> str:
+    """Write a name for a legend: nothing unseen, and cut to what fits."""
+    shown = visible(name)
+    return shown if len(shown) <= LONGEST_NAME else shown[: LONGEST_NAME - 1] + "…"
 
 
 def _wrapped(text: str) -> str:

@@ -80,7 +80,7 @@ class Sheet:
         reason = recipe.reason(name)
         if reason not in self.reasons:
             self.reasons.append(reason)
-        return Cell(f"not measured [{self.reasons.index(reason) + 1}]", link=self._link(recipe), missing=True)
+        return Cell(f"missing [{self.reasons.index(reason) + 1}]", link=self._link(recipe), missing=True)
 
     def _link(self, recipe: RecipeResults) -> str:
         """Return the anchor of the runs behind a row."""
@@ -97,7 +97,7 @@ class Sheet:
             Row(tuple(cells), "context" if id(recipe) in context else "best" if recipe is best else "", tags(recipe))
             for recipe, cells in zip(self.recipes, self.cells, strict=True)
         ]
-        reasons = [f"[{place}] not measured: {reason}" for place, reason in enumerate(self.reasons, 1)]
+        reasons = [f"[{place}] missing: {reason}" for place, reason in enumerate(self.reasons, 1)]
         marks = [SHARED_NOTE] if self.shared else []
         return Table(title, tuple(self.columns), tuple(rows), (*notes, *reasons, *marks), sortable=len(rows) > 2)
 
@@ -119,7 +119,7 @@ def leaderboard(tables: Findings) -> Table:
         sheet.figure(name)
     sheet.text("Seeds", (str(len(recipe.jobs)) if recipe.base_method else "" for recipe in recipes), numeric=True)
     return sheet.table(
-        _leaderboard_title(tables), [*_rank_notes(tables, order), *judge_notes(tables.results)], _winner(tables)
+        _leaderboard_title(tables), [*_rank_notes(tables, order), *judge_notes(tables.results)], tables.ranking.winner
     )
 
 
@@ -127,13 +127,6 @@ def _leaderboard_title(tables: Findings) -> str:
     ranking = tables.ranking
     by = "ideal distance" if ranking.by_distance else tables.metric(str(ranking.basis)).title
     return f"Leaderboard: recipes by {by}"
-
-
-def _winner(tables: Findings) -> RecipeResults | None:
-    """Return the recipe that is ahead of every other, if one is."""
-    first = next(iter(tables.ranking.order), None)
-    alone = first is not None and tables.ranking.basis and len(tables.ranking.order) > 1
-    return first if alone and first is not None and not tables.ranking.level_with(first) else None
 
 
 def _rank_notes(tables: Findings, order: Sequence[RecipeResults]) -> list[str]:
@@ -208,7 +201,7 @@ def table_one(tables: Tables) -> Table | None:
         rows.append(Row(tuple(cells), "context"))
     notes = [
         *judge_notes(tables.results),
-        *(f"[{place}] not measured: {reason}" for place, reason in enumerate(reasons, 1)),
+        *(f"[{place}] missing: {reason}" for place, reason in enumerate(reasons, 1)),
     ]
     if any(len(recipe.jobs) > 1 for recipe in tables.recipes):
         notes.append("Mean ± sd over seeds.")
@@ -272,7 +265,7 @@ def _score_cell(recipe: RecipeResults, writes: Shown, reasons: list[str], link: 
         reason = recipe.reason(name)
         if reason not in reasons:
             reasons.append(reason)
-        return Cell(f"not measured [{reasons.index(reason) + 1}]", link=anchor, missing=True)
+        return Cell(f"missing [{reasons.index(reason) + 1}]", link=anchor, missing=True)
     note = "" if math.isnan(error) else f"s.e. {number(writes.spread(one.mean, error), writes.digits)}"
     return Cell(writes.mean(one.mean, one.sd), link=anchor, note=note)
 
@@ -356,7 +349,7 @@ def cost(tables: Tables) -> Table:
         "recipe or the stopping rule uses their values f* or their weights, and of the reference front where a run is "
         "held against it; a job that serves several runs is charged in full to each."
     )
-    missing = (f"{', '.join(names)}: not measured: {reason}." for reason, names in absent.items())
+    missing = (f"{', '.join(names)}: missing: {reason}." for reason, names in absent.items())
     return sheet.table("Cost of one run", [tables.results.cost_source, note, *missing])
 
 
@@ -394,7 +387,7 @@ def forgetting(tables: Tables) -> Table | None:
         Column("First objective", numeric=False),
         *(Column(title) for title in ("At the start", "At the phase change", "At the end", "Undone (nats)")),
         Column("Undone, % of what phase 1 won"),
-        Column("95 % interval of undone", meaning="Student-t over seeds; three or more are needed"),
+        Column("95 % CI of undone", meaning="Student-t over seeds; three or more are needed"),
     )
     notes = ["Undone: the first objective's value at the end minus at the phase change; positive is forgotten."]
     late = frame[frame["measured_step"] != frame["change_step"]]
@@ -424,7 +417,7 @@ def learned_against_kept(tables: Findings) -> Table | None:
         for name in names:
             cells += [_change(changes[name], writes[name]) for changes in (one.changes, one.after_first)]
         if any(other.moved.n for other in tables.kept):
-            cells.append(Cell(plus_minus(one.moved.mean, one.moved.sd, 4) if one.moved.n else "not measured"))
+            cells.append(Cell(plus_minus(one.moved.mean, one.moved.sd, 4) if one.moved.n else "missing"))
         rows.append(Row(tuple(cells), "" if recipe.lambda_dpo is not None else "context"))
     first = str(tables.results.suite.get("order") or "sft_dpo").split("_")[0].upper()
     columns = [
@@ -442,7 +435,7 @@ def learned_against_kept(tables: Findings) -> Table | None:
     if any(one.moved.n for one in tables.kept):
         columns.append(Column("KL from the base (nats)", meaning="a token, on the base model's own answers"))
     notes = (
-        "Changes are paired over seeds, and over questions where single answers are on record; in small print 95 % intervals, "
+        "Changes are paired over seeds, and over questions where single answers are on record; in small print 95 % CIs, "
         f"from three seeds on. {first} alone is the first phase run to its end, with the same seed.",
     )
     title = "Learned against kept: what was gained, and what became of what nobody trained for"
@@ -451,7 +444,7 @@ def learned_against_kept(tables: Findings) -> Table | None:
 
 def _with_interval(one: Estimate, factor: float, sign: bool = True) -> Cell:
     if not one.n or math.isnan(one.mean):
-        return Cell("not measured", missing=True)
+        return Cell("missing", missing=True)
     note = f"{number(factor * one.low, 1, sign)} to {number(factor * one.high, 1, sign)}" if one.has_interval else ""
     return Cell(number(factor * one.mean, 1, sign), note=note)
 

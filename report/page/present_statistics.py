@@ -41,7 +41,7 @@ def verdicts(tables: Findings) -> Table | None:
     columns = (Column("Recipe", numeric=False), *(Column(_title(name, tables), numeric=False) for name in metrics))
     notes = (
         f"Over seeds, paired, with Holm's correction over the {len(rows)} comparisons of a column at 5 %. In small print: the "
-        "difference to Sequential with its own 95 % interval, which is not corrected; where no difference is seen, how large it "
+        "difference to Sequential with its own 95 % CI, which is not corrected; where no difference is seen, how large it "
         "could still be. Fewer than three seeds are not enough data.",
     )
     return Table("Better or worse than Sequential at the same λ", columns, tuple(rows), notes, sortable=len(rows) > 2)
@@ -102,7 +102,7 @@ def fronts(tables: Findings) -> Table | None:
     )
     notes = (
         "The reference point is the worst of the start and of both optima's ends in each objective; it depends on no recipe. "
-        "More area is better. In small print: 95 % intervals over seeds, from three seeds on.",
+        "More area is better. In small print: 95 % CIs over seeds, from three seeds on.",
     )
     return Table("Fronts over λ", columns, tuple(rows), notes, sortable=len(rows) > 2)
 
@@ -120,7 +120,7 @@ def _off_front(tables: Findings) -> dict[str, str]:
 
 def _estimate(one: Estimate, factor: float) -> Cell:
     if not one.n or math.isnan(one.mean):
-        return Cell("not measured", missing=True)
+        return Cell("missing", missing=True)
     digits = 1 if factor > 1 else series_digits([one.mean])
     note = f"{number(one.low * factor, digits)} to {number(one.high * factor, digits)}" if one.has_interval else ""
     return Cell(number(one.mean * factor, digits), note=note)
@@ -139,7 +139,7 @@ def forgetting_scores(tables: Findings) -> Table | None:
         change = f"{number(writes.difference(float(row['undone'])), 1, True)} {writes.difference_unit}".rstrip()
         written = (writes.text(float(row["at_change"])), writes.text(float(row["end"])), change)
         cells = [
-            Cell("not measured", note=str(row["reason"]), missing=True) if math.isnan(float(row[name])) else Cell(text)
+            Cell("missing", note=str(row["reason"]), missing=True) if math.isnan(float(row[name])) else Cell(text)
             for name, text in zip(("at_change", "end", "undone"), written, strict=True)
         ]
         title = score_title(str(row["score"]), tables)

@@ -185,7 +185,7 @@ def _grid(title: str, comparisons: Sequence[PublishedFigure], differences: Seque
     origins = dict.fromkeys(one.origin for one in comparisons)
     notes = [f"Published in: {'; '.join(origins)}."]
     notes += [f"Known difference: {one}" for one in differences]
-    notes += [f"[{place}] not measured: {reason}" for place, reason in enumerate(reasons, 1)]
+    notes += [f"[{place}] missing: {reason}" for place, reason in enumerate(reasons, 1)]
     return Table(title, tuple(columns), tuple(rows), tuple(notes))
 
 
@@ -196,7 +196,7 @@ def _pair(one: PublishedFigure, reasons: list[str]) -> list[Cell]:
         return [paper, Cell(plus_minus(one.here.mean, one.here.sd, least if not one.words else 1))]
     if one.reason not in reasons:
         reasons.append(one.reason)
-    return [paper, Cell(f"not measured [{reasons.index(one.reason) + 1}]", missing=True)]
+    return [paper, Cell(f"missing [{reasons.index(one.reason) + 1}]", missing=True)]
 
 
 def _decimals(value: float) -> int:

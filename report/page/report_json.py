@@ -19,12 +19,13 @@ from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.page import judging_json, published
 from report.page.verdict import Verdict
+from report.render.document import FirstScreen, Standing
 
 JSON_SCHEMA = 1
 SCHEMA_FILE = Path(__file__).parent / "schema" / "report.schema.json"
 
 
-def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
+def as_json(tables: Findings, verdict: Verdict, screen: FirstScreen) -> dict[str, Any]:
     """Return a suite's report for machines; units are in the names or those of the records, null is not measured."""
     results = tables.results
     content = {
@@ -35,6 +36,7 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
         "utilization": tables.utilization,
         "cost_source": results.cost_source,
         "produced": results.record.info.get("produced", {}),
+        "recommendation": _recommendation(screen),
         "verdict": verdict.as_json(),
         "metrics": _metrics(tables),
         "recipes": [{"rank": tables.ranking.rank(recipe)} | _recipe(recipe) for recipe in tables.ranked],
@@ -52,6 +54,39 @@ def as_json(tables: Findings, verdict: Verdict) -> dict[str, Any]:
     }
     cleaned: dict[str, Any] = clean(content)
     return cleaned
+
+
+def _recommendation(screen: FirstScreen) -> dict[str, Any]:
+    """Say what the first screen says: by goal what to use, how sure that is, beside what, and what it loses."""
+    goals = []
+    for goal in screen.goals:
+        entry = {
+            "goal": goal.name,
+            "means": goal.words,
+            "choose": goal.text or None,
+            "unavailable": goal.why_not or None,
+        }
+        if not goal.why_not:
+            names = [one.name for one in goal.holders]
+            entry |= {
+                "recommended": goal.recipe if goal.clear else None,
+                "leads": None if goal.clear else goal.recipe or None,
+                "confidence": goal.confidence,
+                "overturn": goal.overturn,
+                "caveat": goal.caveat,
+                "table": [
+                    {"figure": row.title, "unit": row.unit, "better": row.better.split()[0]}
+                    | {"values": {name: _standing(cell) for name, cell in zip(names, row.cells, strict=True)}}
+                    for row in goal.rows
+                ],
+            }
+        goals.append(entry)
+    return {"default": screen.default or None, "state": screen.state, "goals": goals}
+
+
+def _standing(cell: Standing) -> dict[str, Any]:
+    found = {"text": cell.text, "interval": cell.spread or None, "against_recommended": cell.word or None}
+    return found | ({"reason": cell.note} if cell.note else {})
 
 
 def _metrics(tables: Findings) -> dict[str, Any]:

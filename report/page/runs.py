@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
@@ -13,16 +13,15 @@ from bench.records import row_counts
 from bench.records.record import Job
 from report.analysis import completions
 from report.analysis.choices import Choices
-from report.analysis.load import Results, Run
+from report.analysis.load import Measured, Results, Run, missing
 from report.analysis.metrics import SIGNED
 from report.analysis.tables import RecipeResults, Tables
 from report.page import trained
 from report.page.where import Where
-from report.render.document import Block, Cell, Code, Column, Details, Group, Row, Strip, Strips, Table, Text
-from report.render.shown import shown
+from report.render.document import LONG, Block, Cell, Code, Column, Details, Group, Row, Strip, Strips, Table, Text
+from report.render.shown import Shown, shown
 
 RUN_FIGURES = ("gap_dpo", "gap_sft", "ideal_distance")
-MANY = 60  # above this many runs, a page folds their tables and leaves their strips out
 Log = dict[str, "Choices | None"]
 
 
@@ -39,8 +38,12 @@ def every_run(tables: Tables, where: Where, log: Log) -> tuple[Block, ...]:
     blocks: list[Block] = [made_with] if made_with is not None else []
     if common and made_with is not None:
         blocks.append(Details("Settings and environment shared by all training jobs", (Code(as_yaml(common), "yaml"),)))
-    blocks += [_run_group(tables, recipe, by_id, common, where, log) for recipe in tables.recipes]
     behind = [run for run in by_id.values() if "run" not in run.roles]
+    if len(results.runs) > LONG:
+        blocks.append(_all_runs(tables, by_id, behind, common, where, log))
+        behind = []
+    else:
+        blocks += [_run_group(tables, recipe, by_id, common, where, log) for recipe in tables.recipes]
     if behind:
         folded = tuple(_run_details(results, run, common, where) for run in behind)
         blocks.append(Group("Optima and reference", "runs-behind", folded))
@@ -62,7 +65,7 @@ def provenance(results: Results, where: Where) -> Table | None:
     environments = [job.spec["environment"] for job in jobs]
     packages = [environment.get("packages", {}) for environment in environments]
     facts: list[tuple[str, Iterable[str]]] = [
-        ("Base model", [f"{_base_name(results)}: {_words(job.spec['settings'].get('model'))}" for job in jobs]),
+        ("Base model", [f"{base_name(results)}: {_words(job.spec['settings'].get('model'))}" for job in jobs]),
         ("Trained", [trained.what(job.spec["settings"]) for job in jobs if job.kind == "train"] or ["–"]),
         *(
             (f"Data: {name} rows", [str((job.spec.get("data") or {}).get(name, "–")) for job in jobs])
@@ -90,7 +93,20 @@ def provenance(results: Results, where: Where) -> Table | None:
     return Table("What the runs were made with", columns, tuple(rows), notes)
 
 
-def _base_name(results: Results) -> str:
+def device(results: Results) -> str:
+    """Name what the runs were trained on: the GPU, or the processor."""
+    found = []
+    for run in results.runs:
+        environment = run.job.spec["environment"]
+        gpus = environment.get("hardware", {}).get("gpus") or []
+        names = [str(gpu.get("name", "GPU")) if isinstance(gpu, dict) else str(gpu) for gpu in gpus]
+        trained_on = str(environment.get("device", "?"))
+        found.append(trained_on if trained_on == "cpu" or not names else names[0])
+    kinds = list(dict.fromkeys(found))
+    return kinds[0].replace("cpu", "CPU") if len(kinds) == 1 else f"{len(kinds)} devices"
+
+
+def base_name(results: Results) -> str:
     """Name the base model as the suite does; of a folder its own name, not where it lies."""
     model = results.suite.get("model") or {}
     path = str(model.get("path") or f"built-in ({model.get('source')})")
@@ -151,55 +167,100 @@ def _run_group(
     tables: Tables, recipe: RecipeResults, by_id: dict[str, Run], common: dict[str, Any], where: Where, log: Log
 ) -> Group:
     runs = [by_id[job] for job in recipe.jobs.values()]
-    many = len(tables.results.runs) > MANY
-    blocks: list[Block] = [_run_table(tables, recipe, runs, where)]
-    strips = tuple(_strip(run, log[run.id], many, where) for run in runs if log.get(run.id) is not None)
+    strips = tuple(_strip(run, log[run.id], where) for run in runs if log.get(run.id) is not None)
+    writes = _written(tables, recipe.figures.values())
+    rows = tuple(Row(_run_cells(tables, run, recipe.figures[run.seed], writes, where)) for run in runs)
+    blocks: list[Block] = [Table("", _run_columns(writes), rows)]
     if strips:
-        blocks.append(Details("Choice log: which objective each step took", (Strips("", strips),), page_only=many))
+        blocks.append(Details("Step schedule: which objective each step took", (Strips("", strips),)))
     blocks += [Text(f"{run.id} {run.ending}.", "note") for run in runs if run.ending]
-    details = [_run_details(tables.results, run, common, where, page_only=many) for run in runs]
-    if many:
-        plural = "s" if len(runs) > 1 else ""
-        return Group(
-            recipe.name, recipe.anchor, (Details(f"{len(runs)} run{plural}", (*blocks, *details), page_only=True),)
-        )
+    details = [_run_details(tables.results, run, common, where) for run in runs]
     return Group(recipe.name, recipe.anchor, (*blocks, *details))
 
 
-def _strip(run: Run, choices: Choices | None, many: bool, where: Where) -> Strip:
+def _strip(run: Run, choices: Choices | None, where: Where) -> Strip:
     assert choices is not None
-    return Strip(f"seed {run.seed}", () if many else choices.bins, choices.words, where.file(run.id, "steps.jsonl"))
+    return Strip(f"seed {run.seed}", choices.bins, choices.words, where.file(run.id, "steps.jsonl"))
 
 
-def _run_table(tables: Tables, recipe: RecipeResults, runs: list[Run], where: Where) -> Table:
+def _all_runs(
+    tables: Tables, by_id: dict[str, Run], behind: list[Run], common: dict[str, Any], where: Where, log: Log
+) -> Details:
+    """Return all runs in one long table: what a group per recipe says of few runs, a row says of each of many."""
+    named = [
+        (recipe.name, recipe.anchor, recipe, [by_id[job] for job in recipe.jobs.values()]) for recipe in tables.recipes
+    ]
+    figures = {run.id: recipe.figures[run.seed] for _, _, recipe, runs in named for run in runs}
+    figures |= {run.id: tables.figures(run) for run in behind}
+    writes = _written(tables, figures.values())
+    rows = []
+
+    def add(name: str, run: Run, anchor: str, tags: tuple[tuple[str, str], ...]) -> None:
+        cells = (Cell(name), *_run_cells(tables, run, figures[run.id], writes, where))
+        facts = _run_facts(tables.results, run, common)
+        choices = log.get(run.id)
+        facts |= {"steps": choices.words} if choices is not None else {}
+        rows.append(Row(cells, "" if tags else "context", tags, anchor, as_yaml(facts)))
+
+    for name, anchor, recipe, runs in named:
+        lambda_dpo = "no λ" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"
+        for place, run in enumerate(runs):
+            tags = (("method", recipe.method), ("λ", lambda_dpo), ("seed", str(run.seed)))
+            add(name, run, "" if place else anchor, tags)
+    for place, run in enumerate(behind):
+        add(_role(run), run, "" if place else "runs-behind", ())
+    columns = (Column("Recipe", numeric=False), *_run_columns(writes))
+    note = "A row opens with its settings, inputs, environment, measurements and scores."
+    title = f"{len(rows):,} runs: figures, files and settings"
+    return Details(title, (Table("Every run", columns, tuple(rows), (note,), sortable=True),), page_only=True)
+
+
+def _role(run: Run) -> str:
+    """Name what is trained behind the runs."""
+    alone = [role.removeprefix("optimum_").upper() for role in run.roles if role.startswith("optimum_")]
+    return (
+        f"{alone[0]} alone (f*)" if alone else "reference (π_ref)" if "reference" in run.roles else ", ".join(run.roles)
+    )
+
+
+Written: TypeAlias = "dict[str, Shown]"
+
+
+def _written(tables: Tables, figures: Iterable[Mapping[str, Measured]]) -> Written:
+    """Choose how the figures of some runs are written."""
     objectives = [f"f_{name}/{tables.results.split}" for name in ("dpo", "sft")]
     names = (*objectives, *RUN_FIGURES, *tables.scores, "training_seconds")
-    values = {name: list(recipe.values(name).values()) for name in names}
-    writes = {name: shown(tables.metric(name), values[name]) for name in names}
-    rows = []
-    for place, run in enumerate(runs):
-        cells = [Cell(str(run.seed)), Cell(run.id, link=where.file(run.id, "spec.json"))]
-        for name in names:
-            value, link = values[name][place], where.behind(tables.results, run, name)
-            if value != value:
-                cells.append(Cell("not measured", link=link, note=recipe.figures[run.seed][name].reason, missing=True))
-            else:
-                cells.append(Cell(writes[name].text(value, name in SIGNED), link=link))
-        generation = completions.generation_of(tables.results, run.id)
-        cells.append(
-            Cell("samples" if generation else "–", link=where.file(generation, "samples.jsonl") if generation else "")
-        )
-        rows.append(Row(tuple(cells)))
-    columns = (
-        Column("Seed"),
-        Column("Job", numeric=False),
-        *(Column(writes[name].title) for name in names),
-        Column("Answers", numeric=False),
-    )
-    return Table("", columns, tuple(rows))
+    found = list(figures)
+    return {name: shown(tables.metric(name), [one[name].compared for one in found if name in one]) for name in names}
 
 
-def _run_details(results: Results, run: Run, common: dict[str, Any], where: Where, page_only: bool = False) -> Details:
+def _run_columns(writes: Written) -> tuple[Column, ...]:
+    figures = (Column(one.title) for one in writes.values())
+    return Column("Seed"), Column("Job", numeric=False), *figures, Column("Answers", numeric=False)
+
+
+def _run_cells(
+    tables: Tables, run: Run, figures: Mapping[str, Measured], writes: Written, where: Where
+) -> tuple[Cell, ...]:
+    cells = [Cell(str(run.seed)), Cell(run.id, link=where.file(run.id, "spec.json"))]
+    for name, one in writes.items():
+        figure, link = figures.get(name, missing("not evaluated")), where.behind(tables.results, run, name)
+        if figure.compared != figure.compared:
+            cells.append(Cell("missing", link=link, note=figure.reason, missing=True))
+        else:
+            cells.append(Cell(one.text(figure.compared, name in SIGNED), link=link))
+    generation = completions.generation_of(tables.results, run.id)
+    answers = where.file(generation, "samples.jsonl") if generation else ""
+    return (*cells, Cell("samples" if generation else "–", link=answers))
+
+
+def _run_details(results: Results, run: Run, common: dict[str, Any], where: Where) -> Details:
+    blocks = (_files(run.job, where), Code(as_yaml(_run_facts(results, run, common)), "yaml"))
+    return Details(f"{run.id}: settings, inputs, data, environment, measurements", blocks)
+
+
+def _run_facts(results: Results, run: Run, common: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was made of and what came of it, but for what all runs share."""
     spec = run.job.spec
     facts: dict[str, Any] = {
         "job": run.id,
@@ -219,11 +280,7 @@ def _run_details(results: Results, run: Run, common: dict[str, Any], where: Wher
         },
         "finished": run.job.status.get("finished"),
     }
-    kept = {name: value for name, value in facts.items() if value not in (None, {}, [])}
-    blocks: tuple[Block, ...] = (Code(as_yaml(kept), "yaml"),)
-    if not page_only:
-        blocks = (_files(run.job, where), *blocks)
-    return Details(f"{run.id}: settings, inputs, data, environment, measurements", blocks, page_only)
+    return {name: value for name, value in facts.items() if value not in (None, {}, [])}
 
 
 def _files(job: Job, where: Where) -> Table:
@@ -252,7 +309,7 @@ def _figure_words(entry: dict[str, Any]) -> str:
     """Write an entry of measurements.json or scores.json on one line."""
     value = entry.get("value")
     if value is None:
-        return f"not measured: {entry.get('reason') or 'no reason on record'}"
+        return f"missing: {entry.get('reason') or 'no reason on record'}"
     skipped = ("value", "unit")
     rest = ", ".join(
         f"{name.replace('_', ' ')} {_plain(other)}"

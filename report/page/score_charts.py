@@ -14,12 +14,13 @@ from report.analysis.load import Results
 from report.analysis.statistics import LEVEL, t_quantile
 from report.analysis.tables import RecipeResults, Tables
 from report.page import charts
-from report.page.panels import INK, Drawer, Sketch
+from report.page.panels import INK, Drawer, Sketch, short_name
 from report.page.present import score_shown, score_title
 from report.render import document
 from report.render.document import Cell, Column, Row
 from report.render.numbers import number
 from report.render.shown import Shown
+from report.render.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,13 +82,13 @@ def scores(tables: Tables, folder: Path) -> document.Figure | None:
     columns = (
         *map(partial(Column, numeric=False), ("Recipe", "Score")),
         Column("Mean"),
-        Column("95 % interval"),
+        Column("95 % CI"),
         Column("From", numeric=False),
     )
     table = document.Table("The numbers behind the figure", columns, tuple(rows))
     left_out = len(tables.ranked) - MOST_ROWS
     caption = (
-        "Dots are means, lines 95 % intervals: Student's t over seeds from three on, otherwise over the questions or pairs of "
+        "Dots are means, lines 95 % CIs: Student's t over seeds from three on, otherwise over the questions or pairs of "
         "the one seed, which leaves out how much seeds differ. Recipes stand in the leaderboard's order."
         + (f" The {left_out} recipes below rank {MOST_ROWS} are in the leaderboard only." if left_out > 0 else "")
     )
@@ -121,7 +122,7 @@ def _dots(name: str, title: str, points: Sequence[Point], colours: dict[str, str
     return Sketch(
         name,
         title,
-        f"Dots with 95 % intervals: {title}; {says}.",
+        f"Dots with 95 % CIs: {title}; {says}.",
         draw,
         (4.7, height),
     )
@@ -142,13 +143,13 @@ def draw_dots(axes: Axes, title: str, points: Sequence[Point], colours: dict[str
         axes.plot(point.value, y, marker, color=colour, markersize=5, markeredgecolor="white", markeredgewidth=0.4)
     for place, name in enumerate(series if several else []):
         marker = ("o", "D", "s", "^")[place % 4]
-        axes.plot([], [], marker, color=colours.get(name, INK), label=name)
-    shown = [name if len(name) <= 34 else f"{name[:33]}…" for name in names]
+        axes.plot([], [], marker, color=colours.get(name, INK), label=short_name(name))
+    shown = [name if len(name) <= 34 else f"{name[:33]}…" for name in map(visible, names)]
     axes.set_yticks(range(len(names)), shown, fontsize=7.5)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title)
+    axes.set_title(visible(title))
 
 
 # ---- by subject ------------------------------------------------------------------------------------------------------
@@ -245,13 +246,13 @@ def subjects(tables: Tables, folder: Path, recipes: Sequence[RecipeResults]) -> 
         Column("Subject", numeric=False),
         Column("Recipe", numeric=False),
         Column("Change (points)"),
-        Column("95 % interval"),
+        Column("95 % CI"),
         Column("From"),
     )
     others = len(base) - len(found[0])
     asked = len(found[0])
     caption = (
-        f"The {len(order)} largest of {asked} changes, paired by question, mean over seeds; lines are 95 % intervals over the "
+        f"The {len(order)} largest of {asked} changes, paired by question, mean over seeds; lines are 95 % CIs over the "
         f"subject's questions. About {0.05 * asked:.2g} of {asked} would miss 0 by chance, the largest likeliest."
         + (f" {others} subjects have fewer than {FEWEST_QUESTIONS} questions, and say nothing." if others else "")
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.records import row_counts
 from report.analysis.findings import Findings
 from report.analysis.load import BROKEN, Results
-from report.analysis.tables import Tables
+from report.analysis.ranking import listed
+from report.analysis.tables import RecipeResults, Tables
 from report.page import (
     charts,
     cost_charts,
@@ -22,11 +24,25 @@ from report.page import (
     score_charts,
     trained,
 )
-from report.page.panels import SPLIT_NAMES
+from report.page.panels import SPLIT_NAMES, Drawer
 from report.page.runs import Log
 from report.page.verdict import Verdict
 from report.page.where import Where
-from report.render.document import Block, Cell, Code, Column, Details, Report, Row, Section, Table, Text
+from report.render.document import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Figure,
+    FirstScreen,
+    Group,
+    Report,
+    Row,
+    Section,
+    Table,
+    Text,
+)
+from report.render.shown import shown
 
 SMOKE = (
     "Smoke run with a random tiny model: it shows that the suite runs and measures nothing. No figure below "
@@ -34,12 +50,14 @@ SMOKE = (
 )
 
 
-def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> Report:
+def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log, screen: FirstScreen) -> Report:
     """Tell a suite's story; pictures go to `folder`/figures, links lead from there to the records.
 
     Args:
         log: the choices of every run, by job id.
+        screen: what to use, by goal; the end points and the first recipes are added here.
     """
+    drawn = charts.tradeoff(tables, folder / "figures") if tables.recipes else None
     results = tables.results
     produced = results.record.info.get("produced", {})
     commit = str(produced.get("commit") or "")
@@ -47,11 +65,17 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> Report:
         name=results.name,
         description=_description(results),
         smoke=results.smoke,
-        banners=tuple(banners(tables)),
+        banners=tuple(one for one in banners(tables) if one.kind == "warning"),
+        notes=tuple(one.text for one in banners(tables) if one.kind != "warning"),
         headline=verdict.headline,
         sentences=verdict.sentences,
-        key_figures=() if results.smoke else verdict.key_figures,
-        sections=tuple(section for section in _sections(tables, verdict, folder, log) if section.blocks),
+        key_figures=(),
+        screen=replace(screen, figure=_end_points(tables, drawn), **_top(tables)),
+        sections=tuple(
+            one
+            for one in _sections(tables, verdict, folder, log, drawn and replace(drawn, main=drawn.main[:1]))
+            if one.blocks
+        ),
         footer=" · ".join(
             part
             for part in (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
@@ -116,56 +140,112 @@ def _written(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log) -> list[Section]:
+def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log, drawn: Figure | None) -> list[Section]:
+    """Return what the first screen leaves to be opened; a part is one click away."""
     results, where, pictures = tables.results, Where(tables.results.record, folder), folder / "figures"
     if not tables.recipes:
         return [_problems(results, where), _settings(results)]
-    drawn = charts.tradeoff(tables, pictures)
     rivals = [rival.other for rival in (verdict.sequential, verdict.runner_up) if rival is not None]
     compared = [recipe for recipe in (verdict.best, *rivals[:1]) if recipe is not None]
-    scores = (
-        present.table_one(tables),
-        score_charts.scores(tables, pictures),
-        score_charts.subjects(tables, pictures, compared),
+    figures = (
+        _group("Trade-off", "tradeoff", _reading(tables) if drawn else None, drawn),
+        _group("Fronts and optima", "fronts", present_statistics.fronts(tables), present.optima(tables)),
+        _group(
+            "Scores",
+            "scores",
+            present.table_one(tables),
+            score_charts.scores(tables, pictures),
+            score_charts.subjects(tables, pictures, compared),
+        ),
+        _group("How often MAXRIGHT must look", "max-evaluation", cost_charts.max_evaluation(tables, pictures)),
+        _group("Objective values on both splits", "splits", present.both_splits(tables)),
+        _group("Beside the published figures", "published", *published.blocks(tables)),
     )
-    costs = cost_charts.cost_against_quality(tables, pictures), present.cost(tables)
     forgotten = (
-        present.forgetting(tables),
-        present_statistics.forgetting_scores(tables),
         cost_charts.learned_against_kept(tables, pictures),
         present.learned_against_kept(tables),
+        present.forgetting(tables),
+        present_statistics.forgetting_scores(tables),
     )
+    costs = cost_charts.cost_against_quality(tables, pictures), present.cost(tables)
+    schedule = present_statistics.choices(tables), *examples.strips(tables, log, where)
     return [
-        Section("leaderboard", "Leaderboard", _blocks(*_leaderboard(tables))),
         Section(
-            "tradeoff",
-            "Trade-off",
-            _blocks(
-                _reading(tables) if drawn else None, drawn, present_statistics.fronts(tables), present.optima(tables)
-            ),
+            "leaderboard", f"Leaderboard: all {len(tables.recipes)} recipes", _blocks(*_leaderboard(tables, verdict))
         ),
-        Section("scores", "Scores", _blocks(*scores)),
-        Section("judges", "Judges", judging.blocks(tables, where)),
+        Section("figures", "Paper's figures and tables", _blocks(*figures)),
+        Section("forgetting", "Learned against kept", _blocks(*forgotten)),
         Section("cost", "Cost", _blocks(*costs)),
-        Section(
-            "max-evaluation", "How often MAXRIGHT must look", _blocks(cost_charts.max_evaluation(tables, pictures))
-        ),
-        Section("forgetting", "Forgetting", _blocks(*forgotten)),
-        Section(
-            "choices", "Choices", _blocks(present_statistics.choices(tables), *examples.strips(tables, log, where))
-        ),
+        Section("choices", "Step schedule", _blocks(*schedule)),
         Section("answers", "Answers", examples.side_by_side(tables, verdict, where)),
-        Section("splits", "Objective values on both splits", _blocks(present.both_splits(tables))),
-        Section("published", "Beside the published figures", published.blocks(tables)),
-        Section("runs", "Every run", runs.every_run(tables, where, log)),
+        Section("judges", "Judges", judging.blocks(tables, where)),
+        Section("runs", "Runs", runs.every_run(tables, where, log)),
         _problems(results, where),
         _settings(results),
     ]
 
 
-def _leaderboard(tables: Findings) -> tuple[Block | None, ...]:
+def _group(title: str, anchor: str, *blocks: Block | None) -> Group | None:
+    return Group(title, anchor, _blocks(*blocks)) if _blocks(*blocks) else None
+
+
+def _end_points(tables: Findings, drawn: Figure | None) -> Figure | None:
+    """Return the panel of where the runs end, for the first screen."""
+    if drawn is None:
+        return None
+    caption = (
+        "Mean over seeds, lines are the sd. Lower left is better: the star is the ideal point, the dashed line the reference "
+        "front from SFT alone over ALRIGHT to DPO alone."
+    )
+    drawer = Drawer(tables)
+    shapes = tuple((f"λ = {one:g}", charts.GLYPHS.get(drawer.marker(one), "●")) for one in drawer.lambdas)
+    return replace(
+        drawn, title="Where the runs end", main=drawn.main[1:2], side=(), data=(), caption=caption, shapes=shapes
+    )
+
+
+def _top(tables: Findings, most: int = 5) -> dict[str, Any]:
+    """Return the first recipes of the leaderboard, as it ranks them."""
+    ranking, name = tables.ranking, tables.verdicts.figure_that_ranks
+    order = [recipe for recipe in ranking.order if recipe.estimate(name).n]
+    if not order:
+        return {}
+    writes = shown(tables.metric(name), [one.estimate(name).mean for one in order])
+    rows, once = [], list[RecipeResults]()
+    for recipe in order:
+        if len(once) < most and not any(tables.same(recipe, other) for other in once):
+            once.append(recipe)
+    for recipe in once:
+        one, twins = recipe.estimate(name), tables.twins[recipe.key]
+        interval = f"{writes.text(one.low)} to {writes.text(one.high)}" if one.has_interval else "no CI"
+        word = "" if recipe is order[0] else tables.verdicts.between(recipe, order[0], name).word
+        cells = (
+            Cell(
+                recipe.name,
+                link=recipe.anchor,
+                note=f"the same: {listed([twin.method for twin in twins])}" if twins else "",
+            ),
+            Cell(str(ranking.rank(recipe) or "–")),
+            Cell(writes.text(one.mean)),
+            Cell(interval),
+            Cell(word),
+        )
+        rows.append(Row(cells, "best" if recipe is ranking.winner else ""))
+    columns = (
+        Column("Recipe", numeric=False),
+        Column("Rank"),
+        Column(writes.title),
+        Column("95 % CI"),
+        Column("Against the first", numeric=False),
+    )
+    title = f"Top {len(rows)} of {len(tables.recipes)} recipes by {writes.metric.title.lower()}"
+    return {"top": Table(title, columns, tuple(rows)), "all_of": f"all {len(tables.recipes)} recipes"}
+
+
+def _leaderboard(tables: Findings, verdict: Verdict) -> tuple[Block | None, ...]:
+    said = Text(" ".join(verdict.sentences)) if verdict.sentences else None
     verdicts = present_statistics.verdicts(tables)
-    return _how(tables), present.leaderboard(tables), verdicts, present.best_seen(tables)
+    return _how(tables), present.leaderboard(tables), said, verdicts, present.best_seen(tables)
 
 
 def _how(tables: Findings) -> Text:
@@ -217,4 +297,4 @@ def _problems(results: Results, where: Where) -> Section:
 
 def _settings(results: Results) -> Section:
     text = Code(runs.as_yaml(trained.as_read(results.suite)), "yaml")
-    return Section("settings", "Settings", (Details("The suite's resolved settings", (text,)),))
+    return Section("settings", "Settings", (Text("The suite's resolved settings."), text))

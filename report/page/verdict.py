@@ -9,11 +9,11 @@ from typing import Any
 
 from report.analysis.findings import Findings
 from report.analysis.load import OBJECTIVES, judge_of
-from report.analysis.ranking import MOST_SEEDS, Gap
+from report.analysis.ranking import MOST_SEEDS, Gap, counted
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate
 from report.analysis.tables import RecipeResults, rounded
+from report.analysis.verdicts import BETTER
 from report.page.present import score_shown
-from report.render.document import KeyFigure
 from report.render.numbers import duration, number, series_digits
 
 CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
@@ -113,7 +113,11 @@ class Verdict:
     def runner_up(self) -> Lead | None:
         """The best recipe of any other method."""
         best = self.best
-        others = [one for one in self.ranking.order if best is not None and one.method != best.method]
+        others = [
+            one
+            for one in self.ranking.order
+            if best is not None and one.method != best.method and not self.tables.same(one, best)
+        ]
         return self._against(others[0]) if others else None
 
     @cached_property
@@ -163,8 +167,10 @@ class Verdict:
             return f"{best.name} came closest to the ideal point; no other recipe to compare with."
         if self.ranking.basis is None:
             seeds = min(one.estimate(self.tables.distance).n for one in self.ranking.order)
-            have = "one seed" if seeds == 1 else f"{seeds} seeds"
-            return f"Not enough to rank: over {have} {best.name} came closest to the ideal point, which may be noise."
+            over = counted(seeds, "seed")
+            return f"Not enough to rank: over {over} {best.name} came closest to the ideal point, which may be noise."
+        if self.results.unfinished_runs:
+            return f"Not enough to rank: {self.ranking.why_nothing_is_sure}; {best.name} leads so far."
         return self._crown(best)
 
     def _nothing_learned(self) -> list[str]:
@@ -181,11 +187,20 @@ class Verdict:
         """Name a winner only where it is ahead of every other recipe."""
         by = "" if self.by_distance else f" by {self._figure.title}"
         if not self.level:
-            return f"{best.name} did best{by}."
+            return f"{best.name} is clearly ahead of every other recipe by {self._figure.title}{self._without_recipe(best)}."
         more = len(self.level) - 1
         others = self.level[0].name + (f" and {more} more {'recipe' if more == 1 else 'recipes'}" if more else "")
         came = "came closest to the ideal point" if self.by_distance else f"has the best mean{by}"
         return f"{best.name} {came}, but not clearly ahead of {others}."
+
+    def _without_recipe(self, best: RecipeResults) -> str:
+        """Say that training on one objective alone, or the base model, is better still."""
+        name = self.tables.verdicts.figure_that_ranks
+        others = (self.tables.alone("sft"), self.tables.alone("dpo"), self.tables.base)
+        better = [
+            one for one in others if one is not None and self.tables.verdicts.between(one, best, name).word == BETTER
+        ]
+        return f", but {better[0].name.removesuffix(' (f*)')} is better still" if better else ""
 
     def _enough(self) -> str:
         """Say what would be enough to rank, from the spread that was seen."""
@@ -229,7 +244,6 @@ class Verdict:
             self._score_leaders(best),
             self._other_judges(),
             self._cost(best),
-            self._equal_tokens(best),
             self._caution(best),
         ]
         return tuple(sentence for sentence in found if sentence)
@@ -314,24 +328,6 @@ class Verdict:
         writes = score_shown(name, self.tables)
         return f"{writes.text(value)} {writes.unit}".rstrip()
 
-    def _equal_tokens(self, best: RecipeResults) -> str:
-        """Say who comes first after as many tokens of every run, where that is another recipe: Mix takes two batches a step."""
-        name = "ideal_distance_at_equal_tokens"
-        known = [one for one in self.ranking.order if one.estimate(name).n]
-        tokens = best.estimate("tokens").mean
-        if not known or not self.by_distance:
-            return ""
-        first = min(known, key=lambda one: rounded(one.estimate(name).mean))
-        least = min(known, key=lambda one: one.estimate("tokens").mean)
-        factor = tokens / least.estimate("tokens").mean
-        if first.key == best.key:
-            more = f", of {number(factor, 1)} times the tokens of {least.name}," if factor >= 1.1 else ""
-            return f"At equal tokens {best.name}{more} is the closest, too."
-        return (
-            f"At equal tokens it is {first.name} that is closest: {best.name} took {number(factor, 1)} times as many as "
-            f"{least.name} in as many steps."
-        )
-
     def _cost(self, best: RecipeResults) -> str:
         seconds, increase = best.estimate("training_seconds"), best.estimate("runtime_increase_percent")
         if not seconds.n:
@@ -369,49 +365,6 @@ class Verdict:
                 "intervals are not corrected for that."
             )
         return " ".join(parts)
-
-    @property
-    def key_figures(self) -> tuple[KeyFigure, ...]:
-        """The figures to show large."""
-        best = self.best
-        if best is None:
-            return ()
-        one = best.estimate(self.tables.distance)
-        digits = series_digits([one.mean])
-        found = [KeyFigure(number(one.mean, digits), "ideal distance (nats)", best.name)]
-        for rival, name in (
-            (self.runner_up, "lead over the runner-up"),
-            (self.sequential, "lead over matching Sequential"),
-        ):
-            if rival is not None and rival.lead.n:
-                d = rival.digits
-                sure = (
-                    f"95 % interval {number(rival.lead.low, d, True)} to {number(rival.lead.high, d, True)}"
-                    if rival.lead.has_interval
-                    else "no interval"
-                )
-                found.append(KeyFigure(number(rival.lead.mean, d, True), name, sure))
-        for name in self.tables.ranking_scores:
-            base = self.results.score("base", name)
-            if best.estimate(name).n:
-                note = "" if base.value is None else f"base model {self._in_unit(name, base.compared)}"
-                found.append(KeyFigure(self._score(best, name), _lower(self.tables.metric(name).title), note))
-        increase = best.estimate("runtime_increase_percent")
-        if increase.n and best.base_method != "sequential":
-            found.append(KeyFigure(*self._runtime(best, increase)))
-        return tuple(found)
-
-    def _runtime(self, best: RecipeResults, increase: Estimate) -> tuple[str, str, str]:
-        """Return what training takes more than Sequential, with its spread, and no figure that others on the machine made."""
-        if best.shared("runtime_increase_percent"):
-            spread = f"; sd {number(increase.sd, 1)}" if increase.n > 1 else ""
-            note = (
-                f"{number(increase.mean, 1, True)} % against matching Sequential{spread}, beside other work: no figure"
-            )
-            return "–", "runtime", note
-        spread = f" ± {number(increase.sd, 1)}" if increase.n > 1 else ""
-        note = "against matching Sequential" + (f", sd over {increase.n} seeds" if increase.n > 1 else ", one seed")
-        return f"{number(increase.mean, 1, True)}{spread} %", "runtime", note
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict for machines."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+LONG = 60  # rows
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,15 @@ class Row:
 
     Attributes:
         tags: (filter, value) pairs, such as ("method", "mix"), by which a reader can narrow the table down.
+        anchor: what links lead to; "" for none.
+        more: what a row of a long table shows when it is opened, in a fixed-width block; "" for none.
     """
 
     cells: tuple[Cell, ...]
     kind: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    anchor: str = ""
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,11 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     sortable: bool = False
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the page draws rows as they are scrolled to, and has only the first ones in its text."""
+        return len(self.rows) > LONG
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,15 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Plot:
+    """One picture of points and paths that the page's script draws; `data` is what plots.js takes, as plain values."""
+
+    title: str
+    alt: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Figure:
     """Show panels: one main column and a grid beside it, in the layout of the paper's Figures 3, 6 and 7; or rows of panels.
 
@@ -115,8 +136,8 @@ class Figure:
     """
 
     title: str
-    main: tuple[Panel, ...]
-    side: tuple[Panel, ...]
+    main: tuple[Panel | Plot, ...]
+    side: tuple[Panel | Plot, ...]
     legend: tuple[tuple[str, str], ...]
     image: Path
     alt: str
@@ -124,6 +145,11 @@ class Figure:
     legend_label: str = "Bars from left to right"
     caption: str = ""
     shapes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_plots(self) -> bool:
+        """Whether the page's script draws any of it; without scripts the image stands there."""
+        return any(isinstance(one, Plot) for one in (*self.main, *self.side))
 
 
 @dataclass(frozen=True)
@@ -153,6 +179,91 @@ class KeyFigure:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Head a column of the first screen's table: who it is, in which role, with the anchor of its runs."""
+
+    role: str
+    name: str
+    link: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Show a value with its 95 % interval and a word against the recommended one; `note` is the reason of a missing one."""
+
+    text: str
+    spread: str = ""
+    word: str = ""
+    note: str = ""
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class StandingRow:
+    """Hold one figure of every column."""
+
+    title: str
+    unit: str
+    better: str
+    cells: tuple[Standing, ...]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Answer one goal: what to use, how sure that is, beside what, and what it loses.
+
+    Attributes:
+        words, text: what the goal means, and the same for --choose.
+        why_not: why this suite cannot answer it; then nothing else is there.
+        heading: the recommendation, or that there is none; `clear` where there is one.
+        leads: who leads so far where nothing is recommended.
+        confidence, overturn: how sure and why; what would undo it.
+    """
+
+    name: str
+    words: str
+    text: str = ""
+    why_not: str = ""
+    heading: str = ""
+    clear: bool = False
+    recipe: str = ""
+    leads: str = ""
+    confidence: str = ""
+    overturn: str = ""
+    holders: tuple[Holder, ...] = ()
+    rows: tuple[StandingRow, ...] = ()
+    caveat: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name as part of an id."""
+        return self.name.replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class FirstScreen:
+    """Show what to use at first sight.
+
+    Attributes:
+        facts: model, recipes × seeds, device, date.
+        state: how many jobs are complete.
+        default: the goal that is open; "" where none can be answered, for the reason `nothing`.
+        figure: the end points; `top` the first recipes, with the link to all of them.
+    """
+
+    facts: tuple[str, ...]
+    state: str
+    complete: bool
+    goals: tuple[Goal, ...]
+    default: str
+    nothing: str = ""
+    figure: Figure | None = None
+    top: Table | None = None
+    all_of: str = ""
+
+
 Block: TypeAlias = "Text | Table | Code | Figure | Strips | Details | Group"
 
 
@@ -179,3 +290,5 @@ class Report:
     sections: tuple[Section, ...]
     footer: str
     links: tuple[tuple[str, str], ...] = field(default=())
+    screen: FirstScreen | None = None
+    notes: tuple[str, ...] = ()

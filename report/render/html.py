@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+import zlib
 from collections.abc import Sequence
 from functools import cache
 from itertools import groupby
@@ -13,9 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from report.render.document import Block, Code, Column, Details, Figure, Group, Report, Strips, Table, Text
+from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Plot, Report, Strips, Table, Text
+from report.render.visible import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
+VENDOR = Path(__file__).parent / "vendor"
 KINDS: dict[type, str] = {
     Text: "text",
     Table: "table",
@@ -25,8 +29,15 @@ KINDS: dict[type, str] = {
     Details: "details",
     Group: "group",
 }
-SCRIPT = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-STYLE = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+FIRST_ROWS = 30  # of a long table are in the page's text: for those without scripts, and for paper
+SCRIPT, STYLE = (
+    "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+    for names in (
+        ("tables.js", "plots.js", "page.js", "first_screen.js"),
+        ("style.css", "../vendor/uPlot.min.css", "first_screen.css"),
+    )
+)
+PLOTTER = (VENDOR / "uPlot.iife.min.js").read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:
@@ -36,8 +47,8 @@ def _hash(text: str) -> str:
 
 # Drawings carry style attributes, which cannot load or run anything; elements must match their hash.
 POLICY = (
-    f"default-src 'none'; script-src {_hash(SCRIPT)}; style-src-elem {_hash(STYLE)}; style-src-attr 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
+    f"default-src 'none'; script-src {_hash(SCRIPT)} {_hash(PLOTTER)}; style-src-elem {_hash(STYLE)}; "
+    "style-src-attr 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'"
 )
 
 
@@ -47,6 +58,7 @@ def environment() -> Environment:
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -58,8 +70,55 @@ def environment() -> Environment:
     made.filters["consecutive"] = _consecutive
     made.globals["policy"] = POLICY
     made.filters["outline"] = _outline
-    made.globals["style"], made.globals["script"] = Markup(STYLE), Markup(SCRIPT)
+    made.filters["packed"] = packed
+    made.globals["first_rows"] = FIRST_ROWS
+    made.globals["style"], made.globals["script"], made.globals["plotter"] = map(Markup, (STYLE, SCRIPT, PLOTTER))
+    made.tests["plot"] = lambda one: isinstance(one, Plot)
     return made
+
+
+def _visible(value: Any) -> Any:
+    """Show what cannot be seen in every text that a template writes; markup of our own passes."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def packed(shown: Table | Plot) -> str:
+    """Return what the page's script draws as compressed JSON in base64: a long table's rows, or what is in a plot."""
+    content = json.dumps(
+        _rows(shown) if isinstance(shown, Table) else shown.data, ensure_ascii=False, separators=(",", ":")
+    )
+    return base64.b64encode(zlib.compress(content.encode(), 9)).decode()
+
+
+def _rows(table: Table) -> dict[str, Any]:
+    """Return a long table's rows for the page's script, which draws them as they are scrolled to.
+
+    {"columns": [class, ...], "filters": [name, ...], "rows": [[cells, kind, tags, anchor, more], ...]}; a cell is its text or
+    [text, link, note, missing], a row's tags are in the order of the filters, and what is empty at a row's end is left out.
+    """
+    filters = list(dict.fromkeys(name for row in table.rows for name, _ in row.tags))
+    rows = []
+    for row in table.rows:
+        tags = dict(row.tags)
+        entry: list[Any] = [
+            [_cell(cell) for cell in row.cells],
+            row.kind,
+            [tags.get(name) for name in filters] if tags else 0,
+            row.anchor,
+            visible(row.more),
+        ]
+        while not entry[-1]:
+            entry.pop()
+        rows.append(entry)
+    columns = ["n" if column.numeric else "prose" if column.prose else "" for column in table.columns]
+    return {"columns": columns, "filters": filters, "rows": rows}
+
+
+def _cell(cell: Cell) -> Any:
+    text = visible(_unbroken(cell.text))
+    if not (cell.link or cell.note or cell.missing):
+        return text
+    return [text, cell.link, visible(cell.note), int(cell.missing)]
 
 
 def _kind(block: Block) -> str:

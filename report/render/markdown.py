@@ -5,14 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Report, Row, Strips, Table, Text
+from report.render.document import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Details,
+    Figure,
+    FirstScreen,
+    Goal,
+    Group,
+    Report,
+    Row,
+    Strips,
+    Table,
+    Text,
+)
+from report.render.visible import visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
 
 
 def escape(text: str) -> str:
-    """Escape what Markdown, a table cell or HTML would read as markup; line breaks become spaces."""
-    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """Escape what Markdown, a table cell or HTML would read as markup; line breaks become spaces, unseen characters are shown."""
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(visible(text).split()))
     # GitHub reads $ as mathematics before it reads a backslash.
     return escaped.replace("$", "&#36;")
 
@@ -33,12 +49,58 @@ def render(report: Report) -> str:
     ]
     if report.description:
         parts.append(paragraph(report.description))
-    parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
+    if report.screen is not None:
+        parts += _first_screen(report.screen, report.notes)
+    else:
+        parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
     for section in report.sections:
         parts.append(f"## {escape(section.title)}")
         parts += [text for block in section.blocks for text in _block(block)]
     parts.append(f"_{escape(report.footer)}_")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _first_screen(screen: FirstScreen, notes: Iterable[str]) -> Iterable[str]:
+    """Write what the first screen shows: the default goal in full, the others in a row each."""
+    yield escape(" · ".join((*screen.facts, screen.state)))
+    yield from (f"> {escape(note)}" for note in notes)
+    default = next((goal for goal in screen.goals if goal.name == screen.default), None)
+    if default is None:
+        yield f"## No recipe can be recommended yet\n\n{paragraph(screen.nothing)}."
+    else:
+        yield f"## {escape(default.heading)}"
+        said = (f"{default.leads}." if default.leads else "", default.confidence, default.overturn)
+        yield from (paragraph(text) for text in said if text)
+        if default.rows:
+            yield table(standings(default))
+        yield from (paragraph(f"{one.name} is {one.note}.") for one in default.holders if one.note)
+        yield f"**{escape(default.caveat)}**" if default.caveat else ""
+        yield "By goal:\n\n" + table(goals(screen))
+    if screen.top is not None:
+        yield _heading(screen.top.title) + table(screen.top)
+
+
+def standings(goal: Goal) -> Table:
+    """Return a goal's table: a column for each that is held against the others."""
+    heads = (f"{one.name} ({one.role})" if one.role else one.name for one in goal.holders)
+    columns = (Column("Value, 95 % CI", numeric=False), *(Column(head) for head in heads))
+    rows = []
+    for row in goal.rows:
+        title = f"{row.title} ({row.unit})" if row.unit and row.unit.lower() != row.title.lower() else row.title
+        cells = (" ".join(filter(None, (one.text, one.spread, one.word and f"({one.word})"))) for one in row.cells)
+        notes = (one.note for one in row.cells)
+        rows.append(Row((Cell(title), *(Cell(text, note=note) for text, note in zip(cells, notes, strict=True)))))
+    return Table("", columns, tuple(rows))
+
+
+def goals(screen: FirstScreen) -> Table:
+    """Return what every goal comes to, with its words for --choose."""
+    columns = tuple(Column(title, numeric=False) for title in ("Goal", "Recipe", "--choose"))
+    rows = []
+    for goal in screen.goals:
+        said = goal.why_not or (goal.recipe if goal.clear else goal.leads or goal.heading)
+        rows.append(Row((Cell(goal.name), Cell(said), Cell(goal.text)), "best" if goal.name == screen.default else ""))
+    return Table("", columns, tuple(rows))
 
 
 def table(shown: Table) -> str:
@@ -112,11 +174,12 @@ def _fold(title: str, parts: Iterable[str]) -> Iterable[str]:
 
 
 def _html(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _fenced(block: Code) -> str:
     """Fence code with more backticks than it holds in a row."""
-    longest = max((len(run) for run in re.findall(r"`+", block.text)), default=0)
+    text = visible(block.text)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{block.language}\n{block.text}\n{fence}"
+    return f"{fence}{block.language}\n{text}\n{fence}"

@@ -86,6 +86,7 @@ def figure_2(results: ToyResults, folder: Path) -> document.Figure | None:
         alt=" ".join(panel.alt for panel in (*main, *side)),
         data=(),
         legend_label="Methods",
+        caption="Paths from the start to where runs end; the star is the ideal point. Above: parameters; below: objectives.",
     )
 
 
@@ -228,6 +229,7 @@ def gap_figure(results: ToyResults, folder: Path) -> document.Figure | None:
         alt=" ".join(panel.alt for panel in (*main, *side)),
         data=(),
         legend_label="Methods",
+        caption="Points are means over seeds, lines through them two standard errors; both axes are logarithmic.",
     )
 
 

@@ -287,6 +287,69 @@ def built(full: Path) -> Path:
     return full
 
 
+WIDE = ("sequential", "mix", "alright", "maxright", "mix-added", "alright-warm", "maxright-seldom", "sequential-turned")
+FIVE_LAMBDAS = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+
+def _wide(root: Path, seeds: Sequence[int]) -> Path:
+    """Write and report eight methods × five λ."""
+    from report.build import build
+
+    writer = Writer(root, "wide", phases=[[1, 5], [2, 4], [3, 3], [4, 2], [5, 1]])
+    writer.suite["methods"] = [{"name": method, "label": None} for method in WIDE]
+    folder = fill(writer, WIDE, seeds, FIVE_LAMBDAS)
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the report of eight methods × five λ × three seeds; return its folder."""
+    return _wide(tmp_path_factory.mktemp("wide"), range(3))
+
+
+@pytest.fixture(scope="session")
+def thousand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the report of 1,000 runs, eight methods × five λ × 25 seeds; return its folder."""
+    return _wide(tmp_path_factory.mktemp("thousand"), range(25))
+
+
+@pytest.fixture(scope="session")
+def half_failed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the report of a suite of which every other run failed; return its folder."""
+    from report.build import build
+
+    writer = Writer(tmp_path_factory.mktemp("half"), "half", seeds=[0, 1, 2])
+    writer.behind((0, 1, 2))
+    for place, method in enumerate(METHODS):
+        for lambda_dpo in sorted(AT_LAMBDA):
+            for seed in (0, 1, 2):
+                writer.run(method, lambda_dpo, seed, outcome=("complete", "failed")[(place + seed) % 2])
+    folder = writer.finish()
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the report of a suite of one seed; return its folder."""
+    from report.build import build
+
+    folder = fill(Writer(tmp_path_factory.mktemp("one"), "one"), seeds=(0,))
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the report of the committed quickstart suite; return its folder."""
+    from report.build import build
+
+    out = tmp_path_factory.mktemp("quickstart")
+    build(Path(__file__).parents[2] / "results" / "quickstart.bench", out)
+    return out / "quickstart"
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Open a browser for all tests of pages; it waits long, as a busy machine draws slowly."""

@@ -15,6 +15,7 @@ from report.analysis import kept
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.tables import Tables
+from report.page import first_screen
 from report.page.report_json import as_json
 from report.page.sections import banners
 from report.page.verdict import Verdict
@@ -91,7 +92,7 @@ def test_the_report_says_so_on_top(folder: Path) -> None:
     tables = change(folder, "mix-l0.5-s0", lambda spec: spec["environment"].update(workers=4))
     warning = next(one for one in banners(tables) if one.kind == "warning")
     assert "left out of means and comparisons" in warning.text
-    assert as_json(tables, Verdict(tables))["not_comparable"] == [warning.text]
+    assert as_json(tables, Verdict(tables), first_screen.make(tables))["not_comparable"] == [warning.text]
 
 
 def test_costs_that_other_code_measured_are_left_out(folder: Path) -> None:

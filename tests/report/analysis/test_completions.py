@@ -40,7 +40,7 @@ def test_long_answers_are_cut_and_unjudged_ones_say_so(writer: Callable[..., Any
 
 def test_the_report_shows_the_best_beside_its_rivals(built: Path) -> None:
     page = (built / "report.html").read_text(encoding="utf-8")
-    section = page[page.index('<section id="answers">') : page.index('<section id="splits">')]
+    section = page[page.index('<details class="part" id="answers">') : page.index('<details class="part" id="judges">')]
     for policy in ("maxright-l0.5-s0", "alright-l0.5-s0", "sequential-l0.5-s0", "base"):
         assert f"({policy}, 5)" in section
     assert "jobs/answers-maxright-l0.5-s0/samples.jsonl" in section

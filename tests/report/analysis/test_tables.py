@@ -224,7 +224,7 @@ def test_cost_that_is_not_measured_says_why(full: Path) -> None:
     """A figure that no run has takes no column: it stands below, with its reason."""
     table = present.cost(tables(full))
     assert "GPU utilization (%)" not in [column.title for column in table.columns]
-    assert "GPU utilization, GPU memory used: not measured: no GPU in this machine." in table.notes
+    assert "GPU utilization, GPU memory used: missing: no GPU in this machine." in table.notes
     assert cell(table, "mix at λ = 0.5", "Peak memory (MiB)").startswith("512")
 
 

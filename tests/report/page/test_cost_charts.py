@@ -42,7 +42,7 @@ def test_figure_4_tells_its_numbers(varied: Tables, tmp_path: Path) -> None:
     assert drawn is not None
     assert len(drawn.side) == 5
     assert "k = 1: 0.050, k = 100: 0.100" in drawn.side[2].alt
-    assert "not measured" in drawn.side[3].alt
+    assert "missing" in drawn.side[3].alt
     assert (tmp_path / drawn.image).stat().st_size > 1000
     assert [row.cells[4].text for row in drawn.data[0].rows] == ["0.050", "0.050", "0.100", "0.100"]
 

@@ -108,7 +108,7 @@ def test_agreement_is_a_sentence() -> None:
         "gives: Cohen's κ = 0.00. Both put x first."
     )
     many = judging.agreement_in_words(agreement(*[(0.9, 0.9), (0.1, 0.1)] * 8, *[(0.9, 0.1)] * 2, other="y"))
-    assert "on 88.9 % of the 18 pairs that both judged (95 % interval " in many
+    assert "on 88.9 % of the 18 pairs that both judged (95 % CI " in many
     assert many.endswith(". They do not put the same recipe first: a puts x, b y.")
     alike = judging.agreement_in_words(agreement(*[(0.9, 0.8)] * 3))
     assert "; how much of it is chance cannot be told, as one decides every pair the same way. " in alike
@@ -200,7 +200,7 @@ def test_one_judge_brings_no_agreement(built: Any) -> None:
         ((), " No judge of another kind judged the same pairs, so how much of its preference that is cannot be told."),
         (
             (Beside("b", Share(0.123, 0.05, 0.2), 40),),
-            " It prefers the policies' answers by +12.3 points against b over 40 pairs (95 % interval 5.0 to 20.0): that "
+            " It prefers the policies' answers by +12.3 points against b over 40 pairs (95 % CI 5.0 to 20.0): that "
             "taste, and all else in which they differ.",
         ),
     ],

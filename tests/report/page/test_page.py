@@ -78,6 +78,7 @@ def test_dark_mode_draws_light_text(browser: Any, large: Path) -> None:
 def test_a_cell_leads_to_its_runs(browser: Any, large: Path) -> None:
     """The first recipe's link, reached by keyboard, scrolls to the group that lists its three seeds."""
     page, _ = opened(browser, large / "report.html", 1440)
+    page.locator("#leaderboard > summary").click()
     page.locator("#leaderboard tbody th a").first.focus()
     page.keyboard.press("Enter")
     assert page.url.endswith("#runs-maxright-0_5")
@@ -89,7 +90,7 @@ def test_a_cell_leads_to_its_runs(browser: Any, large: Path) -> None:
 
 def test_details_open_by_keyboard(browser: Any, large: Path) -> None:
     page, _ = opened(browser, large / "report.html", 1440)
-    page.locator("#settings summary").focus()
+    page.locator("#settings > summary").focus()
     page.keyboard.press("Enter")
     assert page.locator("#settings pre").is_visible()
     page.close()

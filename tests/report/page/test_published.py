@@ -91,10 +91,10 @@ def test_the_section_names_the_known_differences(llama: Path) -> None:
         assert words in section
     assert "| 73.42 | 56.00 | 86.09 | 65.00 |" in section
     assert "| 0.04935 | 0.1500 |" in section
-    assert "| up to 58 | 50.0 | up to 7 | not measured \\[1\\] |" in section
+    assert "| up to 58 | 50.0 | up to 7 | missing \\[1\\] |" in section
     assert "Published in: paper, Table 1." in section
     page = (llama / "report.html").read_text(encoding="utf-8")
-    assert '<section id="published">' in page
+    assert '<section class="group" id="published">' in page
 
 
 def test_a_smoke_shows_them_under_its_banner(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> None:

@@ -17,6 +17,7 @@ from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.metrics import DERIVED
 from report.analysis.toy import ToyResults, is_toy
+from report.page import first_screen
 from report.page.report_json import SCHEMA_FILE, as_json, clean, column, write_runs
 from report.page.verdict import Verdict
 from report.toy.page import as_json as toy_as_json
@@ -38,7 +39,7 @@ def content(folder: Path) -> Any:
         said = clean(toy_as_json(ToyResults(record)))
     else:
         tables = Findings(Results(record))
-        said = as_json(tables, Verdict(tables))
+        said = as_json(tables, Verdict(tables), first_screen.make(tables))
     return json.loads(json.dumps(said, allow_nan=False))
 
 

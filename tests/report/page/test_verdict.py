@@ -23,7 +23,7 @@ def verdict(folder: Path) -> Verdict:
 def test_a_clear_lead(full: Path) -> None:
     """Leads of MAXRIGHT over ALRIGHT at λ 0.5 are 0.045, 0.05, 0.055: mean 0.05, half width 4.303 · 0.005 / √3 = 0.0124."""
     made = verdict(full)
-    assert made.headline == "maxright at λ = 0.5 did best."
+    assert made.headline == "maxright at λ = 0.5 is clearly ahead of every other recipe by ideal distance."
     rival = made.runner_up
     assert rival is not None
     assert (rival.other.key, rival.verdict) == (("alright", 0.5), CLEAR)
@@ -86,14 +86,15 @@ def test_few_seeds_give_no_interval(writer: Callable[..., Any], seeds: int, word
 
 
 def test_what_rounding_sets_apart_is_equal(writer: Callable[..., Any]) -> None:
-    """MAXRIGHT's distances lie 10⁻⁷ below ALRIGHT's in every seed: no lead, and the suite's order decides who is named first."""
+    """MAXRIGHT's ends lie 10⁻⁷ below ALRIGHT's in every seed: one recipe, and no rival; the suite's order names it."""
     distances = [0.2, 0.22, 0.24]
     near = [value - 1e-7 for value in distances]
     made = verdict(suite_of_two(writer, {"alright": distances, "maxright": near}))
     assert made.best is not None
     assert made.best.method == "alright"
-    assert made.runner_up is not None
-    assert made.runner_up.verdict == UNCLEAR
+    assert made.runner_up is None
+    assert [one.method for one in made.tables.twins["alright", 0.5]] == ["maxright"]
+    assert made.ranking.rank(made.best) == 1
 
 
 def test_below_the_optimum_is_no_loss(writer: Callable[..., Any]) -> None:

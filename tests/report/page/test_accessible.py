@@ -1,0 +1,31 @@
+"""axe-core over every kind of report, at both sizes, light and dark: nothing serious or critical."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["quickstart", "one_seed", "half_failed", "wide", "thousand"])
+def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: str) -> None:
+    axe = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
+    folder: Path = request.getfixturevalue(name)
+    for width, height in ((1440, 900), (390, 844)):
+        for scheme in ("light", "dark"):
+            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            tab.set_default_timeout(300_000)
+            tab.goto((folder / "report.html").as_uri())
+            tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+            for box in tab.locator(".scroll.long").all():
+                box.scroll_into_view_if_needed()
+                box.and_(tab.locator(".drawn")).wait_for()
+            tab.evaluate(axe)
+            found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            serious = [
+                (one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (width, scheme)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            tab.close()
