@@ -119,7 +119,7 @@ def leaderboard(tables: Findings) -> Table:
         sheet.figure(name)
     sheet.text("Seeds", (str(len(recipe.jobs)) if recipe.base_method else "" for recipe in recipes), numeric=True)
     return sheet.table(
-        _leaderboard_title(tables), [*_rank_notes(tables, order), *judge_notes(tables.results)], _winner(tables)
+        _leaderboard_title(tables), [*_rank_notes(tables, order), *judge_notes(tables.results)], tables.ranking.winner
     )
 
 
@@ -127,13 +127,6 @@ def _leaderboard_title(tables: Findings) -> str:
     ranking = tables.ranking
     by = "ideal distance" if ranking.by_distance else tables.metric(str(ranking.basis)).title
     return f"Leaderboard: recipes by {by}"
-
-
-def _winner(tables: Findings) -> RecipeResults | None:
-    """Return the recipe that is ahead of every other, if one is."""
-    first = next(iter(tables.ranking.order), None)
-    alone = first is not None and tables.ranking.basis and len(tables.ranking.order) > 1
-    return first if alone and first is not None and not tables.ranking.level_with(first) else None
 
 
 def _rank_notes(tables: Findings, order: Sequence[RecipeResults]) -> list[str]:

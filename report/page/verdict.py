@@ -167,7 +167,8 @@ class Verdict:
             return f"{best.name} came closest to the ideal point; no other recipe to compare with."
         if self.ranking.basis is None:
             seeds = min(one.estimate(self.tables.distance).n for one in self.ranking.order)
-            return f"Not enough to rank: over {counted(seeds, 'seed')} {best.name} came closest to the ideal point, which may be noise."
+            over = counted(seeds, "seed")
+            return f"Not enough to rank: over {over} {best.name} came closest to the ideal point, which may be noise."
         if self.results.unfinished_runs:
             return f"Not enough to rank: {self.ranking.why_nothing_is_sure}; {best.name} leads so far."
         return self._crown(best)

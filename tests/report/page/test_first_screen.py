@@ -236,8 +236,8 @@ def test_the_answer_stands_above_the_fold(browser: Any, quickstart: str, width: 
     wanted += ["#goal-balanced .standings", "#goal-balanced .caveat"] if width > 1000 else []
     assert [one for one in wanted if end(one) > height] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    cut = "[...document.querySelectorAll('#goal-balanced td, #goal-balanced th')].filter(one => one.scrollWidth > one.clientWidth + 1)"
-    assert page.evaluate(f"{cut}.length") == 0
+    cells = "[...document.querySelectorAll('#goal-balanced td, #goal-balanced th')]"
+    assert page.evaluate(f"{cells}.filter(one => one.scrollWidth > one.clientWidth + 1).length") == 0
     page.close()
 
 

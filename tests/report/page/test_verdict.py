@@ -86,7 +86,7 @@ def test_few_seeds_give_no_interval(writer: Callable[..., Any], seeds: int, word
 
 
 def test_what_rounding_sets_apart_is_equal(writer: Callable[..., Any]) -> None:
-    """MAXRIGHT's ends lie 10⁻⁷ below ALRIGHT's in every seed: the same recipe twice, and no rival; the suite's order names the first."""
+    """MAXRIGHT's ends lie 10⁻⁷ below ALRIGHT's in every seed: one recipe, and no rival; the suite's order names it."""
     distances = [0.2, 0.22, 0.24]
     near = [value - 1e-7 for value in distances]
     made = verdict(suite_of_two(writer, {"alright": distances, "maxright": near}))
