@@ -129,7 +129,8 @@ class Ranking:
             return "no run is complete"
         lost = results.unfinished_runs
         if lost:
-            return f"{len(lost)} of {counted(len(lost) + len(results.runs), 'planned run')} {'is' if len(lost) == 1 else 'are'} missing"
+            planned = counted(len(lost) + len(results.runs), "planned run")
+            return f"{len(lost)} of {planned} {'is' if len(lost) == 1 else 'are'} missing"
         if self.fewest_seeds < SEEDS_FOR_AN_INTERVAL:
             return f"{counted(self.fewest_seeds, 'seed')} cannot tell a better recipe from luck"
         return ""

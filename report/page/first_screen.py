@@ -23,7 +23,6 @@ from report.render.numbers import number
 from report.render.shown import Shown, shown
 
 COSTS = ("tokens", "training_seconds", "energy_joules")
-ONE_SEED = "over questions or pairs only: one seed"
 OWN_HINT = 'bench report RESULTS --choose "mmlu >= base - 1, maximize win_rate"'
 
 
@@ -118,6 +117,7 @@ class _Told:
             holders=tuple(holder for holder, _ in holders),
             rows=tuple(self._rows([one for _, one in holders])),
             caveat=losses.words(self.tables, recipe, holders),
+            notes=tuple(self._notes([one for _, one in holders])),
         )
 
     # ---- how sure -------------------------------------------------------------------------------------------------
@@ -126,9 +126,9 @@ class _Told:
         """Say which condition keeps most recipes out."""
         failed = [one for one in self.choice.candidates if one.failed]
         first = next(iter(failed), None)
-        nearest = f"; {first.name} does not meet {first.failed[0]}" if first else ""
         unknown = next((one.unknown[0] for one in self.choice.candidates if one.unknown), "")
-        return f"None of {len(self.choice.candidates)} recipes, SFT alone, DPO alone and the base model does{nearest or ': ' + unknown}."
+        why = f"; {first.name} does not meet {first.failed[0]}" if first else f": {unknown}"
+        return f"None of {len(self.choice.candidates)} recipes, SFT alone, DPO alone and the base model does{why}."
 
     def _why_not_sure(self, pick: Candidate) -> str:
         """Say why what leads is not recommended; "" where it is."""
@@ -221,7 +221,8 @@ class _Told:
                 f"One more seed could overturn it: by a paired t-test of {rival.name} alone the lead would not stand."
             )
         short = f"were ahead by {self._size(-bound)}" if bound < 0 else f"came within {self._size(bound)}"
-        return f"What would overturn it: one more seed on which {rival.name} {short} (paired t-test), or λ and settings not tried."
+        one_more = f"one more seed on which {rival.name} {short} (paired t-test)"
+        return f"What would overturn it: {one_more}, or λ and settings not tried."
 
     def _enough(self, pick: Candidate) -> str:
         """Say what would be enough for a recommendation."""
@@ -265,9 +266,7 @@ class _Told:
             others = (one for one in tables.ranking.order if not tables.same(one, recipe))
             next_best = next(others, None)
             if next_best is not None:
-                found.append(
-                    (Holder("best other" if is_recipe else "best recipe", next_best.name, next_best.anchor), next_best)
-                )
+                found.append((Holder("leaderboard's first", next_best.name, next_best.anchor), next_best))
         for objective in ("sft", "dpo"):
             one = tables.alone(objective)
             if one is not None and one.jobs and one.key != recipe.key:
@@ -290,6 +289,14 @@ class _Told:
             yield StandingRow(
                 writes.metric.title, writes.unit, "lower is better" if lower else "higher is better", cells
             )
+
+    def _notes(self, recipes: Sequence[RecipeResults]) -> Iterable[str]:
+        """Say what a mark means, and which costs nobody measured."""
+        if any(one.shared(name) for one in recipes for name in COSTS):
+            yield "† measured while other workers used the same machine: compare with care."
+        for name in COSTS:
+            if not any(one.estimate(name).n for one in (*self.tables.recipes, *recipes)):
+                yield f"{self.tables.metric(name).title}: missing: {self.tables.recipes[0].reason(name)}."
 
     def _standing(self, one: RecipeResults, first: RecipeResults, name: str, writes: Shown) -> Standing:
         known = one.estimate(name)

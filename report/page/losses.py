@@ -74,5 +74,5 @@ def _equal_tokens(tables: Findings, recipe: RecipeResults) -> str:
         return "At an equal number of tokens it is the closest to the ideal point, too."
     least = min(known, key=lambda one: one.estimate("tokens").mean)
     factor = recipe.estimate("tokens").mean / least.estimate("tokens").mean
-    more = f" (it took {number(factor, 1)} times the tokens of {least.name})" if factor >= 1.1 else ""
+    more = f" ({recipe.name} took {number(factor, 1)} times the tokens of {least.name})" if factor >= 1.1 else ""
     return f"At an equal number of tokens {first.name} is closest to the ideal point{more}."

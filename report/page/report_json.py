@@ -60,7 +60,7 @@ def _recommendation(screen: FirstScreen) -> dict[str, Any]:
     """Say what the first screen says: by goal what to use, how sure that is, beside what, and what it loses."""
     goals = []
     for goal in screen.goals:
-        entry = {
+        entry: dict[str, Any] = {
             "goal": goal.name,
             "means": goal.words,
             "choose": goal.text or None,

@@ -235,6 +235,7 @@ class Goal:
     holders: tuple[Holder, ...] = ()
     rows: tuple[StandingRow, ...] = ()
     caveat: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

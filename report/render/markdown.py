@@ -75,6 +75,7 @@ def _first_screen(screen: FirstScreen, notes: Iterable[str]) -> Iterable[str]:
             yield table(standings(default))
         yield from (paragraph(f"{one.name} is {one.note}.") for one in default.holders if one.note)
         yield f"**{escape(default.caveat)}**" if default.caveat else ""
+        yield from (paragraph(note) for note in default.notes)
         yield "By goal:\n\n" + table(goals(screen))
     if screen.top is not None:
         yield _heading(screen.top.title) + table(screen.top)

@@ -111,7 +111,7 @@ def test_the_records_card_is_read_by_the_hubs_library_and_says_what_came_out(qui
     (records,) = quickstart[0].repositories
     card = DatasetCard.load(records.folder / "README.md")
     assert card.data.configs == [{"config_name": "runs", "data_files": "runs.parquet"}]
-    assert "**mix at λ = 0.75 did best.**" in card.text
+    assert "**mix at λ = 0.75 is clearly ahead of every other recipe by ideal distance.**" in card.text
     assert len([line for line in card.text.splitlines() if "at λ = " in line and line.startswith("| ")]) == 12
     assert "answers and judges' raw replies were left out" in card.text
     assert len(pd.read_parquet(records.folder / "runs.parquet")) == 36
