@@ -357,7 +357,7 @@ class Tables:
 
     def _side_by_side(self, recipes: Sequence[RecipeResults]) -> Together | None:
         seeds = sorted(set.intersection(*(set(one.figures) for one in recipes))) if recipes else []
-        if len(seeds) < SEEDS_FOR_AN_INTERVAL:
+        if len(recipes) < 2 or len(seeds) < SEEDS_FOR_AN_INTERVAL:  # a spread between recipes is of two at least
             return None
         by_seed = [one.values(self.distance) for one in recipes]
         values = np.array([[found[seed] for seed in seeds] for found in by_seed])

@@ -87,7 +87,7 @@ _COLUMNS = (
     Column("Recipes", numeric=False),
     Column("Base"),
     Column("Candidate"),
-    Column("Difference (95 % interval)"),
+    Column("Difference (95 % CI)"),
     Column("p"),
     Column("Verdict", numeric=False),
 )

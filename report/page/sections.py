@@ -243,7 +243,7 @@ def _top(tables: Findings, most: int = 5) -> dict[str, Any]:
 
 
 def _leaderboard(tables: Findings, verdict: Verdict) -> tuple[Block | None, ...]:
-    said = Text(" ".join(verdict.sentences)) if verdict.sentences else None
+    said = Text(" ".join(verdict.notes)) if verdict.notes else None
     verdicts = present_statistics.verdicts(tables)
     return _how(tables), present.leaderboard(tables), said, verdicts, present.best_seen(tables)
 

@@ -73,7 +73,7 @@ class Lead:
         if self.lead.n == 0:
             return f"{best} and {other} share no seed, so no paired difference can be given."
         if self.verdict == CLEAR:
-            between = f"95 % interval {self._number(self.lead.low)} to {self._number(self.lead.high)}"
+            between = f"95 % CI {self._number(self.lead.low)} to {self._number(self.lead.high)}"
             return (
                 f"{best} is better than {other}: its {figure.title} is {size} {figure.better}, {between}, paired over "
                 f"{self.lead.n} seeds."
@@ -87,7 +87,7 @@ class Lead:
         if self.verdict == UNCLEAR:
             return (
                 f"No difference seen between {best} and {other}: the means differ by {size}, but over {self.lead.n} paired seeds "
-                f"the 95 % interval covers 0 (the difference could be up to ±{self._number(self.lead.reach)})."
+                f"the 95 % CI covers 0 (the difference could be up to ±{self._number(self.lead.reach)})."
             )
         seeds = "One seed" if self.lead.n == 1 else f"{self.lead.n} seeds"
         return f"{best} ended {size} closer to the ideal point than {other}. {seeds}: no interval; the difference may be noise."
@@ -232,20 +232,29 @@ class Verdict:
         best = self.best
         if best is None:
             return (self._why_unranked(),)
-        found = [self._distance(best) if self.by_distance else self._by_score()]
+        found = [self._distance(best)] if self.by_distance else []
         rivals = [one for one in (self.runner_up, self.sequential) if one is not None]
         if len(rivals) == 2 and rivals[0].other is rivals[1].other:
             rivals = rivals[:1]
         found += [rival.words for rival in rivals]
-        found += [
+        found.append(self._scores(best))
+        return tuple(sentence for sentence in (*found, *self.notes) if sentence)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of the verdict what the first screen does not show: what would be enough, who leads otherwise, and cautions."""
+        best = self.best
+        if best is None:
+            return ()
+        found = (
+            "" if self.by_distance else self._by_score(),
             self._enough(),
             self._by_lambda(),
-            self._scores(best),
             self._score_leaders(best),
             self._other_judges(),
             self._cost(best),
             self._caution(best),
-        ]
+        )
         return tuple(sentence for sentence in found if sentence)
 
     def _why_unranked(self) -> str:

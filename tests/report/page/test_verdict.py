@@ -29,7 +29,7 @@ def test_a_clear_lead(full: Path) -> None:
     assert (rival.other.key, rival.verdict) == (("alright", 0.5), CLEAR)
     assert (rival.lead.low, rival.lead.high) == (pytest.approx(0.0376, abs=1e-4), pytest.approx(0.0624, abs=1e-4))
     assert rival.share == pytest.approx(0.5)
-    assert "0.0500 nats (50 %) smaller, 95 % interval 0.0376 to 0.0624, paired over 3 seeds" in rival.words
+    assert "0.0500 nats (50 %) smaller, 95 % CI 0.0376 to 0.0624, paired over 3 seeds" in rival.words
 
 
 def test_the_lead_over_matching_sequential(full: Path) -> None:
