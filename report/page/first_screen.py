@@ -296,7 +296,7 @@ class _Told:
             yield "† measured while other workers used the same machine: compare with care."
         for name in COSTS:
             if not any(one.estimate(name).n for one in (*self.tables.recipes, *recipes)):
-                yield f"{self.tables.metric(name).title}: missing: {self.tables.recipes[0].reason(name)}."
+                yield f"{self.tables.metric(name).title} missing: {self.tables.recipes[0].reason(name)}."
 
     def _standing(self, one: RecipeResults, first: RecipeResults, name: str, writes: Shown) -> Standing:
         known = one.estimate(name)
@@ -332,7 +332,7 @@ def _ends(mean: float, low: float, high: float, writes: Shown) -> str:
     half = max(mean - low, high - mean)
     even = math.isclose(mean - low, high - mean, rel_tol=0.05, abs_tol=10**-writes.digits / 2)
     return (
-        f"± {number(half, writes.digits)}" if even else f"{number(low, writes.digits)} to {number(high, writes.digits)}"
+        f"± {number(half, writes.digits)}" if even else f"({number(low, writes.digits)} to {number(high, writes.digits)})"
     )
 
 
