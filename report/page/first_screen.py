@@ -332,7 +332,9 @@ def _ends(mean: float, low: float, high: float, writes: Shown) -> str:
     half = max(mean - low, high - mean)
     even = math.isclose(mean - low, high - mean, rel_tol=0.05, abs_tol=10**-writes.digits / 2)
     return (
-        f"± {number(half, writes.digits)}" if even else f"({number(low, writes.digits)} to {number(high, writes.digits)})"
+        f"± {number(half, writes.digits)}"
+        if even
+        else f"({number(low, writes.digits)} to {number(high, writes.digits)})"
     )
 
 

@@ -7,6 +7,7 @@ import math
 import pandas as pd
 
 from report.analysis.findings import Findings
+from report.analysis.ranking import counted
 from report.analysis.statistics import Estimate
 from report.analysis.tables import RecipeResults, Tables
 from report.page.present import Sheet, score_shown, score_title
@@ -40,7 +41,7 @@ def verdicts(tables: Findings) -> Table | None:
         rows.append(Row((Cell(recipe.name, link=recipe.anchor), *cells), tags=tags))
     columns = (Column("Recipe", numeric=False), *(Column(_title(name, tables), numeric=False) for name in metrics))
     notes = (
-        f"Over seeds, paired, with Holm's correction over the {len(rows)} comparisons of a column at 5 %. In small print: the "
+        f"Over seeds, paired, with Holm's correction over {counted(len(rows), 'comparison')} of a column at 5 %. In small print: the "
         "difference to Sequential with its own 95 % CI, which is not corrected; where no difference is seen, how large it "
         "could still be. Fewer than three seeds are not enough data.",
     )
