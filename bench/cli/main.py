@@ -252,7 +252,7 @@ def status(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what is complete, stopped, failed, broken or still to do in a results folder or an archive.
+    """Say which jobs of a results folder or an archive run, were stopped, failed, are blocked or to do, and what they wait for.
 
     --watch draws it anew every other second on a terminal, and prints a line an event elsewhere.
 

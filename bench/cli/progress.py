@@ -13,6 +13,7 @@ from rich.text import Text
 
 from bench.records import record
 from bench.records.spec import JobSpec
+from bench.run.states import activity
 from bench.run.time_left import TimeLeft
 
 PLAIN_LINE_SECONDS = 30.0
@@ -95,14 +96,6 @@ class Progress:
             table.add_row(Text(job_id, style="bold"), Text(activity(state)))
         spent = duration(time.monotonic() - self._began)
         return Group(Text(f"{self._done} of {self._total} jobs, {spent}{self._time_left()}", style="cyan"), table)
-
-
-def activity(state: dict[str, Any]) -> str:
-    """Say what a job is doing: its step and losses, or the last thing it said."""
-    if "step" in state:
-        losses = "  ".join(f"f_{name} {value:.3f}" for name, value in state["losses"].items())
-        return f"step {state['step']}/{state['steps']}  {losses}"
-    return str(state.get("text", state["kind"]))
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from bench.records import record, seal
 from bench.records.archive import RecordPath
 from bench.records.suite_record import SuiteRecord, find_suites
+from bench.run import live, states
 
-BROKEN, UNDONE = "broken", "not complete"
+_SHOWN = 8  # lines of a state
+_UNKNOWN = "of a kind not on record"
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,18 @@ class Looked:
     """What a look at a suite found.
 
     Attributes:
-        jobs: outcome -> ids of the plan's jobs.
-        messages: a failed or broken job's id -> why.
+        jobs: a job of the plan -> what has become of it.
+        kinds: a job of the plan -> its kind.
+        run: what is known of the run at work, in words; "" for none.
         broken: every broken job, also those that the present plan has no more.
         verified: how many complete jobs were compared with their sha256; None: nobody asked.
         unsealed: how many of them have none on record.
     """
 
     suite: SuiteRecord
-    jobs: dict[str, list[str]]
-    messages: dict[str, str]
+    jobs: dict[str, states.State]
+    kinds: dict[str, str]
+    run: str
     broken: dict[str, str]
     verified: int | None = None
     unsealed: int = 0
@@ -45,7 +50,7 @@ def look(results: Path, *, verify: bool) -> list[Looked]:
 
 def _look(suite: SuiteRecord, verify: bool) -> Looked:
     if not verify:
-        return Looked(suite, *_outcomes(suite, suite.jobs, suite.broken), broken=suite.broken)
+        return Looked(suite, *_states(suite, suite.jobs, suite.broken), suite.broken)
     jobs: dict[str, record.Job] = {}
     broken: dict[str, str] = {}
     checkpoints: dict[str, str] = {}
@@ -59,8 +64,7 @@ def _look(suite: SuiteRecord, verify: bool) -> Looked:
             broken[found.job] = found.what
     complete = [job for job in jobs.values() if job.complete]
     unsealed = sum(not job.status.get("files") for job in complete)
-    outcomes = _outcomes(suite, jobs, broken)
-    return Looked(suite, *outcomes, broken | checkpoints, len(complete) - unsealed, unsealed)
+    return Looked(suite, *_states(suite, jobs, broken), broken | checkpoints, len(complete) - unsealed, unsealed)
 
 
 def _folders(suite: SuiteRecord) -> Iterator[RecordPath]:
@@ -69,18 +73,30 @@ def _folders(suite: SuiteRecord) -> Iterator[RecordPath]:
     yield from (one for one in sorted(found, key=lambda path: path.name) if seal.is_begun(one))
 
 
-def _outcomes(
+def _states(
     suite: SuiteRecord, jobs: dict[str, record.Job], broken: dict[str, str]
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    outcomes: dict[str, list[str]] = {}
-    messages = {}
+) -> tuple[dict[str, states.State], dict[str, str], str]:
+    """Return what has become of every job, its kind, and what is known of the run at work."""
+    now = live.read(suite.path) if isinstance(suite.path, Path) else live.Now()
+    found, kinds = {}, {}
+    planned = suite.info.get("kinds") or {}  # none in a record of an older version
     for job_id in suite.info["jobs"]:
         job = jobs.get(job_id)
-        outcome = BROKEN if job_id in broken else (job.status["outcome"] if job else None) or UNDONE
-        outcomes.setdefault(outcome, []).append(job_id)
-        if job is not None and outcome == record.FAILED:
-            messages[job_id] = str(job.status.get("message", ""))
-    return outcomes, messages
+        status = None if job_id in broken else job.status if job else {}
+        state = states.of(job_id, status, now, begun=job is not None or job_id in broken)
+        found[job_id] = states.State(state.name, broken[job_id]) if state.name == states.BROKEN else state
+        kinds[job_id] = str(planned.get(job_id) or (job.kind if job else _UNKNOWN))
+    return found, kinds, now.where
+
+
+def _counts(one: Looked) -> dict[str, dict[str, int]]:
+    """Return state -> kind -> how many jobs, in the order of states and of the plan."""
+    counts = Counter((state.name, one.kinds[job]) for job, state in one.jobs.items())
+    return {
+        name: kinds
+        for name in states.ORDER
+        if (kinds := {kind: number for (state, kind), number in counts.items() if state == name})
+    }
 
 
 def as_dict(found: Iterable[Looked]) -> list[dict[str, Any]]:
@@ -88,24 +104,61 @@ def as_dict(found: Iterable[Looked]) -> list[dict[str, Any]]:
     made = []
     for one in found:
         checked = {} if one.verified is None else {"verified": one.verified, "without_sha256": one.unsealed}
+        jobs: dict[str, list[str]] = {name: [] for name in _counts(one)}
+        for job, state in one.jobs.items():
+            jobs[state.name].append(job)
         made.append(
-            {"suite": one.suite.name, "folder": str(one.suite.path), "jobs": one.jobs, "broken": one.broken, **checked}
+            {
+                "suite": one.suite.name,
+                "folder": str(one.suite.path),
+                "run": one.run,
+                "counts": _counts(one),
+                "jobs": jobs,
+                "details": {
+                    job: state.detail
+                    for job, state in one.jobs.items()
+                    if state.name != record.COMPLETE and state.detail
+                },
+                "broken": one.broken,
+                **checked,
+            }
         )
     return made
 
 
 def as_text(found: Iterable[Looked]) -> str:
-    """Return it as lines."""
+    """Return it as lines, few for any number of jobs: counts, then what runs, was stopped, failed, is blocked or to do."""
     return "\n".join(line for one in found for line in _lines(one))
 
 
 def _lines(one: Looked) -> Iterator[str]:
-    counts = ", ".join(f"{len(ids)} {name}" for name, ids in one.jobs.items())
-    yield f"{one.suite.path}: {len(one.suite.info['jobs'])} jobs: {counts}"
+    yield f"{one.suite.path}: {states.counted(one.jobs)}" + (f" ({one.run})" if one.run else "")
     if one.suite.note:
         yield f"  {one.suite.note}"
-    yield from (f"  failed: {job}: {message}" for job, message in one.messages.items())
-    yield from (f"  broken: {job}: {what}" for job, what in one.broken.items())
+    for name, kinds in _counts(one).items():
+        yield f"  {name}: {', '.join(f'{number} {kind}' for kind, number in kinds.items())}"
+    for name in states.ORDER[1:]:
+        yield from _of_state(name, one)
+    yield from (f"  broken: {job}: {what}" for job, what in one.broken.items() if not _is_told(one, job))
     if one.verified is not None:
         without = f"; {one.unsealed} have none on record: of an older version" if one.unsealed else ""
         yield f"  verified: {one.verified} complete jobs are as they were written, by their sha256{without}"
+
+
+def _is_told(one: Looked, job: str) -> bool:
+    """Say whether a broken job has been told of as one of the plan."""
+    return job in one.jobs and one.jobs[job].name == states.BROKEN
+
+
+def _of_state(name: str, one: Looked) -> Iterator[str]:
+    """Yield a line for all jobs of a state that have the same to say, such as the failed job that blocks them."""
+    alike: dict[str, list[str]] = {}
+    for job, state in one.jobs.items():
+        if state.name == name:
+            alike.setdefault(state.detail, []).append(job)
+    groups = sorted(alike.items(), key=lambda one: -len(one[1]))
+    for detail, jobs in groups[:_SHOWN]:
+        more = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        yield f"  {name}: {jobs[0]}{more}: {detail}"
+    if len(groups) > _SHOWN:
+        yield f"  {name}: and {sum(len(jobs) for _, jobs in groups[_SHOWN:])} more"

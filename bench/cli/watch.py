@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,30 +14,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from bench.cli.progress import activity
 from bench.errors import InputError, one_line
-from bench.records import record
+from bench.records import record, seal
 from bench.records.suite_record import find_suites
-from bench.run import live
+from bench.run import live, states
+from bench.run.states import BLOCKED, BROKEN, ORDER, RUNNING, TO_DO, State
 
 SECONDS = 2.0
-RUNNING, BLOCKED, TO_DO, BROKEN = "running", "blocked", "to do", "broken"
-ORDER = (record.COMPLETE, RUNNING, record.STOPPED, record.FAILED, BROKEN, BLOCKED, TO_DO)
 _STYLES = {RUNNING: "bold", record.FAILED: "red", BROKEN: "red", BLOCKED: "yellow", record.STOPPED: "yellow"}
 _SHOWN = 8  # jobs of a kind on a terminal
-
-
-@dataclass(frozen=True)
-class State:
-    """What has become of a job.
-
-    Attributes:
-        name: one of `ORDER`.
-        detail: its step, its error, or what it waits for.
-    """
-
-    name: str
-    detail: str = ""
 
 
 @dataclass
@@ -58,11 +42,7 @@ class Seen:
         return all(one.name == record.COMPLETE for one in self.jobs.values())
 
     def __str__(self) -> str:
-        counts = Counter(one.name for one in self.jobs.values())
-        told = ", ".join(f"{counts[name]} {name}" for name in ORDER if counts[name])
-        return f"{self.path}: {len(self.jobs)} {'job' if len(self.jobs) == 1 else 'jobs'}: {told}" + (
-            f" ({self.run})" if self.run else ""
-        )
+        return f"{self.path}: {states.counted(self.jobs)}" + (f" ({self.run})" if self.run else "")
 
 
 @dataclass
@@ -88,24 +68,8 @@ class Watcher:
         return Seen(path, {job: self._job(path / "jobs" / job, job, now) for job in jobs}, now.where)
 
     def _job(self, path: Path, job: str, now: live.Now) -> State:
-        if now.alive and job in now.running:
-            said = now.running[job]
-            return State(RUNNING, activity({"kind": "started", **said}))
         status = self._status(path / "status.json")
-        outcome = BROKEN if status is None else status.get("outcome")
-        if outcome == record.COMPLETE:
-            return State(record.COMPLETE, f"in {status['seconds']:.1f} s" if status and "seconds" in status else "")
-        if job in now.blocked:
-            return State(BLOCKED, f"needs {now.blocked[job]}, which failed")
-        if now.alive and job in now.waiting:
-            return State(TO_DO, f"waits for {now.waiting[job]}")
-        if outcome in (record.FAILED, record.STOPPED):
-            return State(str(outcome), one_line(str((status or {}).get("message", ""))))
-        if outcome == BROKEN:
-            return State(BROKEN, "'bench run' makes it again")
-        need = now.waiting.get(job, "")
-        also = f"{need}, and " if need in now.waiting or need in now.running else ""
-        return State(TO_DO, f"waits for {also}bench run")
+        return states.of(job, status, now, begun=bool(status) or seal.is_begun(path))
 
     def _status(self, path: Path) -> dict[str, Any] | None:
         """Read a status; {} where there is none, None where it cannot be read."""

@@ -3,7 +3,7 @@
 ::
 
     RESULTS/<suite>.bench                  a suite's records as one file; see `archive`
-    RESULTS/<suite>/suite.json             the resolved suite and the ids of the jobs of its plan
+    RESULTS/<suite>/suite.json             the resolved suite, the ids of the jobs of its plan and their kinds
     RESULTS/<suite>/jobs/<job id>/
         spec.json          kind, labels, resolved settings, inputs by job id, data, environment
         steps.jsonl        one line per optimizer step (append-only)

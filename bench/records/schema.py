@@ -146,6 +146,7 @@ class _Suite(_Part):
     suite: dict[str, Any]
     jobs: list[str]
     smoke: bool = False
+    kinds: dict[str, str] | None = None
     changes_of_shipped: dict[str, list[Any]] | None = None
 
 

@@ -1,4 +1,4 @@
-"""What a run is doing now, in a file that another process can read: `bench status --watch` shows it."""
+"""What a run is doing now, in a file that another process can read: `bench status` shows it."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from bench.records import record
 def write_suite(
     plan: Plan, folder: Path, threads: int | None = None, labels: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
-    """Write suite.json: the resolved suite, the jobs of its plan, and the threads that each is computed with.
+    """Write suite.json: the resolved suite, the jobs of its plan and their kinds, and the threads that each is computed with.
 
     Args:
         plan: the suite's.
@@ -39,6 +39,7 @@ def write_suite(
         "suite": plan.suite.model_dump(mode="json"),
         "changes_of_shipped": shipped.changes(plan.suite),
         "jobs": list(plan.jobs),
+        "kinds": {job.id: job.kind for job in plan.jobs.values()},
         "produced": produced,
         **({"threads": threads} if threads else {}),
     }

@@ -161,7 +161,8 @@ def test_a_killed_worker_fails_its_job_and_the_run_goes_on(folder: Path) -> None
     assert "4 not run because a job they need failed" in out.splitlines()[-1]
     code, out, _ = bench("status", "results", folder=folder)
     assert code == 0
-    assert "1 failed, 4 not complete" in out
+    assert "5 jobs: 1 failed, 4 blocked" in out
+    assert "and 3 more: needs sft-optimum-s0-" in out
 
 
 def test_a_killed_workers_job_is_tried_again_from_its_checkpoint(folder: Path) -> None:
