@@ -41,8 +41,8 @@ def verdicts(tables: Findings) -> Table | None:
         rows.append(Row((Cell(recipe.name, link=recipe.anchor), *cells), tags=tags))
     columns = (Column("Recipe", numeric=False), *(Column(_title(name, tables), numeric=False) for name in metrics))
     notes = (
-        f"Over seeds, paired, with Holm's correction over {counted(len(rows), 'comparison')} of a column at 5 %. In small print: the "
-        "difference to Sequential with its own 95 % CI, which is not corrected; where no difference is seen, how large it "
+        f"Over seeds, paired, with Holm's correction over {counted(len(rows), 'comparison')} of a column at 5 %. In small print: "
+        "the difference to Sequential with its own 95 % CI, which is not corrected; where no difference is seen, how large it "
         "could still be. Fewer than three seeds are not enough data.",
     )
     return Table("Better or worse than Sequential at the same λ", columns, tuple(rows), notes, sortable=len(rows) > 2)

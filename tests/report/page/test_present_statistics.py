@@ -35,7 +35,7 @@ def test_verdicts_stand_beside_their_recipe(tables: Findings) -> None:
         "MMLU (points)",
         "Win rate (points)",
     ]
-    assert "the 9 comparisons of a column" in table.notes[0]
+    assert "over 9 comparisons of a column" in table.notes[0]
 
 
 def test_fronts_by_method(tables: Findings) -> None:
