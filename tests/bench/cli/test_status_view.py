@@ -64,8 +64,8 @@ def test_a_run_at_work_is_told_with_its_step_and_what_the_others_wait_for(folder
         "  running: 1 train",
         "  to do: 1 train, 2 questions",
         "  running: b: step 3/10  f_sft 2.500",
-        "  to do: c: waits for a free worker",
         "  to do: d and 1 more: waits for b",
+        "  to do: c: waits for a free worker",
     ]
 
 
