@@ -140,6 +140,17 @@ def test_a_broken_record_is_told_of_once_and_an_older_plan_has_no_kinds(tmp_path
     assert [line.split(": ")[1] for line in found[3:]] == ["a", "b"]
 
 
+def test_who_verifies_is_told_of_every_broken_job(tmp_path: Path) -> None:
+    names = [f"j{number}" for number in range(10)]
+    folder = suite(tmp_path, dict.fromkeys(names, "train"))
+    for job in names:
+        begun(folder, job, "complete")
+        (folder / "jobs" / job / "status.json").write_text("{")
+    told = status_view.as_text(status_view.look(folder, verify=True)).splitlines()
+    assert [line.split(": ")[1] for line in told[2:-1]] == names
+    assert told[-1] == "  verified: 0 complete jobs are as they were written, by their sha256"
+
+
 def test_it_and_watching_say_the_same(folder: Path) -> None:
     begun(folder, "a", "complete", seconds=1.25)
     begun(folder, "b", "failed", message="it broke")
