@@ -138,7 +138,8 @@ def _lines(one: Looked) -> Iterator[str]:
     for name, kinds in _counts(one).items():
         yield f"  {name}: {', '.join(f'{number} {kind}' for kind, number in kinds.items())}"
     for name in states.ORDER[1:]:
-        yield from _of_state(name, one)
+        if name != states.BROKEN or one.verified is None:
+            yield from _of_state(name, one)
     yield from (f"  broken: {job}: {what}" for job, what in one.broken.items() if not _is_told(one, job))
     if one.verified is not None:
         without = f"; {one.unsealed} have none on record: of an older version" if one.unsealed else ""
@@ -146,8 +147,8 @@ def _lines(one: Looked) -> Iterator[str]:
 
 
 def _is_told(one: Looked, job: str) -> bool:
-    """Say whether a broken job has been told of as one of the plan."""
-    return job in one.jobs and one.jobs[job].name == states.BROKEN
+    """Say whether a broken job has been told of as one of the plan; who asks to verify is told of each by itself."""
+    return one.verified is None and job in one.jobs and one.jobs[job].name == states.BROKEN
 
 
 def _of_state(name: str, one: Looked) -> Iterator[str]:

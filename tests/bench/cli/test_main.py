@@ -98,7 +98,10 @@ def test_run_status_and_report_work_on_one_folder(folder: Path) -> None:
     assert code == 0
     assert json.loads(out)["made"] == []
     assert len(json.loads(out)["skipped"]) == 5
-    assert bench("status", "results", folder=folder)[1] == "results/tiny: 5 jobs: 5 complete\n"
+    assert bench("status", "results", folder=folder)[1].splitlines() == [
+        "results/tiny: 5 jobs: 5 complete",
+        "  complete: 4 train, 1 reference_logps",
+    ]
     code, out, err = bench("report", "results", folder=folder)
     assert (code, err) == (0, "")
     assert out == "report: results/index.html\n"
@@ -319,7 +322,10 @@ def test_a_screen_that_is_gone_ends_nothing(folder: Path) -> None:
     process.stdout.close()
     process.stderr.close()
     assert process.wait(HANGING) == 0
-    assert bench("status", "results", folder=folder)[1] == "results/tiny: 5 jobs: 5 complete\n"
+    assert bench("status", "results", folder=folder)[1].splitlines() == [
+        "results/tiny: 5 jobs: 5 complete",
+        "  complete: 4 train, 1 reference_logps",
+    ]
 
 
 def test_damage_is_told_of_made_again_and_verified(folder: Path) -> None:

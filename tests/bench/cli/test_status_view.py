@@ -64,8 +64,8 @@ def test_a_run_at_work_is_told_with_its_step_and_what_the_others_wait_for(folder
         "  running: 1 train",
         "  to do: 1 train, 2 questions",
         "  running: b: step 3/10  f_sft 2.500",
-        "  to do: c: waits for a free worker",
         "  to do: d and 1 more: waits for b",
+        "  to do: c: waits for a free worker",
     ]
 
 
@@ -138,6 +138,17 @@ def test_a_broken_record_is_told_of_once_and_an_older_plan_has_no_kinds(tmp_path
     assert found[0] == f"{folder}: 2 jobs: 1 broken, 1 to do"
     assert found[1:3] == ["  broken: 1 of a kind not on record", "  to do: 1 of a kind not on record"]
     assert [line.split(": ")[1] for line in found[3:]] == ["a", "b"]
+
+
+def test_who_verifies_is_told_of_every_broken_job(tmp_path: Path) -> None:
+    names = [f"j{number}" for number in range(10)]
+    folder = suite(tmp_path, dict.fromkeys(names, "train"))
+    for job in names:
+        begun(folder, job, "complete")
+        (folder / "jobs" / job / "status.json").write_text("{")
+    told = status_view.as_text(status_view.look(folder, verify=True)).splitlines()
+    assert [line.split(": ")[1] for line in told[2:-1]] == names
+    assert told[-1] == "  verified: 0 complete jobs are as they were written, by their sha256"
 
 
 def test_it_and_watching_say_the_same(folder: Path) -> None:
