@@ -146,23 +146,34 @@ def plan(
     overrides: Overrides = None,
     only: Only = None,
     smoke: Smoke = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Jobs that compute at the same time; one a GPU, or one, when left out.")
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Another results folder, whose records tell time and memory."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the jobs of a suite, what they share, what is complete, and an estimate of steps and tokens."""
+    """Print the jobs of a suite, what they share, what is complete, and an estimate of steps, tokens, time and memory."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import gpus, space, stale, standing
+    from bench.run import forecast, gpus, space, stale, standing
 
+    if like is not None and not like.is_dir():
+        raise InputError(f"--like {like}: no such folder; give a results folder with records of this machine")
     made = planned(suite, overrides, mirror, smoke)
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)
     pending = standing.to_do(made, folder, selected, states)
-    disk = space.needed(made, folder, pending, gpus.default_workers())
+    size = workers or gpus.default_workers()
+    disk = space.needed(made, folder, pending, size)
+    ahead = forecast.make(made, folder, selected, states, size, like)
     warn(made.suite)
     if as_json:
-        print(json.dumps(as_dict(made, states, selected, found, disk, folder), indent=1))
+        print(json.dumps(as_dict(made, states, selected, found, disk, folder, ahead), indent=1))
     else:
-        print(as_text(made, states, selected, found, disk, folder))
+        print(as_text(made, states, selected, found, disk, folder, ahead))
 
 
 @app.command()

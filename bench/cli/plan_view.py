@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.cli import power_view
+from bench.cli.progress import duration
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
 from bench.records.spec import KINDS, JobSpec
+from bench.run.forecast import Forecast
 from bench.run.space import in_words
 from bench.run.stale import Stale
 from bench.suite.suite import Suite
@@ -24,6 +26,7 @@ def as_dict(
     stale: Sequence[Stale] = (),
     disk: tuple[int, str] = (0, ""),
     folder: Path | None = None,
+    forecast: Forecast | None = None,
 ) -> dict[str, Any]:
     """Return a plan as JSON values.
 
@@ -34,6 +37,7 @@ def as_dict(
         stale: what of the folder an upgrade has made stale.
         disk: bytes that are still to be written, and what is not in them.
         folder: the suite's results, where judged pairs tell how much they spread.
+        forecast: what it will take on this machine.
     """
     jobs = [
         {
@@ -62,6 +66,7 @@ def as_dict(
         **room,
         **_judges(judges),
         **power_view.as_dict(plan, folder),
+        "forecast": forecast.as_dict() if forecast else None,
         "stale": by_reason,
     }
 
@@ -114,6 +119,7 @@ def as_text(
     stale: Sequence[Stale] = (),
     disk: tuple[int, str] = (0, ""),
     folder: Path | None = None,
+    forecast: Forecast | None = None,
 ) -> str:
     """Return a plan as text: a line a training job, evaluations counted, totals last."""
     suite = plan.suite
@@ -144,10 +150,39 @@ def as_text(
         )
     if disk[0]:
         lines.append(f"  disk: about {in_words(disk[0])} to be written{f', {disk[1]}' if disk[1] else ''}")
+    lines += [f"  {one}" for one in _forecast(forecast, _titles(plan))] if forecast else []
     lines += [f"  {estimate_in_words(one)}" for one in prices(plan, states, selected)]
     lines += [f"  {one}" for one in power_view.as_lines(plan, folder)]
     lines += [f"  {one}" for one in stale]
     return "\n".join(lines)
+
+
+def _forecast(forecast: Forecast, titles: dict[tuple[str, str], str]) -> list[str]:
+    """Say what a plan will take: the wall time, then a line a kind of job of which something is known."""
+    lines = []
+    if forecast.taken_over:
+        count, whose = len(forecast.taken_over), ", ".join(dict.fromkeys(forecast.taken_over.values()))
+        lines.append(f"taken over: {count} {'job' if count == 1 else 'jobs'} from {whose}, not to be made again")
+    if not forecast.kinds:
+        return lines
+    if forecast.wall_seconds is None:
+        lines.append(
+            f"time: not known: {forecast.wall_seconds_reason}; a first run leaves records, or give --like FOLDER"
+        )
+    else:
+        on = f"on {forecast.workers} {'worker' if forecast.workers == 1 else 'workers'}"
+        lines.append(f"time: {_time(forecast.wall_seconds, forecast.at_most)} {on}, by records in {forecast.records}")
+    for one in forecast.kinds:
+        if one.seconds is None and one.peak_memory_bytes is None:
+            continue
+        time = "time not known" if one.seconds is None else _time(one.seconds, one.at_most)
+        memory = "not known" if one.peak_memory_bytes is None else in_words(one.peak_memory_bytes)
+        lines.append(f"  {one.jobs} × {titles.get((one.kind, one.stage), one.kind)}: {time}; peak memory {memory}")
+    return lines
+
+
+def _time(seconds: float, at_most: bool) -> str:
+    return f"{'at most' if at_most else 'about'} {duration(seconds)}"
 
 
 def _remark(job: JobSpec) -> str:

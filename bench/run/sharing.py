@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from bench.run import standing, thread_counts
 _LINKED = ("adapter", "model", "checkpoints")  # written under new names only, so that no suite changes another's
 _OWN = ("spec.json", "log.txt")  # written anew, or appended to
 _PAID = "journal.jsonl"
+_Take = Callable[[JobSpec, Plan, Path, Path], bool]
 
 
 @dataclass
@@ -51,26 +52,40 @@ def take_over(plan: Plan, folder: Path, wanted: Iterable[str], threads: int) -> 
     Raises:
         InputError: another run holds this folder.
     """
-    taken, left = Taken(), set(wanted)
-    others = [one for one in _beside(folder) if left & _names(one)] if left else []
-    if not others:
-        return taken
+    if not _others(folder, wanted := set(wanted)):
+        return Taken()
     with standing.held(folder):
-        for other in others:
-            found = [one for one in plan.jobs if one in left & _names(other)]
-            kept = thread_counts.kept(other)
-            differs = kept is not None and kept != threads
-            computed = [one for one in found if differs and _computes(plan.jobs[one])]
-            if computed:
-                taken.notes.append(
-                    f"{other.name} has {_jobs(len(computed))} of this suite, made with {kept} "
-                    f"{'thread' if kept == 1 else 'threads'} a job: made again with {threads} (--threads {kept} takes them over)"
-                )
-            for job_id in found:
-                if job_id not in computed and _take(plan.jobs[job_id], plan, folder, other):
-                    taken.jobs[job_id] = other.name
-                    left.discard(job_id)
+        return _from_others(plan, folder, wanted, threads, _take)
+
+
+def would_take(plan: Plan, folder: Path, wanted: Iterable[str], threads: int) -> Taken:
+    """Say what `take_over` would take over by now; nothing is written, and no folder held."""
+    return _from_others(plan, folder, set(wanted), threads, _would_take)
+
+
+def _from_others(plan: Plan, folder: Path, left: set[str], threads: int, take: _Take) -> Taken:
+    """Go through the suites beside a folder, and `take` from each what is left of the wanted jobs."""
+    taken = Taken()
+    for other in _others(folder, left):
+        found = [one for one in plan.jobs if one in left & _names(other)]
+        kept = thread_counts.kept(other)
+        differs = kept is not None and kept != threads
+        computed = [one for one in found if differs and _computes(plan.jobs[one])]
+        if computed:
+            taken.notes.append(
+                f"{other.name} has {_jobs(len(computed))} of this suite, made with {kept} "
+                f"{'thread' if kept == 1 else 'threads'} a job: made again with {threads} (--threads {kept} takes them over)"
+            )
+        for job_id in found:
+            if job_id not in computed and take(plan.jobs[job_id], plan, folder, other):
+                taken.jobs[job_id] = other.name
+                left.discard(job_id)
     return taken
+
+
+def _others(folder: Path, wanted: set[str]) -> list[Path]:
+    """Return the folders of the suites beside this one that have a folder of a wanted job."""
+    return [one for one in _beside(folder) if wanted & _names(one)] if wanted else []
 
 
 def _jobs(count: int) -> str:
@@ -97,7 +112,7 @@ def _names(suite: Path) -> set[str]:
 def _take(job: JobSpec, plan: Plan, folder: Path, other: Path) -> bool:
     """Take one job over; say whether it was there, complete, sound and with its weights."""
     source, target = other / "jobs" / job.id, folder / "jobs" / job.id
-    if (target / _PAID).exists() or not _is_to_be_had(job, source):
+    if not _may_be_taken(job, source, target):
         return False
     safe_files.own_folder(target.parent)
     with safe_files.temporary_folder(target) as temporary:
@@ -109,8 +124,7 @@ def _take(job: JobSpec, plan: Plan, folder: Path, other: Path) -> bool:
             )
         except (OSError, InputError):  # changed in the meantime, or a full disk: it is made as if it had not been there
             return False
-        found = seal.examine(made, weights=True, thorough=False)
-        if isinstance(found, seal.Damage) or not found.complete:
+        if not _is_sound(made):
             return False
         for path in seal.damaged_checkpoints(made):
             seal.delete_checkpoint(path)
@@ -119,6 +133,22 @@ def _take(job: JobSpec, plan: Plan, folder: Path, other: Path) -> bool:
         made.replace(target)
     safe_files.flush_folder(target.parent)
     return True
+
+
+def _would_take(job: JobSpec, _: Plan, folder: Path, other: Path) -> bool:
+    """Say whether `_take` would take a job over, as far as reading tells."""
+    source = other / "jobs" / job.id
+    return _may_be_taken(job, source, folder / "jobs" / job.id) and _is_sound(source)
+
+
+def _may_be_taken(job: JobSpec, source: Path, target: Path) -> bool:
+    """Say whether a job may be taken over: what was paid for here stays, and there it has to be complete."""
+    return not (target / _PAID).exists() and _is_to_be_had(job, source)
+
+
+def _is_sound(path: Path) -> bool:
+    found = seal.examine(path, weights=True, thorough=False)
+    return not isinstance(found, seal.Damage) and found.complete
 
 
 def _is_to_be_had(job: JobSpec, source: Path) -> bool:

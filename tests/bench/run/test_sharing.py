@@ -13,7 +13,7 @@ import pytest
 from bench.errors import InputError
 from bench.plan import planner
 from bench.records import record, seal
-from bench.run import sharing, standing
+from bench.run import forecast, sharing, standing
 
 SHARED = {"sft-optimum-s0", "reference-logps", "dpo-optimum-s0", "mix-l0.5-s0", "sequential-l0.5-s0"}
 
@@ -68,6 +68,26 @@ def test_equal_jobs_are_taken_over_whole_and_on_record(made: Any, other: tuple[p
         for rows in source.glob("*.jsonl"):
             assert not rows.samefile(target / rows.name)
     assert not take(other).jobs
+
+
+def test_looking_finds_what_would_be_taken_and_writes_nothing(
+    made: Any, other: tuple[planner.Plan, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan counts the jobs, which it then does not count as work; with damaged weights one fewer, as in a run."""
+    plan, folder = other
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    weights = made.folder / "jobs" / made.job("mix").id / "adapter" / "adapter_model.safetensors"
+    states = standing.look(plan, folder).states
+    assert slugs(sharing.would_take(plan, folder, plan.jobs, 1).jobs) == SHARED
+    ahead = forecast.make(plan, folder, set(plan.jobs), states, 1, folder.parent)
+    assert slugs(ahead.taken_over) == SHARED
+    assert [(one.kind, one.jobs) for one in ahead.kinds] == [("train", 1)]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    looked = sharing.would_take(plan, folder, plan.jobs, 1)
+    assert slugs(looked.jobs) == SHARED - {"mix-l0.5-s0"}
+    assert "made with 1 thread a job" in sharing.would_take(plan, folder, plan.jobs, 2).notes[0]
+    assert not folder.exists()
+    assert take(other).jobs == looked.jobs
 
 
 def test_what_is_done_to_one_does_nothing_to_the_other(made: Any, other: tuple[planner.Plan, Path]) -> None:
