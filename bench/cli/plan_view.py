@@ -159,7 +159,7 @@ def as_text(
 
 def _forecast(forecast: Forecast, titles: dict[tuple[str, str], str]) -> list[str]:
     """Say what a plan will take: the wall time, then a line a kind of job of which something is known."""
-    lines = []
+    lines = list(forecast.not_taken)
     if forecast.taken_over:
         count, whose = len(forecast.taken_over), ", ".join(dict.fromkeys(forecast.taken_over.values()))
         lines.append(f"taken over: {count} {'job' if count == 1 else 'jobs'} from {whose}, not to be made again")

@@ -47,6 +47,7 @@ class Forecast:
         at_most: whether the seconds of a kind are.
         kinds: those of the jobs that are to be done.
         taken_over: job -> the suite of the same results folder that it would be taken over from; not in `kinds`.
+        not_taken: what could be taken over and would not be, and why.
     """
 
     workers: int
@@ -56,6 +57,7 @@ class Forecast:
     at_most: bool
     kinds: tuple[OfKind, ...]
     taken_over: Mapping[str, str]
+    not_taken: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -68,6 +70,7 @@ class Forecast:
             "kinds": [asdict(one) for one in self.kinds],
             "jobs_taken_over": len(self.taken_over),
             "taken_over": dict(self.taken_over),
+            "not_taken_over": list(self.not_taken),
         }
 
 
@@ -86,8 +89,10 @@ def make(
     """
     threads = thread_counts.kept(folder) or thread_counts.of_folder(folder, workers)[0]
     pending = standing.to_do(plan, folder, selected, states)
-    taken = sharing.would_take(plan, folder, pending, threads).jobs
-    pending = standing.to_do(plan, folder, selected, states | dict.fromkeys(taken, record.COMPLETE)) - taken.keys()
+    taken = sharing.would_take(plan, folder, pending, threads)
+    pending = (
+        standing.to_do(plan, folder, selected, states | dict.fromkeys(taken.jobs, record.COMPLETE)) - taken.jobs.keys()
+    )
     records = like or folder.parent
     found = past.read(records, past.this_machine(threads), plan)
     durations = Durations(found.took)
@@ -104,7 +109,9 @@ def make(
         ends = schedule.simulate(plan.jobs, priority.order(plan, workers), seconds, workers)
         wall = max(ends.values(), default=0.0)
     reason = _nothing(" or ".join(unknown), records, found) if unknown else None
-    return Forecast(workers, records, wall, reason, any(one.at_most for one in kinds), kinds, taken)
+    return Forecast(
+        workers, records, wall, reason, any(one.at_most for one in kinds), kinds, taken.jobs, tuple(taken.notes)
+    )
 
 
 def _of_kind(

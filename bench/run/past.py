@@ -31,10 +31,17 @@ class Machine:
     device: str
     threads: int
 
-    def made(self, facts: Mapping[str, Any]) -> bool:
-        """Say whether the environment block of a record is of such a machine."""
+    def made(self, facts: Mapping[str, Any], *, computes: bool = True) -> bool:
+        """Say whether the environment block of a record is of such a machine.
+
+        Args:
+            facts: the block.
+            computes: whether the job does; one that only waits for a network has one thread and no device wherever it ran.
+        """
         here, there = self.hardware, facts.get("hardware") or {}
         same = all(here.get(name) == there.get(name) for name in ("cpu", "cores", "gpus"))
+        if not computes:
+            return same
         device = str(facts.get("device", "")).partition(":")[0]
         return same and device == self.device and (device != "cpu" or facts.get("threads") == self.threads)
 
@@ -76,22 +83,27 @@ def read(results: Path, machine: Machine, plan: Plan | None = None) -> Past:
     found = Past()
     if not results.is_dir():
         return found
+    jobs = plan.jobs.values() if plan else ()
+    waiting = {work.kind: work for work in (of_job(one) for one in jobs if one.resources.network_only)}
     for path in sorted({*results.glob("jobs"), *results.glob("*/jobs")}):
         names = sorted(one.name for one in path.iterdir() if (one / "status.json").is_file())
         for name in names[:: max(1, -(-len(names) // _JOBS))]:
-            _read(path / name, machine, plan, found)
+            _read(path / name, machine, plan, waiting, found)
     return found
 
 
-def _read(path: Path, machine: Machine, plan: Plan | None, found: Past) -> None:
+def _read(path: Path, machine: Machine, plan: Plan | None, waiting: Mapping[str, Work], found: Past) -> None:
     try:
         job = record.read_job(path)
         if not job.complete or job.spec.get("taken_over") or len(job.spec.get("environments", ())) > 1:
             return  # its seconds are of another folder's run, or of its last attempt only
-        if not machine.made(job.spec["environment"]):
+        # By its settings: a record does not say that it only waited for a network, the plan does.
+        waits = None if job.kind in (*TRAINING, "toy") else of_settings(job.kind, job.spec["settings"], 0, 0.0, 0.0)
+        network = waiting.get(waits.kind) if waits else None
+        if not machine.made(job.spec["environment"], computes=network is None):
             found.others += 1
             return
-        work = of_job(plan.jobs[job.id]) if plan and job.id in plan.jobs else _work(job)
+        work = network or (of_job(plan.jobs[job.id]) if plan and job.id in plan.jobs else _work(job))
         found.took.append(Took(work, float(job.status["seconds"]), bool(job.status.get("first_of_kind"))))
         peak = job.measurements.get("peak_memory_bytes", {}).get("value")
     except (InputError, KeyError, TypeError, ValueError):

@@ -263,7 +263,15 @@ def test_plan_says_what_is_shared_and_complete(folder: Path) -> None:
     assert "optimizer steps: 21 (21 to do); without sharing 30: 9 saved" in out
     made = json.loads(bench("plan", "tiny.yaml", "--json", folder=folder)[1])
     assert made["optimizer_steps_saved"] == 9
+    assert (made["forecast"]["wall_seconds"], made["forecast"]["jobs_taken_over"]) == (None, 0)
+    assert "time: not known: no such job of kind train" in out
     assert {job["state"] for job in made["jobs"]} == {"pending"}
+
+
+def test_plan_refuses_a_folder_to_compare_with_that_is_not_there(folder: Path) -> None:
+    code, out, err = bench("plan", "tiny.yaml", "--like", "nowhere", folder=folder)
+    assert (code, out) == (2, "")
+    assert err == "bench: --like nowhere: no such folder; give a results folder with records of this machine\n"
 
 
 def test_validate_says_what_a_suite_holds(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from bench.cli import plan_view
 from bench.plan.plan import Plan
 from bench.records import record
-from bench.records.spec import Inputs, JobSpec
+from bench.records.spec import NETWORK_ONLY, Inputs, JobSpec
 from bench.run import forecast, past
 
 HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "memory_bytes": 1}
@@ -96,6 +96,18 @@ def test_what_is_not_known_is_null_with_a_reason(plan: Plan, tmp_path: Path) -> 
     assert nothing.wall_seconds is None
     assert "no such job of kind answers or scores" in (nothing.wall_seconds_reason or "")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_only_waits_for_a_network_compares_by_the_machine_alone(tiny: Any, tmp_path: Path) -> None:
+    """Its worker has one thread, the others here four: 7 seconds, whatever the threads."""
+    made = Plan(tiny())
+    made.add(JobSpec("j", "judge", None, {"work": "judge"}, Inputs(), {}, resources=NETWORK_ONLY))
+    kept(tmp_path, "x", "judge", 7.0)
+    four = past.Machine(HARDWARE, "cpu", 4)
+    assert [one.seconds for one in past.read(tmp_path, four, made).took] == [7.0]
+    assert past.read(tmp_path, four).others == 1
+    ahead = tell(made, tmp_path)
+    assert ahead.wall_seconds == 7.0
 
 
 def test_what_is_complete_takes_nothing(plan: Plan, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bench.cli import plan_view
 from bench.errors import InputError
 from bench.plan import planner
 from bench.records import record, seal
@@ -82,6 +83,11 @@ def test_looking_finds_what_would_be_taken_and_writes_nothing(
     ahead = forecast.make(plan, folder, set(plan.jobs), states, 1, folder.parent)
     assert slugs(ahead.taken_over) == SHARED
     assert [(one.kind, one.jobs) for one in ahead.kinds] == [("train", 1)]
+    shown = plan_view.as_text(plan, states, set(plan.jobs), forecast=ahead)
+    assert f"taken over: 5 jobs from {made.folder.name}, not to be made again" in shown
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    (note,) = forecast.make(plan, folder, set(plan.jobs), states, 1).not_taken
+    assert "made with 1 thread a job" in note
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     looked = sharing.would_take(plan, folder, plan.jobs, 1)
     assert slugs(looked.jobs) == SHARED - {"mix-l0.5-s0"}
