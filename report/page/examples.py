@@ -73,8 +73,15 @@ def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[
         rows.append(Row((Cell(f"prompt {prompt}"), *(Cell(text or "(empty)") for text in cells)), tags=tags))
     titles = ("Prompt's text", "Target", *policies)
     columns = (Column("Prompt", numeric=False), *(Column(one, numeric=False, prose=True) for one in titles))
-    how = f"At most {MOST_TEXTS} prompts are shown, evenly spaced over all; here are {len(rows)}. Answers are cut after {completions.LONGEST} characters."
-    few = Table("Prompts and targets", columns, tuple(rows), notes=(how,), sortable=True, searchable=True)
+    how = f"At most {MOST_TEXTS} prompts are shown, evenly spaced over all; here are {len(rows)}."
+    few = Table(
+        "Prompts and targets",
+        columns,
+        tuple(rows),
+        notes=(how, f"Answers are cut after {completions.LONGEST} characters."),
+        sortable=True,
+        searchable=True,
+    )
     return (Details("Prompts and targets beside the answers", (few,), page_only=True),)
 
 

@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Show rows under columns; the first column heads the row. `sortable` lets a reader order them by any column, `searchable` find words."""
+    """Show rows under columns; the first column heads the row. `sortable` lets readers order them, `searchable` find words."""
 
     title: str
     columns: tuple[Column, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def test_changed_data_is_not_shown(judged_twice: Path, tmp_path: Path) -> None:
     text = page_of(judged_twice, tmp_path / "changed", TEXTS)
     assert "target 0" not in text
     assert "the data has changed" in text
+
+
+def test_an_archive_carries_no_text(judged_twice: Path, tmp_path: Path) -> None:
+    """The page with texts lies in the folder that is packed; neither it nor a target is in the archive's files."""
+    build(judged_twice, texts=lambda _: TEXTS)
+    assert "target 5" in (judged_twice / "report.html").read_text(encoding="utf-8")
+    file = tmp_path / "given.bench"
+    assert CliRunner().invoke(app, ["pack", str(judged_twice), "--out", str(file)]).exit_code == 0
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist()
+        assert not [name for name in archive.namelist() if b"target 5" in archive.read(name)]
 
 
 def test_quickstarts_prompts_come_from_its_world(tmp_path: Path) -> None:
