@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,8 @@ def read(record: SuiteRecord, mirror: Path | None = None) -> Texts:
     from report.analysis.completions import Texts
 
     try:
-        rows = _rows(record, mirror)
+        known = os.environ.get("BENCH_MIRROR")
+        rows = _rows(record, mirror or (Path(known) if known else None))
     except (BenchError, OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Texts({}, f"Prompts and targets cannot be shown: {first}")
