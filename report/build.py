@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.errors import InputError
@@ -13,6 +13,7 @@ from bench.records.safe_files import drop_link, sweep, write_text
 from bench.records.suite_record import SuiteRecord, find_suites
 from report import lm_eval_files
 from report.analysis import choices
+from report.analysis.completions import Texts
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.analysis.toy import ToyResults, is_toy
@@ -24,7 +25,14 @@ from report.render.document import FirstScreen
 from report.toy import page
 
 
-def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: bool = False, choose: str = "") -> Path:
+def build(
+    results: Path | Sequence[Path],
+    out: Path | None = None,
+    *,
+    lm_eval: bool = False,
+    choose: str = "",
+    texts: Callable[[SuiteRecord], Texts] | None = None,
+) -> Path:
     """Write every suite's report.html, report.md, report.json, runs.parquet and figures, and index.html.
 
     Args:
@@ -32,6 +40,7 @@ def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: b
         out: where reports go; beside the records when left out (then `<suite>/report.html`), with the index in the
             first folder. An archive's report goes to the folder that is named like it.
         choose: the goal that pages open with: one of theirs by name, or words of the language of --choose.
+        texts: reads the prompts and targets of a suite, which pages then show beside its answers; they show none by default.
         lm_eval: also write what was asked of every policy in lm-eval's form, to `<suite>/lm_eval`.
 
     Returns:
@@ -49,7 +58,7 @@ def build(results: Path | Sequence[Path], out: Path | None = None, *, lm_eval: b
                 f"{record.archive}: its report would take the place of that of the records in {record.folder}; give --out"
             )
     built = [
-        _suite(record, record.folder if out is None else out / label, label, choose)
+        _suite(record, record.folder if out is None else out / label, label, choose, texts)
         for record, label in zip(records, labels(records), strict=True)
     ]
     if lm_eval:
@@ -86,7 +95,9 @@ def _caveat(screen: FirstScreen) -> str:
     return next((goal.caveat for goal in screen.goals if goal.name == screen.default and goal.clear), "")
 
 
-def _suite(record: SuiteRecord, folder: Path, label: str, choose: str) -> Built:
+def _suite(
+    record: SuiteRecord, folder: Path, label: str, choose: str, texts: Callable[[SuiteRecord], Texts] | None
+) -> Built:
     results = Results(record)
     folder.mkdir(parents=True, exist_ok=True)
     drop_link(folder / "figures")
@@ -101,7 +112,7 @@ def _suite(record: SuiteRecord, folder: Path, label: str, choose: str) -> Built:
         screen = first_screen.make(tables, choose)
         log = {run.id: choices.read(results, run) for run in results.runs}
         told, content = (
-            sections.tell(tables, verdict, folder, log, screen),
+            sections.tell(tables, verdict, folder, log, screen, texts(record) if texts else None),
             report_json.as_json(tables, verdict, screen),
         )
         report_json.write_runs(folder / "runs.parquet", tables, log)

@@ -331,6 +331,12 @@ def report(
             help="Also write lm-eval's results_*.json and samples_*.jsonl of every policy, to SUITE/lm_eval.",
         ),
     ] = False,
+    with_text: Annotated[
+        bool,
+        typer.Option(
+            "--with-text", help="Also show prompts and targets beside the answers, read from the suite's data."
+        ),
+    ] = False,
 ) -> None:
     """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
 
@@ -343,7 +349,7 @@ def report(
     """
     folders = results or [Path("results")]
     if choose is None:
-        _report(folders, out, lm_eval, "")
+        _report(folders, out, lm_eval, "", with_text)
         return
     from rich.console import Console
 
@@ -353,15 +359,17 @@ def report(
     # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
     choose_view.show(found, Console())
-    _report(folders, out, lm_eval, choose)
+    _report(folders, out, lm_eval, choose, with_text)
     choose_view.keep(found, out)
 
 
-def _report(folders: list[Path], out: Path | None, lm_eval: bool, choose: str) -> None:
+def _report(folders: list[Path], out: Path | None, lm_eval: bool, choose: str, with_text: bool) -> None:
+    from bench.cli import report_texts
     from bench.records import suite_record
     from report import build
 
-    index = build.build(folders, out, lm_eval=lm_eval, choose=choose)
+    texts = report_texts.read if with_text else None
+    index = build.build(folders, out, lm_eval=lm_eval, choose=choose, texts=texts)
     for note in dict.fromkeys(
         suite.note for folder in folders for suite in suite_record.find_suites(folder) if suite.note
     ):

@@ -127,6 +127,10 @@ class Judging(Evaluator):
         read = self._set(mirror)
         return self.options.with_set(FoundSet(len(read.rows), read.instructions_sha256, read.sha256, read.lengths))
 
+    def prompt_set(self, mirror: Path | None) -> PromptSet | None:
+        """Read the prompt set; None where prompts are those of held-out pairs."""
+        return self._set(mirror) if self._has_set else None
+
     def _set(self, mirror: Path | None) -> PromptSet:
         """Read the prompts that are judged.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,17 +28,46 @@ class Answer:
     source: str
 
 
-def prompts(results: Results, policies: list[str]) -> list[Any]:
-    """Choose up to four prompts that every policy answered, evenly spaced over all of them, so that no one picks.
+@dataclass(frozen=True)
+class Texts:
+    """The prompts and targets of a suite's judged answers, by the answers' ids; `missing` says why there are none."""
+
+    rows: Mapping[Any, tuple[str, str]]
+    missing: str = ""
+
+
+def parts(results: Results, of: str, prompt: Any) -> bool | None:
+    """Say whether judges prefer different sides of a pair; None where fewer than two judged it."""
+    rows = (_by_id(job).get(prompt, {}) for job in results.evaluation_jobs(of) if any(map(judge_of, job.scores)))
+    sides = [one for row in rows if (one := row.get("preference")) is not None]
+    return None if len(sides) < 2 else min(sides) < 0.5 < max(sides)
+
+
+def changed(results: Results, of: str, texts: Texts) -> bool:
+    """Say whether targets are not those of the record: a judged pair keeps how many characters longer our answer was."""
+    job = _generation(results, of)
+    answered = _by_id(job) if job else {}
+    for judged in results.evaluation_jobs(of):
+        for prompt, row in _by_id(judged).items() if any(map(judge_of, judged.scores)) else ():
+            answer, longer = answered.get(prompt, {}).get("answer"), row.get("length_difference")
+            if answer is None or longer is None:
+                continue
+            if prompt not in texts.rows or len(answer.strip()) - longer != len(texts.rows[prompt][1].strip()):
+                return True
+    return False
+
+
+def prompts(results: Results, policies: list[str], most: int = EXAMPLES) -> list[Any]:
+    """Choose up to `most` prompts that every policy answered, evenly spaced over all of them, so that no one picks.
 
     Records that were given away without their answers have none to show.
     """
     jobs = [job for of in policies if (job := _generation(results, of)) is not None]
     answered = [{prompt for prompt, row in _by_id(job).items() if "answer" in row} for job in jobs]
     common = sorted(set.intersection(*answered), key=lambda one: (str(type(one)), one)) if answered else []
-    if len(common) <= EXAMPLES:
+    if len(common) <= most:
         return common
-    return [common[place * (len(common) - 1) // (EXAMPLES - 1)] for place in range(EXAMPLES)]
+    return [common[place * (len(common) - 1) // (most - 1)] for place in range(most)]
 
 
 def answers(results: Results, of: str, wanted: list[Any]) -> dict[Any, Answer]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from report.analysis import completions
 from report.analysis.choices import Choices
+from report.analysis.completions import Texts
 from report.analysis.load import compared_with, judge_of
 from report.analysis.tables import Tables
 from report.page.verdict import Verdict
 from report.page.where import Where
-from report.render.document import Block, Cell, Column, Row, Strip, Strips, Table, Text
+from report.render.document import Block, Cell, Column, Details, Row, Strip, Strips, Table, Text
 
 MOST_STRIPS = 40
+MOST_TEXTS = 40
 
 
-def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block, ...]:
+def side_by_side(tables: Tables, verdict: Verdict, where: Where, texts: Texts | None = None) -> tuple[Block, ...]:
     """Return answers of the best recipe, what it is compared with and the base model; nothing without two to compare."""
     results = tables.results
     rivals = (verdict.runner_up, verdict.sequential)
@@ -43,7 +45,44 @@ def side_by_side(tables: Tables, verdict: Verdict, where: Where) -> tuple[Block,
         f"reference answers stay in the data set.{leads}"
     )
     columns = (Column("Prompt", numeric=False), *(Column(name, numeric=False, prose=True) for name in policies))
-    return Text(how), Table("Answers side by side", columns, tuple(rows))
+    shown = Text(how), Table("Answers side by side", columns, tuple(rows))
+    return (*shown, *_with_text(tables, policies, texts)) if texts else shown
+
+
+def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[Block, ...]:
+    """Return examples with prompt and target, to search in and to filter by whether judges part; or why there are none."""
+    results = tables.results
+    if texts.missing:
+        return (Text(texts.missing, "note"),)
+    if any(completions.changed(results, of, texts) for of in policies.values()):
+        return (
+            Text("Prompts and targets cannot be shown: the data has changed since the answers were judged.", "note"),
+        )
+    wanted = [one for one in completions.prompts(results, list(policies.values()), MOST_TEXTS) if one in texts.rows]
+    found = {name: completions.answers(results, of, wanted) for name, of in policies.items()}
+    rows = []
+    for prompt in wanted:
+        parted = [completions.parts(results, of, prompt) for of in policies.values()]
+        tags = (
+            (("judges", "part" if any(parted) else "agree"),)
+            if any(one is not None for one in parted)
+            else (("judges", "fewer than two"),)
+        )
+        answers = [found[name][prompt] for name in policies]
+        cells = (*texts.rows[prompt], *(one.text for one in answers))
+        rows.append(Row((Cell(f"prompt {prompt}"), *(Cell(text or "(empty)") for text in cells)), tags=tags))
+    titles = ("Prompt's text", "Target", *policies)
+    columns = (Column("Prompt", numeric=False), *(Column(one, numeric=False, prose=True) for one in titles))
+    how = f"At most {MOST_TEXTS} prompts are shown, evenly spaced over all; here are {len(rows)}."
+    few = Table(
+        "Prompts and targets",
+        columns,
+        tuple(rows),
+        notes=(how, f"Answers are cut after {completions.LONGEST} characters."),
+        sortable=True,
+        searchable=True,
+    )
+    return (Details("Prompts and targets beside the answers", (few,), page_only=True),)
 
 
 def strips(tables: Tables, log: dict[str, Choices | None], where: Where) -> tuple[Block, ...]:

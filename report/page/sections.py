@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records import row_counts
+from report.analysis.completions import Texts
 from report.analysis.findings import Findings
 from report.analysis.load import BROKEN, Results
 from report.analysis.ranking import listed
@@ -50,11 +51,14 @@ SMOKE = (
 )
 
 
-def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log, screen: FirstScreen) -> Report:
+def tell(
+    tables: Findings, verdict: Verdict, folder: Path, log: Log, screen: FirstScreen, texts: Texts | None = None
+) -> Report:
     """Tell a suite's story; pictures go to `folder`/figures, links lead from there to the records.
 
     Args:
         log: the choices of every run, by job id.
+        texts: the prompts and targets to show beside answers; None shows none.
         screen: what to use, by goal; the end points and the first recipes are added here.
     """
     drawn = charts.tradeoff(tables, folder / "figures") if tables.recipes else None
@@ -73,7 +77,7 @@ def tell(tables: Findings, verdict: Verdict, folder: Path, log: Log, screen: Fir
         screen=replace(screen, figure=_end_points(tables, drawn), **_top(tables)),
         sections=tuple(
             one
-            for one in _sections(tables, verdict, folder, log, drawn and replace(drawn, main=drawn.main[:1]))
+            for one in _sections(tables, verdict, folder, log, drawn and replace(drawn, main=drawn.main[:1]), texts)
             if one.blocks
         ),
         footer=" · ".join(
@@ -140,7 +144,9 @@ def _written(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log, drawn: Figure | None) -> list[Section]:
+def _sections(
+    tables: Findings, verdict: Verdict, folder: Path, log: Log, drawn: Figure | None, texts: Texts | None
+) -> list[Section]:
     """Return what the first screen leaves to be opened; a part is one click away."""
     results, where, pictures = tables.results, Where(tables.results.record, folder), folder / "figures"
     if not tables.recipes:
@@ -177,7 +183,7 @@ def _sections(tables: Findings, verdict: Verdict, folder: Path, log: Log, drawn:
         Section("forgetting", "Learned against kept", _blocks(*forgotten)),
         Section("cost", "Cost", _blocks(*costs)),
         Section("choices", "Step schedule", _blocks(*schedule)),
-        Section("answers", "Answers", examples.side_by_side(tables, verdict, where)),
+        Section("answers", "Answers", examples.side_by_side(tables, verdict, where, texts)),
         Section("judges", "Judges", judging.blocks(tables, where)),
         Section("runs", "Runs", runs.every_run(tables, where, log)),
         _problems(results, where),

@@ -50,13 +50,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Show rows under columns; the first column heads the row. `sortable` lets a reader order them by any column."""
+    """Show rows under columns; the first column heads the row. `sortable` lets readers order them, `searchable` find words."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     sortable: bool = False
+    searchable: bool = False
 
     @property
     def is_long(self) -> bool:

@@ -179,7 +179,7 @@ const tables = (() => {
         bar.append(element("label", "", name + " ", select));
         state.picks.push([name, select]);
       }
-      if (template) {
+      if (template || box.querySelector("table.searchable")) {
         const find = document.createElement("input");
         find.type = "search";
         find.addEventListener("input", () => {

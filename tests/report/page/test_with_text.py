@@ -1,0 +1,99 @@
+"""Prompts and targets stand in a page only where they were asked for, and are text there."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli.main import app
+from bench.records.record import append_jsonl, write_json
+from report.analysis.completions import Texts
+from report.build import build
+from tests.report.conftest import CHROMIUM
+
+TEXTS = Texts({place: (f"<b>ask {place}</b>\u202e", f"target {place}") for place in range(6)})
+
+
+@pytest.fixture
+def judged_twice(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> Path:
+    """A second judge prefers the other side of the base's pair 2 and the same side of its pair 0."""
+    made = writer()
+    folder = fill_suite(made)
+    again = made.job("again-base", "judge", {"of": "base", "judge": "b"}, inputs={"answers": "answers-base"})
+    append_jsonl(again / "samples.jsonl", [{"id": place, "preference": 0.0} for place in range(6)])
+    write_json(again / "scores.json", {"win_rate/b": {"value": 0.0, "n": 6, "standard_error": 0.0, "unjudged": 0}})
+    made.finish()
+    return folder
+
+
+def page_of(folder: Path, out: Path, texts: Texts | None) -> str:
+    build(folder, out, texts=None if texts is None else lambda _: texts)
+    (found,) = out.glob("*/report.html")
+    return found.read_text(encoding="utf-8")
+
+
+def test_texts_are_there_only_where_asked_for(judged_twice: Path, tmp_path: Path) -> None:
+    assert "target 0" not in page_of(judged_twice, tmp_path / "without", None)
+    text = page_of(judged_twice, tmp_path / "with", TEXTS)
+    assert "&lt;b&gt;ask 0&lt;/b&gt;⟨U+202E⟩" in text
+    assert "target 5" in text
+
+
+def test_a_line_says_why_there_are_none(judged_twice: Path, tmp_path: Path) -> None:
+    assert "the file is gone" in page_of(judged_twice, tmp_path / "gone", Texts({}, "the file is gone"))
+
+
+def test_changed_data_is_not_shown(judged_twice: Path, tmp_path: Path) -> None:
+    """The judged pair says that ours was 100 characters longer than a target, which no target here fits."""
+    row = {"id": 0, "preference": 0.5, "length_difference": 100}
+    (judged_twice / "jobs" / "judged-base" / "samples.jsonl").unlink()
+    append_jsonl(judged_twice / "jobs" / "judged-base" / "samples.jsonl", [row])
+    text = page_of(judged_twice, tmp_path / "changed", TEXTS)
+    assert "target 0" not in text
+    assert "the data has changed" in text
+
+
+def test_an_archive_carries_no_text(judged_twice: Path, tmp_path: Path) -> None:
+    """The page with texts lies in the folder that is packed; neither it nor a target is in the archive's files."""
+    build(judged_twice, texts=lambda _: TEXTS)
+    assert "target 5" in (judged_twice / "report.html").read_text(encoding="utf-8")
+    file = tmp_path / "given.bench"
+    assert CliRunner().invoke(app, ["pack", str(judged_twice), "--out", str(file)]).exit_code == 0
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist()
+        assert not [name for name in archive.namelist() if b"target 5" in archive.read(name)]
+
+
+def test_quickstarts_prompts_come_from_its_world(tmp_path: Path) -> None:
+    archive = Path(__file__).parents[3] / "results" / "quickstart.bench"
+    for flags, shown in ([], False), (["--with-text"], True):
+        out = tmp_path / str(shown)
+        assert CliRunner().invoke(app, ["report", str(archive), "--out", str(out), *flags]).exit_code == 0
+        text = (out / "quickstart" / "report.html").read_text(encoding="utf-8")
+        assert ("here are 40" in text) == shown
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium")
+def test_search_and_filter(judged_twice: Path, tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    page_of(judged_twice, tmp_path, TEXTS)
+    (file,) = tmp_path.glob("*/report.html")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(file.as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        rows = page.locator("#answers table.searchable tbody tr:visible")
+        assert rows.count() == 6
+        page.locator("#answers input[type=search]").fill("target 3")
+        assert rows.count() == 1
+        page.locator("#answers input[type=search]").fill("")
+        page.locator("#answers select").select_option("part")
+        assert 0 < rows.count() < 6
+        browser.close()
