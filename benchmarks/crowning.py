@@ -19,6 +19,7 @@ from benchmarks.rows import Context, Row, Stated
 from report.analysis import recipe_verdicts
 from report.analysis.load import Measured
 from report.analysis.metrics import DERIVED
+from report.analysis.pairwise import Together, spreads
 from report.analysis.ranking import Ranking
 from report.analysis.statistics import Estimate, paired
 from report.analysis.tables import RecipeResults
@@ -64,6 +65,17 @@ class Simulated:
     def sequential(self, lambda_dpo: float | None) -> RecipeResults | None:
         same = (one for one in self.recipes if one.method == "sequential" and one.lambda_dpo == lambda_dpo)
         return next(same, None)
+
+    @cached_property
+    def _together(self) -> Together:
+        places = {one.key: place for place, one in enumerate(self.recipes)}
+        return Together(places, self.values, spreads(self.values))
+
+    def distances_together(self, *first: RecipeResults) -> Together:
+        return self._together
+
+    def same(self, one: RecipeResults, other: RecipeResults) -> bool:
+        return one.key == other.key  # what is drawn has no twins
 
     def difference(self, one: RecipeResults, other: RecipeResults, name: str) -> Estimate:
         return paired(one.values(name), other.values(name))

@@ -20,7 +20,7 @@ TRAINING = ("train", "recipe")
 # What sets training jobs apart without changing what a step on so many tokens takes.
 _NOT_OF_A_STEP = {"seed", "lambda_dpo", "options", "method", "recipe", "phases", "beta", "budget", "steps", "stopping"}
 _NOT_OF_A_STEP |= {"order", "phase_steps", "sft_on_chosen", "sft_rows"}
-_NOT_OFTRAINING = {"learning_rate", "schedule", "warmup_steps", "adam_betas", "weight_decay", "max_grad_norm"}
+_NOT_OF_TRAINING = {"learning_rate", "schedule", "warmup_steps", "adam_betas", "weight_decay", "max_grad_norm"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ def of_settings(kind: str, settings: Mapping[str, Any], devices: int, steps: flo
         return Work(kind, str(settings["method"]), steps)
     if kind not in TRAINING:
         return Work(sys.intern(as_json([kind, devices, settings])), "", steps)
-    training = {name: one for name, one in settings["training"].items() if name not in _NOT_OFTRAINING}
-    data = {name: one for name, one in settings["data"].items() if name.startswith("max_")}
-    held_out = [settings["data"][name]["evaluation_rows"] for name in ("preference", "instruction")]
+    # A recipe that trains by itself takes of these what it needs, and maybe none.
+    training = {name: one for name, one in settings.get("training", {}).items() if name not in _NOT_OF_TRAINING}
+    data = {name: one for name, one in settings.get("data", {}).items() if name.startswith("max_")}
+    held_out = [settings.get("data", {}).get(name, {}).get("evaluation_rows") for name in ("preference", "instruction")]
     own = {name: one for name, one in settings.items() if name not in _NOT_OF_A_STEP}
     key = as_json([kind, devices, own | {"training": training, "data": data}, held_out])
     method = as_json([settings.get("method", settings.get("recipe")), settings.get("options")])

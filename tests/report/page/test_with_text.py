@@ -14,7 +14,6 @@ from bench.cli.main import app
 from bench.records.record import append_jsonl, write_json
 from report.analysis.completions import Texts
 from report.build import build
-from tests.report.conftest import CHROMIUM
 
 TEXTS = Texts({place: (f"<b>ask {place}</b>\u202e", f"target {place}") for place in range(6)})
 
@@ -78,22 +77,17 @@ def test_quickstarts_prompts_come_from_its_world(tmp_path: Path) -> None:
         assert ("here are 40" in text) == shown
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium")
-def test_search_and_filter(judged_twice: Path, tmp_path: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_search_and_filter(browser: Any, judged_twice: Path, tmp_path: Path) -> None:
     page_of(judged_twice, tmp_path, TEXTS)
     (file,) = tmp_path.glob("*/report.html")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(file.as_uri())
-        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-        rows = page.locator("#answers table.searchable tbody tr:visible")
-        assert rows.count() == 6
-        page.locator("#answers input[type=search]").fill("target 3")
-        assert rows.count() == 1
-        page.locator("#answers input[type=search]").fill("")
-        page.locator("#answers select").select_option("part")
-        assert 0 < rows.count() < 6
-        browser.close()
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    rows = page.locator("#answers table.searchable tbody tr:visible")
+    assert rows.count() == 6
+    page.locator("#answers input[type=search]").fill("target 3")
+    assert rows.count() == 1
+    page.locator("#answers input[type=search]").fill("")
+    page.locator("#answers select").select_option("part")
+    assert 0 < rows.count() < 6
+    page.close()
