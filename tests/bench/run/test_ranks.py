@@ -144,7 +144,7 @@ def test_a_checkpoint_opens_with_another_number_of_ranks(
 @pytest.mark.slow
 def test_a_rank_that_dies_fails_the_attempt_and_the_next_one_goes_on(tiny: TinySuite, run_plan: Any) -> None:
     """As a worker's death does: it says so, it may be tried again, its checkpoint is there, and no other rank is."""
-    settings = maxright(tiny)
+    settings = maxright(tiny, epochs=20)  # long enough for a kill that comes late on a busy machine
     alone = run_plan(settings)
     single = alone.run("maxright")
     runner = beside(run_plan, settings, alone, "maxright")
