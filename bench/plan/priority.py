@@ -8,9 +8,6 @@ from bench.records.spec import KINDS, WITH_ADAPTER, PolicyLabels
 _SHARE = (
     0.1  # what a job without steps is taken to cost, of the costliest with some: an evaluation, or a pass over the rows
 )
-_POLICIES = (
-    3  # whose evaluations go early: the first on a worker also loads, so that one alone does not tell what they take
-)
 
 
 def order(plan: Plan, places: int = 1) -> list[str]:

@@ -160,7 +160,7 @@ class Ranking:
         else:
             compared = recipe_verdicts.compare(self.tables, one, other, name)
             size, p = compared.difference, recipe_verdicts.two_sided(compared)
-            size = size if self.tables.metric(name).better == "higher" else _negative(size)
+            size = size if self.tables.metric(name).better == "higher" else size.negated
         return Gap(size, *(self._in_the_table(one, other, name) or (p, 1)))
 
     def _in_the_table(self, one: RecipeResults, other: RecipeResults, name: str) -> tuple[float, int] | None:
@@ -205,7 +205,3 @@ def seeds_for(difference: float, spread: float) -> int:
     counts = range(SEEDS_FOR_AN_INTERVAL, MOST_SEEDS + 1)
     fits = (n for n in counts if t_quantile(0.975, n - 1) * spread / math.sqrt(n) <= difference)
     return next(fits, MOST_SEEDS + 1)
-
-
-def _negative(one: Estimate) -> Estimate:
-    return Estimate(-one.mean, one.sd, -one.high, -one.low, one.n, one.error, one.degrees)

@@ -50,6 +50,11 @@ class Estimate:
         """Whether there were seeds enough for an interval."""
         return not math.isnan(self.low)
 
+    @property
+    def negated(self) -> Estimate:
+        """The difference the other way round."""
+        return replace(self, mean=-self.mean, low=-self.high, high=-self.low)
+
     def inside(self, least: float, most: float) -> Estimate:
         """Return the estimate with its interval cut to where the value can lie; tests are as before."""
         if not self.has_interval:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -41,7 +41,7 @@ class Between:
     @property
     def turned(self) -> Between:
         """The second against the first."""
-        return Between(_TURNED.get(self.word, self.word), _negative(self.size), self.p)
+        return Between(_TURNED.get(self.word, self.word), self.size.negated, self.p)
 
 
 class Verdicts:
@@ -74,7 +74,7 @@ class Verdicts:
             p, size = in_the_table
         elif name == self.figure_that_ranks and self.ranking.holds(one) and self.ranking.holds(other):
             gap = self.ranking.gap(one, other)
-            p, size = gap.p, gap.size if self._higher(name) else _negative(gap.size)
+            p, size = gap.p, gap.size if self._higher(name) else gap.size.negated
         else:
             p, size = recipe_verdicts.two_sided(compared), compared.difference
         return Between(self._word(compared, other, name, p, size), size, p)
@@ -119,9 +119,5 @@ class Verdicts:
             for _, row in rows.iterrows():
                 mean, low, high = (float(row[part]) for part in ("difference", "low", "high"))
                 size = Estimate(mean, math.nan, low, high, int(row["seeds"]))
-                return float(row["p_holm"]), size if recipe is one else _negative(size)
+                return float(row["p_holm"]), size if recipe is one else size.negated
         return None
-
-
-def _negative(one: Estimate) -> Estimate:
-    return replace(one, mean=-one.mean, low=-one.high, high=-one.low)

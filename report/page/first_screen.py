@@ -181,10 +181,8 @@ class _Told:
         return f"{number(writes.difference(value), digits)} {writes.difference_unit}".rstrip()
 
     def _confidence(self, pick: Candidate) -> str:
-        rival, rest = (
-            self._rival(pick),
-            len(self.choice.in_order) - 1 - len(self.tables.twins.get(self.named[pick.name].key, ())),
-        )
+        rival, twins = self._rival(pick), self.tables.twins.get(self.named[pick.name].key, ())
+        rest = len(self.choice.in_order) - 1 - len(twins)
         share = self._share(pick)
         drawn = f" Chosen in {100 * share:.0f} % of {self.choice.draws:,} redraws." if share >= 0 else ""
         if rival is None:
