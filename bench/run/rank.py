@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,7 +26,7 @@ def main(address: str) -> None:
     try:
         _work(task, pipe, rank, told)
     except BaseException as error:
-        pipe.send((FAILED, portable(error)))
+        pipe.send((FAILED, (time.monotonic(), portable(error))))
         _leave(1)
     pipe.send((DONE, None))
     _leave(0)

@@ -26,6 +26,7 @@ from bench.run.context import WorkerContext
 from bench.suite.suite import Experiment
 
 START_SECONDS = 600.0  # until every rank must have come: each imports torch, on a machine that may be busy
+GONE_SECONDS = 10.0  # after one failed, until what became of the others is not waited for any longer
 STOP, FAILED, DONE, PROGRESS, DAMAGE, RESUMED = "stop", "failed", "done", "progress", "damage", "resumed"
 
 
@@ -119,12 +120,16 @@ def _accept(server: socket.socket, process: Any, count: int, ranks: list[Connect
 
 
 class _Following:
-    """Hear the ranks, and tell them to stop once the worker is told."""
+    """Hear the ranks, and tell them to stop once the worker is told.
+
+    A rank that fails, or is killed, makes the others fail too, as it does not answer them, and these may be heard first. So the
+    rest is heard as well, and the reason is what failed earliest; where that may be a missing answer, a rank gone without a word.
+    """
 
     def __init__(self, ranks: list[Connection], context: WorkerContext) -> None:
-        self._ranks, self._context = ranks, context
-        self._open = dict(zip(ranks, range(len(ranks)), strict=True))
-        self._done: set[int] = set()
+        self._context, self._count = context, len(ranks)
+        self._at_work = dict(zip(ranks, range(len(ranks)), strict=True))
+        self._failures: list[tuple[float, BaseException]] = []  # seconds of the machine's clock, and what then failed
         self._told = False
 
     def to_the_end(self) -> None:
@@ -133,47 +138,48 @@ class _Following:
         Raises:
             RankDied, Exception: see `run`.
         """
-        while len(self._done) < len(self._ranks):
+        until = float("inf")
+        while self._at_work and time.monotonic() < until:
             if self._context.stopping() and not self._told:
                 self._told = True
-                for one in self._open:
+                for one in self._at_work:
                     with suppress(OSError):
                         one.send(STOP)
-            for ready in connection.wait(list(self._open), 0.2):
+            for ready in connection.wait(list(self._at_work), 0.2):
                 self._hear(ready)  # type: ignore[arg-type]
+            if self._failures and until == float("inf"):
+                until = time.monotonic() + GONE_SECONDS
+        if self._failures:
+            raise self._first_failure()
+
+    def _first_failure(self) -> BaseException:
+        return min(self._failures, key=lambda one: one[0])[1]
 
     def _hear(self, one: Connection) -> None:
-        rank = self._open[one]
         try:
             kind, value = one.recv()
         except (EOFError, OSError):
-            del self._open[one]
-            if rank not in self._done:
-                raise self._died(rank) from None
-            return
+            if self._failures and not _may_miss_an_answer(error := self._first_failure()):
+                raise error from None
+            raise RankDied(f"rank {self._at_work[one]} of {self._count} ended before its work was done") from None
         if kind == DONE:
-            self._done.add(rank)
+            del self._at_work[one]
+        elif kind == FAILED:
+            del self._at_work[one]
+            self._failures.append(value)
         elif kind == PROGRESS:
             self._context.tell(value)
         elif kind == DAMAGE:
             self._context.note_damage(value)
         elif kind == RESUMED:
             self._context.resumed[:] = value
-        elif kind == FAILED:
-            self._refuse_gone()
-            raise value
 
-    def _refuse_gone(self) -> None:
-        """Raise for a rank that is gone: what the others failed with is then that it does not answer them."""
-        for one in connection.wait([one for one in self._open if self._open[one] not in self._done], 0):
-            assert isinstance(one, Connection)
-            try:
-                one.recv()
-            except (EOFError, OSError):
-                raise self._died(self._open[one]) from None
 
-    def _died(self, rank: int) -> RankDied:
-        return RankDied(f"rank {rank} of {len(self._ranks)} ended before its work was done")
+def _may_miss_an_answer(error: BaseException) -> bool:
+    """Say whether an error may be that another rank is gone: gloo's are plain ones, NCCL's and the store's have names."""
+    import torch.distributed
+
+    return type(error) is RuntimeError or isinstance(error, torch.distributed.DistError)
 
 
 def _last_words(log: Path) -> str:

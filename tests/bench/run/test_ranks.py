@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -227,6 +229,74 @@ def test_errors_cross_between_processes() -> None:
     told = ranks.portable(DamagedInput("a-job", "adapter/x is not as it was written"))
     assert isinstance(told, JobError)
     assert "adapter/x is not as it was written" in str(told)
+
+
+class Heard:
+    """What a worker is told of two ranks, in any order: the ranks are pipes that a test writes to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ranks, "GONE_SECONDS", 0.5)
+        pairs = [multiprocessing.Pipe() for _ in range(2)]
+        self.ranks = [theirs for _, theirs in pairs]
+        self.damage: list[str] = []
+        context: Any = type(
+            "Context", (), {"stopping": lambda _: False, "note_damage": lambda _, x: self.damage.append(x)}
+        )
+        self._following = ranks._Following([ours for ours, _ in pairs], context())
+
+    def fails(self, rank: int, at: float, error: BaseException) -> None:
+        self.ranks[rank].send((ranks.FAILED, (at, error)))
+        self.ranks[rank].close()
+
+    def ends(self) -> BaseException | None:
+        """Return what the job ends with."""
+        try:
+            self._following.to_the_end()
+        except Exception as error:
+            return error
+        return None
+
+
+RESET = RuntimeError("Connection reset by peer")
+
+
+def test_a_killed_rank_is_the_reason_though_the_others_failure_is_heard_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(monkeypatch)
+    heard.fails(0, 5.0, RESET)
+    threading.Timer(0.1, heard.ranks[1].close).start()
+    assert str(heard.ends()) == "rank 1 of 2 ended before its work was done"
+
+
+def test_the_earliest_failure_is_the_reason_though_a_later_one_is_heard_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(monkeypatch)
+    heard.fails(0, 5.0, RESET)
+    heard.ranks[1].send((ranks.DAMAGE, "x is not as it was written"))
+    heard.fails(1, 4.0, JobError("a loss that is not finite"))
+    assert str(heard.ends()) == "a loss that is not finite"
+    assert heard.damage == ["x is not as it was written"]
+
+
+def test_a_rank_that_another_ones_failure_ends_is_not_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As NCCL's watchdog does: the process of a rank that gets no answer is aborted."""
+    heard = Heard(monkeypatch)
+    heard.fails(0, 4.0, OutOfMemory("out of memory at step 3"))
+    heard.ranks[1].close()
+    assert str(heard.ends()) == "out of memory at step 3"
+
+
+def test_a_rank_that_never_says_how_it_ended_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(monkeypatch)
+    heard.fails(0, 4.0, RESET)
+    assert heard.ends() is not None
+    assert str(heard.ends()) == str(RESET)
+
+
+def test_ranks_that_are_done_end_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = Heard(monkeypatch)
+    for rank in heard.ranks:
+        rank.send((ranks.DONE, None))
+        rank.close()
+    assert heard.ends() is None
 
 
 def test_only_training_takes_several_devices(tiny: TinySuite) -> None:
