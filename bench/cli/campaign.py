@@ -200,8 +200,9 @@ def _preflight(part: _Part, pending: set[str], before: dict[str, Plan], mirror: 
 def _run(part: _Part, console: Console, *, look: bool) -> None:
     """Run one suite; `look` again before, as much may have been made since all were looked at."""
     from bench.cli.progress import Progress
-    from bench.run import execute, listeners, past, standing
-    from bench.run.time_left import TimeLeft
+    from bench.run import execute, listeners, standing
+    from bench.run.estimates import past
+    from bench.run.estimates.time_left import TimeLeft
 
     try:
         if look:

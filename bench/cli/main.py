@@ -157,7 +157,8 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps, tokens, time and memory."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import forecast, gpus, space, stale, standing
+    from bench.run import gpus, space, stale, standing
+    from bench.run.estimates import forecast
 
     if like is not None and not like.is_dir():
         raise InputError(f"--like {like}: no such folder; give a results folder with records of this machine")

@@ -13,7 +13,7 @@ from bench.cli.progress import duration
 from bench.judges.cost import estimate_in_words
 from bench.plan.plan import Plan
 from bench.records.spec import KINDS, JobSpec
-from bench.run.forecast import Forecast
+from bench.run.estimates.forecast import Forecast
 from bench.run.space import in_words
 from bench.run.stale import Stale
 from bench.suite.suite import Suite

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from bench.records import record
 from bench.records.spec import JobSpec
+from bench.run.estimates.time_left import TimeLeft
 from bench.run.states import activity
-from bench.run.time_left import TimeLeft
 
 PLAIN_LINE_SECONDS = 30.0
 

@@ -38,7 +38,7 @@ def make(
     """
     name, separator, address = engine.partition("://")
     if name == RAY and bool(separator) == bool(address):
-        from bench.run import ray_pool
+        from bench.run.ray import pool as ray_pool
 
         return ray_pool.of_cluster(suite, folder, mirror, workers, threads, address or None, tell)
     if engine == LOCAL:

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.cli.progress import Progress, duration
 from bench.plan.plan import Plan
 from bench.records.spec import Inputs, JobSpec
-from bench.run.time_left import TimeLeft
+from bench.run.estimates.time_left import TimeLeft
 
 
 def test_an_event_is_a_line_and_the_time_left_is_said_once_it_is_known(tiny) -> None:  # type: ignore[no-untyped-def]

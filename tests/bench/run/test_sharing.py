@@ -14,7 +14,8 @@ from bench.cli import plan_view
 from bench.errors import InputError
 from bench.plan import planner
 from bench.records import record, seal
-from bench.run import forecast, sharing, standing
+from bench.run import sharing, standing
+from bench.run.estimates import forecast
 
 SHARED = {"sft-optimum-s0", "reference-logps", "dpo-optimum-s0", "mix-l0.5-s0", "sequential-l0.5-s0"}
 

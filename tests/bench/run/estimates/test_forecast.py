@@ -11,7 +11,7 @@ from bench.cli import plan_view
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.records.spec import NETWORK_ONLY, Inputs, JobSpec
-from bench.run import forecast, past
+from bench.run.estimates import forecast, past
 
 HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "memory_bytes": 1}
 

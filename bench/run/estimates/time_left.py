@@ -12,7 +12,7 @@ from bench.plan import priority, schedule
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.records.spec import JobSpec
-from bench.run.durations import Durations, Guess, Took, Work, of_job
+from bench.run.estimates.durations import Durations, Guess, Took, Work, of_job
 
 KNOWN_SHARE = 0.75  # of the time that is left, which has to be known for a word to be said of it
 _FEW_STEPS = 5  # of a run at work, and its seconds, before its pace counts

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.errors import InputError, JobError, one_line
 from bench.records import safe_files
-from bench.run import ray_place
+from bench.run.ray import place as ray_place
 from bench.suite.suite import Experiment, Suite
 
 _LOOK_SECONDS = 2.0  # between two looks at which nodes there are

@@ -19,7 +19,10 @@ import pytest
 from bench.collectors import nvml
 from bench.errors import InputError, JobError
 from bench.records.spec import Inputs, JobSpec, Resources
-from bench.run import pools, ray_nodes, ray_place, ray_pool, thread_counts
+from bench.run import pools, thread_counts
+from bench.run.ray import nodes as ray_nodes
+from bench.run.ray import place as ray_place
+from bench.run.ray import pool as ray_pool
 from benchmarks.campaigns import base
 from benchmarks.campaigns.cluster import Cluster
 

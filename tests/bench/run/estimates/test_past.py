@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.records import record
-from bench.run import past
+from bench.run.estimates import past
 
 HARDWARE = {"cpu": "one", "cores": 2, "gpus": [], "memory_bytes": 1}
 HERE = past.Machine(HARDWARE, "cpu", 1)

@@ -11,7 +11,7 @@ from bench.errors import InputError
 from bench.plan.plan import Plan
 from bench.records import record
 from bench.run import environment, gpus
-from bench.run.durations import TRAINING, Took, Work, of_job, of_settings
+from bench.run.estimates.durations import TRAINING, Took, Work, of_job, of_settings
 from bench.toy import runs
 
 _JOBS = 300  # of a suite that are read at most, evenly spaced by their names, of which every kind has its own

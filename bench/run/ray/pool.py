@@ -14,9 +14,11 @@ from typing import Any, Literal, cast
 
 from bench.errors import InputError
 from bench.records.spec import JobSpec
-from bench.run import local_pool, ray_nodes, ray_place, space, thread_counts
+from bench.run import local_pool, space, thread_counts
 from bench.run.pool import Event, check_room
-from bench.run.ray_nodes import Node
+from bench.run.ray import nodes as ray_nodes
+from bench.run.ray import place as ray_place
+from bench.run.ray.nodes import Node
 from bench.suite.suite import Experiment
 
 _LOOK_SECONDS = 0.5  # between two looks at what else may have happened

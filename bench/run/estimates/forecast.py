@@ -10,8 +10,9 @@ from typing import Any
 from bench.plan import priority, schedule
 from bench.plan.plan import Plan
 from bench.records import record
-from bench.run import past, sharing, standing, thread_counts
-from bench.run.durations import Durations, Guess, of_job
+from bench.run import sharing, standing, thread_counts
+from bench.run.estimates import past
+from bench.run.estimates.durations import Durations, Guess, of_job
 
 
 @dataclass(frozen=True)

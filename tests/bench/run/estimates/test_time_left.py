@@ -13,8 +13,8 @@ from bench.cli import loading
 from bench.plan import planner, priority, schedule
 from bench.plan.plan import Plan
 from bench.records.spec import NETWORK_ONLY, Inputs, JobSpec, Resources
-from bench.run.durations import Durations, Took, Work
-from bench.run.time_left import TimeLeft
+from bench.run.estimates.durations import Durations, Took, Work
+from bench.run.estimates.time_left import TimeLeft
 
 
 def job(name: str, kind: str, *needs: str, steps: int = 0, **more: Any) -> JobSpec:
