@@ -8,6 +8,7 @@ apart share a rank. See docs/decisions/ranking.md.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,6 +93,17 @@ class Ranking:
         if self.basis is None or not self.holds(recipe):
             return None
         return 1 + sum(self.gap(other, recipe).clear for other in self.order if other.key != recipe.key)
+
+    def place(self, recipe: RecipeResults) -> str:
+        """Write a recipe's rank: 2= where another has the same one; – where nothing ranks it."""
+        rank = self.rank(recipe)
+        tied = rank is not None and self._shares[rank] > 1
+        return "–" if rank is None else f"{rank}{'=' if tied else ''}"
+
+    @cached_property
+    def _shares(self) -> Counter[int | None]:
+        """How many recipes have each rank."""
+        return Counter(map(self.rank, self.order))
 
     def holds(self, recipe: RecipeResults) -> bool:
         """Whether a recipe is among those in order."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.errors import InputError
 from report.analysis.findings import Findings
-from report.analysis.load import judge_of
+from report.analysis.load import compared_with, judge_of
 from report.analysis.ranking import MOST_SEEDS, counted, listed, seeds_for
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate
 from report.analysis.tables import RecipeResults
@@ -16,11 +16,11 @@ from report.choose.choice import Candidate, Choice
 from report.choose.choose import choose, shown_name
 from report.choose.expression import Figure
 from report.choose.presets import OWN, Preset, goal_named, presets
-from report.page import losses
+from report.page import losses, words
 from report.page.runs import base_name, device
 from report.render.document import FirstScreen, Goal, Holder, Standing, StandingRow
 from report.render.numbers import number
-from report.render.shown import Shown, shown
+from report.render.shown import Shown, inside_sentence, shown
 
 COSTS = ("tokens", "training_seconds", "energy_joules")
 OWN_HINT = 'bench report RESULTS --choose "mmlu >= base - 1, maximize win_rate"'
@@ -43,6 +43,7 @@ def make(tables: Findings, text: str = "") -> FirstScreen:
         complete=not tables.results.problems,
         goals=tuple(goals),
         default=default,
+        words=words.glossary(tables),
         nothing=tables.ranking.why_nothing_is_sure or next((goal.why_not for goal in goals), "") if not usable else "",
     )
 
@@ -52,7 +53,7 @@ def _facts(tables: Findings) -> Iterable[str]:
     yield base_name(results)
     if tables.recipes:
         seeds = len({run.seed for run in results.runs})
-        yield f"{counted(len(tables.recipes), 'recipe').replace('one', '1')} × {counted(seeds, 'seed').replace('one', '1')}"
+        yield f"{_many(len(tables.recipes), 'recipe')} × {_many(seeds, 'seed')}"
         yield device(results)
     made = str(results.record.info.get("produced", {}).get("time") or "")[:10]
     if made:
@@ -112,11 +113,13 @@ class _Told:
             clear=not why,
             recipe=pick.name,
             leads=f"{pick.name} leads so far" if why else "",
+            how=words.how(self.tables, recipe),
             confidence=f"{why}.{self._enough(pick)}" if why else self._confidence(pick),
             overturn="" if why else self._overturn(pick),
             holders=tuple(holder for holder, _ in holders),
             rows=tuple(self._rows([one for _, one in holders])),
-            caveat=losses.words(self.tables, recipe, holders),
+            caveat=losses.words(self.tables, recipe, holders[1:], self.preset.name),
+            budget=losses.equal_tokens(self.tables, recipe),
             notes=tuple(self._notes([one for _, one in holders])),
         )
 
@@ -181,25 +184,44 @@ class _Told:
         return f"{number(writes.difference(value), digits)} {writes.difference_unit}".rstrip()
 
     def _confidence(self, pick: Candidate) -> str:
-        rival, twins = self._rival(pick), self.tables.twins.get(self.named[pick.name].key, ())
-        rest = len(self.choice.in_order) - 1 - len(twins)
+        rival = self._rival(pick)
         share = self._share(pick)
-        drawn = f" Chosen in {100 * share:.0f} % of {self.choice.draws:,} redraws." if share >= 0 else ""
+        drawn = (
+            f" Chosen in {100 * share:.0f} % of {self.choice.draws:,} redraws of the {_and(self.choice.resampled)}."
+            if share >= 0
+            else ""
+        )
         if rival is None:
             return f"It alone meets the conditions.{drawn}"
         leads = self._leads(pick, rival)
         if not leads:
-            return f"{_sure(share)} confidence: next is {rival.name}.{drawn}"
+            return f"{_sure(share)} confidence by these words: next is {rival.name}.{drawn}"
         ahead, seeds = sum(one > 0 for one in leads), len(leads)
         word = "High" if ahead == seeds and not share < 0.95 else "Fair"
         size = self.tables.verdicts.between(self.named[pick.name], self.named[rival.name], self._figure).size
         low, high = sorted(abs(end) for end in (size.low, size.high)) if size.has_interval else (math.nan, math.nan)
         interval = "" if math.isnan(low) else f" (95 % CI {self._size(low).split(' ')[0]} to {self._size(high)})"
-        others = f"each of the {rest} others" if rest > 1 else rival.name
+        writes = self._writes
+        figure = inside_sentence(writes.title if writes.metric.kind == "cost" else writes.metric.title)
         return (
-            f"{word} confidence: clearly ahead of {others}. The closest, {rival.name}, is behind on {ahead} of "
-            f"{counted(seeds, 'seed')}, by {self._size(abs(size.mean))}{interval}.{drawn}"
+            f"{word} confidence by {figure}: clearly ahead of {self._everyone_else(pick)}. "
+            f"The closest, {rival.name}, is behind on {ahead} of {counted(seeds, 'seed')}, "
+            f"by {self._size(abs(size.mean))}{interval}.{drawn}"
         )
+
+    def _everyone_else(self, pick: Candidate) -> str:
+        """Name all that the pick is ahead of; a recipe that is the same one is none of them."""
+        own = self.named[pick.name]
+        others = [
+            one for candidate in self.choice.in_order if not self.tables.same(one := self.named[candidate.name], own)
+        ]
+        recipes = [one for one in others if any(one is recipe for recipe in self.tables.recipes)]
+        count = len(recipes)
+        told = [recipes[0].name if count == 1 else f"the {count} other recipes"] if count else []
+        alone = [shown_name(one) for one in others if one not in recipes]
+        told += [f"the {name}" if name == self.tables.base.name else name for name in alone]
+        who = _and(told)
+        return f"{who} that meet the conditions" if self.choice.expression.conditions else who
 
     def _share(self, pick: Candidate) -> float:
         """The share of redraws in which it is chosen, or a twin of it; NaN without draws."""
@@ -218,8 +240,8 @@ class _Told:
             return (
                 f"One more seed could overturn it: by a paired t-test of {rival.name} alone the lead would not stand."
             )
-        short = f"were ahead by {self._size(-bound)}" if bound < 0 else f"came within {self._size(bound)}"
-        one_more = f"one more seed on which {rival.name} {short} (paired t-test)"
+        short = f"is ahead by {self._size(-bound)}" if bound < 0 else f"is less than {self._size(bound)} behind"
+        one_more = f"a further seed on which {rival.name} {short} (paired t-test)"
         return f"What would overturn it: {one_more}, or λ and settings not tried."
 
     def _enough(self, pick: Candidate) -> str:
@@ -284,9 +306,10 @@ class _Told:
             writes = shown(tables.metric(name), [one.mean for one in known if one.n])
             cells = tuple(self._standing(one, recipes[0], name, writes) for one in recipes)
             lower = name == "tokens" or writes.metric.better == "lower"
-            yield StandingRow(
-                writes.metric.title, writes.unit, "lower is better" if lower else "higher is better", cells
-            )
+            better = "lower is better" if lower else "higher is better"
+            if judge_of(name):
+                better = f"against {compared_with(writes.metric)}, judge {judge_of(name)}; {better}"
+            yield StandingRow(writes.metric.title, writes.unit, better, cells)
 
     def _notes(self, recipes: Sequence[RecipeResults]) -> Iterable[str]:
         """Say what a mark means, and which costs nobody measured."""
@@ -363,6 +386,14 @@ def turning(leads: Sequence[float]) -> float | None:
 
 def _sure(share: float) -> str:
     return "High" if share >= 0.95 else "Fair" if share >= 0.8 else "Low"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _capital(text: str) -> str:

@@ -64,7 +64,7 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
                 firsts.setdefault(recipe.method, recipe)
         digits = series_digits([recipe.estimate(one.tables.distance).mean for recipe in firsts.values()])
         for recipe in firsts.values():
-            rows.append(_row(one, recipe, one.tables.ranking.rank(recipe), digits, one.href(root)))
+            rows.append(_row(one, recipe, digits, one.href(root)))
     if not rows:
         return None
     columns = (
@@ -82,7 +82,7 @@ def leaderboard(built: list[Built], root: Path) -> Table | None:
     )
     notes = (
         "Each method at its best λ, in the order of mean ideal distance inside its suite; the rank is the one of its suite's "
-        "leaderboard, where recipes that are not told apart share one (–: not enough to rank). Distances compare only "
+        "leaderboard, where recipes that are not told apart share one (2=: tied; –: not enough to rank). Distances compare only "
         "inside one suite, win rates only under one judge, costs only on one machine. Smoke runs are left out.",
     )
     return Table("Every method's best recipe, suite by suite", columns, tuple(rows), notes, sortable=True)
@@ -98,14 +98,15 @@ def _scores(recipe: RecipeResults, tables: Tables) -> str:
     return "; ".join(parts) or "not evaluated"
 
 
-def _row(one: Built, recipe: RecipeResults, rank: int | None, digits: int, href: str) -> Row:
+def _row(one: Built, recipe: RecipeResults, digits: int, href: str) -> Row:
     assert one.tables is not None
+    ranking = one.tables.ranking
     distance, runtime = recipe.estimate(one.tables.distance), recipe.estimate("runtime_increase_percent")
     seconds, link = recipe.estimate("training_seconds"), f"{href}#{recipe.anchor}"
     lambda_dpo = "–" if recipe.lambda_dpo is None else f"{recipe.lambda_dpo:g}"
     cells = (
         Cell(one.label, link=href),
-        Cell(str(rank or "–")),
+        Cell(ranking.place(recipe)),
         Cell(recipe.method, link=link),
         Cell(lambda_dpo, link=link),
         Cell(plus_minus(distance.mean, distance.sd, digits), link=link),
@@ -119,4 +120,4 @@ def _row(one: Built, recipe: RecipeResults, rank: int | None, digits: int, href:
         Cell(number(float(distance.n), 0), link=link),
     )
     tags = (("suite", one.label), ("method", recipe.method), ("λ", lambda_dpo))
-    return Row(cells, "best" if rank == 1 else "", tags)
+    return Row(cells, "best" if recipe is ranking.winner else "", tags)

@@ -107,7 +107,7 @@ def leaderboard(tables: Findings) -> Table:
     ranking = tables.ranking
     order = [*ranking.order, *(recipe for recipe in tables.ranked if not ranking.holds(recipe))]
     recipes = [*order, *tables.context]
-    ranks = [str(ranking.rank(recipe) or "–") for recipe in order]
+    ranks = [ranking.place(recipe) for recipe in order]
     sheet = Sheet(tables, recipes)
     sheet.text("Recipe", (recipe.name for recipe in recipes))
     sheet.text("Rank", (*ranks, *("" for _ in tables.context)), numeric=True)
@@ -135,7 +135,7 @@ def _rank_notes(tables: Findings, order: Sequence[RecipeResults]) -> list[str]:
     notes = []
     if ranking.basis is not None:
         notes.append(
-            "Rank: 1 + how many recipes are clearly better (p ≤ 0.05); recipes that are not told apart share one."
+            "Rank: 1 + how many recipes are clearly better (p ≤ 0.05); recipes that are not told apart share one, marked =."
         )
     elif ranking.order:
         notes.append(

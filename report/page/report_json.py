@@ -71,17 +71,23 @@ def _recommendation(screen: FirstScreen) -> dict[str, Any]:
             entry |= {
                 "recommended": goal.recipe if goal.clear else None,
                 "leads": None if goal.clear else goal.recipe or None,
+                "how": goal.how or None,
                 "confidence": goal.confidence,
                 "overturn": goal.overturn,
                 "caveat": goal.caveat,
+                "equal_tokens": goal.budget or None,
                 "table": [
-                    {"figure": row.title, "unit": row.unit, "better": row.better.split()[0]}
+                    {
+                        "figure": row.title,
+                        "unit": row.unit,
+                        "better": "lower" if "lower is better" in row.better else "higher",
+                    }
                     | {"values": {name: _standing(cell) for name, cell in zip(names, row.cells, strict=True)}}
                     for row in goal.rows
                 ],
             }
         goals.append(entry)
-    return {"default": screen.default or None, "state": screen.state, "goals": goals}
+    return {"default": screen.default or None, "state": screen.state, "goals": goals, "words": dict(screen.words)}
 
 
 def _standing(cell: Standing) -> dict[str, Any]:

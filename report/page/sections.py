@@ -231,7 +231,7 @@ def _top(tables: Findings, most: int = 5) -> dict[str, Any]:
                 link=recipe.anchor,
                 note=f"the same: {listed([twin.method for twin in twins])}" if twins else "",
             ),
-            Cell(str(ranking.rank(recipe) or "–")),
+            Cell(ranking.place(recipe)),
             Cell(writes.text(one.mean)),
             Cell(interval),
             Cell(word),

@@ -15,6 +15,7 @@ from report.analysis.tables import RecipeResults, rounded
 from report.analysis.verdicts import BETTER
 from report.page.present import score_shown
 from report.render.numbers import duration, number, series_digits
+from report.render.shown import inside_sentence
 
 CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 
@@ -148,7 +149,7 @@ class Verdict:
         metric = self.tables.metric(name)
         word = "lower" if metric.better == "lower" else "higher"
         unit = "points" if writes.unit == "%" else writes.unit
-        return Figure(_lower(metric.title), unit, word, 100.0 if metric.unit == "share" else 1.0)
+        return Figure(inside_sentence(metric.title), unit, word, 100.0 if metric.unit == "share" else 1.0)
 
     @cached_property
     def level(self) -> tuple[RecipeResults, ...]:
@@ -307,7 +308,7 @@ class Verdict:
             if text:
                 against = "" if base.value is None else f" (base model {self._in_unit(name, base.compared)})"
                 judge = f" by judge {judge_of(name)}" if judge_of(name) else ""
-                parts.append(f"{_lower(self.tables.metric(name).title)}{judge} {text}{against}")
+                parts.append(f"{inside_sentence(self.tables.metric(name).title)}{judge} {text}{against}")
         return f"Scores of {best.name}: {'; '.join(parts)}." if parts else ""
 
     def _score_leaders(self, best: RecipeResults) -> str:
@@ -319,7 +320,7 @@ class Verdict:
             top = max(known, key=lambda recipe: sign * recipe.estimate(name).mean, default=None)
             if metric.better and top is not None and sign * (top.estimate(name).mean - best.estimate(name).mean) > 0:
                 most = "lowest" if metric.better == "lower" else "highest"
-                parts.append(f"{top.name} has the {most} {_lower(metric.title)} ({self._score(top, name)})")
+                parts.append(f"{top.name} has the {most} {inside_sentence(metric.title)} ({self._score(top, name)})")
         return f"By the scores alone others lead: {'; '.join(parts)}." if parts else ""
 
     def _other_judges(self) -> str:
@@ -402,8 +403,3 @@ class Verdict:
 
 def _count(seeds: int) -> str:
     return f"more than {MOST_SEEDS}" if seeds > MOST_SEEDS else str(seeds)
-
-
-def _lower(title: str) -> str:
-    """Write a title inside a sentence; an abbreviation stays as it is."""
-    return title if title[:2].isupper() else title[0].lower() + title[1:]

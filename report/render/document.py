@@ -220,7 +220,9 @@ class Goal:
         why_not: why this suite cannot answer it; then nothing else is there.
         heading: the recommendation, or that there is none; `clear` where there is one.
         leads: who leads so far where nothing is recommended.
+        how: what the recipe's steps descend.
         confidence, overturn: how sure and why; what would undo it.
+        caveat, budget: what it loses; what equal tokens of every run would say.
     """
 
     name: str
@@ -231,11 +233,13 @@ class Goal:
     clear: bool = False
     recipe: str = ""
     leads: str = ""
+    how: str = ""
     confidence: str = ""
     overturn: str = ""
     holders: tuple[Holder, ...] = ()
     rows: tuple[StandingRow, ...] = ()
     caveat: str = ""
+    budget: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -252,6 +256,7 @@ class FirstScreen:
         facts: model, recipes × seeds, device, date.
         state: how many jobs are complete.
         default: the goal that is open; "" where none can be answered, for the reason `nothing`.
+        words: what the screen speaks of, each word with what it means.
         figure: the end points; `top` the first recipes, with the link to all of them.
     """
 
@@ -261,6 +266,7 @@ class FirstScreen:
     goals: tuple[Goal, ...]
     default: str
     nothing: str = ""
+    words: tuple[tuple[str, str], ...] = ()
     figure: Figure | None = None
     top: Table | None = None
     all_of: str = ""

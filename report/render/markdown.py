@@ -69,13 +69,15 @@ def _first_screen(screen: FirstScreen, notes: Iterable[str]) -> Iterable[str]:
         yield f"## No recipe can be recommended yet\n\n{paragraph(screen.nothing)}."
     else:
         yield f"## {escape(default.heading)}"
-        said = (f"{default.leads}." if default.leads else "", default.confidence, default.overturn)
+        said = (f"{default.leads}." if default.leads else "", default.how, default.confidence)
         yield from (paragraph(text) for text in said if text)
+        yield f"**{escape(default.caveat)}**" if default.caveat else ""
+        yield paragraph(default.overturn) if default.overturn else ""
         if default.rows:
             yield table(standings(default))
         yield from (paragraph(f"{one.name} is {one.note}.") for one in default.holders if one.note)
-        yield f"**{escape(default.caveat)}**" if default.caveat else ""
-        yield from (paragraph(note) for note in default.notes)
+        yield from (paragraph(note) for note in (default.budget, *default.notes) if note)
+        yield "\n".join(f"- *{escape(word)}*: {escape(meaning)}." for word, meaning in screen.words)
         yield "By goal:\n\n" + table(goals(screen))
     if screen.top is not None:
         yield _heading(screen.top.title) + table(screen.top)
