@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from report.render.document import (
     Block,
@@ -23,6 +24,7 @@ from report.render.document import (
 )
 from report.render.visible import visible
 
+LONGEST = 500  # characters of a sentence's cell
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
 
 
@@ -114,12 +116,21 @@ def table(shown: Table) -> str:
         "|" + "|".join("---:" if column.numeric else "---" for column in shown.columns) + "|",
     ]
     for row in shown.rows:
-        cells = [_cell(cell) for cell in row.cells]
+        cells = [
+            _cell(replace(cell, text=_cut(cell.text)) if column.prose else cell)
+            for column, cell in zip(shown.columns, row.cells, strict=True)
+        ]
         if row.kind == "best":
             cells = [f"**{cell}**" if cell else cell for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     notes = "\n".join(f"- {escape(note)}" for note in shown.notes)
     return "\n".join(lines) + (f"\n\n{notes}" if notes else "")
+
+
+def _cut(text: str) -> str:
+    """Cut a long text, whose whole is in the data or in the page, and say how much of it is left out."""
+    more = len(text) - LONGEST
+    return text if more <= 0 else f"{text[:LONGEST].rstrip()} … ({more:,} more characters)"
 
 
 def _cell(cell: Cell) -> str:

@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
+from report.analysis.completions import Texts
+from report.build import build
 
-@pytest.mark.parametrize("name", ["quickstart", "one_seed", "half_failed", "wide", "thousand"])
+
+@pytest.fixture
+def with_text(full: Path, tmp_path: Path) -> Path:
+    texts = Texts({place: (f"What is {place}? " * 40, f"It is <b>{place}</b>.\u202e") for place in range(1000)})
+    build(full, tmp_path, texts=lambda _: texts)
+    return tmp_path / full.name
+
+
+@pytest.mark.parametrize("name", ["quickstart", "one_seed", "half_failed", "wide", "with_text", "thousand"])
 def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
     folder: Path = request.getfixturevalue(name)
