@@ -51,10 +51,7 @@ def render(report: Report) -> str:
     ]
     if report.description:
         parts.append(paragraph(report.description))
-    if report.screen is not None:
-        parts += _first_screen(report.screen, report.notes)
-    else:
-        parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
+    parts += _first_screen(report.screen, report.notes)
     for section in report.sections:
         parts.append(f"## {escape(section.title)}")
         parts += [text for block in section.blocks for text in _block(block)]
@@ -68,7 +65,8 @@ def _first_screen(screen: FirstScreen, notes: Iterable[str]) -> Iterable[str]:
     yield from (f"> {escape(note)}" for note in notes)
     default = next((goal for goal in screen.goals if goal.name == screen.default), None)
     if default is None:
-        yield f"## No recipe can be recommended yet\n\n{paragraph(screen.nothing)}."
+        yield f"## {escape(screen.heading)}"
+        yield "\n".join(f"- {escape(sentence)}" for sentence in screen.sentences)
     else:
         yield f"## {escape(default.heading)}"
         said = (f"{default.leads}." if default.leads else "", default.how, default.confidence)

@@ -18,7 +18,24 @@ def with_text(full: Path, tmp_path: Path) -> Path:
     return tmp_path / full.name
 
 
-@pytest.mark.parametrize("name", ["quickstart", "one_seed", "half_failed", "wide", "with_text", "thousand"])
+def committed(name: str, out: Path) -> Path:
+    build(Path(__file__).parents[3] / "results" / f"{name}.bench", out)
+    return out / name
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return committed("toy", tmp_path)
+
+
+@pytest.fixture
+def theorem(tmp_path: Path) -> Path:
+    return committed("theorem_3_1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["toy", "theorem", "quickstart", "one_seed", "half_failed", "wide", "with_text", "thousand"]
+)
 def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
     folder: Path = request.getfixturevalue(name)
