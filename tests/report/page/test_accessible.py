@@ -1,4 +1,4 @@
-"""axe-core over every kind of report, at both sizes, light and dark: nothing serious or critical."""
+"""axe-core over every kind of report, at both sizes, light and dark: nothing serious or critical; no text leaves its cell."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import pytest
 
 from report.analysis.completions import Texts
 from report.build import build
+
+BEYOND = """() => [...document.querySelectorAll('td, th')].filter(cell => {
+  const text = document.createRange();
+  text.selectNodeContents(cell);
+  const end = cell.getBoundingClientRect().right + 1.5;
+  return cell.offsetParent && [...text.getClientRects()].some(part => part.right > end);
+}).map(cell => cell.innerText)"""
 
 
 @pytest.fixture
@@ -55,4 +62,5 @@ def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: 
             ]
             assert serious == [], (width, scheme)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate(BEYOND) == [], (width, scheme)
             tab.close()
