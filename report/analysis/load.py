@@ -465,12 +465,16 @@ class Results:
 
     def metric(self, name: str) -> Metric:
         """Return what a figure is: as it is derived here, as its record describes it, or as its name tells."""
-        made = self._metric(name)
-        if not self.is_beside(name):
-            return made
-        return replace(
-            made, gate=False, title=f"{made.title}, {judge_of(name)}"
-        )  # beside the main judge's of the same title
+        if name not in self._metrics:
+            made = self._metric(name)
+            if self.is_beside(name):  # beside the main judge's of the same title
+                made = replace(made, gate=False, title=f"{made.title}, {judge_of(name)}")
+            self._metrics[name] = made
+        return self._metrics[name]
+
+    @cached_property
+    def _metrics(self) -> dict[str, Metric]:
+        return {}
 
     def _metric(self, name: str) -> Metric:
         known = DERIVED.get(name) or find(name, self._described)

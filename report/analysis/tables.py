@@ -346,13 +346,13 @@ class Tables:
 
         Of twins one alone is there, as a second would count its spread twice; `first` stand for theirs.
         """
-        kept: dict[RecipeKey, RecipeResults] = {}
-        for one in (*(one for one in first if one.key in self._places), *self.competing):
-            kept.setdefault(self._leads[one.key], one)
-        keys = frozenset(one.key for one in kept.values())
+        # Asked of every pair: only those that take a twin's place are looked at, not all recipes.
+        others = {self._leads[one.key]: one for one in reversed(first) if one.key in self._places}
+        changed = {lead: one for lead, one in others.items() if self._standing[lead] is not one}
+        keys = frozenset(one.key for one in changed.values())
         if keys not in self._together:
-            recipes = sorted(kept.values(), key=lambda one: self._places[one.key])
-            self._together[keys] = self._side_by_side(recipes)
+            kept = (self._standing | changed).values()
+            self._together[keys] = self._side_by_side(sorted(kept, key=lambda one: self._places[one.key]))
         return self._together[keys]
 
     def _side_by_side(self, recipes: Sequence[RecipeResults]) -> Together | None:
@@ -368,6 +368,14 @@ class Tables:
     @cached_property
     def _places(self) -> dict[RecipeKey, int]:
         return {one.key: place for place, one in enumerate(self.competing)}
+
+    @cached_property
+    def _standing(self) -> dict[RecipeKey, RecipeResults]:
+        """By the one that stands for its twins: which of them is the first of those ranked."""
+        found: dict[RecipeKey, RecipeResults] = {}
+        for one in self.competing:
+            found.setdefault(self._leads[one.key], one)
+        return found
 
     @cached_property
     def _leads(self) -> dict[RecipeKey, RecipeKey]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from report.page.panels import MARKERS, MOST_UPRIGHT, Drawer
 @pytest.fixture
 def many(writer: Callable[..., Any], fill_suite: Callable[..., Path]) -> Path:
     """Two methods at 30 λ."""
-    return fill_suite(writer(), methods=("sequential", "mix"), seeds=(0,), lambdas=[place / 31 for place in range(1, 31)])
+    return fill_suite(
+        writer(), methods=("sequential", "mix"), seeds=(0,), lambdas=[place / 31 for place in range(1, 31)]
+    )
 
 
 def drawer(folder: Path) -> Drawer:
@@ -53,7 +56,7 @@ def test_labels_of_bars_do_not_overlap(many: Path) -> None:
     boxes = [one.get_window_extent() for one in axes.get_xticklabels() if one.get_text()]
     plt.close(figure)
     assert 10 <= len(boxes) <= MOST_UPRIGHT
-    assert all(one.x1 <= other.x0 + 1 for one, other in zip(boxes, boxes[1:], strict=False))
+    assert all(one.x1 <= other.x0 + 1 for one, other in pairwise(boxes))
 
 
 def test_a_shape_in_the_legend_hides_all_of_its_lambdas(many: Path, browser: Any, tmp_path: Path) -> None:
