@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import types
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.errors import ModelError
 from bench.models.processes import Processes
+
+if TYPE_CHECKING:
+    from bench.models.policy import Policy
 
 
 def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -> None:
@@ -48,8 +53,9 @@ def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -
             1.0
         )  # losses are shares of the batch's, so their gradients add up; of this one's own
         one.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    model.bench_token_logps = types.MethodType(_token_logps, model)
-    register_fsdp_forward_method(model, "bench_token_logps")
+    for name, method in (("bench_token_logps", _token_logps), ("bench_answer_logits", _answer_logits)):
+        setattr(model, name, types.MethodType(method, model))
+        register_fsdp_forward_method(model, name)
 
 
 def _widen(module: Any) -> None:
@@ -65,6 +71,37 @@ def _token_logps(model: Any, batch: Any) -> Any:
     from bench.models import objectives
 
     return objectives.plain_token_logps(model, batch)
+
+
+def _answer_logits(model: Any, batch: Any) -> Any:
+    from bench.models import divergence
+
+    return divergence.logits(model, divergence.states(model, batch))
+
+
+@contextmanager
+def passes_of_each(policy: Policy) -> Iterator[None]:
+    """Let each process make as many forward passes of a policy as it has to, be its weights whole or in parts.
+
+    Putting a layer together takes all processes. So before each pass they agree on one, and a process that has made its own
+    passes over a single token until no other has one left. Inside, processes must exchange nothing else.
+    """
+    if not policy.sharded or policy.processes is None:
+        yield
+        return
+    causal, processes = policy.model_alone(), policy.processes
+
+    def agree(*_: Any) -> None:
+        processes.any(True)
+
+    hook = causal.register_forward_pre_hook(agree, prepend=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+    with torch.no_grad():
+        while processes.any(False):
+            causal(input_ids=torch.zeros(1, 1, dtype=torch.long, device=policy.device), use_cache=False)
 
 
 def is_sharded(model: Any) -> bool:
