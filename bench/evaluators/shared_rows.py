@@ -160,7 +160,7 @@ def batches(group: Group, batch_size: int, pass_tokens: int = PASS_TOKENS_CPU) -
 def share_of(
     groups: Sequence[Group], rank: int, count: int, cut: Callable[[Group], list[list[Row]]] | None
 ) -> list[Group]:
-    """Return one process's share of some groups: neighbours, so that beginnings stay together, by tokens about as many as another's.
+    """Return one process's share of some groups: neighbours, so that beginnings stay together, of about equal tokens.
 
     Args:
         groups: all of them.
