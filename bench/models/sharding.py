@@ -95,10 +95,13 @@ def passes_of_each(policy: Policy) -> Iterator[None]:
         processes.any(True)
 
     hook = causal.register_forward_pre_hook(agree, prepend=True)
+    # By this mark of FSDP2's `generate` of transformers would keep the processes in step in a way of its own.
+    marked, causal._is_fsdp_managed_module = causal._is_fsdp_managed_module, False
     try:
         yield
     finally:
         hook.remove()
+        causal._is_fsdp_managed_module = marked
     with torch.no_grad():
         while processes.any(False):
             causal(input_ids=torch.zeros(1, 1, dtype=torch.long, device=policy.device), use_cache=False)

@@ -32,10 +32,10 @@ def of_policy(plan: Any, kind: str) -> str:
     return next(job.id for job in plan.jobs.values() if job.kind == kind and job.inputs.policy)
 
 
-def read(folder: Path) -> tuple[Any, ...]:
+def read(folder: Path) -> list[Any]:
     """Return what a job left on record: rows, scores, what was asked and how."""
     found = record.read_job(folder)
-    return list(found.rows("samples")), found.scores, found.data
+    return [list(found.rows("samples")), found.scores, found.data]
 
 
 def close(one: Any, other: Any) -> bool:
