@@ -28,7 +28,7 @@ def state_bytes(suite: TrainingParts, trains: bool = True) -> int | None:
     if weights is None:
         return None
     dtype = suite.model.dtype
-    if suite.adapter is None and not trains:
+    if not trains:
         return space.BYTES[dtype] * weights
     if suite.adapter is None:
         return _TRAINED[dtype] * weights

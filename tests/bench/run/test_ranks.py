@@ -269,7 +269,7 @@ def test_ranks_that_are_done_end_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heard.ends() is None
 
 
-def test_only_training_takes_several_devices(tiny: TinySuite) -> None:
+def test_training_devices_are_of_training_alone(tiny: TinySuite) -> None:
     from bench.plan import planner
 
     made: Plan = planner.make(
