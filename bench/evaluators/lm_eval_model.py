@@ -201,13 +201,14 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
                 answers.update(found)
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()
-                    self._tell(f"{len(answers):,} of {len(requests):,} answers scored")
+                    self._tell(f"{len(answers):,} of {own:,} answers scored")
             return len(together)
 
         groups = share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens)
         if together is not None and together.processes is not None:
             whole = None if self._gathers else lambda group: self._batches(group, one_row, pass_tokens)
             groups = share_of(groups, together.processes.rank, together.processes.count, whole)
+        own = sum(len(row.replies) for group in groups for row in group.rows)
         with sharding.passes_of_each(together) if together is not None else nullcontext():
             while groups:
                 groups = groups[self._fitting(partial(score, groups)) :]
