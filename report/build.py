@@ -22,7 +22,7 @@ from report.page.index import Built
 from report.page.verdict import Verdict
 from report.render import html, markdown
 from report.render.document import FirstScreen
-from report.toy import page
+from report.toy import page, words
 
 
 def build(
@@ -105,7 +105,7 @@ def _suite(
     if is_toy(record):
         toy = ToyResults(record)
         told, content = page.tell(toy, folder), report_json.clean(page.as_json(toy))
-        built = Built(label, results, folder, told.headline)
+        built = Built(label, results, folder, words.headline(toy))
     else:
         tables = Findings(results)
         verdict = Verdict(tables)

@@ -341,6 +341,7 @@ def report(
             "--with-text", help="Also show prompts and targets beside the answers, read from the suite's data."
         ),
     ] = False,
+    mirror: Mirror = None,
 ) -> None:
     """Write report.html, report.md, report.json and runs.parquet for every suite, and index.html over all.
 
@@ -353,7 +354,7 @@ def report(
     """
     folders = results or [Path("results")]
     if choose is None:
-        _report(folders, out, lm_eval, "", with_text)
+        _report(folders, out, lm_eval, "", with_text, mirror)
         return
     from rich.console import Console
 
@@ -363,16 +364,18 @@ def report(
     # First: the answer, and a text that cannot be read, should not wait for a report.
     found = [one for folder in folders for one in choose_all(folder, choose)]
     choose_view.show(found, Console())
-    _report(folders, out, lm_eval, choose, with_text)
+    _report(folders, out, lm_eval, choose, with_text, mirror)
     choose_view.keep(found, out)
 
 
-def _report(folders: list[Path], out: Path | None, lm_eval: bool, choose: str, with_text: bool) -> None:
+def _report(
+    folders: list[Path], out: Path | None, lm_eval: bool, choose: str, with_text: bool, mirror: Path | None
+) -> None:
     from bench.cli import report_texts
     from bench.records import suite_record
     from report import build
 
-    texts = report_texts.read if with_text else None
+    texts = (lambda record: report_texts.read(record, mirror)) if with_text else None
     index = build.build(folders, out, lm_eval=lm_eval, choose=choose, texts=texts)
     for note in dict.fromkeys(
         suite.note for folder in folders for suite in suite_record.find_suites(folder) if suite.note
@@ -487,7 +490,7 @@ def publish(
     ] = Path("publish"),
     job: Annotated[
         str | None,
-        typer.Option(metavar="JOB", help="The run whose adapter is published. [default: the winner's first]"),
+        typer.Option(metavar="JOB", help="The run whose weights are published. [default: the winner's first]"),
     ] = None,
     choose: Choose = None,
     merge: Annotated[
@@ -504,7 +507,7 @@ def publish(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write the folders anew.")] = False,
 ) -> None:
-    """Write a suite's records and its recommended adapter as repositories for the hub, with cards; --push sends them.
+    """Write a suite's records and its recommended policy as repositories for the hub, with cards; --push sends them.
 
     Paths, weights of other runs, logs, prompts and, unless --answers is given, answers are not in them.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,12 @@ if TYPE_CHECKING:
     from report.analysis.completions import Texts
 
 
-def read(record: SuiteRecord, mirror: Path | None = None) -> Texts:
+def read(record: SuiteRecord, mirror: Path | None) -> Texts:
     """Return texts by the id of the answers; nothing, with the reason, where the data is not there or has changed."""
     from report.analysis.completions import Texts
 
     try:
-        known = os.environ.get("BENCH_MIRROR")
-        rows = _rows(record, mirror or (Path(known) if known else None))
+        rows = _rows(record, mirror)
     except (BenchError, OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Texts({}, f"Prompts and targets cannot be shown: {first}")

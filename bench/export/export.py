@@ -56,13 +56,16 @@ class Exported:
     note: str
     trained_whole: bool = False
 
+    @property
+    def what(self) -> str:
+        """What was written, in words."""
+        return "model" if self.trained_whole else "merged model" if self.merged else "adapter"
+
     def __str__(self) -> str:
         size = f"{self.size_bytes / 1e6:,.1f} MB" if self.size_bytes >= 1e5 else f"{self.size_bytes / 1e3:,.0f} kB"
-        what, by = (
-            ("model" if self.trained_whole else "merged model", "transformers") if self.merged else ("adapter", "peft")
-        )
+        by = "transformers" if self.merged else "peft"
         return (
-            f"{self.folder}: {what} of {self.job}, {size}; reloaded by plain {by}, its logits are within "
+            f"{self.folder}: {self.what} of {self.job}, {size}; reloaded by plain {by}, its logits are within "
             f"{self.difference:.1g} of the trained policy's (up to {self.largest:.2g})"
         )
 

@@ -1,4 +1,4 @@
-"""Make folders that are a hub's repositories: the recommended adapter as a model, the suite's records as a data set.
+"""Make folders that are a hub's repositories: the recommended policy as a model, the suite's records as a data set.
 
 The folders are written here and can be looked at; nothing leaves this machine unless `push` is called. They lie as in a mirror
 of the hub, OUT/models/ORG/NAME and OUT/datasets/ORG/NAME, so that `--mirror OUT` reads them back.
@@ -78,7 +78,7 @@ def publish(
         name: ORG/NAME on the hub, of both.
         results: one suite's folder or archive, or a root that holds one.
         out: where the folders go.
-        job: the run whose adapter is the model; found as `bench export` finds it.
+        job: the run whose policy is the model; found as `bench export` finds it.
         choose: an expression that chooses the recipe; its first seed's run is taken.
         merge: the model is the whole one, not the adapter alone.
         answers: whether policies' answers and judges' raw replies go along.
@@ -134,13 +134,13 @@ def _check_folder(folder: Path, force: bool) -> None:
 
 
 def _wanted(suite: SuiteRecord, job: str, choose: str) -> tuple[str | None, str]:
-    """Name the run whose adapter is published, or say why there is none."""
+    """Name the run whose policy is published, or say why there is none."""
     if job and choose:
         raise InputError("--job and --choose both say which run; give one of them")
     if job:
         return job, ""
     if is_toy(suite):
-        return None, f"{suite.name} is a toy, which has no adapters: only its records were written"
+        return None, f"{suite.name} is a toy, which has no weights: only its records were written"
     if choose:
         return _chosen(suite, choose), ""
     verdict = Verdict(Findings(Results(suite)))
@@ -180,8 +180,7 @@ def _model(suite: SuiteRecord, run: str, folder: Path, name: str, merge: bool) -
     shutil.rmtree(folder / ".eval_results", ignore_errors=True)
     eval_results.write(suite, suite.jobs[made.job], folder, name)
     _check(folder)
-    what = "merged model" if merge else "adapter"
-    return Repository(MODEL, name, folder, f"the {what} of {made.job} with its card"), made.note
+    return Repository(MODEL, name, folder, f"the {made.what} of {made.job} with its card"), made.note
 
 
 def _where_records_are(name: str) -> str:

@@ -50,7 +50,7 @@ def _sections(suite: SuiteRecord, name: str, model: str | None, answers: bool) -
     else:
         yield from _came_out(suite)
     if model:
-        yield f"The recommended adapter: [{model}](https://huggingface.co/{model})."
+        yield f"The policy that was published with them: [{model}](https://huggingface.co/{model})."
     yield "## What is in it"
     yield "\n".join(f"- {line}" for line in _contents(suite, answers, toy))
     yield "## How to read it"

@@ -550,5 +550,6 @@ def judge_of(name: str) -> str:
 
 def compared_with(metric: Metric) -> str:
     """Say whose answers a win rate compares with; the data's chosen ones where its description says no other."""
-    said = metric.meaning.partition(", judged by ")[0].removeprefix("against ")
-    return said if said and said != "the chosen answers" else "the data's chosen answers"
+    said = metric.meaning.partition(", judged by ")[0]
+    known = said.startswith("against ") and said != "against the chosen answers"
+    return said.removeprefix("against ") if known else "the data's chosen answers"

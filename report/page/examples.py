@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from report.analysis import completions
 from report.analysis.choices import Choices
 from report.analysis.completions import Texts
@@ -13,6 +15,7 @@ from report.render.document import Block, Cell, Column, Details, Row, Strip, Str
 
 MOST_STRIPS = 40
 MOST_TEXTS = 40
+PART = "part"
 
 
 def side_by_side(tables: Tables, verdict: Verdict, where: Where, texts: Texts | None = None) -> tuple[Block, ...]:
@@ -62,18 +65,20 @@ def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[
     found = {name: completions.answers(results, of, wanted) for name, of in policies.items()}
     rows = []
     for prompt in wanted:
-        parted = [completions.parts(results, of, prompt) for of in policies.values()]
-        tags = (
-            (("judges", "part" if any(parted) else "agree"),)
-            if any(one is not None for one in parted)
-            else (("judges", "fewer than two"),)
-        )
-        answers = [found[name][prompt] for name in policies]
-        cells = (*texts.rows[prompt], *(one.text for one in answers))
-        rows.append(Row((Cell(f"prompt {prompt}"), *(Cell(text or "(empty)") for text in cells)), tags=tags))
+        judges = _judges([completions.parts(results, of, prompt) for of in policies.values()])
+        cells = (*texts.rows[prompt], *(found[name][prompt].text for name in policies))
+        shown = (Cell(f"prompt {prompt}"), Cell(judges), *(Cell(text or "(empty)") for text in cells))
+        rows.append(Row(shown, tags=(("judges", judges),)))
+    rows.sort(key=lambda row: row.cells[1].text != PART)
     titles = ("Prompt's text", "Target", *policies)
-    columns = (Column("Prompt", numeric=False), *(Column(one, numeric=False, prose=True) for one in titles))
-    how = f"At most {MOST_TEXTS} prompts are shown, evenly spaced over all; here are {len(rows)}."
+    columns = (
+        *(Column(one, numeric=False) for one in ("Prompt", "Judges")),
+        *(Column(one, numeric=False, prose=True) for one in titles),
+    )
+    how = (
+        f"At most {MOST_TEXTS} prompts are shown, evenly spaced over all; here are {len(rows)}, those first on whose answers "
+        "judges part, that is prefer different sides."
+    )
     few = Table(
         "Prompts and targets",
         columns,
@@ -82,7 +87,14 @@ def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[
         sortable=True,
         searchable=True,
     )
-    return (Details("Prompts and targets beside the answers", (few,), page_only=True),)
+    return (Details("Prompts and targets beside the answers", (few,)),)
+
+
+def _judges(parted: Sequence[bool | None]) -> str:
+    """Say what judges think of a prompt's answers."""
+    if all(one is None for one in parted):
+        return "fewer than two"
+    return PART if any(parted) else "agree"
 
 
 def strips(tables: Tables, log: dict[str, Choices | None], where: Where) -> tuple[Block, ...]:

@@ -18,7 +18,7 @@ from report.choose.expression import Figure
 from report.choose.presets import OWN, Preset, goal_named, presets
 from report.page import losses, words
 from report.page.runs import base_name, device
-from report.render.document import FirstScreen, Goal, Holder, Standing, StandingRow
+from report.render.document import NOTHING_SURE, FirstScreen, Goal, Holder, Standing, StandingRow
 from report.render.numbers import number
 from report.render.shown import Shown, inside_sentence, shown
 
@@ -44,8 +44,12 @@ def make(tables: Findings, text: str = "") -> FirstScreen:
         goals=tuple(goals),
         default=default,
         words=words.glossary(tables),
-        nothing=tables.ranking.why_nothing_is_sure or next((goal.why_not for goal in goals), "") if not usable else "",
+        sentences=() if usable else (f"{_no_goal(tables, goals)}.",),
     )
+
+
+def _no_goal(tables: Findings, goals: Sequence[Goal]) -> str:
+    return tables.ranking.why_nothing_is_sure or next((goal.why_not for goal in goals), "")
 
 
 def _facts(tables: Findings) -> Iterable[str]:
@@ -109,7 +113,7 @@ class _Told:
             name=self.preset.name,
             words=self.preset.words,
             text=self.preset.text,
-            heading="No recipe can be recommended yet" if why else f"Use {pick.name}",
+            heading=NOTHING_SURE if why else f"Use {pick.name}",
             clear=not why,
             recipe=pick.name,
             leads=f"{pick.name} leads so far" if why else "",

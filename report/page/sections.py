@@ -71,9 +71,6 @@ def tell(
         smoke=results.smoke,
         banners=tuple(one for one in banners(tables) if one.kind == "warning"),
         notes=tuple(one.text for one in banners(tables) if one.kind != "warning"),
-        headline=verdict.headline,
-        sentences=verdict.sentences,
-        key_figures=(),
         screen=replace(screen, figure=_end_points(tables, drawn), **_top(tables)),
         sections=tuple(
             one

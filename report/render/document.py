@@ -172,15 +172,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class KeyFigure:
-    """Show one number of the verdict large, with its name and what it is measured against."""
-
-    value: str
-    name: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Holder:
     """Head a column of the first screen's table: who it is, in which role, with the anchor of its runs."""
 
@@ -248,6 +239,9 @@ class Goal:
         return self.name.replace(" ", "-")
 
 
+NOTHING_SURE = "No recipe can be recommended yet"
+
+
 @dataclass(frozen=True)
 class FirstScreen:
     """Show what to use at first sight.
@@ -255,21 +249,23 @@ class FirstScreen:
     Attributes:
         facts: model, recipes × seeds, device, date.
         state: how many jobs are complete.
-        default: the goal that is open; "" where none can be answered, for the reason `nothing`.
+        default: the goal that is open; "" where none can be answered or asked: `heading` and `sentences` then stand there.
         words: what the screen speaks of, each word with what it means.
-        figure: the end points; `top` the first recipes, with the link to all of them.
+        figure: the end points; `top` the first recipes, with the link to all of them, which are in the part `all_in`.
     """
 
     facts: tuple[str, ...]
     state: str
     complete: bool
     goals: tuple[Goal, ...]
-    default: str
-    nothing: str = ""
+    default: str = ""
+    heading: str = NOTHING_SURE
+    sentences: tuple[str, ...] = ()
     words: tuple[tuple[str, str], ...] = ()
     figure: Figure | None = None
     top: Table | None = None
     all_of: str = ""
+    all_in: str = "leaderboard"
 
 
 Block: TypeAlias = "Text | Table | Code | Figure | Strips | Details | Group"
@@ -292,11 +288,8 @@ class Report:
     description: str
     smoke: bool
     banners: tuple[Text, ...]
-    headline: str
-    sentences: tuple[str, ...]
-    key_figures: tuple[KeyFigure, ...]
+    screen: FirstScreen
     sections: tuple[Section, ...]
     footer: str
     links: tuple[tuple[str, str], ...] = field(default=())
-    screen: FirstScreen | None = None
     notes: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from functools import cache
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from report.render.document import Block, Cell, Code, Column, Details, Figure, Group, Plot, Report, Strips, Table, Text
 from report.render.visible import visible
@@ -65,6 +66,7 @@ def environment() -> Environment:
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": False}  # filters stand in the order they are named in
     made.filters["unbroken"] = _unbroken
+    made.filters["breakable"] = _breakable
     made.filters["kind"] = _kind
     made.filters["drawn"] = _drawn
     made.filters["consecutive"] = _consecutive
@@ -133,6 +135,11 @@ def _consecutive(columns: Sequence[Column]) -> list[tuple[str, int]]:
 def _unbroken(text: str) -> str:
     """Keep a number and its sign on one line."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%").replace("λ = ", "λ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long name break after its marks, such as mmlu_pro_computer_science's, before it breaks inside a word."""
+    return Markup(re.sub(r"(?<=[_/,:])(?=\w)", "<wbr>", str(escape(visible(text)))))
 
 
 def _outline(bins: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from report.render.document import (
     Block,
@@ -23,6 +24,7 @@ from report.render.document import (
 )
 from report.render.visible import visible
 
+LONGEST = 500  # characters of a sentence's cell
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&])")
 
 
@@ -49,10 +51,7 @@ def render(report: Report) -> str:
     ]
     if report.description:
         parts.append(paragraph(report.description))
-    if report.screen is not None:
-        parts += _first_screen(report.screen, report.notes)
-    else:
-        parts += [f"**{escape(report.headline)}**", "\n".join(f"- {escape(sentence)}" for sentence in report.sentences)]
+    parts += _first_screen(report.screen, report.notes)
     for section in report.sections:
         parts.append(f"## {escape(section.title)}")
         parts += [text for block in section.blocks for text in _block(block)]
@@ -66,7 +65,8 @@ def _first_screen(screen: FirstScreen, notes: Iterable[str]) -> Iterable[str]:
     yield from (f"> {escape(note)}" for note in notes)
     default = next((goal for goal in screen.goals if goal.name == screen.default), None)
     if default is None:
-        yield f"## No recipe can be recommended yet\n\n{paragraph(screen.nothing)}."
+        yield f"## {escape(screen.heading)}"
+        yield "\n".join(f"- {escape(sentence)}" for sentence in screen.sentences)
     else:
         yield f"## {escape(default.heading)}"
         said = (f"{default.leads}." if default.leads else "", default.how, default.confidence)
@@ -114,12 +114,21 @@ def table(shown: Table) -> str:
         "|" + "|".join("---:" if column.numeric else "---" for column in shown.columns) + "|",
     ]
     for row in shown.rows:
-        cells = [_cell(cell) for cell in row.cells]
+        cells = [
+            _cell(replace(cell, text=_cut(cell.text)) if column.prose else cell)
+            for column, cell in zip(shown.columns, row.cells, strict=True)
+        ]
         if row.kind == "best":
             cells = [f"**{cell}**" if cell else cell for cell in cells]
         lines.append("| " + " | ".join(cells) + " |")
     notes = "\n".join(f"- {escape(note)}" for note in shown.notes)
     return "\n".join(lines) + (f"\n\n{notes}" if notes else "")
+
+
+def _cut(text: str) -> str:
+    """Cut a long text, whose whole is in the data or in the page, and say how much of it is left out."""
+    more = len(text) - LONGEST
+    return text if more <= 0 else f"{text[:LONGEST].rstrip()} … ({more:,} more characters)"
 
 
 def _cell(cell: Cell) -> str:

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from report.analysis.toy import Mean, ToyResults, ToyRun, slope
 from report.page.runs import as_yaml
 from report.page.where import Where
-from report.render.document import Block, Cell, Code, Column, Details, KeyFigure, Report, Row, Section, Table, Text
+from report.render.document import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Details,
+    Figure,
+    FirstScreen,
+    Report,
+    Row,
+    Section,
+    Table,
+    Text,
+)
 from report.render.numbers import MISSING, number
 from report.toy import charts
 from report.toy.charts import short
 from report.toy.words import SHOWN, headline, sentences
 
+TOGETHER = (
+    "Above each path from the start to where the run ends, below the ends closer up; the star is the ideal point."
+)
 SMOKE = (
     "Smoke run cut to a few steps: it shows that the suite runs and measures nothing. No figure below means anything."
 )
@@ -23,6 +40,8 @@ SMOKE = (
 def tell(results: ToyResults, folder: Path) -> Report:
     """Tell a toy suite's story; pictures go to `folder`/figures, links lead from there to the records."""
     suite, produced = results.suite, results.record.info.get("produced", {})
+    paths = charts.figure_2(results, folder / "figures") if results.runs else None
+    gaps = charts.gap_figure(results, folder / "figures") if results.runs else None
     commit = str(produced.get("commit") or "")
     parts = (f"bench {produced.get('version', '')}", commit and f"commit {commit}", produced.get("time"))
     return Report(
@@ -30,10 +49,9 @@ def tell(results: ToyResults, folder: Path) -> Report:
         description=str(suite.get("description") or ""),
         smoke=results.smoke,
         banners=tuple(_banners(results)),
-        headline=headline(results),
-        sentences=tuple(sentences(results)),
-        key_figures=() if results.smoke else tuple(_key_figures(results)),
-        sections=tuple(section for section in _sections(results, folder) if section.blocks),
+        screen=_screen(results, paths, gaps),
+        sections=tuple(section for section in _sections(results, folder, paths, gaps) if section.blocks),
+        notes=tuple(str(note) for note in results.suite.get("notes") or ()),
         footer=" · ".join(str(part) for part in parts if part),
         links=(("Markdown", "report.md"), ("JSON", "report.json"), *Where(results.record, folder).archive),
     )
@@ -47,23 +65,46 @@ def _banners(results: ToyResults) -> list[Text]:
         found.append(
             Text(f"Partial results: {len(results.problems)} of {planned} planned jobs are not complete.", "warning")
         )
-    return found + [Text(str(note), "note") for note in results.suite.get("notes") or ()]
+    return found
 
 
-def _key_figures(results: ToyResults) -> list[KeyFigure]:
-    if len(results.horizons) > 1:
-        return [KeyFigure(short(run.gap.value), run.name, f"gap at T = {run.steps:,}") for run in results.longest]
-    return [KeyFigure(short(run.distance.value), run.name, "nats from the ideal point") for run in results.longest]
+def _screen(results: ToyResults, paths: Figure | None, gaps: Figure | None) -> FirstScreen:
+    """Return what came out, the picture of all methods together, and how near each came; a toy recommends nothing."""
+    figure = gaps or paths
+    planned = len(results.record.info["jobs"])
+    done = planned - len(results.problems)
+    made = str(results.record.info.get("produced", {}).get("time") or "")[:10]
+    facts = ["toy problem", f"{len(results.series)} method{'' if len(results.series) == 1 else 's'}", made]
+    return FirstScreen(
+        facts=tuple(filter(None, facts)),
+        state=f"{'PARTIAL' if results.problems else 'COMPLETE'} {done}/{planned}",
+        complete=not results.problems,
+        goals=(),
+        heading=headline(results),
+        sentences=tuple(sentences(results)),
+        figure=figure and replace(figure, side=(), caption=gaps.caption if gaps else TOGETHER),
+        top=_nearest(results) if results.runs and not results.smoke else None,
+        all_of="where the methods end",
+        all_in="ends",
+    )
+
+
+def _nearest(results: ToyResults) -> Table:
+    """Return the methods of the longest runs, the nearest to what is best first."""
+    by_gap = len(results.horizons) > 1
+    rows = [(run.gap if by_gap else run.distance, run) for run in results.longest]
+    rows.sort(key=lambda row: row[0].value)
+    columns = (Column("Method", numeric=False), Column("Gap (nats)" if by_gap else "Ideal distance (nats)"))
+    title = f"Gap at T = {results.horizons[-1]:,}" if by_gap else "Nearest to the ideal point"
+    return Table(title, columns, tuple(Row((Cell(run.name), _mean(mean))) for mean, run in rows))
 
 
 # ---- the sections ----------------------------------------------------------------------------------------------------
 
 
-def _sections(results: ToyResults, folder: Path) -> list[Section]:
+def _sections(results: ToyResults, folder: Path, paths: Figure | None, gaps: Figure | None) -> list[Section]:
     if not results.runs:
         return [_problems(results), _settings(results)]
-    paths = charts.figure_2(results, folder / "figures")
-    gaps = charts.gap_figure(results, folder / "figures")
     reading = Text(
         "Each panel is a method: above its path in weight space over the contours of f_DPO (blue, dashed) and f_SFT (orange), "
         "below the same path in objective space. The star is the ideal point, where both objectives are at their optimum."
@@ -78,9 +119,13 @@ def _sections(results: ToyResults, folder: Path) -> list[Section]:
         )
     )
     return [
-        Section("figure-2", "Figure 2: weight space and objective space", _blocks(reading if paths else None, paths)),
         Section(
-            "gap", "The gap against T", _blocks(about_t if gaps else None, gaps, _gap_table(results) if gaps else None)
+            "figure-2", "Figure 2: weight space and objective space", _blocks(reading if paths else None, _rest(paths))
+        ),
+        Section(
+            "gap",
+            "The gap against T",
+            _blocks(about_t if gaps else None, _rest(gaps), _gap_table(results) if gaps else None),
         ),
         Section("bound", "Theorem 4.1's bound", tuple(_bound_table(results, name) for name in results.bounds)),
         Section("ends", "Where the methods end", (_ends_table(results, Where(results.record, folder)),)),
@@ -88,6 +133,11 @@ def _sections(results: ToyResults, folder: Path) -> list[Section]:
         _problems(results),
         _settings(results),
     ]
+
+
+def _rest(figure: Figure | None) -> Figure | None:
+    """Leave out what the first screen shows, if more is there."""
+    return replace(figure, main=()) if figure and figure.side else figure
 
 
 def _blocks(*blocks: Block | None) -> tuple[Block, ...]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from bench.records.record import write_json
 from bench.records.suite_record import find_suites
 from bench.run import execute
 from report.analysis.gate import Gate
+from report.build import build
 from report.compare import compare
 
 __all__ = ["hub"]
@@ -37,6 +39,10 @@ TARGET = "some-lab/mix_of.both"
 @pytest.fixture
 def trained(tiny: Any, run_plan: Any, tmp_path: Path) -> Path:
     """Train a run on a base model and rows of this machine; the folder of its results."""
+    return train(tiny, run_plan, tmp_path)
+
+
+def train(tiny: Any, run_plan: Any, tmp_path: Path, **settings: Any) -> Path:
     base = tmp_path / "private" / "base"
     loaded = policy.load(policy.Model(source="random"), torch.device("cpu"))
     loaded.model.save_pretrained(base)
@@ -59,7 +65,9 @@ def trained(tiny: Any, run_plan: Any, tmp_path: Path) -> Path:
         }
 
     data = {"preference": source("pairs", 6, "plain"), "instruction": source("rows", 12, "alpaca")}
-    runner = run_plan(tiny(model={"source": "local", "path": str(base)}, data=data, methods=["mix"]))
+    runner = run_plan(
+        tiny(**({"model": {"source": "local", "path": str(base)}} | settings), data=data, methods=["mix"])
+    )
     execute.write_suite(runner.plan, runner.folder)
     runner.run("mix")
     return Path(runner.folder)
@@ -102,6 +110,42 @@ def test_the_model_card_is_read_by_the_hubs_library_and_names_the_records(traine
     card = ModelCard.load(done.repositories[0].folder / "README.md")
     assert card.data.library_name == "peft" and card.data.eval_results
     assert f"[{TARGET}](https://huggingface.co/datasets/{TARGET})" in card.text
+
+
+def test_trained_weights_are_published_as_a_model_of_its_own(tiny: Any, run_plan: Any, tmp_path: Path) -> None:
+    """No adapter is spoken of: transformers is the library, and nothing else needs to be fetched to use it."""
+    model = {"source": "local", "path": str(tmp_path / "private" / "base"), "tuning": "full"}
+    folder = train(tiny, run_plan, tmp_path, model=model, lora=None)
+    done = publish.publish(TARGET, folder, tmp_path / "out", job="mix")
+    assert done.note == ""
+    assert "the model of mix-" in str(done.repositories[0])
+    written, records = (files(one.folder) for one in done.repositories)
+    assert {"README.md", "config.json", "model.safetensors", "tokenizer.json"} <= set(written)
+    assert not [name for name in written if name.startswith("adapter")]
+    card = ModelCard.load(done.repositories[0].folder / "README.md")
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
+    assert "lora" not in card.data.tags and card.data.eval_results
+    assert "All weights were trained, and no adapter" in card.text
+    assert b"adapter" not in records["README.md"]
+    for name, content in {**written, **records}.items():
+        assert str(tmp_path).encode() not in content and b"secret1" not in content, name
+
+
+def test_a_report_with_texts_beside_the_records_is_not_published(trained: Path, tmp_path: Path) -> None:
+    """`report --with-text` writes into the folder that is published; what it shows stays there."""
+    build(trained)
+    for name in ("report.html", "report.md"):  # this suite judges no answers, so that its report would show none
+        with (trained / name).open("a", encoding="utf-8") as file:
+            file.write("what was asked")
+    for answers in (False, True):
+        done = publish.publish(TARGET, trained, tmp_path / str(answers), job="mix", answers=answers)
+        for one in done.repositories:
+            for name, content in files(one.folder).items():
+                parts = [content]
+                if name.endswith(".bench"):
+                    with zipfile.ZipFile(one.folder / name) as archive:
+                        parts = [archive.read(part) for part in archive.namelist()]
+                assert parts and not [part for part in parts if b"what was asked" in part], name
 
 
 def test_the_records_card_is_read_by_the_hubs_library_and_says_what_came_out(quickstart: Any) -> None:

@@ -1,4 +1,4 @@
-"""axe-core over every kind of report, at both sizes, light and dark: nothing serious or critical."""
+"""axe-core over every kind of report, at both sizes, light and dark: nothing serious or critical; no text leaves its cell."""
 
 from __future__ import annotations
 
@@ -7,8 +7,42 @@ from typing import Any
 
 import pytest
 
+from report.analysis.completions import Texts
+from report.build import build
 
-@pytest.mark.parametrize("name", ["quickstart", "one_seed", "half_failed", "wide", "thousand"])
+BEYOND = """() => [...document.querySelectorAll('td, th')].filter(cell => {
+  const text = document.createRange();
+  text.selectNodeContents(cell);
+  const end = cell.getBoundingClientRect().right + 1.5;
+  return cell.offsetParent && [...text.getClientRects()].some(part => part.right > end);
+}).map(cell => cell.innerText)"""
+
+
+@pytest.fixture
+def with_text(full: Path, tmp_path: Path) -> Path:
+    texts = Texts({place: (f"What is {place}? " * 40, f"It is <b>{place}</b>.\u202e") for place in range(1000)})
+    build(full, tmp_path, texts=lambda _: texts)
+    return tmp_path / full.name
+
+
+def committed(name: str, out: Path) -> Path:
+    build(Path(__file__).parents[3] / "results" / f"{name}.bench", out)
+    return out / name
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return committed("toy", tmp_path)
+
+
+@pytest.fixture
+def theorem(tmp_path: Path) -> Path:
+    return committed("theorem_3_1", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["toy", "theorem", "quickstart", "one_seed", "half_failed", "wide", "with_text", "thousand"]
+)
 def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.base").AXE_FILE_PATH.read_text(encoding="utf-8")
     folder: Path = request.getfixturevalue(name)
@@ -28,4 +62,5 @@ def test_nobody_is_kept_out(browser: Any, request: pytest.FixtureRequest, name: 
             ]
             assert serious == [], (width, scheme)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+            assert tab.evaluate(BEYOND) == [], (width, scheme)
             tab.close()

@@ -43,6 +43,26 @@ def test_texts_are_there_only_where_asked_for(judged_twice: Path, tmp_path: Path
     assert "target 5" in text
 
 
+def test_markdown_has_them_too_where_asked_for(judged_twice: Path, tmp_path: Path) -> None:
+    """In a fold, first the pairs on which judges part; nothing in a text is markup, and a long one says how much is left out."""
+    build(judged_twice, tmp_path / "without")
+    assert "target 0" not in next((tmp_path / "without").glob("*/report.md")).read_text(encoding="utf-8")
+    rows = TEXTS.rows | {3: ("`a` | b <script> " * 40, "target 3")}
+    build(judged_twice, tmp_path / "with", texts=lambda _: Texts(rows))
+    text = next((tmp_path / "with").glob("*/report.md")).read_text(encoding="utf-8")
+    fold = text.partition("<summary>Prompts and targets beside the answers</summary>")[2].partition("</details>")[0]
+    lines = [line for line in fold.splitlines() if line.startswith("| prompt ")]
+    assert len(lines) == 6
+    assert [line.split(" | ")[1] for line in lines] == sorted(
+        (line.split(" | ")[1] for line in lines), key="part".__ne__
+    )
+    assert lines[0].split(" | ")[1] == "part" and lines[-1].split(" | ")[1] != "part"
+    assert "\\<b\\>ask 0\\</b\\>⟨U+202E⟩" in fold and "<script>" not in fold
+    whole = "`a` | b <script> " * 40
+    assert f"… ({len(whole) - 500:,} more characters)" in fold  # of 680 characters 500 are shown
+    assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+
+
 def test_a_line_says_why_there_are_none(judged_twice: Path, tmp_path: Path) -> None:
     assert "the file is gone" in page_of(judged_twice, tmp_path / "gone", Texts({}, "the file is gone"))
 

@@ -135,3 +135,19 @@ def test_partial_results_are_reported(tmp_path: Path) -> None:
     made(tmp_path / "some", "toy", "training.horizons=[{steps: 50}]", leave_out=1)
     build(tmp_path / "some")
     assert "Partial results: 1 of 5 planned jobs are not complete." in text(tmp_path / "some", "toy")
+
+
+@pytest.mark.parametrize(("name", "most"), [("toy", "0.0165"), ("theorem_3_1", "maxright")])
+def test_the_outcome_stands_first_and_the_rest_is_folded(root: Path, browser: Any, name: str, most: str) -> None:
+    """As on every report: what came out, the picture and the nearest method on the first screen, the sections a click away."""
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto((root / name / "report.html").as_uri())
+    for selector in (".answer h2", "#top tbody tr", "#end-points svg"):
+        box = page.locator(selector).first.bounding_box()
+        assert box["y"] + (0 if "svg" in selector else box["height"]) < 900, selector
+    assert most in page.locator("#top tbody tr").first.inner_text()
+    assert not page.locator("#ends table").is_visible()
+    page.locator("#top a").last.click()
+    page.locator("#ends table").wait_for(state="visible")
+    assert page.locator("fieldset.switch").count() == 0
+    page.close()
