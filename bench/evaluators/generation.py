@@ -91,7 +91,7 @@ def sample_ids(
         order = processes.own_batches(order, settings.batch_size if plainly else 1)
     policy.model.eval()
     # The model's own generation settings would fill in what is left out here, such as a repetition penalty
-    with _without_own_settings(policy.model), sharding.passes_of_each(policy):
+    with _without_own_settings(policy.model), sharding.passes_of_each(policy.model_alone(), processes):
         generate = _plainly if plainly else _on_gpu
         try:
             generated, facts = generate(policy, prompts, order, settings, stop, tell) if order else ([], {})

@@ -119,7 +119,7 @@ def _evaluate(
                 # Weights in parts are put together around the causal model's own call, which an adapter's model passes by.
                 pretrained=policy.model_alone() if policy.sharded else policy.model,
                 tokenizer=tokenizer,
-                together=policy if policy.processes is not None else None,
+                processes=policy.processes,
                 batch_size=MOST_ROWS if halving else settings.batch_size,
                 halving=halving,
                 tell=tell,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -38,7 +38,7 @@ from bench.evaluators.shared_rows import (
 from bench.models import bf16_matmul, lm_head, memory, packed_attention, probe, sharding
 
 if TYPE_CHECKING:
-    from bench.models.policy import Policy
+    from bench.models.processes import Processes
 
 Answer = tuple[float, bool]
 Made = TypeVar("Made")
@@ -61,16 +61,15 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
     With `halving`, passes that memory has no room for are made again with half as many rows at once, and so are later ones.
 
-    Several processes share the requests out, and each returns all answers. On a CPU whole batches are shared out, so that the
+    With `processes`, these share the requests out, and each returns all answers: on a CPU whole batches, so that the
     answers are one process's to the last bit.
     """
 
     def __init__(
-        self, *, tell: Callable[[str], None], halving: bool = False, together: Policy | None = None, **stock: Any
+        self, *, tell: Callable[[str], None], halving: bool = False, processes: Processes | None = None, **stock: Any
     ) -> None:
-        """Take the policy that several processes compute with as `together`; None: this process is alone."""
         super().__init__(**stock)
-        self._together = together
+        self._processes = processes
         self._tell, self._halving = tell, halving
         # On a GPU a pass over few tokens takes as long as one over many.
         self._gathers = self.device.type == "cuda"
@@ -131,18 +130,17 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             )
         pass_tokens = PASS_TOKENS_CPU if self.device.type == "cpu" else PASS_TOKENS_GPU
         packed = way == "packed" and self._within_window(requests)
-        return self._answers(requests, packed, pass_tokens, self._together)
+        return self._answers(requests, packed, pass_tokens, self._processes)
 
     def _shared_out(
         self, ask: Callable[[list[Any]], list[Made]], requests: list[Any], key: Callable[[Any], Any]
     ) -> list[Made]:
         """Have each process ask its share of some requests; return all answers in their order."""
-        if self._together is None or self._together.processes is None:
+        if (processes := self._processes) is None:
             return ask(requests)
-        processes = self._together.processes
         order = sorted(range(len(requests)), key=lambda place: key(requests[place]))
         own = processes.own_batches(order, 1 if self._gathers else self.batch_size)
-        with sharding.passes_of_each(self._together):
+        with sharding.passes_of_each(_base(self.model), processes):
             answers = ask([requests[place] for place in own]) if own else []
         found = processes.joined(dict(zip(own, answers, strict=True)))
         return [found[place] for place in range(len(requests))]
@@ -187,7 +185,7 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     @torch.no_grad()
     @bf16_matmul.forward_only()
     def _answers(
-        self, requests: Sequence[Request], packed: bool, pass_tokens: int, together: Policy | None = None
+        self, requests: Sequence[Request], packed: bool, pass_tokens: int, processes: Processes | None = None
     ) -> list[Answer]:
         answers: dict[int, Answer] = {}
         told = time.monotonic()
@@ -196,24 +194,24 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         def score(groups: Sequence[Group]) -> int:
             """Score the first of some groups; return how many."""
             nonlocal told
-            together = in_one_row(groups, self.batch_size, MOST_TOKENS) if one_row and self._gathers else groups[:1]
-            for found in self._scores(together, one_row, pass_tokens):
+            first = in_one_row(groups, self.batch_size, MOST_TOKENS) if one_row and self._gathers else groups[:1]
+            for found in self._scores(first, one_row, pass_tokens):
                 answers.update(found)
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()
                     self._tell(f"{len(answers):,} of {own:,} answers scored")
-            return len(together)
+            return len(first)
 
         groups = share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens)
-        if together is not None and together.processes is not None:
+        if processes is not None:
             whole = None if self._gathers else lambda group: self._batches(group, one_row, pass_tokens)
-            groups = share_of(groups, together.processes.rank, together.processes.count, whole)
+            groups = share_of(groups, processes.rank, processes.count, whole)
         own = sum(len(row.replies) for group in groups for row in group.rows)
-        with sharding.passes_of_each(together) if together is not None else nullcontext():
+        with sharding.passes_of_each(_base(self.model), processes):
             while groups:
                 groups = groups[self._fitting(partial(score, groups)) :]
-        if together is not None and together.processes is not None:
-            answers = together.processes.joined(answers)
+        if processes is not None:
+            answers = processes.joined(answers)
         return [answers[place] for place in range(len(requests))]
 
     def _scores(self, groups: Sequence[Group], one_row: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:

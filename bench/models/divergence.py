@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bench.data.tokens import Example
-from bench.models import lm_head, memory, objectives, packed_attention
+from bench.models import lm_head, memory, objectives, packed_attention, sharding
 from bench.models.policy import Policy
 
 # Positions whose logits over the whole vocabulary are held at once: 128,000 entries of float32 take 0.5 MiB each.
@@ -76,6 +76,8 @@ def _of_batch(policy: Policy, batch: objectives.Batch) -> tuple[list[float], lis
 def _of_parts(policy: Policy, batch: objectives.Batch) -> list[Tensor]:
     """Return KL token by token of weights that lie in parts: all of a pass happens in one call, while they are together."""
     causal = policy.model_alone()
+    if not hasattr(causal, "bench_answer_logits"):
+        sharding.add_pass(causal, "bench_answer_logits", lambda model, batch: logits(model, states(model, batch)))
     with policy.as_base():
         base = causal.bench_answer_logits(batch)
     own = causal.bench_answer_logits(batch)

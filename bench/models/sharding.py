@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from bench.errors import ModelError
 from bench.models.processes import Processes
-
-if TYPE_CHECKING:
-    from bench.models.policy import Policy
 
 
 def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -> None:
@@ -32,7 +29,7 @@ def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -
         ModelError: its layers are not found.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [one for one in model.get_decoder().modules() if isinstance(one, GradientCheckpointingLayer)]
@@ -53,9 +50,7 @@ def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -
             1.0
         )  # losses are shares of the batch's, so their gradients add up; of this one's own
         one.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    for name, method in (("bench_token_logps", _token_logps), ("bench_answer_logits", _answer_logits)):
-        setattr(model, name, types.MethodType(method, model))
-        register_fsdp_forward_method(model, name)
+    add_pass(model, "bench_token_logps", _token_logps)
 
 
 def _widen(module: Any) -> None:
@@ -73,23 +68,24 @@ def _token_logps(model: Any, batch: Any) -> Any:
     return objectives.plain_token_logps(model, batch)
 
 
-def _answer_logits(model: Any, batch: Any) -> Any:
-    from bench.models import divergence
+def add_pass(model: Any, name: str, method: Callable[..., Any]) -> None:
+    """Give a model a method that forwards it, in which its own weights are together as in its call."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
 
-    return divergence.logits(model, divergence.states(model, batch))
+    setattr(model, name, types.MethodType(method, model))
+    register_fsdp_forward_method(model, name)
 
 
 @contextmanager
-def passes_of_each(policy: Policy) -> Iterator[None]:
-    """Let each process make as many forward passes of a policy as it has to, be its weights whole or in parts.
+def passes_of_each(causal: Any, processes: Processes | None) -> Iterator[None]:
+    """Let each process make as many forward passes of a causal model as it has to, be its weights whole or in parts.
 
     Putting a layer together takes all processes. So before each pass they agree on one, and a process that has made its own
     passes over a single token until no other has one left. Inside, processes must exchange nothing else.
     """
-    if not policy.sharded or policy.processes is None:
+    if processes is None or not is_sharded(causal):
         yield
         return
-    causal, processes = policy.model_alone(), policy.processes
 
     def agree(*_: Any) -> None:
         processes.any(True)
@@ -104,7 +100,7 @@ def passes_of_each(policy: Policy) -> Iterator[None]:
         causal._is_fsdp_managed_module = marked
     with torch.no_grad():
         while processes.any(False):
-            causal(input_ids=torch.zeros(1, 1, dtype=torch.long, device=policy.device), use_cache=False)
+            causal(input_ids=torch.zeros(1, 1, dtype=torch.long, device=processes.device), use_cache=False)
 
 
 def is_sharded(model: Any) -> bool:
