@@ -53,9 +53,11 @@ def close(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("in_parts", [False, True], ids=["whole", "parts"])
-@pytest.mark.parametrize("full", [False, True], ids=["adapter", "all-weights"])
+@pytest.mark.parametrize(
+    ("full", "in_parts", "devices"),
+    [(False, False, 2), (False, True, 2), (True, False, 4), (True, True, 4)],
+    ids=["adapter-whole-2", "adapter-parts-2", "all-weights-whole-4", "all-weights-parts-4"],
+)
 def test_ranks_leave_the_records_of_one_process(
     full: bool, in_parts: bool, devices: int, tiny: TinySuite, run_plan: Any
 ) -> None:
