@@ -11,6 +11,7 @@ import pytest
 from on_ranks import beside, on, rank_processes
 
 from bench.records import record
+from bench.run import devices as devices_of_jobs
 from bench.run import handlers
 from bench.suite.suite import Suite
 from benchmarks.campaigns import base
@@ -65,6 +66,7 @@ def test_ranks_leave_the_records_of_one_process(
     settings = tiny(evaluation=EVALUATION, **(WHOLE if full else {}))
     alone = run_plan(settings)
     own = settings.model_copy(update={"training": settings.training.model_copy(update={"shard": in_parts})})
+    assert devices_of_jobs.shards(own, "cpu", trains=False) == in_parts
     for kind in ("lm_eval", "generate", "base_answers", "base_kl"):
         start = of_policy(alone.plan, kind) if kind != "base_answers" else "base-answers"
         alone.run(start)
