@@ -97,7 +97,8 @@ def sample_ids(
             generated, facts = generate(policy, prompts, order, settings, stop, tell) if order else ([], {})
         except torch.OutOfMemoryError as error:
             lower = f"lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
-            advice = "one prompt has no room" if settings.finds_batch_size(policy.device.type) else lower
+            halved = not plainly and settings.finds_batch_size(policy.device.type)
+            advice = "one prompt has no room" if halved else lower
             raise OutOfMemory(f"out of memory generating answers; {advice}") from error
     said = dict(zip(order, generated, strict=True))
     if processes is not None:
