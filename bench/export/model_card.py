@@ -380,7 +380,7 @@ def _recipe_of(tables: Tables, run: Run) -> RecipeResults | None:
 
 def _value(found: Measured, writes: Shown) -> str:
     if found.value is None:
-        return f"not measured: {found.reason}"
+        return f"missing: {found.reason}"
     text, error = writes.text(found.compared), found.error
     return text if math.isnan(error) else f"{text} (s.e. {number(writes.spread(found.compared, error), writes.digits)})"
 

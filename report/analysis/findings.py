@@ -45,7 +45,7 @@ class Findings(Tables):
     @cached_property
     def verdicts(self) -> Verdicts:
         """What is said of two policies in one figure, wherever a page names them."""
-        return Verdicts(self, self.ranking, lambda: self.against_sequential)
+        return Verdicts(self, self.ranking)
 
     @cached_property
     def base(self) -> RecipeResults:

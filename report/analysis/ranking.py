@@ -16,6 +16,7 @@ from functools import cached_property
 import pandas as pd
 
 from report.analysis import recipe_verdicts
+from report.analysis.matched import AgainstSequential
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, t_quantile
 from report.analysis.tables import RecipeKey, RecipeResults, Tables, rounded
 
@@ -53,9 +54,8 @@ class Ranking:
     """
 
     def __init__(self, tables: Tables, against: Callable[[], pd.DataFrame]) -> None:
-        self.tables, self._against = tables, against
+        self.tables, self.table = tables, AgainstSequential(tables, against)
         self._gaps: dict[tuple[RecipeKey, RecipeKey], Gap] = {}
-        self._corrected: dict[str, dict[RecipeKey, float]] = {}
 
     @cached_property
     def basis(self) -> str | None:
@@ -173,21 +173,8 @@ class Ranking:
             compared = recipe_verdicts.compare(self.tables, one, other, name)
             size, p = compared.difference, recipe_verdicts.two_sided(compared)
             size = size if self.tables.metric(name).better == "higher" else size.negated
-        return Gap(size, *(self._in_the_table(one, other, name) or (p, 1)))
-
-    def _in_the_table(self, one: RecipeResults, other: RecipeResults, name: str) -> tuple[float, int] | None:
-        """Return the p-value of a pair that stands in the table against Sequential, corrected as there."""
-        sequential = next((recipe for recipe in (one, other) if recipe.base_method == "sequential"), None)
-        if sequential is None or one.lambda_dpo != other.lambda_dpo:
-            return None
-        recipe = other if sequential is one else one
-        if name not in self._corrected:
-            frame = self._against()
-            rows = frame[frame["metric"] == name] if not frame.empty else frame
-            columns = (rows[key] for key in ("method", "lambda_dpo", "p_holm")) if len(rows) else ()
-            self._corrected[name] = {(method, value): float(p) for method, value, p in zip(*columns, strict=True)}
-        corrected = self._corrected[name]
-        return (corrected[recipe.key], len(corrected)) if recipe.key in corrected else None
+        matched = self.table.find(one, other, name)
+        return Gap(size, matched.p, matched.comparisons) if matched else Gap(size, p)
 
     def seeds_wanted(self, one: RecipeResults, other: RecipeResults) -> int | None:
         """Return how many seeds would tell two recipes apart, were their difference and its spread what they seem.

@@ -7,10 +7,7 @@ the test of the ranking; every other pair is compared over seeds, and over quest
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import pandas as pd
 
 from report.analysis import recipe_verdicts
 from report.analysis.contrast import Contrast, enough
@@ -45,14 +42,10 @@ class Between:
 
 
 class Verdicts:
-    """Compare a suite's policies, each pair and figure once.
+    """Compare a suite's policies, each pair and figure once."""
 
-    Args:
-        against: returns the table of recipes against Sequential.
-    """
-
-    def __init__(self, tables: Tables, ranking: Ranking, against: Callable[[], pd.DataFrame]) -> None:
-        self.tables, self.ranking, self._against = tables, ranking, against
+    def __init__(self, tables: Tables, ranking: Ranking) -> None:
+        self.tables, self.ranking = tables, ranking
         self._found: dict[tuple[RecipeKey, RecipeKey, str], Between] = {}
 
     def between(self, one: RecipeResults, other: RecipeResults, name: str) -> Between:
@@ -69,9 +62,9 @@ class Verdicts:
         if not (one.estimate(name).n and other.estimate(name).n):
             return Between(UNCLEAR, estimate([]), math.nan)
         compared = recipe_verdicts.compare(self.tables, one, other, name)
-        in_the_table = self._in_the_table(one, other, name)
-        if in_the_table is not None:
-            p, size = in_the_table
+        matched = self.ranking.table.find(one, other, name)
+        if matched is not None:
+            p, size = matched.p, matched.size
         elif name == self.figure_that_ranks and self.ranking.holds(one) and self.ranking.holds(other):
             gap = self.ranking.gap(one, other)
             p, size = gap.p, gap.size if self._higher(name) else gap.size.negated
@@ -102,22 +95,3 @@ class Verdicts:
 
     def _higher(self, name: str) -> bool:
         return self._better(name) == "higher"
-
-    def _in_the_table(self, one: RecipeResults, other: RecipeResults, name: str) -> tuple[float, Estimate] | None:
-        """Return the corrected p-value and the difference of a pair of the table against Sequential."""
-        for recipe, baseline in ((one, other), (other, one)):
-            if recipe.lambda_dpo is None or self.tables.sequential(recipe.lambda_dpo) is not baseline:
-                continue
-            frame = self._against()
-            if frame.empty:
-                continue
-            rows = frame[
-                (frame["metric"] == name)
-                & (frame["method"] == recipe.method)
-                & (frame["lambda_dpo"] == recipe.lambda_dpo)
-            ]
-            for _, row in rows.iterrows():
-                mean, low, high = (float(row[part]) for part in ("difference", "low", "high"))
-                size = Estimate(mean, math.nan, low, high, int(row["seeds"]))
-                return float(row["p_holm"]), size if recipe is one else size.negated
-        return None

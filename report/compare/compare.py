@@ -265,7 +265,7 @@ class _Draft:
             if without and place == 0:
                 return None
             if without:
-                return f"not measured in the {name}: {side.entries[without[0]].reasons.get(metric, 'not evaluated')}"
+                return f"missing in the {name}: {side.entries[without[0]].reasons.get(metric, 'not evaluated')}"
         return ""
 
     def _not_comparable(self, unit: _Unit, metric: str) -> str:
@@ -321,7 +321,7 @@ class _Draft:
         """Say why the base has nothing of a metric to compare with, and whether the candidate has."""
         reason = self.base.entries[self.keys[0]].reasons.get(metric, "not evaluated")
         neither = not any(_known(self.candidate, key, metric) for key in self.keys)
-        return f"it was not measured {'on either side' if neither else 'in the base'}: {reason}"
+        return f"it is missing {'on either side' if neither else 'in the base'}: {reason}"
 
     def _notes(self) -> Iterable[str]:
         lost = [entry.name for key, entry in self.base.entries.items() if key not in self.candidate.entries]

@@ -343,14 +343,12 @@ class Verdict:
         if not seconds.n:
             all_in = best.estimate("all_in_seconds")
             parts = f"; all in {duration(all_in.mean)} of training" if all_in.n else ""
-            return f"Cost not measured: {best.reason('training_seconds')}{parts}."
+            return f"Cost missing: {best.reason('training_seconds')}{parts}."
         text = f"Cost: {duration(seconds.mean)} of training a run"
         if best.base_method == "sequential":
             return f"{text}; it is the Sequential baseline itself."
         if not increase.n:
-            return (
-                f"{text}; against the matching Sequential run not measured: {best.reason('runtime_increase_percent')}."
-            )
+            return f"{text}; against the matching Sequential run missing: {best.reason('runtime_increase_percent')}."
         word = "more" if increase.mean >= 0 else "less"
         spread = f", sd {number(increase.sd, 1)}" if increase.n > 1 else ""
         shared = "; timed while other workers used the machine" if best.shared("runtime_increase_percent") else ""

@@ -67,7 +67,7 @@ def test_the_text_says_how_it_was_made_what_it_costs_and_what_it_is_not() -> Non
     text = card_of(RESULTS / "quickstart.bench", "mix-l0.75-s0").text
     assert "made by the recipe **mix at λ = 0.75**, seed 0" in text
     assert "one of 3 runs of the recipe" in text
-    assert "| Energy (J) | not measured: this machine does not show the CPU's energy counter (RAPL) |" in text
+    assert "| Energy (J) | missing: this machine does not show the CPU's energy counter (RAPL) |" in text
     assert "not a measure of quality" in text
     assert "judged by rule" in text
     assert "LoRA, rank 8, alpha 16, on all-linear" in text
