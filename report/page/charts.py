@@ -66,7 +66,7 @@ def tradeoff(tables: Tables, folder: Path) -> document.Figure | None:
         main=plots.objective_space(drawer),
         side=side,
         legend=tuple(drawer.colours.items()),
-        shapes=tuple((f"λ = {one:g}", GLYPHS[drawer.marker(one)]) for one in drawer.lambdas),
+        shapes=tuple((label, GLYPHS[marker]) for label, marker in drawer.shapes),
         image=Path(folder.name) / "tradeoff.png",
         alt=" ".join(sketch.alt for sketch in (*drawer.main, *drawer.side)),
         data=(drawer.points_table(),),
@@ -85,7 +85,7 @@ def compose(
     data: document.Table,
     caption: str,
     colours: dict[str, str],
-    shapes: dict[str, str] | None = None,
+    shapes: Sequence[tuple[str, str]] = (),
     drawn: Sequence[document.Plot] = (),
 ) -> document.Figure:
     """Draw panels in rows; the same panels on one sheet become the PNG at `path`.
@@ -94,7 +94,7 @@ def compose(
         drawn: what the page's script draws in the sketches' place.
         data: the numbers behind the figure.
         colours: name → colour, for the legend.
-        shapes: name → matplotlib's marker, for the legend.
+        shapes: (name, matplotlib's marker), for the legend.
     """
     with _style():
         panels: tuple[document.Panel | document.Plot, ...] = tuple(drawn)
@@ -105,7 +105,7 @@ def compose(
         main=(),
         side=panels,
         legend=tuple(colours.items()),
-        shapes=tuple((name, GLYPHS.get(marker, "●")) for name, marker in (shapes or {}).items()),
+        shapes=tuple((name, GLYPHS.get(marker, "●")) for name, marker in shapes),
         image=Path(path.parent.name) / path.name,
         alt=" ".join(sketch.alt for sketch in sketches),
         data=(data,),

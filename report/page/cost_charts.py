@@ -40,10 +40,9 @@ def cost_against_quality(tables: Tables, folder: Path) -> document.Figure | None
         "Better is lower left for the ideal "
         "distance and other losses, upper left for scores better high. Only costs of equal hardware and workers are drawn."
     )
-    shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     table = _points(tables, names)
     path = folder / "cost.png"
-    return charts.compose("Cost against quality", sketches, path, table, caption, drawer.colours, shapes, drawn)
+    return charts.compose("Cost against quality", sketches, path, table, caption, drawer.colours, drawer.shapes, drawn)
 
 
 def _scatter(drawer: Drawer, name: str, x: str, y: str) -> tuple[Sketch, Plot] | None:
@@ -72,8 +71,8 @@ def _scatter(drawer: Drawer, name: str, x: str, y: str) -> tuple[Sketch, Plot] |
         drawer.marks(axes, marks, 6.5)
         for method, colour in drawer.colours.items():
             axes.plot([], [], "-", color=colour, linewidth=3, label=short_name(method))
-        for lambda_dpo in drawer.lambdas:
-            axes.plot([], [], drawer.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
+        for label, marker in drawer.shapes:
+            axes.plot([], [], marker, color=INK, linestyle="none", label=label)
         axes.margins(0.1)
         axes.set(title=visible(title), xlabel=visible(across.title), ylabel=visible(up.title))
 
@@ -128,7 +127,6 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
         "Right: the share of what training on each objective alone learns, mean over both. Up: the mean change of all tasks that "
         "nobody trained for, against the base model (dashed). Better is upper right; lines are the sd over seeds."
     )
-    shapes = {f"λ = {lambda_dpo:g}": drawer.marker(lambda_dpo) for lambda_dpo in drawer.lambdas}
     sketch = Sketch("kept", title, alt, draw, (4.7, 3.7))
     axis = plots.Axis("learned of both objectives (%)", "learned", "%"), plots.Axis(up, "kept", "points")
     spots = [
@@ -137,7 +135,9 @@ def learned_against_kept(tables: Findings, folder: Path) -> document.Figure | No
     ]
     drawn = plots.plot(drawer, title, alt, axis, spots, level=0)
     path = folder / "kept.png"
-    return charts.compose("Learned against kept", [sketch], path, table, caption, drawer.colours, shapes, [drawn])
+    return charts.compose(
+        "Learned against kept", [sketch], path, table, caption, drawer.colours, drawer.shapes, [drawn]
+    )
 
 
 # ---- Figure 4 --------------------------------------------------------------------------------------------------------

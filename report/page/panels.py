@@ -25,6 +25,7 @@ MORE_COLOURS = ("#009e73", "#cc79a7", "#56b4e9", "#9a6a12", "#5b4bb5", "#b8a800"
 # By a method's place in its suite, so that paths and bars can be told apart without colour.
 DASHES = ("", (5, 1.5), (1.8, 1.2), (6, 1.5, 1.2, 1.5), (9, 2), (3, 1, 1, 1, 1, 1), (1, 2.5))
 HATCHES = ("", "////", "\\\\\\\\", "xxxx", "----", "||||", "++++")  # lines only: a hatch of dots is a large drawing
+MOST_UPRIGHT = 20  # labels of 7 points beside each other under a panel
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 INK, GRID = "#1f2328", "#d5d9de"
 LONGEST_NAME = 24
@@ -78,9 +79,26 @@ class Drawer:
         """A line style per shown method, in seaborn's notation."""
         return {method: DASHES[place % len(DASHES)] for place, method in enumerate(self.colours)}
 
+    def band(self, lambda_dpo: float) -> int:
+        """Return which shape a λ has: its own, or, of more λ than there are shapes, that of some neighbours."""
+        return self.lambdas.index(lambda_dpo) * self._bands // len(self.lambdas)
+
+    @cached_property
+    def _bands(self) -> int:
+        return min(len(self.lambdas), len(MARKERS))
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[str, str], ...]:
+        """What each shape stands for, and its marker."""
+        bands: list[list[float]] = [[] for _ in range(self._bands)]
+        for lambda_dpo in self.lambdas:
+            bands[self.band(lambda_dpo)].append(lambda_dpo)
+        labels = (f"λ = {one[0]:g}" + (f" to {one[-1]:g}" if len(one) > 1 else "") for one in bands)
+        return tuple(zip(labels, MARKERS, strict=False))
+
     def marker(self, lambda_dpo: float | None) -> str:
         """Return the marker of a λ."""
-        return "*" if lambda_dpo is None else MARKERS[self.lambdas.index(lambda_dpo) % len(MARKERS)]
+        return "*" if lambda_dpo is None else MARKERS[self.band(lambda_dpo)]
 
     @cached_property
     def group_labels(self) -> dict[float, str]:
@@ -270,8 +288,8 @@ class Drawer:
             axes.plot(
                 [], [], color=colour, linewidth=2, linestyle=(0, dashes) if dashes else "-", label=short_name(method)
             )
-        for lambda_dpo in self.lambdas:
-            axes.plot([], [], self.marker(lambda_dpo), color=INK, linestyle="none", label=f"λ = {lambda_dpo:g}")
+        for label, marker in self.shapes:
+            axes.plot([], [], marker, color=INK, linestyle="none", label=label)
         axes.plot([], [], linestyle=(0, (4, 3)), color=INK, linewidth=0.9, label="reference front")
 
     # ---- bars -------------------------------------------------------------------------------------------------------
@@ -351,8 +369,9 @@ class Drawer:
         # A group of bars is about 200 points wide, shared by the labels; a letter is about 0.6 of its size wide.
         fits = 200 / len(order) / (0.6 * max(len(line) for label in order for line in label.split("\n")))
         axes.tick_params(axis="x", length=0, labelsize=min(8.5, fits) if fits >= SMALLEST else 7)
-        if fits < SMALLEST:  # many λ: upright, without the phase lengths
-            axes.set_xticks(range(len(order)), [label.split("\n")[-1] for label in order], rotation=90)
+        if fits < SMALLEST:  # many λ: upright, without the phase lengths, and of very many every second, third, …
+            every = range(0, len(order), math.ceil(len(order) / MOST_UPRIGHT))
+            axes.set_xticks(every, [order[place].split("\n")[-1] for place in every], rotation=90)
 
     def points_table(self) -> document.Table:
         """Return the numbers behind the panels: one row per recipe, mean and sd."""

@@ -70,7 +70,7 @@ def plot(
             for name, colour in drawer.colours.items()
         ],
         "lambdas": [
-            [f"λ = {one:g}" if one is not None else "no λ", drawer.marker(one) if one is not None else "o"]
+            [f"λ = {one:g}", drawer.marker(one), drawer.band(one)] if one is not None else ["no λ", "o", -1]
             for one in lambdas
         ],
         "points": [

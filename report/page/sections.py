@@ -200,8 +200,7 @@ def _end_points(tables: Findings, drawn: Figure | None) -> Figure | None:
         "Mean over seeds, lines are the sd. Lower left is better: the star is the ideal point, the dashed line the reference "
         "front from SFT alone over ALRIGHT to DPO alone."
     )
-    drawer = Drawer(tables)
-    shapes = tuple((f"λ = {one:g}", charts.GLYPHS.get(drawer.marker(one), "●")) for one in drawer.lambdas)
+    shapes = tuple((label, charts.GLYPHS[marker]) for label, marker in Drawer(tables).shapes)
     return replace(
         drawn, title="Where the runs end", main=drawn.main[1:2], side=(), data=(), caption=caption, shapes=shapes
     )

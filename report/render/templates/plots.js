@@ -43,7 +43,7 @@ const plots = (() => {
     const data = JSON.parse(JSON.stringify(box.data));
     const place = box.querySelector(".canvas");
     const paths = data.paths || [], marks = data.marks || [], front = data.front || [];
-    const shown = (method, lambda) => !state.off.has("m" + method) && !state.off.has("l" + lambda);
+    const shown = (method, lambda) => !state.off.has("m" + method) && !state.off.has("l" + data.lambdas[lambda][2]);
     const named = (method, lambda) => data.methods[method][0] + (data.lambdas[lambda][0] === "no λ" ? "" : " at " + data.lambdas[lambda][0]);
 
     // What can be pointed at: [x, y, words], of what is shown.
