@@ -157,12 +157,15 @@ def plan(
 ) -> None:
     """Print the jobs of a suite, what they share, what is complete, and an estimate of steps, tokens, time and memory."""
     from bench.cli.plan_view import as_dict, as_text
-    from bench.run import gpus, space, stale, standing
+    from bench.run import devices, gpus, space, stale, standing
     from bench.run.estimates import forecast
+    from bench.suite.suite import Suite
 
     if like is not None and not like.is_dir():
         raise InputError(f"--like {like}: no such folder; give a results folder with records of this machine")
     made = planned(suite, overrides, mirror, smoke)
+    if isinstance(made.suite, Suite):
+        made = devices.settled(made, made.suite, gpus.default_workers())
     folder = results / made.suite.name
     states, found = standing.look(made, folder).states, stale.find(made, folder)
     selected = standing.select(made, only)

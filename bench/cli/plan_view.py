@@ -48,6 +48,7 @@ def as_dict(
             "labels": job.labels.as_dict() if job.labels else {},
             "inputs": job.inputs.as_dict(),
             "prefix": {"job": job.prefix.job, "step": job.prefix.step} if job.prefix else None,
+            "devices": job.resources.devices,
             "optimizer_steps": job.steps_to_run,
             "tokens_at_most": _tokens(job),
         }
@@ -130,13 +131,14 @@ def as_text(
     if isinstance(suite, Suite) and suite.training.stopping.rule != "none":
         lines += ["", f"  joint runs may end earlier: training.stopping.rule is {suite.training.stopping.rule}"]
     counts = Counter(((job.kind, job.stage), states[job.id]) for job in plan.jobs.values() if job.id in selected)
+    devices = {(job.kind, job.stage): job.resources.devices for job in plan.jobs.values()}
     lines.append("")
     for which, name in _titles(plan).items():
         found = {state: count for (one, state), count in counts.items() if one == which}
         if found:
-            lines.append(
-                f"  {sum(found.values()):>4} × {name}: {', '.join(f'{count} {state}' for state, count in found.items())}"
-            )
+            states_in_words = ", ".join(f"{count} {state}" for state, count in found.items())
+            each = f"; each on {devices[which]} devices" if devices[which] > 1 else ""
+            lines.append(f"  {sum(found.values()):>4} × {name}: {states_in_words}{each}")
     sums = totals(plan, states, selected)
     lines += [
         "",

@@ -49,6 +49,8 @@ class Stage:
         labels: who it is besides whose policy it asks, for the record.
         origins: whose code decides its numbers besides the evaluator's own, such as a judge's.
         form: whether it asks texts of its own in the form of the suite's prompts.
+        splits: whether several processes can run it together: each takes its share of the policy's work by
+            `policy.processes`, and each returns the whole outcome, of which the first one's is kept.
     """
 
     kind: str
@@ -63,6 +65,7 @@ class Stage:
     labels: Mapping[str, Any] = field(default_factory=dict)
     origins: tuple[Origin, ...] = ()
     form: bool = False
+    splits: bool = False
 
     @property
     def shown_name(self) -> str:

@@ -59,10 +59,11 @@ class Divergence(Evaluator):
             title="the base's answers",
             data=data,
             of_base=True,
+            splits=True,
         )
         return (
             answers,
-            Stage("base_kl", settings | {"text": text}, slug="kl", title="KL from the base", data=data),
+            Stage("base_kl", settings | {"text": text}, slug="kl", title="KL from the base", data=data, splits=True),
         )
 
     def new_tokens(self) -> int:

@@ -15,6 +15,7 @@ from bench.errors import OutOfMemory
 from bench.evaluators import engines
 from bench.evaluators.draws import Draws
 from bench.evaluators.options import Generation
+from bench.models import sharding
 from bench.models.policy import Policy
 
 # A token of text is at least one byte, so this many last tokens hold any stop string together with what precedes it
@@ -83,26 +84,26 @@ def sample_ids(
         OutOfMemory: as `answer`.
     """
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+    # Weights in parts cannot be merged with an adapter, nor a batch be halved that takes all processes.
+    plainly = policy.device.type != "cuda" or policy.sharded
+    processes = policy.processes
+    if processes is not None:
+        order = processes.own_batches(order, settings.batch_size if plainly else 1)
     policy.model.eval()
     # The model's own generation settings would fill in what is left out here, such as a repetition penalty
-    with _without_own_settings(policy.model), _seeded(policy, settings.seed):
-        generate = _on_gpu if policy.device.type == "cuda" else _plainly
+    with _without_own_settings(policy.model), sharding.passes_of_each(policy.model_alone(), processes):
+        generate = _plainly if plainly else _on_gpu
         try:
-            generated, facts = generate(policy, prompts, order, settings, stop, tell)
+            generated, facts = generate(policy, prompts, order, settings, stop, tell) if order else ([], {})
         except torch.OutOfMemoryError as error:
             lower = f"lower evaluation.win_rate.generation.batch_size ({settings.batch_size})"
-            advice = "one prompt has no room" if settings.finds_batch_size(policy.device.type) else lower
+            halved = not plainly and settings.finds_batch_size(policy.device.type)
+            advice = "one prompt has no room" if halved else lower
             raise OutOfMemory(f"out of memory generating answers; {advice}") from error
     said = dict(zip(order, generated, strict=True))
+    if processes is not None:
+        said = processes.joined(said)
     return [said[index] for index in range(len(prompts))], facts
-
-
-@contextmanager
-def _seeded(policy: Policy, seed: int) -> Iterator[None]:
-    """Draw from a stream of this seed for a while."""
-    with torch.random.fork_rng(devices=[policy.device] if policy.device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _on_gpu(
@@ -113,19 +114,11 @@ def _on_gpu(
     stop: tuple[str, ...],
     tell: Callable[[str], None],
 ) -> Generated:
-    """Generate with what a GPU is fastest at; an answer's tokens are drawn by its prompt's own random numbers."""
-    asked = engines.Asked(
-        prompts=[ids[index] for index in order],
-        places=order,
-        new_tokens=settings.max_new_tokens,
-        ends=policy.end_of_turn_ids(),
-        padding=_padding_id(policy),
-        stops=partial(_stops, policy.tokenizer, stop) if stop else None,
-        draws=Draws(settings, len(ids)) if settings.temperature > 0 else None,
-        at_once=None if settings.finds_batch_size(policy.device.type) else settings.batch_size,
-    )
+    """Generate with what a GPU is fastest at."""
+    at_once = None if settings.finds_batch_size(policy.device.type) else settings.batch_size
+    asked = _asked(policy, ids, order, settings, stop, at_once)
     done = engines.generate(policy, asked, tell)
-    return done.rows, done.facts | {"random_numbers": "of each prompt" if asked.draws else "none"}
+    return done.rows, done.facts | _random_numbers(settings)
 
 
 def _plainly(
@@ -136,50 +129,35 @@ def _plainly(
     stop: tuple[str, ...],
     tell: Callable[[str], None],
 ) -> Generated:
-    """Generate batch by batch, from one stream of random numbers for all."""
-    rows: list[list[int]] = []
-    for start in range(0, len(order), settings.batch_size):
-        batch = order[start : start + settings.batch_size]
-        tell(f"answering prompts {start + 1} to {start + len(batch)} of {len(order)}")
-        rows += _generate(policy, [ids[row] for row in batch], settings, stop)
-    return rows, {
-        "engine": "dynamic cache",
-        "adapter": "beside the weights",
-        "prompts_at_once": settings.batch_size,
-        "random_numbers": "of all prompts" if settings.temperature > 0 else "none",
-    }
+    """Generate batch by batch with a cache that grows."""
+    done = engines.dynamic_cache(policy.model, _asked(policy, ids, order, settings, stop, settings.batch_size), tell)
+    facts = {"adapter": "beside the weights", "prompts_at_once": settings.batch_size}
+    return done.rows, done.facts | facts | _random_numbers(settings)
 
 
-@torch.no_grad()
-def _generate(
-    policy: Policy, prompts: Sequence[tuple[int, ...]], settings: Generation, stop: tuple[str, ...]
-) -> list[list[int]]:
-    """Return the token ids generated after each prompt, padding included."""
-    from transformers import GenerationConfig, StoppingCriteriaList
-
-    length = max(map(len, prompts))
-    padding = _padding_id(policy)
-    input_ids = torch.tensor([[padding] * (length - len(prompt)) + list(prompt) for prompt in prompts])
-    attention_mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if settings.temperature > 0:
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-    config = GenerationConfig(
-        max_new_tokens=settings.max_new_tokens,
-        eos_token_id=policy.end_of_turn_ids(),
-        pad_token_id=padding,
-        use_cache=True,
-        **sampling,
+def _asked(
+    policy: Policy,
+    ids: Sequence[tuple[int, ...]],
+    order: Sequence[int],
+    settings: Generation,
+    stop: tuple[str, ...],
+    at_once: int | None,
+) -> engines.Asked:
+    """Say what is to be generated; an answer's tokens are drawn by its prompt's own random numbers."""
+    return engines.Asked(
+        prompts=[ids[index] for index in order],
+        places=order,
+        new_tokens=settings.max_new_tokens,
+        ends=policy.end_of_turn_ids(),
+        padding=_padding_id(policy),
+        stops=partial(_stops, policy.tokenizer, stop) if stop else None,
+        draws=Draws(settings, len(ids)) if settings.temperature > 0 else None,
+        at_once=at_once,
     )
-    criteria = StoppingCriteriaList([_stops(policy.tokenizer, stop, length)] if stop else [])
-    output = policy.model.generate(
-        input_ids=input_ids.to(policy.device),
-        attention_mask=attention_mask.to(policy.device),
-        generation_config=config,
-        stopping_criteria=criteria,
-    )
-    new: list[list[int]] = output[:, length:].tolist()
-    return new
+
+
+def _random_numbers(settings: Generation) -> dict[str, str]:
+    return {"random_numbers": "of each prompt" if settings.temperature > 0 else "none"}
 
 
 @contextmanager

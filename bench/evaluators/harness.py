@@ -20,7 +20,7 @@ class Harness(Evaluator):
 
     def stages(self) -> tuple[Stage, ...]:
         settings = {"lm_eval": self.options.model_dump(mode="json", exclude={"batch_size"})}
-        return (Stage("lm_eval", settings, slug="questions", title="questions (lm-eval)"),)
+        return (Stage("lm_eval", settings, slug="questions", title="questions (lm-eval)", splits=True),)
 
     def run(self, kind: str, context: StageContext) -> Outcome:
         from bench.evaluators import lm_eval

@@ -47,6 +47,7 @@ class Judging(Evaluator):
             title=f"answers to {self._set_in_words}" if self._has_set else "answers",
             data=() if self._has_set else ("preference",),
             form=self._has_set,
+            splits=self.options.generation.engine == "transformers",  # a server has batches and devices of its own
         )
         return answers, *map(self._judged, self._names)
 

@@ -111,12 +111,15 @@ def _evaluate(
         task.set_fewshot_seed(_SHOTS_SEED)
     tokenizer, padding = policy.tokenizer, policy.tokenizer.pad_token
     template = (tokenizer.name_or_path, tokenizer.chat_template) if settings.chat_template else None
-    halving = settings.finds_batch_size(policy.device.type)
+    # Of weights in parts every pass takes all processes, so none can be made again.
+    halving = settings.finds_batch_size(policy.device.type) and not policy.sharded
     try:
         with quiet("lm_eval"), lm_eval_tasks.keep_requests(tasks, (limit, template)):
             model = SharedContextLM(
-                pretrained=policy.model,
+                # Weights in parts are put together around the causal model's own call, which an adapter's model passes by.
+                pretrained=policy.model_alone() if policy.sharded else policy.model,
                 tokenizer=tokenizer,
+                processes=policy.processes,
                 batch_size=MOST_ROWS if halving else settings.batch_size,
                 halving=halving,
                 tell=tell,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -33,8 +33,12 @@ from bench.evaluators.shared_rows import (
     make_rows,
     one_row_batches,
     share_beginnings,
+    share_of,
 )
-from bench.models import bf16_matmul, lm_head, memory, packed_attention, probe
+from bench.models import bf16_matmul, lm_head, memory, packed_attention, probe, sharding
+
+if TYPE_CHECKING:
+    from bench.models.processes import Processes
 
 Answer = tuple[float, bool]
 Made = TypeVar("Made")
@@ -56,13 +60,20 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
     tokens, else the stock way. What was chosen stays on the model as `bench_contexts`.
 
     With `halving`, passes that memory has no room for are made again with half as many rows at once, and so are later ones.
+
+    With `processes`, these share the requests out, and each returns all answers: on a CPU whole batches, so that the
+    answers are one process's to the last bit.
     """
 
-    def __init__(self, *, tell: Callable[[str], None], halving: bool = False, **stock: Any) -> None:
+    def __init__(
+        self, *, tell: Callable[[str], None], halving: bool = False, processes: Processes | None = None, **stock: Any
+    ) -> None:
         super().__init__(**stock)
+        self._processes = processes
         self._tell, self._halving = tell, halving
         # On a GPU a pass over few tokens takes as long as one over many.
         self._gathers = self.device.type == "cuda"
+        self._kept: tuple[tuple[int, ...], Any] = (), None  # of the last beginning: its tokens and its key-value cache
 
     def _fitting(self, attempt: Callable[[], Made]) -> Made:
         while True:
@@ -95,8 +106,13 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         if self._halving:
             self.batch_size_per_gpu = min(self.batch_size, MOST_ANSWERS)
         stock = super().generate_until
-        answers: list[str] = self._fitting(lambda: stock(requests, disable_tqdm))
-        return answers
+
+        def key(request: Any) -> tuple[Any, ...]:
+            """Order requests as the stock model does."""
+            context, settings = request.arguments
+            return repr(settings), -len(self.tok_encode(context)), context
+
+        return self._shared_out(lambda own: self._fitting(lambda: stock(own, disable_tqdm)), requests, key)
 
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
@@ -105,10 +121,29 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         way = "stock" if is_rolling or not isinstance(self.batch_size, int) else self._way()
         if way == "stock":
             stock = super()._loglikelihood_tokens
-            answers: list[Answer] = self._fitting(lambda: stock(requests, disable_tqdm, override_bs))
-            return answers
+
+            def key(request: Request) -> int:
+                return -len(request[1]) - len(request[2])
+
+            return self._shared_out(
+                lambda own: self._fitting(lambda: stock(own, disable_tqdm, override_bs)), requests, key
+            )
         pass_tokens = PASS_TOKENS_CPU if self.device.type == "cpu" else PASS_TOKENS_GPU
-        return self._answers(requests, way == "packed" and self._within_window(requests), pass_tokens)
+        packed = way == "packed" and self._within_window(requests)
+        return self._answers(requests, packed, pass_tokens, self._processes)
+
+    def _shared_out(
+        self, ask: Callable[[list[Any]], list[Made]], requests: list[Any], key: Callable[[Any], Any]
+    ) -> list[Made]:
+        """Have each process ask its share of some requests; return all answers in their order."""
+        if (processes := self._processes) is None:
+            return ask(requests)
+        order = sorted(range(len(requests)), key=lambda place: key(requests[place]))
+        own = processes.own_batches(order, 1 if self._gathers else self.batch_size)
+        with sharding.passes_of_each(_base(self.model), processes):
+            answers = ask([requests[place] for place in own]) if own else []
+        found = processes.joined(dict(zip(own, answers, strict=True)))
+        return [found[place] for place in range(len(requests))]
 
     # ---- what this model can take -------------------------------------------------------------------------------------
 
@@ -149,25 +184,34 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
 
     @torch.no_grad()
     @bf16_matmul.forward_only()
-    def _answers(self, requests: Sequence[Request], packed: bool, pass_tokens: int) -> list[Answer]:
+    def _answers(
+        self, requests: Sequence[Request], packed: bool, pass_tokens: int, processes: Processes | None = None
+    ) -> list[Answer]:
         answers: dict[int, Answer] = {}
         told = time.monotonic()
+        one_row = packed and packed_attention.installed(self.model)
 
         def score(groups: Sequence[Group]) -> int:
             """Score the first of some groups; return how many."""
             nonlocal told
-            one_row = packed and packed_attention.installed(self.model)
-            together = in_one_row(groups, self.batch_size, MOST_TOKENS) if one_row and self._gathers else groups[:1]
-            for found in self._scores(together, one_row, pass_tokens):
+            first = in_one_row(groups, self.batch_size, MOST_TOKENS) if one_row and self._gathers else groups[:1]
+            for found in self._scores(first, one_row, pass_tokens):
                 answers.update(found)
                 if time.monotonic() - told > _SECONDS_BETWEEN_NEWS:
                     told = time.monotonic()
-                    self._tell(f"{len(answers):,} of {len(requests):,} answers scored")
-            return len(together)
+                    self._tell(f"{len(answers):,} of {own:,} answers scored")
+            return len(first)
 
         groups = share_beginnings(make_rows(requests, self.max_length, packed), pass_tokens)
-        while groups:
-            groups = groups[self._fitting(partial(score, groups)) :]
+        if processes is not None:
+            whole = None if self._gathers else lambda group: self._batches(group, one_row, pass_tokens)
+            groups = share_of(groups, processes.rank, processes.count, whole)
+        own = sum(len(row.replies) for group in groups for row in group.rows)
+        with sharding.passes_of_each(_base(self.model), processes):
+            while groups:
+                groups = groups[self._fitting(partial(score, groups)) :]
+        if processes is not None:
+            answers = processes.joined(answers)
         return [answers[place] for place in range(len(requests))]
 
     def _scores(self, groups: Sequence[Group], one_row: bool, pass_tokens: int) -> Iterator[dict[int, Answer]]:
@@ -177,12 +221,19 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
             yield self._score_one_row([(one.shared, one.rows) for one in groups])
             return
         if one_row and not group.has_tails:
-            for batch in one_row_batches(group, self.batch_size):
+            for batch in self._batches(group, one_row, pass_tokens):
                 yield self._score_one_row([(group.shared, batch)])
             return
         cache = self._cache(group.rows[0].context[: group.shared]) if group.shared else None
-        for batch in batches(group, self.batch_size, pass_tokens):
+        for batch in self._batches(group, one_row, pass_tokens):
             yield self._score(batch, group.shared, cache)
+
+    def _batches(self, group: Group, one_row: bool, pass_tokens: int) -> list[list[Row]]:
+        if group.one_batch:
+            return [group.rows]
+        if one_row and not group.has_tails:
+            return one_row_batches(group, self.batch_size)
+        return batches(group, self.batch_size, pass_tokens)
 
     def _score_one_row(self, pieces: Sequence[tuple[int, Sequence[Row]]]) -> dict[int, Answer]:
         """Forward each beginning once with all its rows behind it, each of which sees the beginning and itself."""
@@ -204,10 +255,13 @@ class SharedContextLM(HFLM):  # type: ignore[misc]
         return self._forward(arguments, replies)
 
     def _cache(self, tokens: Sequence[int]) -> Any:
-        """Forward a beginning once; return its key-value cache of one row."""
+        """Forward a beginning once; return its key-value cache of one row, which is kept until the next one's."""
+        if self._kept[0] == tuple(tokens):
+            return self._kept[1]
         ids = torch.tensor([tokens], device=self.device)
         with self._only(torch.tensor([len(tokens) - 1], device=self.device)):
-            return self.model(input_ids=ids, use_cache=True).past_key_values
+            self._kept = tuple(tokens), self.model(input_ids=ids, use_cache=True).past_key_values
+        return self._kept[1]
 
     def _score(self, rows: Sequence[Row], shared: int, cache: Any) -> dict[int, Answer]:
         """Forward the rows' own tokens behind the cache, and score every reply."""

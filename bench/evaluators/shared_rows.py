@@ -6,9 +6,9 @@ subject) become a group whose beginning is forwarded once. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 # What one more forward pass costs beside its tokens, in tokens (starting kernels, reading weights): rough is enough.
@@ -63,11 +63,13 @@ class Group:
 
     shared: int
     rows: list[Row]
+    one_batch: bool = False  # one of a larger group's batches, to be forwarded as it would be there
+    of_tails: bool = False  # whether that one has tails
 
     @property
     def has_tails(self) -> bool:
         """Say whether a continuation's tokens have to be laid behind a context."""
-        return any(reply.tail for row in self.rows for reply in row.replies)
+        return self.of_tails or any(reply.tail for row in self.rows for reply in row.replies)
 
 
 def make_rows(requests: Sequence[Request], max_length: int, packed: bool) -> list[Row]:
@@ -153,6 +155,29 @@ def batches(group: Group, batch_size: int, pass_tokens: int = PASS_TOKENS_CPU) -
         made.append(ordered[cut[end] : end])
         end = cut[end]
     return made[::-1]
+
+
+def share_of(
+    groups: Sequence[Group], rank: int, count: int, cut: Callable[[Group], list[list[Row]]] | None
+) -> list[Group]:
+    """Return one process's share of some groups: neighbours, so that beginnings stay together, of about equal tokens.
+
+    Args:
+        groups: all of them.
+        rank, count: which of how many processes.
+        cut: cuts a group into batches, which are then shared out whole; None: rows are.
+    """
+    pieces = [
+        (number, rows) for number, one in enumerate(groups) for rows in (cut(one) if cut else [[r] for r in one.rows])
+    ]
+    sizes = [sum(row.length - groups[number].shared for row in rows) for number, rows in pieces]
+    middles = [2 * end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
+    total = max(1, 2 * sum(sizes))
+    own = [piece for piece, middle in zip(pieces, middles, strict=True) if middle * count // total == rank]
+    if cut:
+        return [Group(groups[at].shared, rows, one_batch=True, of_tails=groups[at].has_tails) for at, rows in own]
+    by_group = groupby(own, key=lambda piece: piece[0])
+    return [Group(groups[number].shared, [row for _, rows in found for row in rows]) for number, found in by_group]
 
 
 def one_row_batches(group: Group, batch_size: int) -> list[list[Row]]:

@@ -221,9 +221,11 @@ class Policy:
         """
         import peft
 
+        trained = self.full is not None
         self.detach()
         if full_weights.is_saved_in(folder):
-            self.kept = {} if self.sharded else full_weights.copies(self.model)
+            # Where weights in parts were trained, the base model's are gone.
+            self.kept = {} if self.sharded and trained else full_weights.copies(self.model)
             full_weights.load(self.model, folder)
         else:
             self.model = peft.PeftModel.from_pretrained(self.model, str(folder / ADAPTER), is_trainable=False)
@@ -417,6 +419,7 @@ def load(
     pretrained: Path | None = None,
     processes: Processes | None = None,
     sharded: bool = False,
+    trained: bool = True,
 ) -> Policy:
     """Load a base model and its tokenizer.
 
@@ -425,7 +428,8 @@ def load(
         device: where it goes.
         pretrained: folder of the plan's pre-training job, for source `world`.
         processes: who computes with it together; None: this process alone.
-        sharded: whether each of them gets a part of every weight, which is then trained where `settings.tuning` is `full`.
+        sharded: whether each of them gets a part of every weight.
+        trained: whether those are to be trained where `settings.tuning` is `full`.
 
     Raises:
         ModelError: it cannot be found or loaded.
@@ -438,7 +442,7 @@ def load(
 
         assert processes is not None
         _check_weights(policy)
-        sharding.shard(model, processes, getattr(torch, settings.dtype), settings.tuning == "full")
+        sharding.shard(model, processes, getattr(torch, settings.dtype), trained and settings.tuning == "full")
     else:
         model.to(device)
         _check_weights(policy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -32,6 +32,11 @@ class Processes:
     def own(self, rows: Sequence[Item]) -> Sequence[Item]:
         """Return this process's share of a batch's rows."""
         return rows[self.rank :: self.count]
+
+    def own_batches(self, rows: Sequence[Item], size: int) -> list[Item]:
+        """Return this process's share in whole batches, every so-many-th: those that one process would make of the rows."""
+        starts = self.own(range(0, len(rows), size))
+        return [row for start in starts for row in rows[start : start + size]]
 
     def most(self, rows: int) -> int:
         """Return how many of so many rows the process with the largest share has."""
@@ -77,6 +82,10 @@ class Processes:
         found: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(found, value)
         return found
+
+    def joined(self, found: Mapping[int, Item]) -> dict[int, Item]:
+        """Return what every process found, by place; their shares do not overlap."""
+        return {place: one for part in self.gathered(found) for place, one in part.items()}
 
     def wait(self) -> None:
         """Wait for the others."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -
         ModelError: its layers are not found.
     """
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [one for one in model.get_decoder().modules() if isinstance(one, GradientCheckpointingLayer)]
@@ -48,8 +50,7 @@ def shard(model: Any, processes: Processes, dtype: torch.dtype, trained: bool) -
             1.0
         )  # losses are shares of the batch's, so their gradients add up; of this one's own
         one.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    model.bench_token_logps = types.MethodType(_token_logps, model)
-    register_fsdp_forward_method(model, "bench_token_logps")
+    add_pass(model, "bench_token_logps", _token_logps)
 
 
 def _widen(module: Any) -> None:
@@ -65,6 +66,41 @@ def _token_logps(model: Any, batch: Any) -> Any:
     from bench.models import objectives
 
     return objectives.plain_token_logps(model, batch)
+
+
+def add_pass(model: Any, name: str, method: Callable[..., Any]) -> None:
+    """Give a model a method that forwards it, in which its own weights are together as in its call."""
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    setattr(model, name, types.MethodType(method, model))
+    register_fsdp_forward_method(model, name)
+
+
+@contextmanager
+def passes_of_each(causal: Any, processes: Processes | None) -> Iterator[None]:
+    """Let each process make as many forward passes of a causal model as it has to, be its weights whole or in parts.
+
+    Putting a layer together takes all processes. So before each pass they agree on one, and a process that has made its own
+    passes over a single token until no other has one left. Inside, processes must exchange nothing else.
+    """
+    if processes is None or not is_sharded(causal):
+        yield
+        return
+
+    def agree(*_: Any) -> None:
+        processes.any(True)
+
+    hook = causal.register_forward_pre_hook(agree, prepend=True)
+    # By this mark of FSDP2's `generate` of transformers would keep the processes in step in a way of its own.
+    marked, causal._is_fsdp_managed_module = causal._is_fsdp_managed_module, False
+    try:
+        yield
+    finally:
+        hook.remove()
+        causal._is_fsdp_managed_module = marked
+    with torch.no_grad():
+        while processes.any(False):
+            causal(input_ids=torch.zeros(1, 1, dtype=torch.long, device=processes.device), use_cache=False)
 
 
 def is_sharded(model: Any) -> bool:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.data import prompt_form, sources
 from bench.errors import InputError
@@ -67,7 +67,9 @@ def make(suite: Experiment, mirror: Path | None = None) -> Plan:
 def _settled(suite: Suite, mirror: Path | None) -> Suite:
     """Look up what the evaluators' options leave open, such as how many rows a set of prompts has."""
     options = {name: one.settled(mirror) for name, one in suite.evaluation.chosen.items()}
-    return suite.model_copy(update={"evaluation": Evaluation.model_construct(**options)})
+    return suite.model_copy(
+        update={"evaluation": Evaluation.model_construct(devices=suite.evaluation.devices, **options)}
+    )
 
 
 def _at_commits(suite: Suite, mirror: Path | None) -> Suite:
@@ -165,10 +167,13 @@ class _Planner:
         plugins = identity.plugins(origins)
         hashed = [kind, settings, named, uses, identity.SEMANTICS, *plugins]
         job_id = f"{slug}-{identity.content_hash(hashed, front)}"
-        devices = self.suite.training.devices
-        several = replace(self.computing, devices=devices) if kind in ON_SEVERAL_DEVICES and devices != "auto" else None
-        parts |= {"plugins": plugins, "resources": resources or several or self.computing}
+        several = self._on(self.suite.training.devices) if kind in ON_SEVERAL_DEVICES else self.computing
+        parts |= {"plugins": plugins, "resources": resources or several}
         return self.plan.add(JobSpec(job_id, kind, labels, settings, inputs, uses, **parts))
+
+    def _on(self, devices: int | Literal["auto"]) -> Resources:
+        """Return what a job takes on so many devices; where that is left open, it is settled when a run begins."""
+        return self.computing if devices == "auto" else replace(self.computing, devices=devices)
 
     def _front_json(self, front: tuple[str, ...]) -> str:
         """Write a front once for all jobs that have it among their inputs."""
@@ -517,12 +522,17 @@ class _Planner:
                 inputs,
                 data=stage.data,
                 origins=[origin, *stage.origins],
-                resources=None if stage.policy or loads else NETWORK_ONLY,
+                resources=self._resources(stage, loads),
                 stage=stage.shown_name,
             )
             earlier[stage.shown_name] = job.id
             if policy is None:
                 self._of_base[stage.kind, stage.shown_name] = job.id
+
+    def _resources(self, stage: Stage, loads: bool) -> Resources:
+        if stage.splits:
+            return self._on(self.suite.evaluation.devices)
+        return self.computing if stage.policy or loads else NETWORK_ONLY
 
 
 def phases_of(name: str, setup: Setup, options: Any) -> tuple[Phase, ...]:

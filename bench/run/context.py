@@ -36,6 +36,7 @@ class WorkerContext:
         scores: a complete job's id -> its kind and the names of its scores, as far as they were looked up.
         kinds: the kinds and stages of jobs that were done here.
         rank, ranks: which of how many processes this is that compute a job together; the first one writes.
+        trains: whether such a job is of training, and not an evaluation.
     """
 
     experiment: Experiment
@@ -52,6 +53,7 @@ class WorkerContext:
     kinds: set[tuple[str, str]] = field(default_factory=set)
     rank: int = 0
     ranks: int = 1
+    trains: bool = True
     _policies: dict[Any, Policy] = field(default_factory=dict)
     _datasets: dict[Any, Datasets] = field(default_factory=dict)
     _base_logps: dict[str, held_out.OfSplits] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class WorkerContext:
             self.say(f"loading {settings.path or settings.source}")
             where = self.job_folder(pretrained) if pretrained else None
             device = torch.device(self.device)
-            self._policies[key] = policy.load(settings, device, where, self.processes, self._shards())
+            self._policies[key] = policy.load(settings, device, where, self.processes, self._shards(), self.trains)
         self._policies[key].detach()
         return self._policies[key]
 
@@ -115,7 +117,7 @@ class WorkerContext:
         """Say whether each process has a part of every weight."""
         from bench.run import devices
 
-        return self.ranks > 1 and devices.shards(self.suite, self.device)
+        return self.ranks > 1 and devices.shards(self.suite, self.device, self.trains)
 
     @property
     def main(self) -> bool:

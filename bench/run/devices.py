@@ -1,4 +1,4 @@
-"""How many devices a job is computed on, and whether each has all weights, by the memory that training takes.
+"""How many devices a job is computed on, and whether each has all weights, by the memory that training or asking takes.
 
 It is estimated by the model's files and without activations, for which a fifth of a device is left.
 """
@@ -11,18 +11,25 @@ from bench.plan.plan import Plan
 from bench.records.spec import ON_SEVERAL_DEVICES
 from bench.run import space
 from bench.settings import TrainingParts
+from bench.suite.suite import Suite
 
 SHARE = 0.8  # of a device's memory for weights and what is kept of each; the rest is left to activations
 # Bytes of a trained number: itself, its gradient and AdamW's two moments in float32; in bfloat16 the rounded one besides.
 _TRAINED = {"float32": 16, "bfloat16": 18}
 
 
-def state_bytes(suite: TrainingParts) -> int | None:
-    """Estimate what training holds in memory besides activations, by the model's files; None where they are not here."""
+def state_bytes(suite: TrainingParts, trains: bool = True) -> int | None:
+    """Estimate what a job holds in memory besides activations, by the model's files; None where they are not here.
+
+    Args:
+        trains: whether it trains; else it only asks a policy.
+    """
     weights = space.parameters(suite.model)
     if weights is None:
         return None
     dtype = suite.model.dtype
+    if not trains:
+        return space.BYTES[dtype] * weights
     if suite.adapter is None:
         return _TRAINED[dtype] * weights
     return space.BYTES[dtype] * weights + _TRAINED["float32"] * (
@@ -30,33 +37,38 @@ def state_bytes(suite: TrainingParts) -> int | None:
     )
 
 
-def shards(suite: TrainingParts, device: str) -> bool:
-    """Say whether each of several devices has a part of every weight."""
+def shards(suite: TrainingParts, device: str, trains: bool = True) -> bool:
+    """Say whether each of several devices has a part of every weight, in training or where a policy is asked."""
     wanted = suite.training.shard
     if wanted != "auto":
         return wanted
-    if suite.adapter is None:
+    if suite.adapter is None and trains:
         return True
-    need, memory = state_bytes(suite), _memory() if device.startswith("cuda") else None
+    need, memory = state_bytes(suite, trains), _memory() if device.startswith("cuda") else None
     return need is not None and memory is not None and need > SHARE * memory
 
 
-def settled(plan: Plan, suite: TrainingParts, largest: int) -> Plan:
+def settled(plan: Plan, suite: Suite, largest: int) -> Plan:
     """Return a plan whose jobs take as many devices as they need, where the suite leaves that open: 1, 2, 4 and so on.
 
     Args:
         largest: devices that a job can have.
     """
-    memory, need = _memory(), state_bytes(suite)
-    if suite.training.devices != "auto" or memory is None or need is None or suite.training.shard is False:
+    memory, jobs = _memory(), dict(plan.jobs)
+    if memory is None or suite.training.shard is False:
         return plan
-    count = 1
-    while need > SHARE * memory * count and 2 * count <= largest:
-        count *= 2
-    several = {name: replace(job, resources=replace(job.resources, devices=count)) for name, job in plan.jobs.items()}
-    return replace(
-        plan, jobs={n: several[n] if job.kind in ON_SEVERAL_DEVICES else job for n, job in plan.jobs.items()}
-    )
+    for devices, trains in ((suite.training.devices, True), (suite.evaluation.devices, False)):
+        need = state_bytes(suite, trains)
+        if devices != "auto" or need is None:
+            continue
+        count = 1
+        while need > SHARE * memory * count and 2 * count <= largest:
+            count *= 2
+        split = suite.evaluation.split
+        for name, job in plan.jobs.items():
+            if job.kind in ON_SEVERAL_DEVICES if trains else (job.kind, job.stage) in split:
+                jobs[name] = replace(job, resources=replace(job.resources, devices=count))
+    return replace(plan, jobs=jobs)
 
 
 def _memory() -> int | None:

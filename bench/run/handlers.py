@@ -130,7 +130,7 @@ def work_as_rank(job: JobSpec, context: WorkerContext) -> None:
     folder = context.job_folder(job.id)
     with _log_to(folder / "log.txt" if context.main else Path(os.devnull)) as log:
         try:
-            KINDS[job.kind](job, context, folder)
+            KINDS.get(job.kind, _evaluate)(job, context, folder)
         except Interrupted:
             raise
         except Exception:
@@ -419,6 +419,8 @@ def _evaluate(job: JobSpec, context: WorkerContext, folder: Path) -> None:
             stopping=context.stopping,
         ),
     )
+    if not context.main:
+        return
     _check_outcome(outcome, name, context)
     _samples(folder).unlink(missing_ok=True)
     record.append_jsonl(_samples(folder), outcome.rows)

@@ -10,6 +10,7 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from bench.records.spec import ON_SEVERAL_DEVICES
 from bench.run.ranks import DAMAGE, DONE, FAILED, PROGRESS, RESUMED, STOP, Task, portable
 
 
@@ -58,6 +59,7 @@ def _work(task: Task, pipe: Connection, rank: int, told: threading.Event) -> Non
         stopping=told.is_set,
         rank=rank,
         ranks=int(os.environ["WORLD_SIZE"]),
+        trains=task.job.kind in ON_SEVERAL_DEVICES,
     )
     try:
         handlers.work_as_rank(task.job, context)

@@ -37,5 +37,5 @@ def changes(suite: Experiment) -> dict[str, list[Any]] | None:
 def _matters(key: str) -> bool:
     first, _, _ = key.partition(".")
     last = key.rpartition(".")[2]
-    at_once = first == "evaluation" and last == "batch_size"
+    at_once = first == "evaluation" and last in ("batch_size", "devices")
     return first not in _NO_FIGURE and last not in _NO_FIGURE_LAST and not at_once

@@ -115,4 +115,5 @@ def _reference(reference: Reference) -> Reference:
 
 def _evaluation(evaluation: Evaluation) -> Evaluation:
     """Keep which evaluations there are; each says how it asks little."""
-    return Evaluation.model_validate({name: one.smoke() for name, one in evaluation.chosen.items()})
+    asked = {name: one.smoke() for name, one in evaluation.chosen.items()}
+    return Evaluation.model_validate({"devices": evaluation.devices, **asked})

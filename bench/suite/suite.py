@@ -74,12 +74,20 @@ class Evaluation(Frozen):
 
     model_config = ConfigDict(extra="allow")
 
+    devices: Annotated[Positive | Literal["auto"], Field(union_mode="left_to_right")] = "auto"
+    """Devices that one evaluation of a policy is split over: tasks, answers and divergences, not judging. `auto` is 1, as
+    policies are then asked side by side, and where a GPU has no room for the model as many as have, each with a part of it. A
+    number is for few policies and long tasks. No score depends on it."""
+
     @model_validator(mode="before")
     @classmethod
     def _in_the_table(cls, given: Any) -> Any:
         """Check every evaluator's options; an error has the place of the key."""
         if not isinstance(given, Mapping):
             return given
+        own, given = (
+            {key: one for key, one in given.items() if (key in cls.model_fields) is its} for its in (True, False)
+        )
         # In the table's order, so that a plan does not depend on the order of keys.
         names = [name for name in EVALUATORS if name in given]
         for name in names:
@@ -91,7 +99,7 @@ class Evaluation(Frozen):
             for name in names
         }
         checked = create_model("Evaluation", __base__=Frozen, **fields).model_validate(given)
-        return {name: getattr(checked, f"of_{name}") for name in names}
+        return own | {name: getattr(checked, f"of_{name}") for name in names}
 
     @classmethod
     def more_keys(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +110,12 @@ class Evaluation(Frozen):
     def chosen(self) -> dict[str, Evaluator]:
         """The evaluators by name."""
         return {name: EVALUATORS[name](options) for name, options in (self.model_extra or {}).items()}
+
+    @property
+    def split(self) -> frozenset[tuple[str, str]]:
+        """The stages that can be split over devices, by kind and name."""
+        stages = (stage for one in self.chosen.values() for stage in one.stages())
+        return frozenset((stage.kind, stage.shown_name) for stage in stages if stage.splits)
 
 
 def _given(options: Any) -> Any:

@@ -158,7 +158,7 @@ class Document:
         if details["type"] == "extra_forbidden":
             known, what = (
                 _known_keys(self.root, at[:-1], self.value),
-                "evaluator" if at[:-1] == ("evaluation",) else "key",
+                "evaluator or key" if at[:-1] == ("evaluation",) else "key",
             )
             return f"{where}: {unknown_name(what, str(at[-1]), known) if known else f'unknown key {at[-1]!r}'}"
         message = re.sub(r"^\w+ should", "must", details["msg"].removeprefix("Value error, "))

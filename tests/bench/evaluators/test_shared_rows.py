@@ -8,6 +8,7 @@ from bench.evaluators.shared_rows import (
     make_rows,
     one_row_batches,
     share_beginnings,
+    share_of,
 )
 
 
@@ -125,3 +126,42 @@ def test_a_group_with_tails_stands_alone() -> None:
     assert tails.has_tails
     assert in_one_row([tails, plain], 9, 99) == [tails]
     assert in_one_row([plain, tails], 9, 99) == [plain]
+
+
+def test_processes_share_groups_out_by_tokens_and_keep_beginnings_together() -> None:
+    """Five rows of one token of their own: the first half of them is two, and the group of three is cut there."""
+    groups = [Group(4, rows("aaaa1", "aaaa2", "aaaa3")), Group(0, rows("b", "c"))]
+    shares = [share_of(groups, rank, 2, None) for rank in range(2)]
+    assert [[(one.shared, [words(row)[0] for row in one.rows]) for one in share] for share in shares] == [
+        [(4, ["aaaa1", "aaaa2"])],
+        [(4, ["aaaa3"]), (0, ["b", "c"])],
+    ]
+
+
+def test_processes_share_whole_batches_out() -> None:
+    """Batches of 2, 1, 1 and 1 tokens: the middle of the first lies in the first half. They are left as they are."""
+    groups = [Group(4, rows("aaaa1", "aaaa2", "aaaa3")), Group(0, rows("b", "c"))]
+
+    def cut(group: Group) -> list[list[Row]]:
+        return [group.rows[:2], group.rows[2:]] if group.shared else [[row] for row in group.rows]
+
+    shares = [share_of(groups, rank, 2, cut) for rank in range(2)]
+    assert [[(one.shared, [words(row)[0] for row in one.rows]) for one in share] for share in shares] == [
+        [(4, ["aaaa1", "aaaa2"])],
+        [(4, ["aaaa3"]), (0, ["b"]), (0, ["c"])],
+    ]
+    assert all(one.one_batch for share in shares for one in share)
+
+
+def test_a_batch_without_tails_is_still_one_of_a_group_with_tails() -> None:
+    (group,) = share_beginnings(make_rows(requests(("a", "x"), ("b", "xyz")), 100, packed=True))
+    found = share_of([group], 0, 1, lambda one: [[row] for row in one.rows])
+    assert [one.has_tails for one in found] == [True, True]
+
+
+def test_more_processes_than_rows_leave_some_without_any() -> None:
+    groups = [Group(0, rows("b", "c"))]
+    shares = [share_of(groups, rank, 4, None) for rank in range(4)]
+    assert sorted(words(row)[0] for share in shares for one in share for row in one.rows) == ["b", "c"]
+    assert sum(not share for share in shares) == 2
+    assert share_of([], 0, 2, None) == []

@@ -10,7 +10,7 @@ import pytest
 from bench.plan import planner
 from bench.run import devices, space
 from bench.run.local_pool import LocalPool
-from bench.suite.suite import Suite
+from bench.suite.suite import Evaluation, Suite
 
 TinySuite = Callable[..., Suite]
 GIB = 1 << 30
@@ -46,6 +46,31 @@ def test_as_many_devices_as_hold_what_is_trained(
     settings = suite(tiny, full, dtype)
     made = devices.settled(planner.make(settings), settings, largest)
     assert {job.resources.devices for job in made.jobs.values() if job.kind == "train"} == {expected}
+
+
+@pytest.mark.usefixtures("eight_billion")
+@pytest.mark.parametrize(
+    ("memory", "devices_given", "expected"),
+    [
+        (80, "auto", 1),  # 2 · 8e9 = 16e9 of 68.7e9
+        (12, "auto", 2),  # of 10.3e9
+        (4, "auto", 8),  # of 3.4e9: of four 4e9 each
+        (4, 3, 3),
+    ],
+)
+def test_evaluations_take_as_many_devices_as_hold_the_weights(
+    tiny: TinySuite, monkeypatch: pytest.MonkeyPatch, memory: int, devices_given: Any, expected: int
+) -> None:
+    """Whatever training takes: nothing is kept of each weight there but itself."""
+    monkeypatch.setattr(devices, "_memory", lambda: memory * GIB)
+    asked = {"devices": devices_given, "lm_eval": {"tasks": ["world_questions"]}}
+    settings = suite(tiny, full=True, devices=1).model_copy(update={"evaluation": Evaluation.model_validate(asked)})
+    made = devices.settled(planner.make(settings), settings, 8)
+    taken = {job.kind: job.resources.devices for job in made.jobs.values()}
+    assert (taken["lm_eval"], taken["train"]) == (expected, 1)
+    in_parts = devices.shards(settings, "cuda:0", trains=False)
+    assert in_parts == (memory < 80)
+    assert devices.shards(settings, "cuda:0")
 
 
 @pytest.mark.usefixtures("eight_billion")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
 import pytest
 import torch
+from on_ranks import beside, on, rank_processes
 
 from bench.errors import DamagedInput, InputError, JobError, OutOfMemory
 from bench.plan.plan import Plan
@@ -41,34 +39,6 @@ def maxright(tiny: TinySuite, full: bool = False, **changes: Any) -> Suite:
         settings |= {"lambdas": [0.8], "model": {"source": "random", "tuning": "full"}, "lora": None}
         changes = {"learning_rate": 2e-4} | changes
     return tiny(training=training(**changes), **settings)
-
-
-def on(runner: Any, start: str, devices: int) -> Any:
-    """Have a plan's job take so many devices."""
-    job = replace(runner.job(start), resources=Resources(devices=devices))
-    runner.plan.jobs[job.id] = job
-    return job
-
-
-def beside(run_plan: Any, settings: Suite, other: Any, start: str) -> Any:
-    """Return a runner in a folder of its own that has what a job needs from another one's."""
-    runner = run_plan(settings.model_copy(update={"name": f"{settings.name}-{time.monotonic_ns()}"}))
-    for need in other.job(start).needs:
-        shutil.copytree(other.context.job_folder(need), runner.context.job_folder(need))
-    return runner
-
-
-def rank_processes() -> list[psutil.Process]:
-    """Return the ranks that this process has."""
-    found = []
-    for one in psutil.Process().children(recursive=True):
-        try:
-            line = one.cmdline()
-        except psutil.Error:
-            continue
-        if "bench.run.rank" in line and "--nproc-per-node" not in line:
-            found.append(one)
-    return found
 
 
 def assert_close(single: record.Job, several: record.Job) -> None:
@@ -299,7 +269,7 @@ def test_ranks_that_are_done_end_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heard.ends() is None
 
 
-def test_only_training_takes_several_devices(tiny: TinySuite) -> None:
+def test_training_devices_are_of_training_alone(tiny: TinySuite) -> None:
     from bench.plan import planner
 
     made: Plan = planner.make(

@@ -28,6 +28,7 @@ def test_what_changes_no_figure_is_not() -> None:
         "model.gradient_checkpointing=false",
         "model.revision=abc",
         "evaluation.lm_eval.batch_size=3",
+        "evaluation.devices=2",
         "evaluation.win_rate.judge.concurrency=2",
     ]
     assert changes(yaml_file.load("llama3_8b", overrides)) == {}

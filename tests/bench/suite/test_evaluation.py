@@ -54,7 +54,7 @@ def known(table: object) -> str:
 MISTAKES = {
     "an unknown evaluator": (
         "  lm_evl: {tasks: [mmlu]}\n",
-        "x.yaml:11: unknown evaluator 'lm_evl'; did you mean 'lm_eval'? known: {evaluators}",
+        "x.yaml:11: unknown evaluator or key 'lm_evl'; did you mean 'lm_eval'? known: {evaluators}",
     ),
     "an unknown option": (
         "  lm_eval:\n    taks: [mmlu]\n",
@@ -120,7 +120,7 @@ MISTAKES = {
 def test_a_mistake_is_one_line(text: str, message: str) -> None:
     with pytest.raises(SuiteError) as caught:
         load(text)
-    expected = message.replace("{evaluators}", known(EVALUATORS)).replace("{judges}", known(JUDGES))
+    expected = message.replace("{evaluators}", known([*EVALUATORS, "devices"])).replace("{judges}", known(JUDGES))
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
 
