@@ -115,7 +115,7 @@ def _run_drawer(run: ToyRun, runs: list[ToyRun], colour: str) -> Draw:
     def draw(axes: Sequence[Axes]) -> None:
         _weights(axes[0], run, runs, colour)
         _objectives(axes[1], [run], {run.name: colour})
-        axes[0].set_title(run.name)
+        axes[0].set_title(run.name, pad=16)  # room for the legend between the title and the contours
 
     return draw
 
@@ -157,7 +157,18 @@ def _weights(axes: Axes, run: ToyRun, runs: list[ToyRun], colour: str) -> None:
     )
     axes.grid(visible=False)
     axes.set(xlabel="θ₁", ylabel="θ₂")
-    axes.legend(loc="upper left", fontsize=6.5, framealpha=0.75, edgecolor="none", ncols=2)
+    # Above the contours: their numbers would lie over its words.
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        fontsize=6.5,
+        frameon=False,
+        ncols=5,
+        borderpad=0.2,
+        columnspacing=0.8,
+        handlelength=1.5,
+        handletextpad=0.4,
+    )
 
 
 def _objectives(axes: Axes, runs: list[ToyRun], shades: dict[str, str]) -> None:

@@ -151,3 +151,23 @@ def test_the_outcome_stands_first_and_the_rest_is_folded(root: Path, browser: An
     page.locator("#ends table").wait_for(state="visible")
     assert page.locator("fieldset.switch").count() == 0
     page.close()
+
+
+OVER = """() => [...document.querySelectorAll('svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].filter(one => one.textContent.trim());
+  const boxes = texts.map(one => [one.textContent, one.getBoundingClientRect()]);
+  return boxes.flatMap(([text, a], place) => boxes.slice(place + 1).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2
+  ).map(([other]) => [text, other]));
+})"""
+
+
+def test_no_text_of_a_picture_lies_over_another(tmp_path: Path, browser: Any) -> None:
+    """The contours of opposing objectives reach every corner of a panel, so that their numbers met the legend's words."""
+    build(Path(__file__).parents[3] / "results" / "toy_conflict.bench", tmp_path)
+    page = browser.new_page(viewport={"width": 1440, "height": 900})
+    page.goto((tmp_path / "toy_conflict" / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    assert page.locator("svg text").count() > 100
+    assert page.evaluate(OVER) == []
+    page.close()
