@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -16,6 +16,9 @@ from bench.records.spec import JobSpec
 LONG_SECONDS = 60.0
 _KEPT = 9  # of a method or a stage: the latest, so that a machine that became slower or faster is followed
 _KEPT_OF_A_KIND = 60
+# A machine that is slower now is so for all kinds of jobs: each that ends moves what is believed of all by a part of its ratio to
+# what was guessed, on a logarithmic scale; one alone says no more than twice or half.
+_FOLLOWED, _MOST_OF_ONE = 0.2, 2.0
 TRAINING = ("train", "recipe")
 # What sets training jobs apart without changing what a step on so many tokens takes.
 _NOT_OF_A_STEP = {"seed", "lambda_dpo", "options", "method", "recipe", "phases", "beta", "budget", "steps", "stopping"}
@@ -92,21 +95,32 @@ class Guess:
 
 
 class Durations:
-    """Keep what jobs took, and say what others will take."""
+    """Keep what jobs took, and say what others will take.
+
+    Seconds are kept as on the machine of the first ones; `_slower` is how many times slower it is now.
+    """
 
     def __init__(self, took: Iterable[Took] = ()) -> None:
+        self._slower = 1.0
         self._of_method: dict[tuple[str, str], deque[Took]] = defaultdict(lambda: deque(maxlen=_KEPT))
         self._of_kind: dict[str, deque[Took]] = defaultdict(lambda: deque(maxlen=_KEPT_OF_A_KIND))
         self._first: dict[str, float] = {}
         self._known: dict[Work, Guess | None] = {}
         for one in took:
-            self.add(one)
+            self._keep(one)
 
     def add(self, took: Took) -> None:
-        """Take into account what a job took."""
+        """Take into account what a job took that just ended."""
+        guess = self.guess(took.work)
+        if guess and guess.sure and guess.seconds > 0 and took.seconds > 0 and not _is_mostly_start(took):
+            ratio = min(_MOST_OF_ONE, max(1 / _MOST_OF_ONE, took.seconds / guess.seconds))
+            self._slower *= ratio**_FOLLOWED
+        self._keep(replace(took, seconds=took.seconds / self._slower))
+
+    def _keep(self, took: Took) -> None:
         self._known.clear()
         work = took.work
-        if took.first and took.seconds < LONG_SECONDS:
+        if _is_mostly_start(took):
             rate = took.seconds / work.size
             self._first[work.kind] = min(self._first.get(work.kind, rate), rate)
             return
@@ -116,7 +130,8 @@ class Durations:
     def guess(self, work: Work) -> Guess | None:
         """Return what such a job will take; None where no job of its kind was seen."""
         if work not in self._known:
-            self._known[work] = self._guess(work)
+            found = self._guess(work)
+            self._known[work] = found and Guess(found.seconds * self._slower, found.sure)
         return self._known[work]
 
     def _guess(self, work: Work) -> Guess | None:
@@ -129,6 +144,10 @@ class Durations:
         if work.kind in self._first:
             return Guess(self._first[work.kind] * work.size, sure=False)
         return None
+
+
+def _is_mostly_start(took: Took) -> bool:
+    return took.first and took.seconds < LONG_SECONDS
 
 
 def _by_size(seen: list[Took], work: Work) -> float:
