@@ -84,8 +84,9 @@ def run(suites: list[str], asked: Asked) -> int:
     parts = _parts(suites, asked, console)
     _check(parts, asked, console)
     try:
-        for part in parts:
-            _run(part, console, look=part is not parts[0])
+        for place, part in enumerate(parts, 1):
+            which = f" of suite {place} of {len(parts)}" if len(parts) > 1 else ""
+            _run(part, console, look=place > 1, which=which)
             if isinstance(part.ended, BenchError) and (len(parts) == 1 or _ends_all(part.ended)):
                 raise part.ended
     finally:
@@ -197,8 +198,13 @@ def _preflight(part: _Part, pending: set[str], before: dict[str, Plan], mirror: 
         console.print(line, highlight=False)
 
 
-def _run(part: _Part, console: Console, *, look: bool) -> None:
-    """Run one suite; `look` again before, as much may have been made since all were looked at."""
+def _run(part: _Part, console: Console, *, look: bool, which: str) -> None:
+    """Run one suite.
+
+    Args:
+        look: whether to look again before, as much may have been made since all were looked at.
+        which: of several suites, for the time left, which is this one's.
+    """
     from bench.cli.progress import Progress
     from bench.run import execute, listeners, standing
     from bench.run.estimates import past
@@ -224,7 +230,7 @@ def _run(part: _Part, console: Console, *, look: bool) -> None:
                 else past.Past()
             )
             time_left = TimeLeft(part.plan, pending, part.pool.size, earlier.took)
-            with Progress(len(pending), time_left, console) as progress:
+            with Progress(len(pending), time_left, console, which) as progress:
                 both = listeners.Listeners(progress, *([tracking] if tracking else []))
                 execution = execute.Execution(part.plan, part.folder, both, part.pool, part.taken, part.found)
                 part.ended = summary = execution.run(part.selected)

@@ -26,12 +26,13 @@ class Progress:
         total: how many jobs are to be done.
         time_left: says how long they still take.
         console: where it is shown.
+        which: what the time left is of, if not of all.
     """
 
-    def __init__(self, total: int, time_left: TimeLeft, console: Console) -> None:
+    def __init__(self, total: int, time_left: TimeLeft, console: Console, which: str = "") -> None:
         self._console = console
         self._total, self._done = total, 0
-        self._estimate = time_left
+        self._estimate, self._which = time_left, which
         self._running: dict[str, dict[str, Any]] = {}
         self._began = time.monotonic()
         self._spoke: dict[str, float] = {}
@@ -88,7 +89,7 @@ class Progress:
         if self._done == self._total:
             return ""
         left = self._estimate.seconds()
-        return " (time left: not known yet)" if left is None else f" (about {duration(left)} left)"
+        return " (time left: not known yet)" if left is None else f" (about {duration(left)} left{self._which})"
 
     def _render(self) -> Group:
         table = Table(box=None, padding=(0, 2), show_header=False)

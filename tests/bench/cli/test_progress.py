@@ -33,6 +33,17 @@ def test_an_event_is_a_line_and_the_time_left_is_said_once_it_is_known(tiny) -> 
     ]
 
 
+def test_of_several_suites_the_time_left_is_of_one(tiny) -> None:  # type: ignore[no-untyped-def]
+    made = Plan(tiny())
+    for name in ("a", "b"):
+        made.add(JobSpec(name, "x", None, {}, Inputs(), {}))
+    out = StringIO()
+    left = TimeLeft(made, made.jobs, 1)
+    with Progress(2, left, Console(file=out, width=200), " of suite 2 of 3") as progress:
+        progress.ended(made.jobs["a"], {"outcome": "complete", "seconds": 60.0, "first_of_kind": False})
+    assert out.getvalue() == "[1/2] a: complete in 60.0 s (about 1 min 0 s left of suite 2 of 3)\n"
+
+
 def test_nothing_known_is_said_so(tiny) -> None:  # type: ignore[no-untyped-def]
     made = Plan(tiny())
     for name, kind in (("a", "x"), ("b", "y"), ("c", "y"), ("d", "y")):
