@@ -2,6 +2,10 @@
 
 Only tasks that have a leaderboard there, and only where all of a task's questions were asked as lm-eval asks them: a part of a
 benchmark is no score of it. The card's `model-index` has every figure.
+
+The hub's documentation (huggingface/hub-docs, docs/hub/eval-results.md) names both data sets as benchmarks; the task ids, and
+percent as the unit, are as other projects quote the data sets' eval.yaml, which were not read here. Those ask by inspect-ai:
+`notes` say that a score here is lm-eval's, and the hub calls none verified that its own jobs did not make.
 """
 
 from __future__ import annotations

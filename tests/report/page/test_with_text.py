@@ -88,6 +88,68 @@ def test_an_archive_carries_no_text(judged_twice: Path, tmp_path: Path) -> None:
         assert not [name for name in archive.namelist() if b"target 5" in archive.read(name)]
 
 
+def test_without_with_text_no_written_byte_holds_any(judged_twice: Path, tmp_path: Path) -> None:
+    page_of(judged_twice, tmp_path, None)
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {"report.md", "report.html", "report.json"} <= {file.name for file in written}
+    assert not [file for file in written if b"target 5" in file.read_bytes()]
+
+
+def test_the_mirror_is_an_option(judged_twice: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.cli import report_texts
+
+    asked = []
+
+    def read(_: Any, mirror: Path | None) -> Texts:
+        asked.append(mirror)
+        return TEXTS
+
+    monkeypatch.setattr(report_texts, "read", read)
+    flags = ["report", str(judged_twice), "--out", str(tmp_path), "--with-text"]
+    assert CliRunner().invoke(app, [*flags, "--mirror", "one"]).exit_code == 0
+    assert CliRunner().invoke(app, flags, env={"BENCH_MIRROR": "two"}).exit_code == 0
+    assert asked == [Path("one"), Path("two")]
+
+
+@pytest.mark.parametrize("made", ["pack", "publish"])
+def test_what_is_given_away_holds_no_text(judged_twice: Path, tmp_path: Path, made: str) -> None:
+    """A page with texts lies in the folder; an answer, too, is in no byte that is published."""
+    (answers,) = (judged_twice / "jobs").glob("answers-base")
+    rows = [{"id": place, "answer": f"MARKED-ANSWER {place}", "tokens": 2, "ended": True} for place in range(6)]
+    (answers / "samples.jsonl").unlink()
+    append_jsonl(answers / "samples.jsonl", rows)
+    texts = Texts({place: (f"MARKED-PROMPT {place}", f"MARKED-TARGET {place}") for place in range(6)})
+    build(judged_twice, texts=lambda _: texts)
+    page = (judged_twice / "report.html").read_bytes()
+    assert all(one in page for one in (b"MARKED-PROMPT", b"MARKED-TARGET", b"MARKED-ANSWER"))
+    out = tmp_path / "given"
+    command = (
+        ["pack", str(judged_twice), "--out", str(out / "some.bench")]
+        if made == "pack"
+        else ["publish", "some-lab/some", str(judged_twice), "--out", str(out)]
+    )
+    out.mkdir()
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    contents = _contents(out)
+    # An archive keeps answers, which shows that they would be found.
+    assert any(b"MARKED-ANSWER" in found for found in contents.values()) == (made == "pack")
+    secret = [b"MARKED-PROMPT", b"MARKED-TARGET", *([b"MARKED-ANSWER"] if made == "publish" else [])]
+    assert not [name for name, found in contents.items() if any(one in found for one in secret)]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, and every file in an archive, unpacked."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.is_file():
+            found[file.name] = file.read_bytes()
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    found |= {f"{file.name}/{name}": archive.read(name) for name in archive.namelist()}
+    return found
+
+
 def test_quickstarts_prompts_come_from_its_world(tmp_path: Path) -> None:
     archive = Path(__file__).parents[3] / "results" / "quickstart.bench"
     for flags, shown in ([], False), (["--with-text"], True):
