@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +37,14 @@ class Texts:
     missing: str = ""
 
 
-def parts(results: Results, of: str, prompt: Any) -> bool | None:
-    """Say whether judges prefer different sides of a pair; None where fewer than two judged it."""
-    rows = (_by_id(job).get(prompt, {}) for job in results.evaluation_jobs(of) if any(map(judge_of, job.scores)))
-    sides = [one for row in rows if (one := row.get("preference")) is not None]
-    return None if len(sides) < 2 else min(sides) < 0.5 < max(sides)
+def parted(results: Results, of: str) -> dict[Any, bool]:
+    """Say of the prompts to which two judges or more judged a policy's answers whether they prefer different sides."""
+    sides: dict[Any, list[float]] = defaultdict(list)
+    for job in results.evaluation_jobs(of):
+        for row in job.rows("samples") if any(map(judge_of, job.scores)) else ():
+            if row.get("preference") is not None:
+                sides[row["id"]].append(row["preference"])
+    return {prompt: min(found) < 0.5 < max(found) for prompt, found in sides.items() if len(found) > 1}
 
 
 def changed(results: Results, of: str, texts: Texts) -> bool:
@@ -57,17 +61,27 @@ def changed(results: Results, of: str, texts: Texts) -> bool:
     return False
 
 
-def prompts(results: Results, policies: list[str], most: int = EXAMPLES) -> list[Any]:
+def prompts(
+    results: Results, policies: list[str], most: int = EXAMPLES, first: Collection[Any] = frozenset()
+) -> list[Any]:
     """Choose up to `most` prompts that every policy answered, evenly spaced over all of them, so that no one picks.
 
     Records that were given away without their answers have none to show.
+
+    Args:
+        first: prompts that up to half of those chosen are taken from.
     """
     jobs = [job for of in policies if (job := _generation(results, of)) is not None]
     answered = [{prompt for prompt, row in _by_id(job).items() if "answer" in row} for job in jobs]
     common = sorted(set.intersection(*answered), key=lambda one: (str(type(one)), one)) if answered else []
-    if len(common) <= most:
-        return common
-    return [common[place * (len(common) - 1) // (most - 1)] for place in range(most)]
+    chosen = _evenly([one for one in common if one in first], most // 2)
+    return chosen + _evenly([one for one in common if one not in chosen], most - len(chosen))
+
+
+def _evenly(every: list[Any], most: int) -> list[Any]:
+    if len(every) <= most:
+        return every
+    return [every[place * (len(every) - 1) // max(1, most - 1)] for place in range(most)]
 
 
 def answers(results: Results, of: str, wanted: list[Any]) -> dict[Any, Answer]:

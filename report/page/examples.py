@@ -61,11 +61,14 @@ def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[
         return (
             Text("Prompts and targets cannot be shown: the data has changed since the answers were judged.", "note"),
         )
-    wanted = [one for one in completions.prompts(results, list(policies.values()), MOST_TEXTS) if one in texts.rows]
+    parted = [completions.parted(results, of) for of in policies.values()]
+    apart = {prompt for found in parted for prompt, parts in found.items() if parts}
+    wanted = completions.prompts(results, list(policies.values()), MOST_TEXTS, apart)
+    wanted = [one for one in wanted if one in texts.rows]
     found = {name: completions.answers(results, of, wanted) for name, of in policies.items()}
     rows = []
     for prompt in wanted:
-        judges = _judges([completions.parts(results, of, prompt) for of in policies.values()])
+        judges = _judges([found[prompt] for found in parted if prompt in found])
         cells = (*texts.rows[prompt], *(found[name][prompt].text for name in policies))
         shown = (Cell(f"prompt {prompt}"), Cell(judges), *(Cell(text or "(empty)") for text in cells))
         rows.append(Row(shown, tags=(("judges", judges),)))
@@ -76,8 +79,8 @@ def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[
         *(Column(one, numeric=False, prose=True) for one in titles),
     )
     how = (
-        f"At most {MOST_TEXTS} prompts are shown, evenly spaced over all; here are {len(rows)}, those first on whose answers "
-        "judges part, that is prefer different sides."
+        f"At most {MOST_TEXTS} prompts are shown, up to half of them such on whose answers judges part, that is prefer different "
+        f"sides, the rest evenly spaced over all others; here are {len(rows)}."
     )
     few = Table(
         "Prompts and targets",
@@ -90,11 +93,9 @@ def _with_text(tables: Tables, policies: dict[str, str], texts: Texts) -> tuple[
     return (Details("Prompts and targets beside the answers", (few,)),)
 
 
-def _judges(parted: Sequence[bool | None]) -> str:
+def _judges(parted: Sequence[bool]) -> str:
     """Say what judges think of a prompt's answers."""
-    if all(one is None for one in parted):
-        return "fewer than two"
-    return PART if any(parted) else "agree"
+    return PART if any(parted) else "agree" if parted else "fewer than two"
 
 
 def strips(tables: Tables, log: dict[str, Choices | None], where: Where) -> tuple[Block, ...]:

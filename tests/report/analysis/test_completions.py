@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.records.record import append_jsonl
+from bench.records.record import append_jsonl, write_json
 from bench.records.suite_record import find_suites
-from report.analysis.completions import LONGEST, answers, prompts
+from report.analysis.completions import LONGEST, answers, parted, prompts
 from report.analysis.findings import Findings
 from report.analysis.load import Results
 from report.page.examples import side_by_side
@@ -21,6 +21,23 @@ def test_prompts_are_evenly_spaced_over_those_all_answered(full: Path) -> None:
     results = Results(find_suites(full)[0])
     assert prompts(results, ["base", "mix-l0.5-s0"]) == [0, 1, 3, 5]
     assert prompts(results, []) == []
+    # Up to half are of those to come first, the ends of 2, 4, 5; then the ends of the others, 0, 1, 3, 4.
+    assert prompts(results, ["base", "mix-l0.5-s0"], 4, {2, 4, 5}) == [2, 5, 0, 4]
+    assert prompts(results, ["base", "mix-l0.5-s0"], 2, {4}) == [4, 0]
+
+
+def test_judges_part_where_they_prefer_different_sides(
+    writer: Callable[..., Any], fill_suite: Callable[..., Path]
+) -> None:
+    """The rule gives base's prompts (id + 4) mod 3, halved: ½, 1, 0, ½, 1, 0; another 0 for the first five: 1 and 4 part."""
+    made = writer()
+    fill_suite(made)
+    again = made.job("again-base", "judge", {"of": "base", "judge": "b"}, inputs={"answers": "answers-base"})
+    append_jsonl(again / "samples.jsonl", [{"id": place, "preference": 0.0} for place in range(5)])
+    write_json(again / "scores.json", {"win_rate/b": {"value": 0.0, "n": 5, "standard_error": 0.0, "unjudged": 0}})
+    made.finish()
+    found = parted(Results(find_suites(made.folder)[0]), "base")
+    assert found == {0: False, 1: True, 2: False, 3: False, 4: True}
 
 
 def test_an_answer_with_its_judgement(full: Path) -> None:
