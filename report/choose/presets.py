@@ -67,7 +67,7 @@ def goal_named(text: str) -> str:
 def _balanced(tables: Findings) -> Preset:
     figure = _figure(tables)
     if figure == tables.distance:
-        words = "ends closest to the ideal point: as low in both objectives as training on each alone"
+        words = "ends with both losses closest to the lowest that training on each alone reaches (ideal distance)"
     else:
         words = f"has the best {tables.metric(figure).title}, which is what can rank here"
     why = _no_figure(tables, figure)

@@ -117,7 +117,7 @@ class _Told:
             clear=not why,
             recipe=pick.name,
             leads=f"{pick.name} leads so far" if why else "",
-            how=words.how(self.tables, recipe),
+            how=" ".join(filter(None, (words.how(self.tables, recipe), self._cost(recipe)))),
             confidence=f"{why}.{self._enough(pick)}" if why else self._confidence(pick),
             overturn="" if why else self._overturn(pick),
             holders=tuple(holder for holder, _ in holders),
@@ -241,12 +241,17 @@ class _Told:
             return ""
         bound = turning(leads)
         if bound is None:
-            return (
-                f"One more seed could overturn it: by a paired t-test of {rival.name} alone the lead would not stand."
+            unclear = "any further seed"
+        else:
+            size = (
+                f"ahead by more than {self._size(-bound)}" if bound < 0 else f"behind by less than {self._size(bound)}"
             )
-        short = f"is ahead by {self._size(-bound)}" if bound < 0 else f"is less than {self._size(bound)} behind"
-        one_more = f"a further seed on which {rival.name} {short} (paired t-test)"
-        return f"What would overturn it: {one_more}, or λ and settings not tried."
+            unclear = f"one more seed on which {rival.name} is {size}"
+        leads_by = self._size(math.fsum(leads))
+        return (
+            f"What would overturn it: {unclear} (the two are then not told apart by a paired t-test; it leads if ahead by "
+            f"more than {leads_by}), or λ and settings not tried."
+        )
 
     def _enough(self, pick: Candidate) -> str:
         """Say what would be enough for a recommendation."""
@@ -273,6 +278,16 @@ class _Told:
             return self.tables.ranking.seeds_wanted(ours, theirs)
         one = estimate(self._leads(pick, rival))
         return seeds_for(abs(one.mean), one.sd) if one.sd > 0 and abs(one.mean) > 0 else None
+
+    def _cost(self, recipe: RecipeResults) -> str:
+        """Say what a run of a recipe takes."""
+        taken = []
+        for name in ("tokens", "training_seconds"):
+            known = recipe.estimate(name)
+            if known.n:
+                writes = shown(self.tables.metric(name), [known.mean])
+                taken.append(f"{writes.text(known.mean)} {writes.unit or name}")
+        return f"A run takes {' and '.join(taken)}." if taken else ""
 
     # ---- the table ------------------------------------------------------------------------------------------------
 

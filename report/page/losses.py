@@ -26,9 +26,8 @@ def words(tables: Findings, recipe: RecipeResults, others: Others, goal: str) ->
         first = "What it loses cannot be told from so few seeds."
     else:
         first = "It is clearly worse than none of these in any score or objective."
-    return " ".join(
-        part for part in (first, _judged(tables, recipe), *_goals_for(tables, recipe, others, goal)) if part
-    )
+    goals = list(_goals_for(tables, recipe, others, goal))
+    return " ".join((*goals, first, *([] if goals else _judged(tables, recipe))))
 
 
 def _figures(tables: Findings) -> Iterable[str]:
@@ -70,14 +69,14 @@ def _goals_for(tables: Findings, recipe: RecipeResults, others: Others, goal: st
             yield f"Its {_title(tables, name)} is no better than the base model's: see the goal “{wanted}”."
 
 
-def _judged(tables: Findings, recipe: RecipeResults) -> str:
+def _judged(tables: Findings, recipe: RecipeResults) -> Iterable[str]:
     """Remark a win rate that is clearly below one half, though nothing beside it does better."""
     rates = [name for name in tables.scores if judge_of(name) and not tables.results.is_beside(name)]
     one = recipe.estimate(rates[0]) if rates else None
     if one is None or not one.n or one.mean >= 25 or tables.metric(rates[0]).unit != "%":
-        return ""
+        return
     other = compared_with(tables.metric(rates[0]))
-    return f"The judge prefers {other} to its own in {number(100 - one.mean, 1)} % of pairs."
+    yield f"The judge prefers {other} to its own in {number(100 - one.mean, 1)} % of pairs."
 
 
 def equal_tokens(tables: Findings, recipe: RecipeResults) -> str:

@@ -17,7 +17,7 @@ def how(tables: Findings, recipe: RecipeResults) -> str:
     if share is None:
         return ""
     said = _steps(tables, recipe, f"{share:g}", f"{1 - share:.6g}")
-    return f"{recipe.method}: {said}." if said else ""
+    return f"{recipe.method}: {said} (λ: the weight of DPO)." if said else ""
 
 
 def glossary(tables: Findings) -> tuple[tuple[str, str], ...]:

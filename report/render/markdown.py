@@ -72,11 +72,12 @@ def _first_screen(screen: FirstScreen, notes: Iterable[str]) -> Iterable[str]:
         said = (f"{default.leads}." if default.leads else "", default.how, default.confidence)
         yield from (paragraph(text) for text in said if text)
         yield f"**{escape(default.caveat)}**" if default.caveat else ""
+        yield paragraph(default.budget) if default.budget else ""
         yield paragraph(default.overturn) if default.overturn else ""
         if default.rows:
             yield table(standings(default))
         yield from (paragraph(f"{one.name} is {one.note}.") for one in default.holders if one.note)
-        yield from (paragraph(note) for note in (default.budget, *default.notes) if note)
+        yield from (paragraph(note) for note in default.notes)
         yield "\n".join(f"- *{escape(word)}*: {escape(meaning)}." for word, meaning in screen.words)
         yield "By goal:\n\n" + table(goals(screen))
     if screen.top is not None:
