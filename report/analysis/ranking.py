@@ -161,7 +161,8 @@ class Ranking:
         """Return how much better `one` is than `other`."""
         key = one.key, other.key
         if key not in self._gaps:
-            self._gaps[key] = self._gap(one, other)
+            self._gaps[key] = made = self._gap(one, other)
+            self._gaps[other.key, one.key] = Gap(made.size.negated, made.p, made.comparisons)
         return self._gaps[key]
 
     def _gap(self, one: RecipeResults, other: RecipeResults) -> Gap:

@@ -20,6 +20,11 @@ BETTER, WORSE, SAME, UNCLEAR = "better", "worse", "same", "unclear"
 _TURNED = {BETTER: WORSE, WORSE: BETTER}
 
 
+def within(size: Estimate, tolerated: float) -> bool:
+    """Whether all of a difference's 95 % interval is too small to count: what *same* means, in reports and `bench compare`."""
+    return tolerated > 0 and size.has_interval and size.reach <= tolerated
+
+
 @dataclass(frozen=True)
 class Between:
     """One policy against another in a figure.
@@ -87,7 +92,7 @@ class Verdicts:
         if p <= LEVEL and better is not None and apart:
             return BETTER if (size.mean > 0) == self._higher(name) else WORSE
         tolerated = Amount(value=metric.tolerance, relative=metric.relative).of(other.estimate(name).mean, metric)
-        return SAME if tolerated > 0 and size.has_interval and size.reach <= tolerated else UNCLEAR
+        return SAME if within(size, tolerated) else UNCLEAR
 
     def _better(self, name: str) -> str | None:
         """Which direction is better; tokens are paid for, though a count on record."""

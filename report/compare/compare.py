@@ -13,14 +13,20 @@ from typing import Any
 from bench.errors import InputError
 from bench.records.metrics import Metric
 from bench.records.suite_record import SuiteRecord, find_suites
-from report.analysis import tradeoff
+from report.analysis import tradeoff, verdicts
 from report.analysis.contrast import Contrast, enough, of_front, of_metric
 from report.analysis.gate import Gate, Ruling
 from report.analysis.metrics import HYPERVOLUME
 from report.analysis.sides import Key, Side, differing, read
 from report.analysis.statistics import holm
 
-IDENTICAL, SAME, WORSE, BETTER, DIFFERENT = "identical", "no difference seen", "worse", "better", "different"
+IDENTICAL, SAME, WORSE, BETTER, DIFFERENT = (
+    "identical",
+    "no difference seen",
+    verdicts.WORSE,
+    verdicts.BETTER,
+    "different",
+)
 SMALL, FEW, REFUSED = "worse within tolerance", "not enough data", "not comparable"
 PASS, REGRESSION, INCONCLUSIVE = 0, 1, 3
 EVERY, METHOD, RECIPE = "all recipes", "method", "recipe"
@@ -57,6 +63,24 @@ class Row:
     def metric(self) -> str:
         """The figure's name."""
         return self.described.name
+
+    @property
+    def word(self) -> str:
+        """The candidate against the base as a report would put it: better, worse, same or unclear.
+
+        A figure of which neither direction is better may also be different; what is not comparable has no word but that.
+        """
+        if self.verdict == SMALL:
+            return verdicts.WORSE
+        if self.verdict == IDENTICAL:
+            return verdicts.SAME
+        if self.verdict == FEW:
+            return verdicts.UNCLEAR
+        if self.verdict == SAME:
+            assert self.contrast is not None
+            alike = self.exact or verdicts.within(self.contrast.difference, self.tolerance)
+            return verdicts.SAME if alike else verdicts.UNCLEAR
+        return self.verdict
 
     @property
     def worsening(self) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import InputError
+from report.analysis import verdicts
 from report.compare import compare as comparing
 from report.compare.compare import Compared, Comparison, Row
 from report.render import markdown
@@ -54,10 +55,17 @@ def figures(row: Row) -> tuple[str, str, str]:
 
 
 def verdict(row: Row) -> str:
-    """Say what became of a row; where no difference was seen, how large a worsening could still be."""
+    """Say what became of a row: its word, then why; where no difference was seen, how large a worsening could still be."""
     if row.verdict == comparing.REFUSED:
         return f"{row.verdict}: {row.reason}"
-    text = f"{_MARKS[row.verdict]} {row.verdict}" if row.verdict in _MARKS else row.verdict
+    if row.verdict in _MARKS:
+        return f"{_MARKS[row.verdict]} {row.word}"
+    if row.verdict == comparing.SMALL:
+        return f"{row.word}, within tolerance"
+    if row.verdict == comparing.DIFFERENT:
+        return row.word
+    within = row.verdict == comparing.SAME and row.word == verdicts.SAME
+    text = f"{row.word}: {'within tolerance' if within else row.verdict}"
     if row.verdict == comparing.FEW and row.contrast:
         _, base, candidate = row.contrast.seeds
         return f"{text} ({base} and {candidate} seeds)"
@@ -261,7 +269,7 @@ def as_dict(made: Comparison) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     made = row.contrast
     found: dict[str, Any] = {"level": row.level, "recipes": row.name, "metric": row.metric, "gates": row.gates}
-    found |= {"verdict": row.verdict, "reason": row.reason or None, "tolerance": row.tolerance}
+    found |= {"word": row.word, "verdict": row.verdict, "reason": row.reason or None, "tolerance": row.tolerance}
     if made is not None:
         one = made.difference
         found |= {"base": _known(made.base.mean), "candidate": _known(made.candidate.mean)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import math
 import os
@@ -9,18 +11,22 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from bench.cli.main import app
 from bench.errors import InputError
 from bench.records.record import read_json, write_json
+from bench.records.suite_record import find_suites
+from report.analysis.findings import Findings
 from report.analysis.gate import Gate
-from report.compare import compare, view
+from report.analysis.load import Results
+from report.compare import compare, junit, view
 from report.compare.compare import Comparison, Row
 
 ROOT = Path(__file__).parents[3]
@@ -121,6 +127,78 @@ def test_a_front_that_moves_back(full: Path, candidate: Path) -> None:
     assert row(made, "mix", "hypervolume").verdict == compare.WORSE
     assert 0 < row(made, "mix", "hypervolume").worsening < 0.2 / 2.08
     assert any("Of 12 recipes, 6 ended worse" in note for note in made.suites[0].notes)
+
+
+# ---- the words of reports --------------------------------------------------------------------------------------------
+
+# MMLU of Mix less that of Sequential by seed, as shares of 1; 1 point is tolerated.
+SHIFTS = {
+    "better": (0.2, 0.2, 0.201),
+    "worse": (-0.2, -0.2, -0.201),
+    "worse, though by less than is tolerated": (-0.005, -0.005, -0.005),
+    "same: no seed differs": (0.0, 0.0, 0.0),
+    "same: 4.303 · 0.001 / √3 = 0.0025 around 0 is within 0.01": (0.001, -0.001, 0.0),
+    "unclear: 4.303 · 0.1 / √3 = 0.25 around 0": (0.1, -0.1, 0.0),
+    "unclear: two seeds": (0.2, 0.2),
+}
+
+
+def set_scores(folder: Path, method: str, values: Sequence[float]) -> None:
+    for seed, value in enumerate(values):
+        path = folder / "jobs" / f"questions-{method}-l0.5-s{seed}" / "scores.json"
+        write_json(path, read_json(path) | {"mmlu/acc": {"value": value, "n": 400, "standard_error": 0.02}})
+        (path.parent / "samples.jsonl").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("case", SHIFTS)
+def test_a_pair_has_one_word_in_a_report_and_here(
+    case: str, new_writer: type[Any], fill_suite: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Mix against Sequential in a report is Mix here, against a base whose Mix has Sequential's figures."""
+    shifts, word = SHIFTS[case], case.split(":")[0].split(",")[0]
+    own = [0.5 + 0.01 * seed for seed in range(len(shifts))]
+    moved = [value + shift for value, shift in zip(own, shifts, strict=True)]
+    folders = []
+    for name, of_mix in (("base", own), ("candidate", moved)):
+        made = new_writer(tmp_path / name, "made")
+        folder = fill_suite(made, methods=("sequential", "mix"), seeds=range(len(shifts)), lambdas=(0.5,))
+        set_scores(folder, "sequential", own)
+        set_scores(folder, "mix", of_mix)
+        folders.append(folder)
+    tables = Findings(Results(find_suites(folders[1])[0]))
+    mix, sequential = (next(one for one in tables.recipes if one.method == name) for name in ("mix", "sequential"))
+    made = run(*folders)
+    one = row(made, "mix at λ = 0.5", "mmlu/acc")
+    assert (one.word, tables.verdicts.between(mix, sequential, "mmlu/acc").word) == (word, word)
+    assert_told_everywhere(made, one)
+
+
+def assert_told_everywhere(made: Comparison, one: Row) -> None:
+    """See that a row's word leads its verdict on the terminal, in Markdown, JSON and JUnit."""
+    told = view.verdict(one)
+    assert told.lstrip("✗✓ ").startswith(one.word)
+    assert f"| {told} |" in view.as_markdown(made)
+    (found,) = (
+        entry
+        for entry in view.as_dict(made)["suites"][0]["comparisons"]
+        if (entry["recipes"], entry["metric"]) == (one.name, one.metric)
+    )
+    assert found["word"] == one.word
+    assert f"{one.metric} of {one.name}: {told}" in html.unescape(junit.as_xml(made))
+    first = next(line for line in view.headlines(made.suites[0]) if line.metric == one.metric)
+    screen = Console(width=300, record=True, file=io.StringIO())
+    view.show(made, screen)
+    shown = [line for line in screen.export_text().splitlines() if first.metric in line and first.name in line]
+    assert any(view.verdict(first) in line for line in shown)
+
+
+def test_every_verdict_has_a_word(full: Path, candidate: Path) -> None:
+    """Across all kinds of rows, words are those of reports, `different` and `not comparable`."""
+    change(candidate, "questions-maxright-*", "scores.json", score("mmlu/acc", -0.05))
+    rows = [one for gate in ({}, {"seeds": 4}) for one in run(full, candidate, **gate).suites[0].rows]
+    allowed = {"better", "worse", "same", "unclear", compare.DIFFERENT, compare.REFUSED}
+    assert {one.word for one in rows} <= allowed
+    assert {"worse", "same", "unclear"} <= {one.word for one in rows}
 
 
 # ---- what cannot be told ---------------------------------------------------------------------------------------------
