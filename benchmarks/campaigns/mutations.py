@@ -39,13 +39,8 @@ class Mutation:
 def mutations(count: int, seed: int = 0) -> list[Mutation]:
     """Draw mutations, of the kinds in turn; every structural one is among 500 or more."""
     rng = random.Random(seed)
-    sources = {name: (ROOT / "suites" / f"{name}.yaml").read_bytes() for name in SUITES}
-    made: dict[str, list[Mutation]] = {
-        "structure": [one for name in SUITES[:2] for one in structures(name, sources[name])],
-        "keys": [one for name in SUITES for one in keys(name, sources[name])],
-        "values": [one for name in SUITES for one in values(name, sources[name])],
-        "--set": [one for name in SUITES[:3] for one in overrides(name, sources[name])],
-    }
+    sources = _sources()
+    made = {kind: list(found) for kind, found in _every().items()}
     for kind in made.values():
         rng.shuffle(kind)
     draws = {kind: iter(found) for kind, found in made.items()}
@@ -54,6 +49,22 @@ def mutations(count: int, seed: int = 0) -> list[Mutation]:
     while len(found) < count:
         found += [one for one in (next(draws[kind], None) for kind in KINDS) if one]
     return found[:count]
+
+
+def _sources() -> dict[str, bytes]:
+    return {name: (ROOT / "suites" / f"{name}.yaml").read_bytes() for name in SUITES}
+
+
+@cache
+def _every() -> dict[str, tuple[Mutation, ...]]:
+    """Make all mutations but those of bytes and lines, of which there is no end: tens of thousands, so once."""
+    sources = _sources()
+    return {
+        "structure": tuple(one for name in SUITES[:2] for one in structures(name, sources[name])),
+        "keys": tuple(one for name in SUITES for one in keys(name, sources[name])),
+        "values": tuple(one for name in SUITES for one in values(name, sources[name])),
+        "--set": tuple(one for name in SUITES[:3] for one in overrides(name, sources[name])),
+    }
 
 
 # ---- bytes and lines -------------------------------------------------------------------------------------------------
