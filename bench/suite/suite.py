@@ -77,7 +77,7 @@ class Evaluation(Frozen):
     devices: Annotated[Positive | Literal["auto"], Field(union_mode="left_to_right")] = "auto"
     """Devices that one evaluation of a policy is split over: tasks, answers and divergences, not judging. `auto` is 1, as
     policies are then asked side by side, and where a GPU has no room for the model as many as have, each with a part of it. A
-    number is for few policies and long tasks. No score depends on it."""
+    number is for few policies and long tasks. No score depends on it but those of tasks of lm-eval that sample their answers."""
 
     @model_validator(mode="before")
     @classmethod

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from bench.errors import InputError
 from report.analysis.findings import Findings
-from report.analysis.load import compared_with, judge_of
+from report.analysis.load import Results, compared_with, judge_of
 from report.analysis.ranking import MOST_SEEDS, counted, listed, seeds_for
 from report.analysis.statistics import SEEDS_FOR_AN_INTERVAL, Estimate, estimate
 from report.analysis.tables import RecipeResults
+from report.analysis.toy import ToyResults
 from report.choose.choice import Candidate, Choice
 from report.choose.choose import choose, shown_name
 from report.choose.expression import Figure
@@ -20,7 +21,8 @@ from report.page import losses, words
 from report.page.runs import base_name, device
 from report.render.document import NOTHING_SURE, FirstScreen, Goal, Holder, Standing, StandingRow
 from report.render.numbers import number
-from report.render.shown import Shown, inside_sentence, shown
+from report.render.sentences import enumerated, inside_sentence, many
+from report.render.shown import Shown, shown
 
 COSTS = ("tokens", "training_seconds", "energy_joules")
 OWN_HINT = 'bench report RESULTS --choose "mmlu >= base - 1, maximize win_rate"'
@@ -39,7 +41,7 @@ def make(tables: Findings, text: str = "") -> FirstScreen:
     default = wanted if text and wanted in usable else next(iter(usable), "")
     return FirstScreen(
         facts=tuple(_facts(tables)),
-        state=_state(tables),
+        state=state(tables.results),
         complete=not tables.results.problems,
         goals=tuple(goals),
         default=default,
@@ -57,18 +59,21 @@ def _facts(tables: Findings) -> Iterable[str]:
     yield base_name(results)
     if tables.recipes:
         seeds = len({run.seed for run in results.runs})
-        yield f"{_many(len(tables.recipes), 'recipe')} × {_many(seeds, 'seed')}"
+        yield f"{many(len(tables.recipes), 'recipe')} × {many(seeds, 'seed')}"
         yield device(results)
-    made = str(results.record.info.get("produced", {}).get("time") or "")[:10]
-    if made:
+    if made := made_on(results):
         yield made
 
 
-def _state(tables: Findings) -> str:
-    results = tables.results
+def made_on(results: Results | ToyResults) -> str:
+    """Return the day on which records were made; "" where they do not tell."""
+    return str(results.record.info.get("produced", {}).get("time") or "")[:10]
+
+
+def state(results: Results | ToyResults) -> str:
+    """Say how many of the planned jobs are complete."""
     planned = len(results.record.info["jobs"])
-    done = planned - len(results.problems)
-    return f"{'PARTIAL' if results.problems else 'COMPLETE'} {done}/{planned}"
+    return f"{'PARTIAL' if results.problems else 'COMPLETE'} {planned - len(results.problems)}/{planned}"
 
 
 def _own(tables: Findings, text: str) -> Goal:
@@ -191,7 +196,7 @@ class _Told:
         rival = self._rival(pick)
         share = self._share(pick)
         drawn = (
-            f" Chosen in {100 * share:.0f} % of {self.choice.draws:,} redraws of the {_and(self.choice.resampled)}."
+            f" Chosen in {100 * share:.0f} % of {self.choice.draws:,} redraws of the {enumerated(self.choice.resampled)}."
             if share >= 0
             else ""
         )
@@ -224,7 +229,7 @@ class _Told:
         told = [recipes[0].name if count == 1 else f"the {count} other recipes"] if count else []
         alone = [shown_name(one) for one in others if one not in recipes]
         told += [f"the {name}" if name == self.tables.base.name else name for name in alone]
-        who = _and(told)
+        who = enumerated(told)
         return f"{who} that meet the conditions" if self.choice.expression.conditions else who
 
     def _share(self, pick: Candidate) -> float:
@@ -405,14 +410,6 @@ def turning(leads: Sequence[float]) -> float | None:
 
 def _sure(share: float) -> str:
     return "High" if share >= 0.95 else "Fair" if share >= 0.8 else "Low"
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _capital(text: str) -> str:

@@ -12,7 +12,8 @@ from report.analysis.verdicts import BETTER, WORSE
 from report.choose.presets import ACCURACY, WIN_RATE
 from report.render.document import Holder
 from report.render.numbers import number
-from report.render.shown import inside_sentence, shown
+from report.render.sentences import inside_sentence
+from report.render.shown import shown
 
 Others = Sequence[tuple[Holder, RecipeResults]]
 

@@ -15,7 +15,7 @@ from report.analysis.tables import RecipeResults, rounded
 from report.analysis.verdicts import BETTER
 from report.page.present import score_shown
 from report.render.numbers import duration, number, series_digits
-from report.render.shown import inside_sentence
+from report.render.sentences import inside_sentence
 
 CLEAR, UNCLEAR, TOO_FEW = "better", "no difference seen", "not enough seeds"
 

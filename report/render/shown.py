@@ -77,8 +77,3 @@ def shown(metric: Metric, estimates: Iterable[float], ranked: Iterable[float] = 
     deciding = [probe.value(one) for one in (list(ranked) or values)]
     digits = max(3, series_digits(deciding)) if unit == "nats" else _DIGITS.get(unit, series_digits(deciding))
     return Shown(metric, factor, unit, digits)
-
-
-def inside_sentence(title: str) -> str:
-    """Write a title inside a sentence; an abbreviation stays as it is."""
-    return title if title[:2].isupper() else title[0].lower() + title[1:]

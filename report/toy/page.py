@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from report.analysis.toy import Mean, ToyResults, ToyRun, slope
+from report.page import first_screen
 from report.page.runs import as_yaml
 from report.page.where import Where
 from report.render.document import (
@@ -25,6 +26,7 @@ from report.render.document import (
     Text,
 )
 from report.render.numbers import MISSING, number
+from report.render.sentences import many
 from report.toy import charts
 from report.toy.charts import short
 from report.toy.words import SHOWN, headline, sentences
@@ -71,13 +73,10 @@ def _banners(results: ToyResults) -> list[Text]:
 def _screen(results: ToyResults, paths: Figure | None, gaps: Figure | None) -> FirstScreen:
     """Return what came out, the picture of all methods together, and how near each came; a toy recommends nothing."""
     figure = gaps or paths
-    planned = len(results.record.info["jobs"])
-    done = planned - len(results.problems)
-    made = str(results.record.info.get("produced", {}).get("time") or "")[:10]
-    facts = ["toy problem", f"{len(results.series)} method{'' if len(results.series) == 1 else 's'}", made]
+    facts = "toy problem", many(len(results.series), "method"), first_screen.made_on(results)
     return FirstScreen(
         facts=tuple(filter(None, facts)),
-        state=f"{'PARTIAL' if results.problems else 'COMPLETE'} {done}/{planned}",
+        state=first_screen.state(results),
         complete=not results.problems,
         goals=(),
         heading=headline(results),

@@ -6,6 +6,7 @@ import math
 
 from report.analysis.toy import ToyResults, ToyRun, slope
 from report.render.numbers import number
+from report.render.sentences import enumerated
 from report.toy.charts import short
 
 SHOWN = {"dpo": "DPO", "sft": "SFT"}
@@ -34,13 +35,9 @@ def _gap_headline(results: ToyResults) -> str:
     for name, runs in results.series.items():
         (grows if runs[-1].gap.value > runs[0].gap.value else falls).append(name)
     span = f"from T = {results.horizons[0]:,} to {results.horizons[-1]:,} steps"
-    parts = [f"the gap of {_list(names)} {verb}" for names, verb in ((grows, "grows"), (falls, "falls")) if names]
+    parts = [f"the gap of {enumerated(names)} {verb}" for names, verb in ((grows, "grows"), (falls, "falls")) if names]
     words = f"{', '.join(parts)} {span}."
     return words[0].upper() + words[1:]
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def sentences(results: ToyResults) -> list[str]:
@@ -97,7 +94,7 @@ def _about_gaps(results: ToyResults) -> list[str]:
 
 def _seeds(runs: list[ToyRun]) -> str:
     counts = [str(run.gap.n) for run in runs]
-    return counts[0] if len(set(counts)) == 1 else _list(counts)
+    return counts[0] if len(set(counts)) == 1 else enumerated(counts)
 
 
 def _has_threshold(run: ToyRun) -> bool:
@@ -109,7 +106,7 @@ def _about_threshold(run: ToyRun, results: ToyResults) -> str:
     if not _has_threshold(run):
         return ""
     parts = [f"{run.taken(name):,.0f} of {steps:,} steps on {SHOWN[name]}" for name, steps in run.phases]
-    words = f"{run.name} took {_list(parts)}: a phase ends when its objective is down to {run.settings['threshold']:g}."
+    words = f"{run.name} took {enumerated(parts)}: a phase ends when its objective is down to {run.settings['threshold']:g}."
     for name, steps in run.phases:
         if steps and run.taken(name) == 0:
             change = run.at_phase_change()
